@@ -1,0 +1,257 @@
+"""How fast minitx is, as ratios of things measured in the same run.
+
+    python experiments/benchmark.py [--quick] [--out FILE.json]
+
+The baseline is the same mathematics in dense one-hot form: NumPy, batched matrix products, BLAS throughout. It is timed on a few
+sequences and scaled to N, which favours it (its cost per sequence is constant, its fixed cost is left out).
+"""
+
+import argparse
+import multiprocessing
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minitx import Batch, OneHotWeights, builtin_corpus, get_threads, loss_and_gradient, set_threads
+from minitx.parallel import one_blas_thread
+from minitx.report import environment, write_json
+from minitx.theory.associations import leading_weights, statistics
+
+# ----------------------------------------------------------------------------------------------- the dense formulation
+
+
+def one_hot(tokens, n_vocab, dtype):
+    """(N, T) tokens -> (N, T, V)."""
+    X = np.zeros((*tokens.shape, n_vocab), dtype)
+    np.put_along_axis(X, tokens[:, :, None], 1, axis=2)
+    return X
+
+
+def flat(array):
+    """(N, T, V) -> (N T, V)."""
+    return array.reshape(-1, array.shape[-1])
+
+
+def dense_statistics(batch, n_vocab):
+    """B, Sigma_B, Phi, Q and Delta from one-hot matrices (float64)."""
+    n, length = batch.tokens.shape
+    X, Y = (one_hot(tokens, n_vocab, np.float64) for tokens in (batch.tokens, batch.targets))
+    A0 = np.tril(np.ones((length, length))) / np.arange(1, length + 1)[:, None]
+    residual = Y - 1 / n_vocab
+    B = flat(X).T @ flat(residual) / (n * length)
+    Phi = flat(residual).T @ flat(A0 @ X) / (n * length)
+    Sigma_B = B.T @ B
+    g = (flat(residual) @ (Sigma_B @ Phi)).reshape(X.shape) @ X.transpose(0, 2, 1)
+    q = A0 * (g - (A0 * g).sum(axis=2, keepdims=True)) / (n * length)
+    Q = flat(X).T @ flat(q @ X)
+    q_sum = q.sum(axis=0)
+    Delta = np.array([np.trace(q_sum, offset=-r) for r in range(length)])
+    return B, Sigma_B, Phi, Q, Delta
+
+
+def dense_step(weights, batch):
+    """Loss and gradient of the paper's Definition 3.1 from one-hot matrices, in the dtype of the weights."""
+    W_O, V, W, P = weights.parameters().values()
+    n, length = batch.tokens.shape
+    X = one_hot(batch.tokens, len(W), W.dtype)
+    distance = np.arange(length)[:, None] - np.arange(length)
+    position = np.where(distance >= 0, P[np.maximum(distance, 0)], -np.inf).astype(W.dtype)
+    scores = (flat(X) @ W).reshape(X.shape) @ X.transpose(0, 2, 1) + position
+    A = np.exp(scores - scores.max(axis=2, keepdims=True))
+    A /= A.sum(axis=2, keepdims=True)
+    XV = (flat(X) @ V).reshape(X.shape)
+    h = X + A @ XV
+    F = flat(h) @ W_O
+    F -= F.max(axis=1, keepdims=True)
+    rows, targets = np.arange(len(F)), batch.targets.ravel()
+    target_logit = F[rows, targets]
+    dF = np.exp(F, out=F)
+    total = dF.sum(axis=1, keepdims=True)
+    loss = float(np.mean(np.log(total[:, 0]) - target_logit))
+    dF /= total
+    dF[rows, targets] -= 1
+    dF /= n * length
+    dW_O = flat(h).T @ dF
+    dh = (dF @ W_O.T).reshape(X.shape)
+    dA = dh @ XV.transpose(0, 2, 1)
+    dV = flat(X).T @ flat(A.transpose(0, 2, 1) @ dh)
+    dscore = A * (dA - (A * dA).sum(axis=2, keepdims=True))
+    dW = flat(X).T @ flat(dscore @ X)
+    dscore_sum = dscore.sum(axis=0)
+    dP = np.array([np.trace(dscore_sum, offset=-r) for r in range(length)], W.dtype)
+    return loss, OneHotWeights(dW_O, dV, dW, dP)
+
+
+# --------------------------------------------------------------------------------------------------------- measuring
+
+
+def seconds(function, repeats=3):
+    """Shortest of ``repeats`` runs, after one that is not counted (compilation, page faults)."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def on_threads(n_threads, function, *, dense=False):
+    """Time ``function`` on one thread or on all; the dense baseline uses BLAS's own threads."""
+    set_threads(n_threads)
+    try:
+        if dense and n_threads == 1:
+            with one_blas_thread():
+                return seconds(function, 2)
+        return seconds(function)
+    finally:
+        set_threads(None)
+
+
+def product_rate(dtype, n=3000):
+    """Matrix-product rate in GFLOP/s."""
+    rng = np.random.default_rng(0)
+    a, b, out = rng.standard_normal((n, n)).astype(dtype), rng.standard_normal((n, n)).astype(dtype), np.empty((n, n), dtype)
+    return 2 * n**3 / seconds(lambda: np.matmul(a, b, out=out)) / 1e9
+
+
+def blas_alone(batch, n_vocab, dtype):
+    """A function that runs just the products: three T x T x V a sequence, three V x V x V a step, on BLAS's own threads."""
+    n, length = batch.tokens.shape
+    rng = np.random.default_rng(0)
+    A, out = rng.random((length, length)).astype(dtype), rng.random((length, n_vocab)).astype(dtype)
+    rows, square = rng.random((length, n_vocab)).astype(dtype), rng.random((n_vocab, n_vocab)).astype(dtype)
+    small, large = np.empty_like(A), np.empty_like(square)
+
+    def run():
+        for _ in range(n):
+            np.matmul(A, rows, out=out)
+            np.matmul(A.T, rows, out=out)
+            np.matmul(out, rows.T, out=small)
+        for _ in range(3):
+            np.matmul(square, square, out=large)
+
+    return run
+
+
+def agree(found, expected, tolerance):
+    """Raise unless the two formulations give the same arrays: a ratio of speeds means nothing otherwise."""
+    for a, b in zip(found, expected, strict=True):
+        error = np.abs(a - b).max() / np.abs(b).max()
+        if not error < tolerance:
+            raise RuntimeError(f"minitx and the dense baseline disagree by {error:.3g}")
+
+
+def peak_memory():
+    """Largest resident size of this process so far, MB."""
+    status = Path("/proc/self/status")  # not getrusage: on Linux its figure survives exec, and begins at the parent's size
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def _statistics_memory(connection, size):
+    batch = stories(**size).batch()
+    before = peak_memory()
+    leading_weights(statistics(batch, size["n_vocab"]), steps=10, learning_rate=0.1)
+    connection.send((before, peak_memory()))
+
+
+def stories(*, n_vocab, length, n):
+    """``n`` windows of the ``stories`` corpus; made from enough stories for all ``n_vocab`` words to occur."""
+    corpus = builtin_corpus("stories", n_vocab=n_vocab, length=length, n_documents=max(n, 2048), n_windows=n)
+    if len(corpus.vocabulary) != n_vocab:
+        raise RuntimeError(f"the vocabulary has {len(corpus.vocabulary)} words, not {n_vocab}")
+    return corpus
+
+
+# ---------------------------------------------------------------------------------------------------------- the claims
+
+
+def leading_terms(size, n_dense):
+    """Statistics and leading weights against the dense formulation."""
+    corpus = stories(**size)
+    batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
+    few = Batch(batch.tokens[:n_dense], batch.targets[:n_dense])
+    found = statistics(few, n_vocab)
+    agree((found.bigram, found.interchangeability, found.context, found.attention, found.position), dense_statistics(few, n_vocab), 1e-9)
+    result = {"size": size, "distinct tokens a window": float(np.mean([len(np.unique(row)) for row in batch.tokens]))}
+    for n_threads in dict.fromkeys((1, get_threads())):
+        ours = on_threads(n_threads, lambda: leading_weights(statistics(batch, n_vocab), steps=10, learning_rate=0.1))
+        dense = on_threads(n_threads, lambda: dense_statistics(few, n_vocab), dense=True) * len(batch) / n_dense
+        result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": dense, "ratio": dense / ours}
+        print(f"  {n_threads} thread(s): minitx {ours:8.3f} s   dense {dense:9.1f} s   {dense / ours:6.0f} times faster")
+    receive, send = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_statistics_memory, args=(send, size))
+    process.start()
+    before, after = receive.recv()
+    process.join()
+    result["memory_MB"] = {"process": after, "of it before": before}
+    print(f"  peak memory of the whole process {after:.0f} MB, of which {before:.0f} MB before the statistics begin")
+    return result
+
+
+def training_step(size, n_dense):
+    """One exact step in float32 against the dense forward + backward, and against BLAS alone."""
+    corpus = stories(**size)
+    batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
+    weights = OneHotWeights.gaussian(n_vocab, size["length"], scale=0.01, rng=0, dtype=np.float32)
+    few = Batch(batch.tokens[:n_dense], batch.targets[:n_dense])
+    agree(loss_and_gradient(weights, few)[1].parameters().values(), dense_step(weights, few)[1].parameters().values(), 1e-2)
+    result = {"size": size}
+    for n_threads in dict.fromkeys((1, get_threads())):
+        ours = on_threads(n_threads, lambda: loss_and_gradient(weights, batch))
+        dense = on_threads(n_threads, lambda: dense_step(weights, few), dense=True) * len(batch) / n_dense
+        blas = on_threads(n_threads, blas_alone(batch, n_vocab, np.float32), dense=True)
+        result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": dense, "blas_s": blas, "ratio": dense / ours, "over_blas": ours / blas}
+        print(f"  {n_threads} thread(s): minitx {ours:6.2f} s   dense {dense:6.1f} s: {dense / ours:4.1f} times faster"
+              f"   BLAS alone {blas:5.2f} s: minitx takes {ours / blas:4.2f} of it")
+    return result
+
+
+def growth(base):
+    """Time of a step and of the statistics as N, T and V double."""
+    rows = []
+    for name in (None, "n", "length", "n_vocab"):
+        size = dict(base, **({name: 2 * base[name]} if name else {}))
+        corpus = stories(**size)
+        batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
+        weights = OneHotWeights.gaussian(n_vocab, size["length"], scale=0.01, rng=0, dtype=np.float32)
+        step, lookups = seconds(lambda b=batch, w=weights: loss_and_gradient(w, b)), seconds(lambda b=batch, v=n_vocab: statistics(b, v))
+        rows.append({**size, "step_s": step, "statistics_s": lookups})
+        print(f"  N = {size['n']:5d}  T = {size['length']:4d}  V = {size['n_vocab']:5d}   step {step:6.3f} s ({step / rows[0]['step_s']:4.2f} x)"
+              f"   statistics {lookups:6.3f} s ({lookups / rows[0]['statistics_s']:4.2f} x)")
+    return rows
+
+
+def main():
+    """Measure, print, and write JSON when asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes: shows that everything runs, proves nothing about speed")
+    parser.add_argument("--out", metavar="FILE", help="write every number to this JSON file")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    results = {"environment": environment()}
+    rates = {np.dtype(dtype).name: product_rate(dtype, 300 if quick else 3000) for dtype in (np.float32, np.float64)}
+    results["GFLOP/s"] = rates
+    print(f"matrix products, all threads: {rates['float32']:.0f} GFLOP/s float32, {rates['float64']:.0f} GFLOP/s float64; "
+          f"{get_threads()} threads")
+    size = {"n_vocab": 200, "length": 24, "n": 32} if quick else {"n_vocab": 3000, "length": 200, "n": 2048}
+    print(f"\nleading terms, V = {size['n_vocab']}, T = {size['length']}, N = {size['n']}, float64, against the dense formulation")
+    results["leading terms"] = leading_terms(size, 8)
+    size = dict(size, n=16 if quick else 256)
+    print(f"\ntraining step, V = {size['n_vocab']}, T = {size['length']}, N = {size['n']}, float32, against the dense formulation")
+    results["training step"] = training_step(size, 8)
+    print("\ngrowth, float32 step and float64 statistics, all threads")
+    results["growth"] = growth({"n_vocab": 100, "length": 12, "n": 16} if quick else {"n_vocab": 1500, "length": 100, "n": 256})
+    if arguments.out:
+        write_json(arguments.out, results)
+        print(f"\nwritten to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,449 @@
+"""One attention layer as a lookup in four tables: its loss and its exact gradient, written by hand.
+
+Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M loss positions, U distinct tokens.
+
+    score_tj = qk[x_t, x_j] + position[t - j]                    (over the allowed j)
+    A_t.     = softmax of score_t.
+    out_t    = direct[x_t, :] + sum_j A_tj ov[x_j, :] + bias
+    loss     = sum_t weight_t head(out_t, y_t)
+
+Nothing here belongs to a paper: each theory is a parametrisation of these tables (``weights.py``).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from minitx import kernels, parallel
+from minitx.parameters import Parameters
+
+HEADS = ("cross_entropy", "squared", "log")
+BLOCK_BYTES = 4 << 20  # working set of a block of sequences: about one core's cache. Fixed, so that the bits are
+WAVE = 8  # blocks computed before their rows are added to the tables
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is to be predicted, from what, and how it is scored: ``loss = sum_it weight[i, t] head(out[i, t], targets[i, t])``.
+
+    Parameters
+    ----------
+    tokens : (N, T) integers
+        Row = sequence, column = position.
+    targets : (N, T) integers
+        The token to predict at each position. Not read where the weight is 0.
+    weight : (N, T) floats, optional
+        Weight of each position in the loss; positions of weight 0 cost nothing. Default: 1 / (N T) everywhere, or
+        1 / (sum of lengths) within the sequences' lengths.
+    lengths : (N,) integers, optional
+        Number of tokens of each sequence, for padded batches; what lies beyond is neither read nor attended to. Default: T.
+    causal : bool
+        Whether position t attends to positions 0..t only (default), or to the whole sequence.
+    head : {"cross_entropy", "squared", "log"}
+        -log softmax(out)[y];  |out - onehot(y)|^2, summed over the V outputs;  -log(out[y]), for outputs that are probabilities.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Shapes that do not agree, tokens that are not integers or are negative, weights that are not finite, no weight at all.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weight: np.ndarray | None = None
+    lengths: np.ndarray | None = None
+    causal: bool = True
+    head: str = "cross_entropy"
+
+    def __post_init__(self):
+        tokens = _integers(self.tokens, "tokens", 2)
+        targets = _integers(self.targets, "targets", 2)
+        n, length = tokens.shape
+        if targets.shape != tokens.shape:
+            raise ValueError(f"tokens have shape {tokens.shape} but targets {targets.shape}; give one target for each position")
+        if tokens.size == 0:
+            raise ValueError(f"the batch is empty: tokens have shape {tokens.shape}; give at least one sequence of one token")
+        lengths = np.full(n, length, np.int32) if self.lengths is None else _integers(self.lengths, "lengths", 1)
+        if lengths.shape != (n,) or lengths.min() < 1 or lengths.max() > length:
+            raise ValueError(f"lengths must be {n} numbers from 1 to {length}, one a sequence")
+        inside = np.arange(length) < lengths[:, None]
+        weight = inside / inside.sum() if self.weight is None else np.asarray(self.weight, np.float64)
+        if weight.shape != tokens.shape:
+            raise ValueError(f"tokens have shape {tokens.shape} but weight {weight.shape}; give one weight for each position")
+        if not np.isfinite(weight).all():
+            raise ValueError(f"{np.count_nonzero(~np.isfinite(weight))} weights of loss positions are not finite")
+        if not weight.any():
+            raise ValueError("every loss position has weight 0: there is nothing to predict; give some position a weight")
+        if weight[~inside].any():
+            raise ValueError("positions beyond their sequence's length have a weight; set it to 0")
+        if self.head not in HEADS:
+            raise ValueError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
+        tokens, targets = np.where(inside, tokens, 0), np.where(weight != 0, targets, 0)
+        for name, array in (("tokens", tokens), ("targets", targets)):
+            if array.min() < 0:
+                raise ValueError(f"{name} must not be negative, found {array.min()}")
+            object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
+        object.__setattr__(self, "weight", np.ascontiguousarray(weight))
+        object.__setattr__(self, "lengths", np.ascontiguousarray(lengths, np.int32))
+
+    def __len__(self):
+        """Number of sequences."""
+        return len(self.tokens)
+
+    def take(self, rows):
+        """Batch of the sequences ``rows`` (indices), weights scaled by N / len(rows): its loss estimates this batch's loss."""
+        tokens = self.tokens[rows]
+        return replace(self, tokens=tokens, targets=self.targets[rows], lengths=self.lengths[rows],
+                       weight=self.weight[rows] * (len(self) / len(tokens)))
+
+    def require_vocabulary(self, n_vocab):
+        """Raise ValueError unless every token and target is below ``n_vocab``."""
+        for name in ("tokens", "targets"):
+            largest = getattr(self, name).max()
+            if largest >= n_vocab:
+                raise ValueError(f"{name} hold id {largest} but the vocabulary has {n_vocab} tokens (ids 0 to {n_vocab - 1}); "
+                                 "build the weights with a larger n_vocab, or map rare tokens to <unk>")
+
+    def require_next_token(self):
+        """Raise ValueError unless this is next-token training as Im et al. (2026) have it: causal attention, cross-entropy."""
+        if not self.causal or self.head != "cross_entropy":
+            raise ValueError("the theory of associations is about causal attention and the head 'cross_entropy'; this batch has "
+                             f"causal={self.causal} and head={self.head!r}")
+
+
+@dataclass(frozen=True)
+class Circuits(Parameters):
+    """The four tables (and a bias) that a one-layer attention-only transformer is. ``None``: absent (zero, and not trained).
+
+    Parameters
+    ----------
+    direct : (V, V) floats or None
+        Row = current token, column = output (next) token.
+    ov : (V, V) floats
+        Row = attended token, column = output token.
+    qk : (V, V) floats or None
+        Row = query (current) token, column = key (attended) token.
+    position : (at least T,) floats or None
+        ``position[r]`` is added to the score of the token r places back. Causal attention only.
+    bias : (V,) floats or None
+        Added to every output.
+
+    All of one dtype, float64 or float32. A gradient is the same thing: ``None`` where the table is absent.
+    """
+
+    direct: np.ndarray | None
+    ov: np.ndarray
+    qk: np.ndarray | None
+    position: np.ndarray | None
+    bias: np.ndarray | None
+
+    def circuits(self):
+        """Itself: tables are the simplest weights."""
+        return self
+
+    def pullback(self, gradient):
+        """Itself: the gradient of the tables."""
+        return gradient
+
+    @property
+    def n_vocab(self):
+        """V."""
+        return self.ov.shape[0]
+
+    def require_valid(self, batch):
+        """Raise ValueError unless shapes and dtypes agree and ``batch`` fits."""
+        n_vocab = self.n_vocab
+        shapes = {"direct": (n_vocab, n_vocab), "ov": (n_vocab, n_vocab), "qk": (n_vocab, n_vocab), "bias": (n_vocab,)}
+        for name, table in self.parameters().items():
+            if name in shapes and table.shape != shapes[name]:
+                raise ValueError(f"{name} has shape {table.shape}; with a vocabulary of {n_vocab} it must be {shapes[name]}")
+            if table.dtype != self.ov.dtype or table.dtype not in (np.float32, np.float64):
+                raise ValueError(f"{name} is {table.dtype} and ov {self.ov.dtype}; all tables must be float64, or all float32")
+        if self.position is not None:
+            length = batch.tokens.shape[1]
+            if not batch.causal:
+                raise ValueError("position scores need causal attention: they are indexed by t - j >= 0; set position to None")
+            if self.position.ndim != 1 or len(self.position) < length:
+                raise ValueError(f"position has shape {self.position.shape}, but the sequences have {length} positions; "
+                                 f"build the weights with length={length} or more")
+        batch.require_vocabulary(n_vocab)
+
+
+def loss_and_gradient(weights, batch):
+    """Loss of ``batch`` and its exact gradient.
+
+    Parameters
+    ----------
+    weights : Circuits, OneHotWeights, or any parametrisation
+        Any :class:`minitx.parameters.Parameters` with ``circuits()`` and ``pullback(gradient)``.
+    batch : Batch
+
+    Returns
+    -------
+    loss : float
+    gradient : same type as ``weights``
+        dL/dweights, each array in the orientation of its weight.
+
+    Raises
+    ------
+    ValueError
+        Shapes, dtypes, tokens or values that cannot be (see :class:`Batch`, :class:`Circuits`).
+    FloatingPointError
+        The loss, or a table, is not finite although the weights are.
+    """
+    circuits = valid_circuits(weights, batch)
+    gradient = circuits.map(lambda table: np.zeros_like(table, order="C"))
+    losses = run_blocks(circuits, batch, lambda block: _loss_and_rows(circuits, block), gradient)
+    loss = float(np.sum(losses))
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; use smaller weights or steps")
+    return loss, weights.pullback(gradient)
+
+
+def valid_circuits(weights, batch):
+    """The circuits of ``weights``, checked: what every function that computes on a batch begins with."""
+    circuits = weights.circuits()
+    circuits.require_valid(batch)
+    if broken := circuits.not_finite():
+        if at_fault := weights.not_finite():
+            raise ValueError(f"{', '.join(at_fault)}: an entry is inf or nan; start from finite weights")
+        raise FloatingPointError(f"{', '.join(broken)} overflows {circuits.ov.dtype}, though the weights are finite")
+    return circuits
+
+
+def _loss_and_rows(circuits, block):
+    loss, cache = forward(circuits, block)
+    return loss, [backward(circuits, block, cache)]
+
+
+def attention_and_output(weights, batch):
+    """Attention and output at the loss positions of ``batch``; memory N T (T + V), so meant for small batches.
+
+    Returns
+    -------
+    A : (N, T, T) floats
+        Row = query position t, column = key position j; rows sum to 1, or are 0 where the position has no weight.
+    out : (N, T, V) floats
+        Output (logits, for the cross-entropy head) at position t; 0 where the position has no weight.
+    """
+    circuits = valid_circuits(weights, batch)
+    n, length = batch.tokens.shape
+    dtype = circuits.ov.dtype
+    A, out = np.zeros((n, length, length), dtype), np.zeros((n, length, circuits.n_vocab), dtype)
+    for block in blocks(batch, circuits):
+        cache = attend(circuits, block)
+        output(circuits, block, cache)
+        s, m = np.nonzero(block.weight)
+        A[block.rows[s], block.queries[s, m]] = cache.A[s, m]
+        out[block.rows[s], block.queries[s, m]] = cache.R[s, m]
+    return A, out
+
+
+# ------------------------------------------------------------------------------------------------------------- blocks
+
+
+@dataclass(frozen=True)
+class Block:
+    """S sequences and their loss positions, padded to the largest number M of these (weight 0)."""
+
+    rows: np.ndarray  # (S,) index of each sequence in the batch
+    tokens: np.ndarray  # (S, T)
+    lengths: np.ndarray  # (S,)
+    causal: bool
+    head: str
+    queries: np.ndarray  # (S, M) position t of each loss position
+    current: np.ndarray  # (S, M) x_t
+    targets: np.ndarray  # (S, M) y_t
+    weight: np.ndarray  # (S, M)
+    counts: np.ndarray  # (S,) number of loss positions
+
+
+def blocks(batch, circuits):
+    """Cut ``batch`` into Blocks, whose sizes depend on shapes only. Sequences without a loss position are left out."""
+    n_queries = np.count_nonzero(batch.weight, axis=1)
+    rows = np.flatnonzero(n_queries)
+    length = batch.tokens.shape[1]
+    sequence_bytes = 2 * circuits.ov.itemsize * n_queries.max() * (circuits.n_vocab + length)
+    size = max(1, BLOCK_BYTES // sequence_bytes)
+    return [_block(batch, rows[start:start + size], n_queries) for start in range(0, len(rows), size)]
+
+
+def _block(batch, rows, n_queries):
+    counts = n_queries[rows].astype(np.int32)
+    weight = batch.weight[rows]
+    # loss positions first, in order; the zero-weight ones behind them are the padding
+    queries = np.argsort(weight == 0, axis=1, kind="stable")[:, :counts.max()]
+
+    def gather(array):
+        return np.ascontiguousarray(np.take_along_axis(array, queries, axis=1))
+
+    tokens = batch.tokens[rows]
+    return Block(rows, tokens, batch.lengths[rows], batch.causal, batch.head, queries.astype(np.int32), gather(tokens),
+                 gather(batch.targets[rows]), gather(weight), counts)
+
+
+def run_blocks(circuits, batch, compute, tables):
+    """``compute(block) -> (loss, [Pieces, ...])`` for every block, in threads; add the k-th Pieces to the k-th table set.
+
+    ``tables`` is one Circuits, or a list of as many as ``compute`` returns Pieces. Blocks are computed in waves; after each, their
+    rows are added by slabs of columns, every slab in the order of the blocks: the sums do not depend on the threads.
+    Returns the losses, one a block.
+    """
+    targets = tables if isinstance(tables, list) else [tables]
+    todo = blocks(batch, circuits)
+    n_vocab = circuits.n_vocab
+    slabs = [(first, min(first + 512, n_vocab)) for first in range(0, n_vocab, 512)]
+    losses = []
+    with parallel.workers(len(todo)) as run:
+        for start in range(0, len(todo), WAVE):
+            wave = todo[start:start + WAVE]
+            results = run(compute, wave)
+            losses += [loss for loss, _ in results]
+            done = [(block, piece, table) for block, (_, pieces) in zip(wave, results, strict=True)
+                    for piece, table in zip(pieces, targets, strict=True)]
+            run(lambda slab, done=done: _add(slab, done), [None, *slabs])
+    return losses
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What a block adds to the tables: dL/d table before the scatter. None: nothing.
+
+    direct[x_t] += scale_t R_t;  ov[word u] += D_u;  qk[x_t, x_j] += dscore_tj;  position[t - j] += dscore_tj.
+    """
+
+    R: np.ndarray | None = None  # (S, M, V)
+    scale: np.ndarray | None = None  # (S, M)
+    D: np.ndarray | None = None  # (S, U, V)
+    words: np.ndarray | None = None  # (S, U)
+    n_words: np.ndarray | None = None  # (S,)
+    dscore: np.ndarray | None = None  # (S, M, T)
+
+
+def _add(slab, done):
+    """Add the rows' columns ``slab`` of all pieces, in order; the scores when ``slab`` is None."""
+    for block, piece, table in done:
+        if slab is None:
+            if piece.dscore is not None and not (table.qk is None and table.position is None):
+                kernels.add_scores(block.tokens, block.queries, piece.dscore, *_present(table, "qk", "position"))
+            continue
+        if piece.R is not None and table.direct is not None:
+            kernels.scatter_rows(table.direct, block.current, block.counts, piece.scale, piece.R, *slab)
+        if piece.R is not None and table.bias is not None:
+            kernels.scatter_rows(table.bias[None], np.zeros_like(block.current), block.counts, piece.scale, piece.R, *slab)
+        if piece.D is not None:
+            ones = np.ones(piece.words.shape, piece.D.dtype)
+            kernels.scatter_rows(table.ov, piece.words, piece.n_words, ones, piece.D, *slab)
+
+
+def _present(circuits, *names):
+    """Tables for a kernel: an absent one is an empty array of the same number of dimensions."""
+    found = []
+    for name in names:
+        table = getattr(circuits, name)
+        if table is None:
+            table = np.empty((0,) * (1 if name in ("position", "bias") else 2), circuits.ov.dtype)
+        found.append(np.ascontiguousarray(table))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ forward, backward
+
+
+class Cache:
+    """What the forward pass of a block leaves for the backward pass."""
+
+    A: np.ndarray  # (S, M, T) attention
+    slots: np.ndarray  # (S, T) number of x_j among the distinct tokens of its sequence
+    words: np.ndarray  # (S, U) the distinct tokens
+    n_words: np.ndarray  # (S,)
+    C: np.ndarray  # (S, M, U) attention per distinct token
+    ov: np.ndarray  # (S, U, V) ov rows of the distinct tokens
+    R: np.ndarray  # (S, M, V) output, then residual: dL/dout = scale R
+    scale: np.ndarray  # (S, M)
+
+
+def forward(circuits, block):
+    """Loss of a block, and the Cache for :func:`backward`."""
+    cache = attend(circuits, block)  # 1 attention, 2 distinct tokens
+    output(circuits, block, cache)  # 3
+    loss = _head(block, cache)  # 4
+    return loss, cache
+
+
+def attend(circuits, block):
+    """Steps 1 and 2: attention, and attention per distinct token (a token's copies share their row of ov)."""
+    cache = Cache()
+    dtype, (n, length) = circuits.ov.dtype, block.tokens.shape
+    # 1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j])
+    cache.A = np.empty((n, block.queries.shape[1], length), dtype)
+    kernels.attention_forward(block.tokens, block.lengths, block.queries, block.weight, block.causal,
+                              *_present(circuits, "qk", "position"), cache.A)
+    # 2  C_tu = sum of A_tj over the positions j of word u
+    cache.slots, words = np.empty_like(block.tokens), np.empty_like(block.tokens)
+    cache.n_words = kernels.distinct(block.tokens, block.lengths, circuits.n_vocab, cache.slots, words)
+    cache.words = np.ascontiguousarray(words[:, :cache.n_words.max()])
+    cache.C = np.empty((n, block.queries.shape[1], cache.words.shape[1]), dtype)
+    kernels.fold(cache.A, cache.slots, cache.C)
+    return cache
+
+
+def output(circuits, block, cache):
+    # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
+    cache.ov = circuits.ov[cache.words]
+    cache.R = np.matmul(cache.C, cache.ov)
+    kernels.add_rows(flat(cache.R), _present(circuits, "direct")[0], block.current.ravel(), _present(circuits, "bias")[0])
+
+
+def _head(block, cache):
+    # 4  R, scale and the losses, from out in place: dL/dout_t = scale_t R_t
+    rows, targets, weight = flat(cache.R), block.targets.ravel(), block.weight.ravel()
+    cache.scale = np.empty(block.weight.shape, rows.dtype)
+    losses = np.empty(weight.shape)
+    if block.head == "cross_entropy":
+        shifted_target = exp_shifted(rows, targets)
+        kernels.cross_entropy_head(rows, shifted_target, targets, weight, cache.scale.ravel(), losses)
+    elif block.head == "squared":
+        kernels.squared_head(rows, targets, weight, cache.scale.ravel(), losses)
+    else:
+        kernels.log_head(rows, targets, weight, cache.scale.ravel(), losses)
+    return losses.sum()
+
+
+def exp_shifted(rows, targets):
+    """rows -> exp(rows - their maximum), in place. Returns rows[y] - maximum, (number of rows,)."""
+    rows -= rows.max(axis=1, keepdims=True)
+    shifted_target = rows[np.arange(len(rows)), targets]
+    np.exp(rows, out=rows)  # NumPy's exp is vectorised; numba's, without Intel's library, is not
+    return shifted_target
+
+
+def backward(circuits, block, cache):
+    """Pieces of dL/d tables: the steps of :func:`forward` in reverse."""
+    dout_scale = cache.scale[:, :, None]
+    # 3  dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t; direct and bias take dout_t as it is
+    dC = None
+    if circuits.qk is not None or circuits.position is not None:
+        dC = np.matmul(cache.R, cache.ov.transpose(0, 2, 1))
+        dC *= dout_scale
+    D = np.matmul((cache.C * dout_scale).transpose(0, 2, 1), cache.R, out=cache.ov)
+    # 1, 2  through the softmax; dA_tj = dC_tu for word u = x_j
+    dscore = None
+    if dC is not None:
+        dscore = np.empty_like(cache.A)
+        kernels.attention_backward(cache.A, dC, cache.slots, dscore)
+    return Pieces(cache.R, cache.scale, D, cache.words, cache.n_words, dscore)
+
+
+def flat(array):
+    """(S, M, V) -> (S M, V), the same memory."""
+    return array.reshape(-1, array.shape[-1])
+
+
+def _integers(array, name, ndim):
+    array = np.asarray(array)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers (token ids), got dtype {array.dtype}")
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must be a {ndim}-dimensional array, got shape {array.shape}")
+    return array.astype(np.int64)

@@ -1,0 +1,1 @@
+"""The jobs behind ``minitx <command>``, one module each."""

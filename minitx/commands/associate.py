@@ -1,0 +1,300 @@
+"""``minitx associate``: train on a text, split the exact gradient, and set both beside the leading terms (Im et al., ICLR 2026)."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from minitx import compare, parallel, plots, report
+from minitx.circuits import loss_and_gradient
+from minitx.corpus import BUILTIN_CORPORA, LAYOUTS, UNKNOWN_POLICIES, Corpus, builtin_corpus, load_corpus
+from minitx.descent import Trajectory, descend
+from minitx.files import output_folder
+from minitx.terms import gradient_terms
+from minitx.theory import associations
+from minitx.weights import OneHotWeights
+
+N_RECORDS = 16  # rows of the table
+HEAT_MAP_WORDS = 40
+DEFAULT_WORDS = "fish,bird,happy,red,mom"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The effective configuration of a run; saved in ``results.json``."""
+
+    text: str | None = None
+    builtin: str = "stories"
+    vocabulary: int = 600
+    length: int = 64
+    windows: int | None = 512
+    unknown: str = "<unk>"
+    layout: str | None = None
+    learning_rate: float = 0.5
+    steps: int = 200
+    batch_size: int | None = None
+    init: str = "zero"
+    init_scale: float = 1e-6
+    dtype: str = "float64"
+    seed: int = 0
+    threads: int | None = None
+    words: str = DEFAULT_WORDS
+    out: str = "minitx-associate"
+    quick: bool = False
+
+    def __post_init__(self):
+        if self.init not in ("zero", "gaussian"):
+            raise ValueError(f"--init is {self.init!r}; it must be zero or gaussian")
+        if self.dtype not in ("float64", "float32"):
+            raise ValueError(f"--dtype is {self.dtype!r}; it must be float64 or float32")
+        if self.steps < 1:
+            raise ValueError(f"--steps is {self.steps}; there must be at least 1")
+        if self.quick:  # the same job, small
+            for name, most in (("vocabulary", 120), ("length", 24), ("windows", 48), ("steps", 12)):
+                value = getattr(self, name)
+                object.__setattr__(self, name, most if value is None else min(value, most))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found. ``records``: one :class:`minitx.compare.Beside` a recorded step; ``norms`` of the terms beside each."""
+
+    options: Options
+    corpus: Corpus
+    statistics: associations.Statistics
+    records: list
+    norms: list  # {parameter: {term: Frobenius norm}}, a record each
+    split: dict  # at the last recorded step: {parameter: {"terms": {term: norm}, "gradient": norm, "digits": float}}
+    trajectory: Trajectory
+    words: dict = field(default_factory=dict)  # {word: {function: [(associate, score)]}}
+
+
+def add_arguments(parser):
+    """Declare the options of ``minitx associate`` on an argparse parser."""
+    default = {option.name: option.default for option in dataclasses.fields(Options)}
+
+    def add(*names, help, **settings):
+        name = names[0].lstrip("-").replace("-", "_")
+        shown = "" if default[name] is None or settings.get("action") else f" (default: {default[name]})"
+        parser.add_argument(*names, default=default[name], help=(help + shown).replace("%", "%%"), **settings)
+
+    add("text", nargs="?", metavar="TEXT", help="text to read: .txt, .jsonl, .json, or .gz of each; without it, an embedded corpus")
+    add("--builtin", choices=BUILTIN_CORPORA, help="the embedded corpus to use when no TEXT is given")
+    add("--vocabulary", type=int, metavar="V", help="number of tokens in the vocabulary, the most frequent ones")
+    add("--length", type=int, metavar="T", help="tokens in a window")
+    add("--windows", type=int, metavar="N", help="use at most the first N windows")
+    add("--unknown", choices=UNKNOWN_POLICIES, help="what becomes of rarer words: mapped to <unk>, or their document omitted")
+    add("--layout", choices=LAYOUTS, help="how documents are separated in a .txt file; detected when not given")
+    add("--learning-rate", type=float, metavar="ETA", help="learning rate of gradient descent")
+    add("--steps", type=int, metavar="S", help="number of steps")
+    add("--batch-size", type=int, metavar="B", help="windows a step; the full batch when not given")
+    add("--init", choices=("zero", "gaussian"), help="initial weights")
+    add("--init-scale", type=float, metavar="SD", help="standard deviation of Gaussian initial weights")
+    add("--dtype", choices=("float64", "float32"), help="precision of training; statistics and the split are always float64")
+    add("--seed", type=int, help="seed of the embedded corpus, the initial weights and the mini-batches")
+    add("--threads", type=int, help="threads to use; all cores when not given. Results do not depend on it")
+    add("--words", help="comma-separated words whose associates are listed; absent ones are skipped with a note")
+    add("--out", metavar="DIR", help="folder for figures, results.json, report.html and weights.npz")
+    add("--quick", action="store_true", help="the same job on a small scale, in seconds")
+
+
+def main(arguments):
+    """Run the command from parsed arguments; returns the exit status."""
+    options = Options(**{option.name: getattr(arguments, option.name) for option in dataclasses.fields(Options)})
+    parallel.set_threads(options.threads)
+    folder = output_folder(options.out)
+    printed = []
+
+    def say(text=""):
+        print(text, flush=True)
+        printed.append(text)
+
+    result = run(options, say)
+    files = write(result, folder, printed)
+    print(f"\nwritten to {folder}/: {', '.join(files)}")
+    return 130 if result.trajectory.stopped and "interrupted" in result.trajectory.stopped else 0
+
+
+def run(options, say):
+    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
+    corpus = _read(options)
+    batch = corpus.batch()
+    n_vocab = len(corpus.vocabulary)
+    say(corpus.summary())
+    for word in (missing := [word for word in options.words.split(",") if word and word not in corpus.vocabulary]):
+        say(f"note: {word!r} is not in the vocabulary; its associates are not listed")
+    statistics = associations.statistics(batch, n_vocab)
+    recorder = _Recorder(options, batch, statistics, say)
+    start = _start(options, n_vocab)
+    with tqdm(total=options.steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
+        trajectory = descend(start, batch, learning_rate=options.learning_rate, steps=options.steps, batch_size=options.batch_size,
+                             rng=options.seed, callback=lambda step, *state: (recorder(step, *state), bar.update(step > 0)))
+    if trajectory.stopped:
+        say(f"\nstopped early: {trajectory.stopped}")
+    say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(recorder.records)}")
+    split = split_gradient(trajectory.weights, batch, recorder.leading(trajectory.steps))
+    say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
+    words = {word: compare.associates(statistics, corpus.vocabulary, word, k=8)
+             for word in options.words.split(",") if word and word not in missing}
+    say(f"\nstrongest associates\n{words_table(words)}")
+    return Result(options, corpus, statistics, recorder.records, recorder.norms, split, trajectory, words)
+
+
+def _read(options):
+    settings = {"n_vocab": options.vocabulary, "length": options.length, "unknown": options.unknown, "n_windows": options.windows}
+    if options.text is None:
+        return builtin_corpus(options.builtin, rng=options.seed, **settings)
+    with tqdm(unit="B", unit_scale=True, desc="reading", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return load_corpus(options.text, layout=options.layout, progress=progress, **settings)
+
+
+def _start(options, n_vocab):
+    if options.init == "zero":
+        return OneHotWeights.zeros(n_vocab, options.length, dtype=options.dtype)
+    return OneHotWeights.gaussian(n_vocab, options.length, scale=options.init_scale, rng=options.seed, dtype=options.dtype)
+
+
+class _Recorder:
+    """Callback of the descent: at the recorded steps, sets weights beside their leading terms and splits the gradient."""
+
+    def __init__(self, options, batch, statistics, say):
+        self.options, self.batch, self.statistics, self.say = options, batch, statistics, say
+        self.at = recorded_steps(options.steps)
+        self.records, self.norms = [], []
+        say(f"\ntrained weights beside their leading terms, eta = {options.learning_rate:g}\n{record_header()}")
+
+    def leading(self, step):
+        return associations.leading_weights(self.statistics, steps=step, learning_rate=self.options.learning_rate)
+
+    def __call__(self, step, loss, weights, gradient):
+        if step not in self.at:
+            return
+        options, leading = self.options, self.leading(step)
+        bounds = associations.bounds(steps=step, learning_rate=options.learning_rate, length=options.length,
+                                     n_vocab=self.statistics.n_vocab,
+                                     init_scale=options.init_scale if options.init == "gaussian" else 0.0)
+        record = compare.beside(weights, leading, bounds, step=step, loss=loss)
+        terms = gradient_terms(weights, self.batch, leading=leading)
+        self.norms.append({parameter: {name: float(np.linalg.norm(term)) for name, term in split.items()}
+                           for parameter, split in terms.items()})
+        self.records.append(record)
+        self.say(record_row(record))
+
+
+def recorded_steps(steps, most=N_RECORDS):
+    """The first three steps (each brings a weight to life) and about ``most`` more, evenly spaced to the last."""
+    return {step for step in (1, 2, 3) if step <= steps} | {int(step) for step in np.linspace(0, steps, most)[1:].round()}
+
+
+def split_gradient(weights, batch, leading):
+    """{parameter: {"terms": {term: norm}, "gradient": norm, "digits": digits to which the terms sum to the gradient}}."""
+    weights = weights.astype(np.float64)
+    terms = gradient_terms(weights, batch, leading=leading)
+    _, gradient = loss_and_gradient(weights, batch)
+    split = {}
+    for parameter, exact in gradient.parameters().items():
+        norm = float(np.linalg.norm(exact))
+        miss = float(np.linalg.norm(sum(terms[parameter].values()) - exact))
+        split[parameter] = {"terms": {name: float(np.linalg.norm(term)) for name, term in terms[parameter].items()},
+                            "gradient": norm, "digits": float(-np.log10(miss / norm)) if miss > 0 and norm > 0 else float("inf")}
+    return split
+
+
+# ------------------------------------------------------------------------------------------------------------- printing
+
+
+def _number(value, width, decimals):
+    return f"{'undefined' if np.isnan(value) else f'{value:.{decimals}f}':>{width}}"
+
+
+def record_header():
+    """Two lines above the rows of :func:`record_row`."""
+    names = "".join(f"{name:>10}" for name in plots.PARAMETERS)
+    return f"{'':14}  {'cosine':-^40}  {'relative error':-^40}\n{'step':>5} {'loss':>8}  {names}  {names}"
+
+
+def record_row(record):
+    """One row of the table, as it becomes known."""
+    cosine = "".join(_number(record.cosine[name], 10, 4) for name in plots.PARAMETERS)
+    error = "".join(_number(record.relative_error[name], 10, 4) for name in plots.PARAMETERS)
+    return f"{record.step:5d} {record.loss:8.4f}  {cosine}  {error}"
+
+
+def bounds_table(records):
+    """Measured error over proved bound at each recorded step, and whether the theorem covers that step."""
+    lines = [f"{'step':>5}  " + "".join(f"{name:>10}" for name in plots.PARAMETERS) + "  theorem"]
+    for record in records:
+        ratios = "".join(f"{record.over_bound[name]:10.2e}" for name in plots.PARAMETERS)
+        lines.append(f"{record.step:5d}  {ratios}  " + ("inside its conditions" if not record.outside
+                                                        else "outside: " + "; ".join(record.outside)))
+    return "\n".join(lines)
+
+
+def split_table(split):
+    """Norm of each term of each parameter's gradient, and to how many digits they sum to it."""
+    names = list(dict.fromkeys(name for parts in split.values() for name in parts["terms"]))
+    names.sort(key=plots.term_order)
+    width = max(map(len, names))
+    lines = [f"{'term':{width}}" + "".join(f"{parameter:>12}" for parameter in split)]
+    for name in names:
+        cells = (f"{parts['terms'][name]:12.3e}" if name in parts["terms"] else f"{'-':>12}" for parts in split.values())
+        lines.append(f"{name:{width}}" + "".join(cells))
+    lines.append(f"{'exact gradient':{width}}" + "".join(f"{parts['gradient']:12.3e}" for parts in split.values()))
+    digits = (f"{parts['digits']:12.1f}" if np.isfinite(parts["digits"]) else f"{'all':>12}" for parts in split.values())
+    lines.append(f"{'terms sum to it, digits':{width}}" + "".join(digits))
+    return "\n".join(lines)
+
+
+def words_table(words):
+    """The strongest associates of each word under each basis function."""
+    lines = []
+    for word, functions in words.items():
+        for function, associates in functions.items():
+            lines.append(f"{word:>10}  {function:18}  " + " ".join(associate for associate, _ in associates))
+            word = ""
+    return "\n".join(lines)
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def write(result, folder, printed):
+    """Write figures, results.json, report.html and weights.npz to ``folder``; returns the names of the files."""
+    options, records = result.options, result.records
+    figures = {}
+
+    def add(name, figure, caption):
+        plots.save(figure, folder / name)
+        figures[name] = caption
+
+    title = f"{result.corpus.name}: V = {len(result.corpus.vocabulary)}, T = {options.length}, eta = {options.learning_rate:g}"
+    if records:
+        steps = [record.step for record in records]
+        add("cosines.png", plots.cosines(steps, {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS},
+                                         result.trajectory.loss, title=title),
+            "Cosine of each trained weight with its leading term, and the loss, over training.")
+        norms = {parameter: {term: [at[parameter][term] for at in result.norms] for term in terms}
+                 for parameter, terms in result.norms[0].items()}
+        add("gradient_terms.png", plots.gradient_terms(steps, norms, title=title),
+            "Norm of every term of the exact gradient over training.")
+    for name, (row_label, column_label) in compare.BASIS_FUNCTIONS.items():
+        frequent = np.argsort(-result.statistics.frequency, kind="stable")[:HEAT_MAP_WORDS]
+        labels = [result.corpus.vocabulary[token] for token in frequent]
+        add(f"{name}.png", plots.heat_map(getattr(result.statistics, name)[np.ix_(frequent, frequent)], labels, labels,
+                                          title=f"{name} function, {len(frequent)} most frequent tokens of {result.corpus.name}",
+                                          row_label=row_label, column_label=column_label),
+            f"{name.capitalize()} function over the most frequent tokens.")
+    report.write_page(folder / "report.html", f"minitx associate: {title}", "\n".join(printed), figures)
+    result.trajectory.weights.save(folder / "weights.npz")
+    report.write_json(folder / "results.json", {
+        "configuration": options, "environment": report.environment(), "corpus": result.corpus.summary().splitlines(),
+        "vocabulary": result.corpus.vocabulary, "records": records, "loss": result.trajectory.loss,
+        "stopped": result.trajectory.stopped, "norms_of_terms": result.norms, "split": result.split, "associates": result.words})
+    return [*figures, "report.html", "weights.npz", "results.json"]

@@ -1,0 +1,87 @@
+"""What stands trained beside what is predicted: numbers for how alike two arrays are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# the basis functions of the associations theory and what their rows and columns are
+BASIS_FUNCTIONS = {
+    "bigram": ("current token", "next token"),
+    "interchangeability": ("token", "token"),
+    "context": ("next token", "token of its context"),
+    "attention": ("query (current) token", "key (attended) token"),
+}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Trained weights beside their leading terms after ``step`` steps; every dict is {parameter: number}.
+
+    Attributes
+    ----------
+    step : int
+    loss : float
+    cosine, relative_error : dict
+        Of the weight and its leading term; nan where the leading term (or the weight) is zero and they are undefined.
+    over_bound : dict
+        |weight - leading term| / its proved bound.
+    outside : tuple of str
+        Conditions of the theorem that are not met at this step (empty: the bound is proved).
+    """
+
+    step: int
+    loss: float
+    cosine: dict
+    relative_error: dict
+    over_bound: dict
+    outside: tuple
+
+
+def beside(weights, leading, bounds, *, step, loss):
+    """Set ``weights`` beside their ``leading`` terms and the theorem's ``bounds``. Returns :class:`Beside`."""
+    pairs = {name: (array, getattr(leading, name)) for name, array in weights.parameters().items()}
+    return Beside(step, loss, {name: cosine(*pair) for name, pair in pairs.items()},
+                  {name: relative_error(*pair) for name, pair in pairs.items()},
+                  {name: float(np.linalg.norm(np.subtract(*pair, dtype=np.float64)) / getattr(bounds, name))
+                   for name, pair in pairs.items()}, bounds.outside)
+
+
+def cosine(a, b):
+    """<a, b> / (|a| |b|) of two arrays of the same shape (Frobenius, float64).
+
+    Scale-free: nothing is added to a norm, and entries of any size are welcome.
+
+    Returns
+    -------
+    float
+        nan where it is undefined: ``a`` or ``b`` is all zero.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, or entries that are not finite.
+    """
+    a, b = _pair(a, b)
+    size_a, size_b = np.abs(a).max(initial=0), np.abs(b).max(initial=0)
+    if size_a == 0 or size_b == 0:
+        return float("nan")
+    a, b = a / size_a, b / size_b  # squares of very small or very large entries must not underflow or overflow
+    return float(np.clip(np.vdot(a, b) / np.sqrt(np.vdot(a, a) * np.vdot(b, b)), -1.0, 1.0))
+
+
+def relative_error(a, reference):
+    """|a - reference| / |reference| (Frobenius); nan where it is undefined: ``reference`` is all zero. Raises as :func:`cosine`."""
+    a, reference = _pair(a, reference)
+    size = np.abs(reference).max(initial=0)
+    if size == 0:
+        return float("nan")
+    return float(np.linalg.norm((a - reference) / size) / np.linalg.norm(reference / size))
+
+
+def _pair(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"cannot compare arrays of shapes {a.shape} and {b.shape}; they must have the same shape")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("cannot compare arrays that hold inf or nan")
+    return a, b

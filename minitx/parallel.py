@@ -1,0 +1,90 @@
+"""Threads: independent pieces of work on all cores, and the same bits for any number of them.
+
+Bits survive a change of thread count because (1) what a piece of work is, and the order in which results are added, never
+depends on the number of threads, and (2) BLAS itself runs on one thread inside :func:`workers`: OpenBLAS rounds float32 products
+differently on one and on two threads (measured), so the threads are ours, one product each.
+"""
+
+import ctypes
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+
+PANEL = 256  # rows of one piece of a large product; fixed, so that the bits are
+
+_threads = None  # None: every core this process may use
+
+
+def set_threads(n_threads):
+    """Use ``n_threads`` threads from now on (``None``: one per core this process may use). Results do not depend on it."""
+    global _threads
+    if n_threads is not None and (not isinstance(n_threads, (int, np.integer)) or n_threads < 1):
+        raise ValueError(f"threads is {n_threads!r}; it must be a whole number, at least 1 (or None for every core)")
+    _threads = n_threads
+
+
+def get_threads():
+    """Number of threads that will be used."""
+    if _threads is not None:
+        return int(_threads)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def workers(n_pieces=2):
+    """Yield ``map(function, items) -> list``, run by up to :func:`get_threads` threads, with BLAS on one thread each.
+
+    ``n_pieces`` is the largest number of items that will be mapped at once: for a single one no thread is started.
+    """
+    n_threads = max(1, min(get_threads(), n_pieces))
+    with one_blas_thread():
+        if n_threads == 1:
+            yield lambda function, items: [function(item) for item in items]
+            return
+        pool = ThreadPoolExecutor(n_threads)
+        try:
+            yield lambda function, items: list(pool.map(function, items))
+        finally:  # after Ctrl-C, do not start what is still queued
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def matmul(a, b):
+    """``a @ b`` for large matrices, by fixed panels of rows: all threads, the same bits for any number of them."""
+    out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
+    panels = [slice(start, start + PANEL) for start in range(0, a.shape[0], PANEL)]
+    with workers(len(panels)) as run:
+        run(lambda rows: np.matmul(a[rows], b, out=out[rows]), panels)
+    return out
+
+
+@contextmanager
+def one_blas_thread():
+    """BLAS on one thread within this context (where NumPy is linked with OpenBLAS; elsewhere nothing changes)."""
+    control = _openblas()
+    if control is None:
+        yield
+        return
+    get, set_ = control
+    before = get()
+    set_(1)
+    try:
+        yield
+    finally:
+        set_(before)
+
+
+@functools.cache
+def _openblas():
+    """(get, set) of the OpenBLAS that NumPy is linked with, or None with another BLAS."""
+    library = ctypes.CDLL(np.linalg._umath_linalg.__file__)  # symbols of its dependencies are found through it
+    for prefix in ("scipy_openblas", "openblas"):
+        for suffix in ("64_", ""):
+            try:
+                return (getattr(library, f"{prefix}_get_num_threads{suffix}"),
+                        getattr(library, f"{prefix}_set_num_threads{suffix}"))
+            except AttributeError:
+                continue
+    return None

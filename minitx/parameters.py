@@ -1,0 +1,48 @@
+"""What weights, circuits and their gradients share: named arrays, some of which may be absent."""
+
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from minitx.files import atomic
+
+
+class Parameters:
+    """Base of frozen dataclasses whose fields are arrays, or None where a part is absent."""
+
+    def parameters(self):
+        """{name: array} of the parts that are present."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: array for name, array in named.items() if array is not None}
+
+    def map(self, function, *others):
+        """The same kind of object of ``function(array, *arrays of others)``, part by part; what is absent stays absent."""
+        parts = {name: function(array, *(getattr(other, name) for other in others))
+                 for name, array in self.parameters().items()}
+        return type(self)(**{field.name: parts.get(field.name) for field in fields(self)})
+
+    def astype(self, dtype):
+        """The same values in another precision (float64 or float32)."""
+        return self.map(lambda array: array.astype(dtype))
+
+    def not_finite(self):
+        """Names of the parts that hold an inf or a nan."""
+        return [name for name, array in self.parameters().items()
+                if not (np.isfinite(array.min()) and np.isfinite(array.max()))]
+
+    def save(self, path):
+        """Write every part to ``path`` (.npz), completely or not at all."""
+        with atomic(path, "wb") as file:
+            np.savez(file, **self.parameters())
+
+    @classmethod
+    def load(cls, path):
+        """Read what :meth:`save` wrote. Raises ValueError when the file does not hold these parts."""
+        try:
+            with np.load(Path(path)) as file:
+                return cls(**{name: file[name] for name in file.files})
+        except (TypeError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+            names = ", ".join(field.name for field in fields(cls))
+            raise ValueError(f"{path} does not hold the arrays {names} of {cls.__name__}: {error}") from error

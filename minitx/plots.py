@@ -1,0 +1,100 @@
+"""Figures, each from a result. Nothing is shown or written here: a matplotlib Figure is returned."""
+
+import numpy as np
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from minitx.files import atomic
+
+# Okabe and Ito's colours, distinguishable with any colour vision; each comes with a marker or a dash pattern of its own as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+PARAMETERS = {"W_O": "output $W_O$", "V": "value $V$", "W": "attention $W$", "P": "position $P$"}
+
+
+def term_order(name):
+    """Sort key of the terms of a gradient: the leading one, single corrections, crossings."""
+    return name.count(" x "), name != "leading", name
+
+
+def save(figure, path):
+    """Write ``figure`` to ``path`` (.png), completely or not at all."""
+    with atomic(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def cosines(steps, cosine, loss, *, title):
+    """Cosine of each weight with its leading term over training, and the loss.
+
+    Parameters
+    ----------
+    steps : (R,) int
+    cosine : dict {parameter: (R,) float}
+        nan (undefined) is left out of the line.
+    loss : (steps + 1,) float
+        At every step from 0.
+    """
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    for (name, values), colour, marker in zip(cosine.items(), COLOURS, MARKERS, strict=False):
+        above.plot(steps, values, color=colour, marker=marker, markersize=5, label=PARAMETERS.get(name, name))
+    lowest = np.nanmin([np.nanmin(values) if np.isfinite(values).any() else 1.0 for values in map(np.asarray, cosine.values())])
+    above.set_ylim(min(-0.05, lowest - 0.05) if lowest < 0.5 else lowest - 0.05 * (1.001 - lowest), 1 + 0.05 * (1.001 - lowest))
+    above.set_ylabel("cosine with the leading term")
+    above.set_title(title)
+    above.legend()
+    below.plot(range(len(loss)), loss, color="black")
+    below.set_ylabel("loss (nats a token)")
+    below.set_xlabel("gradient descent steps $s$")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def gradient_terms(steps, norms, *, title):
+    """Frobenius norm of every term of the exact gradient over training, a panel a parameter, on a logarithmic scale.
+
+    Parameters
+    ----------
+    steps : (R,) int
+    norms : dict {parameter: {term: (R,) float}}
+        0 (a term that is not there yet) is left out of the line.
+    """
+    names = sorted({term for terms in norms.values() for term in terms}, key=term_order)
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True)
+    lines = {}
+    for axes, (parameter, terms) in zip(panels.flat, norms.items(), strict=True):
+        for name, colour, marker in zip(names, COLOURS, MARKERS, strict=True):
+            if name in terms:
+                values = np.array(terms[name], np.float64)
+                lines[name], = axes.plot(steps, np.where(values > 0, values, np.nan), color=colour, marker=marker, markersize=4,
+                                         linewidth=2.5 if name == "leading" else 1.2)
+        axes.set_yscale("log")
+        axes.set_title(f"gradient of {PARAMETERS.get(parameter, parameter)}")
+        axes.grid(alpha=0.3)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("Frobenius norm of the term")
+    for axes in panels[1]:
+        axes.set_xlabel("gradient descent steps $s$")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(title)
+    figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def heat_map(matrix, rows, columns, *, title, row_label, column_label):
+    """Heat map of ``matrix`` with a word on every row and column; blue below 0, red above, logarithmic away from 0."""
+    largest = np.abs(matrix).max() or 1.0
+    figure = Figure(figsize=(8, 7.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(matrix, cmap="RdBu_r", norm=SymLogNorm(largest * 1e-3, vmin=-largest, vmax=largest), interpolation="nearest")
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_xlabel(column_label)
+    axes.set_ylabel(row_label)
+    axes.set_title(title)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure

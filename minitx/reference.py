@@ -1,0 +1,90 @@
+"""The gradient at the reference point: output uniform (1/V), attention uniform over the allowed keys. Lookups only.
+
+Everything Im et al. (2026) predict is this gradient. All results are descent directions (minus the gradient), float64.
+
+Legend: N sequences, T positions, V vocabulary.
+"""
+
+import numpy as np
+from scipy import sparse
+
+from minitx import kernels, parallel
+
+CHUNKS = 16  # partial sums of the position gradient; fixed, so that the bits are
+
+
+def bigram_counts(batch, n_vocab):
+    """Weighted counts of (current token, next token).
+
+    Returns
+    -------
+    pairs : sparse (V, V) float64
+        Row = current token, column = next token; the sum of the weights of the positions that hold the pair.
+    frequency : (V,) float64
+        alpha_a: the sum of the weights of the positions whose current token is a.
+    """
+    used = batch.weight != 0
+    current, following, weight = batch.tokens[used], batch.targets[used], batch.weight[used]
+    pairs = sparse.coo_array((weight, (current, following)), shape=(n_vocab, n_vocab)).tocsr()
+    return pairs, np.bincount(current, weight, n_vocab)
+
+
+def context(batch, n_vocab):
+    """Phi[b, a] = sum_t w_t (1(y_t = b) - 1/V) (share of a among the allowed keys of t).
+
+    Row = next token, column = token of its context. Phi^T is the descent direction of the ``ov`` table: O(N T U) additions, U the
+    distinct tokens of a sequence. Columns sum to 0 (Im et al. 2026, context function).
+    """
+    slots, words = _distinct(batch, n_vocab)
+    table = np.zeros((n_vocab, n_vocab))
+    n_owners = parallel.get_threads()
+    with parallel.workers(n_owners) as run:
+        run(lambda owner: kernels.reference_context(batch.tokens, batch.lengths, batch.targets, batch.weight, batch.causal, words,
+                                                    slots, owner, n_owners, table), range(n_owners))
+    table -= table.mean(axis=0)
+    return table
+
+
+def scores(batch, ov):
+    """Descent directions of ``qk`` and ``position`` for a given ``ov`` table.
+
+    Parameters
+    ----------
+    ov : (V, V) float64
+        Row = attended token, column = output token.
+
+    Returns
+    -------
+    qk : (V, V) float64
+        Row = query (current) token, column = key (attended) token.
+    position : (T,) float64 or None
+        By distance t - j; None when attention is not causal.
+    """
+    n_vocab = len(ov)
+    slots, words = _distinct(batch, n_vocab)
+    g = ov.T - ov.mean(axis=1)  # g[y, a] = rho0 . ov[a, :]: row = next token, column = key
+    g = np.ascontiguousarray(g)
+    qk = np.zeros((n_vocab, n_vocab))
+    n_owners = parallel.get_threads()
+    chunks = [rows for rows in np.array_split(np.arange(len(batch)), CHUNKS) if len(rows)] if batch.causal else []
+    parts = np.zeros((len(chunks), batch.tokens.shape[1]))
+
+    def add_qk(owner):
+        kernels.reference_attention(batch.tokens, batch.lengths, batch.targets, batch.weight, batch.causal, words, slots, g,
+                                    owner, n_owners, qk)
+
+    def add_position(chunk):
+        rows = slice(chunks[chunk][0], chunks[chunk][-1] + 1)
+        kernels.reference_position(batch.tokens[rows], batch.lengths[rows], batch.targets[rows], batch.weight[rows], g, parts[chunk])
+
+    with parallel.workers(max(n_owners, len(chunks))) as run:
+        run(add_qk, range(n_owners))
+        run(add_position, range(len(chunks)))
+    return qk, parts.sum(axis=0) if batch.causal else None
+
+
+def _distinct(batch, n_vocab):
+    batch.require_vocabulary(n_vocab)
+    slots, words = np.empty_like(batch.tokens), np.empty_like(batch.tokens)
+    n_words = kernels.distinct(batch.tokens, batch.lengths, n_vocab, slots, words)
+    return slots, np.ascontiguousarray(words[:, :n_words.max()])

@@ -1,0 +1,162 @@
+"""Associations: the leading terms of the gradient and what they predict (Im, Oh, Fang, Li, ICLR 2026, arXiv 2601.19208).
+
+Legend: N sequences, T positions, V vocabulary, s steps, eta learning rate. alpha_a: frequency of token a.
+"""
+
+from dataclasses import dataclass
+from math import comb, sqrt
+
+import numpy as np
+
+from minitx import reference
+from minitx.weights import OneHotWeights
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The basis functions of a corpus and their compositions, all float64, all with weights 1/(N T) (or the batch's own).
+
+    Attributes
+    ----------
+    bigram : (V, V)
+        B. Row = current token, column = next token; P(a then b) - alpha_a / V. Rows sum to 0.
+    interchangeability : (V, V)
+        Sigma_B = B^T B, symmetric: [b, c] is large when b and c follow the same tokens.
+    context : (V, V)
+        Phi. Row = next token, column = token of its prefix. Columns sum to 0.
+    value : (V, V)
+        Phi^T B^T. Row = attended token, column = current token whose bigram row it resembles.
+    attention : (V, V)
+        Q. Row = query (current) token, column = key (attended) token.
+    position : (T,)
+        Delta, by distance t - j.
+    frequency : (V,)
+        alpha.
+    """
+
+    bigram: np.ndarray
+    interchangeability: np.ndarray
+    context: np.ndarray
+    value: np.ndarray
+    attention: np.ndarray
+    position: np.ndarray
+    frequency: np.ndarray
+
+    @property
+    def n_vocab(self):
+        """V."""
+        return len(self.frequency)
+
+
+def statistics(batch, n_vocab):
+    """Basis functions of ``batch`` (Im et al. 2026, Sec. 4 and Thm. D.7), by lookups.
+
+    Parameters
+    ----------
+    batch : Batch
+        Causal, cross-entropy: next-token training.
+    n_vocab : int
+        V.
+
+    Raises
+    ------
+    ValueError
+        Tokens outside the vocabulary; attention that is not causal, or another head.
+    """
+    batch.require_next_token()
+    batch.require_vocabulary(n_vocab)
+    pairs, alpha = reference.bigram_counts(batch, n_vocab)
+    # B = pairs - alpha 1^T / V. Products with B are products with the few pairs that occur, and a rank-one correction.
+    B = pairs.toarray() - alpha[:, None] / n_vocab
+    mean_next = pairs.T @ alpha / n_vocab
+    Sigma_B = (pairs.T @ pairs).toarray() - mean_next[:, None] - mean_next + alpha @ alpha / n_vocab**2
+    Phi = reference.context(batch, n_vocab)
+    B_Phi = pairs @ Phi  # Phi's columns sum to 0: no correction
+    Sigma_B_Phi = pairs.T @ B_Phi - alpha @ B_Phi / n_vocab
+    Q, Delta = reference.scores(batch, Sigma_B_Phi.T)
+    return Statistics(B, Sigma_B, Phi, B_Phi.T, Q, Delta, alpha)
+
+
+def leading_weights(statistics, *, steps, learning_rate):
+    """Leading terms of the weights after ``steps`` steps of full-batch gradient descent from zero (Thms. D.7, D.10).
+
+    W_O ~ s eta B,  V ~ C(s,2) eta^2 Phi^T B^T,  W ~ (3 C(s,4) + 2 C(s,3)) eta^4 Q,  P ~ (the same) eta^4 Delta.
+
+    Returns
+    -------
+    OneHotWeights
+    """
+    _require_run(steps, learning_rate)
+    attention = (3 * comb(steps, 4) + 2 * comb(steps, 3)) * learning_rate**4
+    return OneHotWeights(W_O=steps * learning_rate * statistics.bigram,
+                         V=comb(steps, 2) * learning_rate**2 * statistics.value,
+                         W=attention * statistics.attention, P=attention * statistics.position)
+
+
+def second_order_output(statistics, *, steps, learning_rate):
+    """W_O to second order: s eta B - C(s,2) (eta^2 / V) diag(alpha) B, the error being O(eta^3). (V, V), as W_O."""
+    _require_run(steps, learning_rate)
+    shrink = comb(steps, 2) * learning_rate**2 / statistics.n_vocab * statistics.frequency
+    return (steps * learning_rate - shrink[:, None]) * statistics.bigram
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Proved bounds on |weight - leading term|, Frobenius, and what keeps a run outside the theorem.
+
+    Attributes
+    ----------
+    W_O, V, W, P : float
+        Each holds when ``inside``.
+    outside : tuple of str
+        The conditions that the run does not meet, in words. Empty: the theorem applies.
+    """
+
+    W_O: float
+    V: float
+    W: float
+    P: float
+    outside: tuple
+
+    @property
+    def inside(self):
+        """Whether the run meets every condition of the theorem."""
+        return not self.outside
+
+
+def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0):
+    """Bounds of Theorem D.7 (one layer) or D.10 (more) of Im et al. 2026 for training from zero.
+
+    Parameters
+    ----------
+    steps, learning_rate : int, float
+        s and eta.
+    length, n_vocab, n_layers : int
+        T, V, L.
+    init_scale : float
+        Standard deviation of a Gaussian start; anything but 0 is outside these two theorems.
+
+    Returns
+    -------
+    Bounds
+    """
+    _require_run(steps, learning_rate)
+    time, T = steps * learning_rate, length
+    one_layer = n_layers == 1
+    limit = 3 / (8 * T**0.375) if one_layer else min(1 / (12 * n_layers), 5 / (8 * sqrt(T)))
+    conditions = [(time <= limit, f"s eta = {time:.4g} is above {limit:.4g}"),
+                  (T >= (3 if one_layer else 60), f"T = {T} is below {3 if one_layer else 60}"),
+                  (n_vocab >= 500, f"V = {n_vocab} is below 500"),
+                  (one_layer or n_layers <= sqrt(T) / 4, f"L = {n_layers} is above sqrt(T)/4 = {sqrt(T) / 4:.3g}"),
+                  (init_scale == 0, f"the start is Gaussian with s.d. {init_scale:.3g}, not zero (Theorem D.13 allows at most "
+                                    f"eta^2/(T^2 V) = {learning_rate**2 / (T**2 * n_vocab):.3g})")]
+    value, attention = (4, 6) if one_layer else (12, 13)
+    return Bounds(W_O=3 * time**2, V=value * time**3, W=attention * time**5 * T, P=attention * time**5 * T,
+                  outside=tuple(words for met, words in conditions if not met))
+
+
+def _require_run(steps, learning_rate):
+    if not isinstance(steps, (int, np.integer)) or steps < 0:
+        raise ValueError(f"steps is {steps!r}; it must be a whole number, 0 or more")
+    if not (np.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate is {learning_rate!r}; it must be a finite number above 0")

@@ -1,0 +1,198 @@
+"""Loss and gradient of the circuits: against loops, against the complex step, at the edges, and bad input at the door."""
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given
+from strategies import arguments, problems, rounding
+
+from minitx import Batch, Circuits, attention_and_output, loss_and_gradient, parallel
+from minitx import circuits as circuits_room
+from minitx.testing import STEP, check_gradient
+
+
+@given(problems())
+def test_loss_and_gradient_equal_the_loops(problem):
+    circuits, batch = problem
+    loss, gradient = loss_and_gradient(circuits, batch)
+    positional, named = arguments(circuits, batch)
+    expected = naive.loss(*positional, **named)
+    assert loss == pytest.approx(expected, rel=1e-13, abs=rounding(circuits, batch))
+    for name, table in naive.gradient(*positional, **named).items():
+        found = getattr(gradient, name)
+        assert found.shape == getattr(circuits, name).shape
+        np.testing.assert_allclose(found, table, rtol=0, atol=1e-12 * np.abs(table).max() + rounding(circuits, batch))
+
+
+@given(problems())
+def test_gradient_equals_the_complex_step(problem):
+    circuits, batch = problem
+    _, gradient = loss_and_gradient(circuits, batch)
+    for name, table in circuits.parameters().items():
+        expected = np.empty(table.size)
+        for entry in range(table.size):
+            shifted = table.astype(complex)
+            shifted.ravel()[entry] += 1j * STEP
+            positional, named = arguments(Circuits(**{**vars(circuits), name: shifted}), batch)
+            expected[entry] = naive.loss(*positional, **named).imag / STEP
+        np.testing.assert_allclose(getattr(gradient, name).ravel(), expected, rtol=0,
+                                   atol=1e-12 * np.abs(expected).max() + rounding(circuits, batch))
+
+
+@given(problems())
+def test_check_gradient_passes_what_is_right_and_fails_what_is_wrong(problem):
+    circuits, batch = problem
+    check_gradient(circuits, batch)
+    _, right = loss_and_gradient(circuits, batch)
+    if np.abs(right.ov).max() > 1e-3 * np.abs(batch.weight).sum() and rounding(circuits, batch) < 1e-9:
+
+        def wrong(circuits, batch):
+            loss, gradient = loss_and_gradient(circuits, batch)
+            return loss, gradient.map(lambda table: table * (1 + 1e-4))
+
+        with pytest.raises(AssertionError, match="the complex step gives"):
+            check_gradient(circuits, batch, loss_and_gradient=wrong)
+
+
+@given(problems())
+def test_attention_and_output_equal_the_loops(problem):
+    circuits, batch = problem
+    A, out = attention_and_output(circuits, batch)
+    for i, t in np.ndindex(*batch.tokens.shape):
+        if batch.weight[i, t] == 0:
+            assert not A[i, t].any()
+            assert not out[i, t].any()
+            continue
+        expected = naive.attention(batch.tokens[i], circuits.qk, circuits.position, t, batch.causal, batch.lengths[i])
+        np.testing.assert_allclose(A[i, t], expected, rtol=1e-11, atol=1e-15)
+        assert A[i, t].sum() == pytest.approx(1, abs=1e-14)
+        expected = naive.output(*arguments(circuits, batch)[0][:5], batch.tokens[i], t, batch.causal, batch.lengths[i])
+        np.testing.assert_allclose(out[i, t], expected, rtol=1e-11, atol=1e-11 * max(1, np.abs(expected).max()))
+
+
+@given(problems())
+def test_sequences_and_positions_without_weight_change_nothing(problem):
+    circuits, batch = problem
+    loss, gradient = loss_and_gradient(circuits, batch)
+    more = Batch(np.vstack([batch.tokens, batch.tokens]), np.vstack([batch.targets, 0 * batch.targets - 100]),
+                 np.vstack([batch.weight, 0 * batch.weight]), lengths=np.tile(batch.lengths, 2), causal=batch.causal, head=batch.head)
+    loss_more, gradient_more = loss_and_gradient(circuits, more)
+    assert loss_more == pytest.approx(loss, rel=1e-14)
+    for name, table in gradient.parameters().items():
+        np.testing.assert_array_equal(getattr(gradient_more, name), table)
+
+
+@given(problems())
+def test_float32_is_float64_to_its_precision(problem):
+    circuits, batch = problem
+    if max(np.abs(table).max() for table in circuits.parameters().values()) > 40:
+        return
+    single = circuits.astype(np.float32)
+    loss, gradient = loss_and_gradient(single.astype(np.float64), batch)
+    loss_single, gradient_single = loss_and_gradient(single, batch)
+    scale = rounding(circuits, batch) * 1e15
+    assert loss_single == pytest.approx(loss, abs=1e-4 * scale)
+    for name, table in gradient.parameters().items():
+        found = getattr(gradient_single, name)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, table, rtol=0, atol=2e-3 * scale)
+
+
+def test_gradients_keep_their_digits_when_the_softmax_is_saturated():
+    """1 - p of the target, at margins where 1 - p computed from p is all rounding (or 0)."""
+    for margin in (10.0, 40.0, 300.0):
+        circuits = Circuits(np.array([[margin, 0.0], [0.0, 0.0]]), np.zeros((2, 2)), None, None, None)
+        loss, gradient = loss_and_gradient(circuits, Batch([[0]], [[0]]))
+        rest = np.exp(-margin) / (1 + np.exp(-margin))
+        assert loss == pytest.approx(np.log1p(np.exp(-margin)), rel=1e-14)
+        np.testing.assert_allclose(gradient.direct[0], [-rest, rest], rtol=1e-14)
+
+
+def test_attention_gradient_keeps_its_digits_when_attention_is_saturated():
+    """-log P_y with the label ahead by a margin: dL/dscore is (1 - P_y) on the others, -(1 - P_y) on the label."""
+    for margin in (10.0, 40.0, 300.0):
+        circuits = Circuits(None, np.eye(3), np.array([[0.0] * 3, [0.0] * 3, [margin, 0.0, 0.0]]), None, None)
+        batch = Batch([[0, 1, 2]], [[0, 0, 0]], [[0.0, 0.0, 1.0]], head="log")
+        _, gradient = loss_and_gradient(circuits, batch)
+        one = np.exp(-margin) / (1 + 2 * np.exp(-margin))
+        np.testing.assert_allclose(gradient.qk[2], [-2 * one, one, one], rtol=1e-14)
+
+
+@pytest.mark.parametrize("head", ["cross_entropy", "squared", "log"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_many_blocks_and_waves_add_up(monkeypatch, head, causal):
+    """Blocks of one sequence and waves of two give what one block of everything gives, at several column slabs (V > 512)."""
+    rng = np.random.default_rng(0)
+    n_vocab, n, length = 530, 7, 5
+    batch = Batch(rng.integers(0, n_vocab, (n, length)), rng.integers(0, n_vocab, (n, length)), causal=causal, head=head)
+    circuits = Circuits(*(rng.random((n_vocab, n_vocab)) for _ in range(3)), rng.random(length) if causal else None,
+                        rng.random(n_vocab))
+    loss, gradient = loss_and_gradient(circuits, batch)
+    monkeypatch.setattr(circuits_room, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(circuits_room, "WAVE", 2)
+    parallel.set_threads(3)
+    loss_cut, gradient_cut = loss_and_gradient(circuits, batch)
+    assert loss_cut == pytest.approx(loss, rel=1e-14)
+    for name, table in gradient.parameters().items():
+        np.testing.assert_allclose(getattr(gradient_cut, name), table, rtol=1e-12, atol=1e-15)
+
+
+def test_take_estimates_the_batch():
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.integers(0, 3, (6, 4)), rng.integers(0, 3, (6, 4)))
+    circuits = Circuits(*(rng.standard_normal((3, 3)) for _ in range(3)), None, None)
+    parts = [loss_and_gradient(circuits, batch.take(rows))[0] for rows in (np.arange(3), np.arange(3, 6))]
+    assert np.mean(parts) == pytest.approx(loss_and_gradient(circuits, batch)[0], rel=1e-14)
+
+
+def _tables(n_vocab=3, **changed):
+    return Circuits(**{"direct": np.zeros((n_vocab, n_vocab)), "ov": np.zeros((n_vocab, n_vocab)), "qk": None, "position": None,
+                       "bias": None, **changed})
+
+
+@pytest.mark.parametrize(("tokens", "targets", "settings", "error", "says"), [
+    ([0, 1], [0, 1], {}, ValueError, "2-dimensional"),
+    ([[0.0, 1.0]], [[0, 1]], {}, TypeError, "must be integers"),
+    ([[0, 1]], [[0, 1, 2]], {}, ValueError, "one target for each position"),
+    (np.zeros((0, 3), int), np.zeros((0, 3), int), {}, ValueError, "empty"),
+    ([[0, -1]], [[0, 1]], {}, ValueError, "must not be negative"),
+    ([[0, 1]], [[0, -1]], {}, ValueError, "must not be negative"),
+    ([[0, 1]], [[0, 1]], {"weight": [[1.0]]}, ValueError, "one weight for each position"),
+    ([[0, 1]], [[0, 1]], {"weight": [[1.0, np.nan]]}, ValueError, "1 weights of loss positions are not finite"),
+    ([[0, 1]], [[0, 1]], {"weight": [[0.0, 0.0]]}, ValueError, "nothing to predict"),
+    ([[0, 1]], [[0, 1]], {"lengths": [3]}, ValueError, "from 1 to 2"),
+    ([[0, 1]], [[0, 1]], {"lengths": [1], "weight": [[1.0, 1.0]]}, ValueError, "beyond their sequence's length"),
+    ([[0, 1]], [[0, 1]], {"head": "hinge"}, ValueError, "one of cross_entropy, squared, log"),
+])
+def test_batch_refuses(tokens, targets, settings, error, says):
+    with pytest.raises(error, match=says):
+        Batch(tokens, targets, **settings)
+
+
+@pytest.mark.parametrize(("circuits", "settings", "says"), [
+    (_tables(2), {}, r"id 2 but the vocabulary has 2 tokens"),
+    (_tables(direct=np.zeros((2, 3))), {}, r"direct has shape \(2, 3\)"),
+    (_tables(qk=np.zeros((3, 3), np.float32)), {}, "all tables must be float64, or all float32"),
+    (_tables(ov=np.zeros((3, 3), complex)), {}, "must be float64"),
+    (_tables(ov=np.full((3, 3), np.inf)), {}, "ov: an entry is inf or nan"),
+    (_tables(position=np.zeros(1)), {}, "position has shape .* the sequences have 2 positions"),
+    (_tables(position=np.zeros(2)), {"causal": False}, "position scores need causal attention"),
+])
+def test_loss_refuses(circuits, settings, says):
+    with pytest.raises(ValueError, match=says):
+        loss_and_gradient(circuits, Batch([[0, 2]], [[1, 1]], **settings))
+
+
+def test_a_loss_that_is_not_finite_is_said():
+    with pytest.raises(FloatingPointError, match="the loss is inf"), np.errstate(all="ignore"):
+        loss_and_gradient(_tables(), Batch([[0]], [[1]], head="log"))
+
+
+def test_arguments_are_not_modified():
+    rng = np.random.default_rng(0)
+    tokens, targets, weight = rng.integers(0, 3, (2, 4)), rng.integers(0, 3, (2, 4)), rng.random((2, 4))
+    circuits = _tables(ov=rng.random((3, 3)), qk=rng.random((3, 3)))
+    copies = [array.copy() for array in (tokens, targets, weight, circuits.ov, circuits.qk)]
+    loss_and_gradient(circuits, Batch(tokens, targets, weight))
+    for array, copy in zip((tokens, targets, weight, circuits.ov, circuits.qk), copies, strict=True):
+        np.testing.assert_array_equal(array, copy)

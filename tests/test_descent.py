@@ -1,0 +1,122 @@
+"""Gradient descent: steps, seeds, threads, and every way a run can end early."""
+
+import numpy as np
+import pytest
+
+from minitx import Batch, Circuits, OneHotWeights, descend, loss_and_gradient, parallel
+from minitx import circuits as circuits_room
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return Batch(rng.integers(0, 5, (12, 6)), rng.integers(0, 5, (12, 6)))
+
+
+def test_steps_are_weights_minus_eta_times_gradient(batch):
+    start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0)
+    copies = {name: array.copy() for name, array in start.parameters().items()}
+    run = descend(start, batch, learning_rate=0.7, steps=3, keep=(0, 2))
+    weights = start
+    for step in range(4):
+        loss, gradient = loss_and_gradient(weights, batch)
+        assert run.loss[step] == loss
+        if step in (0, 2):
+            for name, array in weights.parameters().items():
+                np.testing.assert_array_equal(getattr(run.kept[step], name), array)
+        if step < 3:
+            weights = weights.map(lambda weight, slope: slope * -0.7 + weight, gradient)
+    for name, array in weights.parameters().items():
+        np.testing.assert_array_equal(getattr(run.weights, name), array)
+        np.testing.assert_array_equal(getattr(start, name), copies[name])
+    assert run.stopped is None
+    assert run.steps == 3
+    assert set(run.kept) == {0, 2}
+
+
+def test_circuits_are_weights_too(batch):
+    start = Circuits(np.zeros((5, 5)), np.zeros((5, 5)), None, None, None)
+    run = descend(start, batch, learning_rate=1.0, steps=20)
+    assert run.loss[-1] < run.loss[0]
+    assert run.weights.qk is None
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("batch_size", [None, 5])
+def test_same_seed_same_bits_for_any_number_of_threads(batch, dtype, batch_size, monkeypatch):
+    monkeypatch.setattr(circuits_room, "BLOCK_BYTES", 2000)
+    runs = []
+    for threads in (1, 2, 3):
+        parallel.set_threads(threads)
+        start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0, dtype=dtype)
+        runs.append(descend(start, batch, learning_rate=0.7, steps=8, batch_size=batch_size, rng=3))
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run.loss, runs[0].loss)
+        for name, array in run.weights.parameters().items():
+            assert array.dtype == dtype
+            np.testing.assert_array_equal(array, getattr(runs[0].weights, name))
+
+
+def test_same_bits_at_sizes_where_blas_would_thread():
+    """V = 700, T = 40, float32: products that OpenBLAS rounds differently on one and on two threads of its own."""
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.integers(0, 700, (12, 40)), rng.integers(0, 700, (12, 40)))
+    runs = []
+    for threads in (1, 2):
+        parallel.set_threads(threads)
+        start = OneHotWeights.gaussian(700, 40, scale=0.05, rng=0, dtype=np.float32)
+        runs.append(descend(start, batch, learning_rate=1.0, steps=2))
+    for name, array in runs[1].weights.parameters().items():
+        np.testing.assert_array_equal(array, getattr(runs[0].weights, name))
+
+
+def test_mini_batches_use_every_sequence_once_an_epoch(batch):
+    losses = [loss_and_gradient(OneHotWeights.zeros(5, 6), batch.take([row]))[0] for row in range(12)]
+    run = descend(OneHotWeights.zeros(5, 6), batch, learning_rate=1e-300, steps=11, batch_size=1, rng=0)
+    np.testing.assert_allclose(sorted(run.loss), sorted(losses))
+    other = descend(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), batch, learning_rate=1e-300, steps=11, batch_size=1, rng=1)
+    same = descend(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), batch, learning_rate=1e-300, steps=11, batch_size=1, rng=1)
+    np.testing.assert_array_equal(other.loss, same.loss)
+
+
+def test_a_learning_rate_that_diverges_stops_and_keeps_what_was(batch):
+    start = OneHotWeights.gaussian(5, 6, scale=1.0, rng=0)
+    with np.errstate(all="ignore"):
+        run = descend(start, batch, learning_rate=1e200, steps=10, keep=range(11))
+    assert run.stopped.startswith("step ")
+    assert "1e+200" in run.stopped
+    assert 1 <= len(run.loss) < 11
+    assert np.isfinite(run.loss).all()
+    assert not run.weights.not_finite()
+    assert set(run.kept) == set(range(run.steps + 1))
+
+
+def test_ctrl_c_keeps_what_was_recorded(batch):
+    def interrupt(step, loss, weights, gradient):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    run = descend(OneHotWeights.zeros(5, 6), batch, learning_rate=0.5, steps=10, keep=range(11), callback=interrupt)
+    assert run.stopped == "interrupted after step 4"
+    assert run.steps == 4
+    whole = descend(OneHotWeights.zeros(5, 6), batch, learning_rate=0.5, steps=4)
+    np.testing.assert_array_equal(run.weights.W_O, whole.weights.W_O)
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+    ({"learning_rate": np.nan}, "learning_rate is nan"),
+    ({"steps": -1}, "steps is -1"),
+    ({"steps": 2.5}, "steps is 2.5"),
+    ({"batch_size": 0}, "batch_size is 0; .* from 1 to the 12 sequences"),
+    ({"batch_size": 13}, "batch_size is 13"),
+])
+def test_refusals(batch, settings, says):
+    with pytest.raises(ValueError, match=says):
+        descend(OneHotWeights.zeros(5, 6), batch, **{"learning_rate": 0.1, "steps": 1, **settings})
+
+
+def test_a_start_that_is_not_finite_is_the_users_mistake(batch):
+    start = OneHotWeights.zeros(5, 6).map(lambda array: array + np.nan)
+    with pytest.raises(ValueError, match="inf or nan"):
+        descend(start, batch, learning_rate=0.1, steps=1)

@@ -1,0 +1,94 @@
+"""The exact split of the gradient: it sums, it is what the loops say, and its leading part is the reference point's gradient."""
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import batches
+
+from minitx import Batch, Circuits, OneHotWeights, gradient_terms, loss_and_gradient
+from minitx.theory import associations
+
+NEXT_TOKEN = {"causal": True, "head": "cross_entropy"}
+
+
+@given(batches(**NEXT_TOKEN), st.sampled_from((0.0, 1e-3, 1.0, 5.0)), st.integers(0, 2**32 - 1), st.booleans())
+def test_terms_sum_to_the_gradient(problem, scale, seed, given_leading):
+    batch, n_vocab = problem
+    length = batch.tokens.shape[1]
+    weights = OneHotWeights.gaussian(n_vocab, length, scale=scale, rng=seed)
+    leading = OneHotWeights.gaussian(n_vocab, length, scale=scale, rng=seed + 1) if given_leading else None
+    _, gradient = loss_and_gradient(weights, batch)
+    summed = batch.weight.sum() * max(1e-300, np.abs(weights.circuits().ov).max())  # what cancels where a gradient is 0
+    for name, terms in gradient_terms(weights, batch, leading=leading).items():
+        exact = getattr(gradient, name)
+        largest = max(np.abs(term).max() for term in terms.values())
+        assert np.abs(sum(terms.values()) - exact).max() <= 1e-13 * max(np.abs(exact).max(), largest) + 1e-15 * summed
+
+
+@given(batches(**NEXT_TOKEN, uniform=True), st.sampled_from((0.0, 1e-2, 1.0)), st.integers(0, 2**32 - 1))
+def test_every_term_equals_the_loops(problem, scale, seed):
+    batch, n_vocab = problem
+    length = batch.tokens.shape[1]
+    weights, leading = (OneHotWeights.gaussian(n_vocab, length, scale=scale, rng=seed + k) for k in (0, 1))
+    found = gradient_terms(weights, batch, leading=leading)
+    expected = naive.gradient_terms(weights.W_O, weights.V, weights.W, weights.P, batch.tokens, batch.targets, leading.W_O, leading.V)
+    for name, terms in expected.items():
+        assert set(found[name]) == set(terms)
+        for term, array in terms.items():
+            np.testing.assert_allclose(found[name][term], array, rtol=1e-12, atol=1e-14 * max(1, scale**2))
+
+
+@given(batches(**NEXT_TOKEN), st.integers(0, 2**32 - 1))
+def test_leading_terms_are_the_gradient_at_the_reference_point(problem, seed):
+    """Uniform output and attention, weights at their leading terms: an independent loop, 1e-14 absolute."""
+    batch, n_vocab = problem
+    length = batch.tokens.shape[1]
+    weights, leading = (OneHotWeights.gaussian(n_vocab, length, scale=0.5, rng=seed + k) for k in (0, 1))
+    point = naive.reference_gradient(batch.tokens, batch.targets, batch.weight, n_vocab, leading.V @ leading.W_O,
+                                     lengths=batch.lengths)
+    expected = {"W_O": point["direct"], "V": point["ov"] @ leading.W_O.T, "W": point["qk"], "P": point["position"]}
+    for name, terms in gradient_terms(weights, batch, leading=leading).items():
+        np.testing.assert_allclose(terms["leading"], -expected[name], rtol=0, atol=1e-14 * max(1, batch.weight.sum()))
+
+
+@given(batches(**NEXT_TOKEN))
+def test_at_zero_weights_only_the_leading_term_of_the_output_lives(problem):
+    batch, n_vocab = problem
+    terms = gradient_terms(OneHotWeights.zeros(n_vocab, batch.tokens.shape[1]), batch)
+    for name, split in terms.items():
+        for term, array in split.items():
+            if (name, term) != ("W_O", "leading"):
+                assert not array.any(), (name, term)
+
+
+def test_default_leading_is_found_without_a_step_count():
+    """At W_O = 7 B and V = 3 Phi^T B^T there is no weight drift in V, W and P."""
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.integers(0, 5, (4, 6)), rng.integers(0, 5, (4, 6)))
+    found = associations.statistics(batch, 5)
+    weights = OneHotWeights(7 * found.bigram, 3 * found.value, np.zeros((5, 5)), np.zeros(6))
+    terms = gradient_terms(weights, batch)
+    for name in ("V", "W", "P"):
+        size = np.abs(terms[name]["leading"]).max()
+        assert size > 0
+        assert all(np.abs(array).max() < 1e-14 * size for term, array in terms[name].items() if "weight drift" in term)
+
+
+def test_float32_weights_are_split_in_float64():
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.integers(0, 5, (4, 6)), rng.integers(0, 5, (4, 6)))
+    weights = OneHotWeights.gaussian(5, 6, scale=1.0, rng=0, dtype=np.float32)
+    _, gradient = loss_and_gradient(weights.astype(np.float64), batch)
+    for name, terms in gradient_terms(weights, batch).items():
+        np.testing.assert_allclose(sum(terms.values()), getattr(gradient, name), rtol=1e-12, atol=1e-15)
+
+
+def test_refuses_what_the_theory_is_not_about():
+    batch = Batch([[0, 1]], [[1, 0]])
+    with pytest.raises(TypeError, match="gradient of OneHotWeights, got Circuits"):
+        gradient_terms(Circuits(None, np.zeros((2, 2)), None, None, None), batch)
+    for other in (Batch([[0, 1]], [[1, 0]], causal=False), Batch([[0, 1]], [[1, 0]], head="squared")):
+        with pytest.raises(ValueError, match="causal attention and the head 'cross_entropy'"):
+            gradient_terms(OneHotWeights.zeros(2, 2), other)
