@@ -23,6 +23,7 @@ from minitx.circuits import Batch
 from minitx.synthetic import stories
 
 UNKNOWN = "<unk>"  # the tokenizer cannot make this word: it would be three tokens
+OMIT = "omit"
 LAYOUTS = {"lines": r"\n", "paragraphs": r"\n[^\S\n]*\n", "endoftext": r"<\|endoftext\|>"}  # what is between documents
 BUILTIN = ("stories", "python-docs")
 
@@ -232,7 +233,7 @@ class Corpus:
 
     def summary(self):
         """Return a few lines for people: documents, tokens, vocabulary, windows, coverage."""
-        others = "their documents are left out" if self.unknown == "omit" else f"read as {self.unknown}"
+        others = "their documents are left out" if self.unknown == OMIT else f"read as {self.unknown}"
         return "\n".join([
             f"corpus      {self.name}",
             f"documents   {self.n_documents:,} read, {self.n_left_out:,} of them without a window",
@@ -327,7 +328,7 @@ class _Settings:
         _require("length", self.length, 1)
         if self.n_windows is not None:
             _require("n_windows", self.n_windows, 1)
-        if self.unknown not in (UNKNOWN, "omit"):
+        if self.unknown not in (UNKNOWN, OMIT):
             raise ValueError(f"unknown is {self.unknown!r}; it must be {UNKNOWN!r} or 'omit'")
 
 
@@ -396,7 +397,7 @@ def _no_window(name, sizes, usable, settings):
     if longest > 1:
         number = len(_window_starts(sizes, usable, longest - 1))
         parts.append(f"with length={longest - 1} windows would number {number:,}")
-    if settings.unknown == "omit":
+    if settings.unknown == OMIT:
         number = len(_window_starts(sizes, sizes, settings.length))
         parts.append(f"with unknown={UNKNOWN!r} they would number {number:,}")
     return "; ".join(parts)

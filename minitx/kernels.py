@@ -128,10 +128,14 @@ def fold(A, slots, C):
 def add_rows(out, table, rows, bias):
     """out[i, :] += table[rows[i], :] + bias."""
     for i in range(out.shape[0]):
+        row = out[i]
         if table.size > 0:
-            out[i] += table[rows[i]]
+            to_add = table[rows[i]]
+            for b in range(row.size):
+                row[b] += to_add[b]
         if bias.size > 0:
-            out[i] += bias
+            for b in range(row.size):
+                row[b] += bias[b]
 
 
 # The heads turn the output, in place, into R and a scale a row, so that dL/dout_t = scale_t R_t; they return the losses. A softmax

@@ -73,6 +73,7 @@ def gradient_terms(steps, norms, *, title):
                 lines[name], = axes.plot(steps, np.where(values > 0, values, np.nan), color=colour, marker=marker, markersize=4,
                                          linewidth=2.5 if name == "leading" else 1.2)
         axes.set_yscale("log")
+        axes.set_ylim(bottom=max(map(max, terms.values())) * 1e-8)  # below: rounding, and what no reader misses
         axes.set_title(f"gradient of {PARAMETERS.get(parameter, parameter)}")
         axes.grid(alpha=0.3)
     for axes in panels[:, 0]:
@@ -90,11 +91,13 @@ def heat_map(matrix, rows, columns, *, title, row_label, column_label):
     largest = np.abs(matrix).max() or 1.0
     figure = Figure(figsize=(8, 7.4), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(matrix, cmap="RdBu_r", norm=SymLogNorm(largest * 1e-3, vmin=-largest, vmax=largest), interpolation="nearest")
+    norm = SymLogNorm(largest * 1e-3, vmin=-largest, vmax=largest)
+    image = axes.imshow(matrix, cmap="RdBu_r", norm=norm, interpolation="nearest")
     axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_xlabel(column_label)
     axes.set_ylabel(row_label)
     axes.set_title(title)
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    decades = [largest * 10.0**-k for k in range(3)]
+    figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1], format="%.0e")
     return figure

@@ -30,10 +30,15 @@ def bigram_counts(batch, n_vocab):
 
 
 def context(batch, n_vocab):
-    """Phi[b, a] = sum_t w_t (1(y_t = b) - 1/V) (share of a among the allowed keys of t).
+    """Context function and context shares, by O(N T U) additions, U the distinct tokens of a sequence.
 
-    Row = next token, column = token of its context. Phi^T is the descent direction of the ``ov`` table: O(N T U) additions, U the
-    distinct tokens of a sequence. Columns sum to 0 (Im et al. 2026, context function).
+    Returns
+    -------
+    Phi : (V, V) float64
+        Phi[b, a] = sum_t w_t (1(y_t = b) - 1/V) (share of a among the allowed keys of t). Row = next token, column = token of its
+        context; columns sum to 0. Phi^T is the descent direction of the ``ov`` table (Im et al. 2026, context function).
+    share : (V,) float64
+        sum_t w_t (share of a among the allowed keys of t) = V mu_a.
     """
     slots, words = _distinct(batch, n_vocab)
     table = np.zeros((n_vocab, n_vocab))
@@ -41,8 +46,9 @@ def context(batch, n_vocab):
     with parallel.workers(n_owners) as run:
         run(lambda owner: kernels.reference_context(batch.tokens, batch.lengths, batch.targets, batch.weight, batch.causal, words,
                                                     slots, owner, n_owners, table), range(n_owners))
-    table -= table.mean(axis=0)
-    return table
+    share = table.sum(axis=0)
+    table -= share / n_vocab
+    return table, share
 
 
 def scores(batch, ov):

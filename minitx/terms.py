@@ -66,7 +66,8 @@ def gradient_terms(weights, batch, *, leading=None):
     circuits = valid_circuits(weights, batch)
     n_vocab = circuits.n_vocab
     pairs, alpha = reference.bigram_counts(batch, n_vocab)
-    B, Phi = pairs.toarray() - alpha[:, None] / n_vocab, reference.context(batch, n_vocab)
+    B = pairs.toarray() - alpha[:, None] / n_vocab
+    Phi, _ = reference.context(batch, n_vocab)
     if leading is None:
         W_O_leading, V_leading = _nearest_multiple(weights.W_O, B), _nearest_multiple(weights.V, (pairs @ Phi).T)
     else:

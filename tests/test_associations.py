@@ -46,6 +46,7 @@ def test_identities(problem):
     np.testing.assert_allclose(found.interchangeability, found.interchangeability.T, atol=1e-15 * scale)
     np.testing.assert_allclose(found.interchangeability, found.bigram.T @ found.bigram, atol=1e-15 * scale)
     assert np.linalg.eigvalsh(found.interchangeability).min() > -1e-14 * scale
+    assert found.share.sum() == pytest.approx(batch.weight.sum(), rel=1e-13)
     assert found.frequency.sum() == pytest.approx(batch.weight.sum(), rel=1e-14)
 
 

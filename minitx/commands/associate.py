@@ -2,21 +2,21 @@
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
-from minitx import compare, parallel, plots, report
+from minitx import compare, parallel, plots, report, words
 from minitx.circuits import loss_and_gradient
-from minitx.corpus import BUILTIN_CORPORA, LAYOUTS, UNKNOWN_POLICIES, Corpus, builtin_corpus, load_corpus
+from minitx.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, Corpus, builtin_corpus, load_corpus
 from minitx.descent import Trajectory, descend
 from minitx.files import output_folder
 from minitx.terms import gradient_terms
 from minitx.theory import associations
 from minitx.weights import OneHotWeights
 
-N_RECORDS = 16  # rows of the table
+N_RECORDS = 12  # rows of the table
 HEAT_MAP_WORDS = 40
 DEFAULT_WORDS = "fish,bird,happy,red,mom"
 
@@ -32,8 +32,8 @@ class Options:
     windows: int | None = 512
     unknown: str = "<unk>"
     layout: str | None = None
-    learning_rate: float = 0.5
-    steps: int = 200
+    learning_rate: float = 1.0
+    steps: int = 100
     batch_size: int | None = None
     init: str = "zero"
     init_scale: float = 1e-6
@@ -52,7 +52,7 @@ class Options:
         if self.steps < 1:
             raise ValueError(f"--steps is {self.steps}; there must be at least 1")
         if self.quick:  # the same job, small
-            for name, most in (("vocabulary", 120), ("length", 24), ("windows", 48), ("steps", 12)):
+            for name, most in (("vocabulary", 300), ("length", 24), ("windows", 64), ("steps", 12)):
                 value = getattr(self, name)
                 object.__setattr__(self, name, most if value is None else min(value, most))
 
@@ -68,7 +68,7 @@ class Result:
     norms: list  # {parameter: {term: Frobenius norm}}, a record each
     split: dict  # at the last recorded step: {parameter: {"terms": {term: norm}, "gradient": norm, "digits": float}}
     trajectory: Trajectory
-    words: dict = field(default_factory=dict)  # {word: {function: [(associate, score)]}}
+    associates: dict  # {word: {function: [(word, score)]}}
 
 
 def add_arguments(parser):
@@ -81,11 +81,11 @@ def add_arguments(parser):
         parser.add_argument(*names, default=default[name], help=(help + shown).replace("%", "%%"), **settings)
 
     add("text", nargs="?", metavar="TEXT", help="text to read: .txt, .jsonl, .json, or .gz of each; without it, an embedded corpus")
-    add("--builtin", choices=BUILTIN_CORPORA, help="the embedded corpus to use when no TEXT is given")
+    add("--builtin", choices=BUILTIN, help="the embedded corpus to use when no TEXT is given")
     add("--vocabulary", type=int, metavar="V", help="number of tokens in the vocabulary, the most frequent ones")
     add("--length", type=int, metavar="T", help="tokens in a window")
     add("--windows", type=int, metavar="N", help="use at most the first N windows")
-    add("--unknown", choices=UNKNOWN_POLICIES, help="what becomes of rarer words: mapped to <unk>, or their document omitted")
+    add("--unknown", choices=(UNKNOWN, OMIT), help="what becomes of rarer words: mapped to <unk>, or their document omitted")
     add("--layout", choices=LAYOUTS, help="how documents are separated in a .txt file; detected when not given")
     add("--learning-rate", type=float, metavar="ETA", help="learning rate of gradient descent")
     add("--steps", type=int, metavar="S", help="number of steps")
@@ -123,8 +123,9 @@ def run(options, say):
     batch = corpus.batch()
     n_vocab = len(corpus.vocabulary)
     say(corpus.summary())
-    for word in (missing := [word for word in options.words.split(",") if word and word not in corpus.vocabulary]):
-        say(f"note: {word!r} is not in the vocabulary; its associates are not listed")
+    asked = [word for word in map(str.strip, options.words.lower().split(",")) if word]
+    if missing := [word for word in asked if word not in corpus.vocabulary]:
+        say(f"not in the vocabulary, so their associates are not listed: {', '.join(missing)}")
     statistics = associations.statistics(batch, n_vocab)
     recorder = _Recorder(options, batch, statistics, say)
     start = _start(options, n_vocab)
@@ -136,10 +137,12 @@ def run(options, say):
     say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(recorder.records)}")
     split = split_gradient(trajectory.weights, batch, recorder.leading(trajectory.steps))
     say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
-    words = {word: compare.associates(statistics, corpus.vocabulary, word, k=8)
-             for word in options.words.split(",") if word and word not in missing}
-    say(f"\nstrongest associates\n{words_table(words)}")
-    return Result(options, corpus, statistics, recorder.records, recorder.norms, split, trajectory, words)
+    similarity = words.similarity(statistics)
+    associates = {word: {function: words.associates(scores, corpus, word, k=8) for function, scores in similarity.items()}
+                  for word in asked if word not in missing}
+    if associates:
+        say(f"\nstrongest associates\n{words_table(associates)}")
+    return Result(options, corpus, statistics, recorder.records, recorder.norms, split, trajectory, associates)
 
 
 def _read(options):
@@ -252,12 +255,12 @@ def split_table(split):
     return "\n".join(lines)
 
 
-def words_table(words):
+def words_table(associates):
     """The strongest associates of each word under each basis function."""
     lines = []
-    for word, functions in words.items():
-        for function, associates in functions.items():
-            lines.append(f"{word:>10}  {function:18}  " + " ".join(associate for associate, _ in associates))
+    for word, functions in associates.items():
+        for function, strongest in functions.items():
+            lines.append(f"{word:>10}  {function:18}  " + " ".join(other for other, _ in strongest))
             word = ""
     return "\n".join(lines)
 
@@ -274,7 +277,7 @@ def write(result, folder, printed):
         plots.save(figure, folder / name)
         figures[name] = caption
 
-    title = f"{result.corpus.name}: V = {len(result.corpus.vocabulary)}, T = {options.length}, eta = {options.learning_rate:g}"
+    title = f"{result.corpus.name}: V = {len(result.corpus.vocabulary)}, T = {options.length}, $\\eta$ = {options.learning_rate:g}"
     if records:
         steps = [record.step for record in records]
         add("cosines.png", plots.cosines(steps, {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS},
@@ -291,10 +294,10 @@ def write(result, folder, printed):
                                           title=f"{name} function, {len(frequent)} most frequent tokens of {result.corpus.name}",
                                           row_label=row_label, column_label=column_label),
             f"{name.capitalize()} function over the most frequent tokens.")
-    report.write_page(folder / "report.html", f"minitx associate: {title}", "\n".join(printed), figures)
+    report.write_page(folder / "report.html", "minitx associate: " + title.replace("$\\eta$", "eta"), "\n".join(printed), figures)
     result.trajectory.weights.save(folder / "weights.npz")
     report.write_json(folder / "results.json", {
         "configuration": options, "environment": report.environment(), "corpus": result.corpus.summary().splitlines(),
         "vocabulary": result.corpus.vocabulary, "records": records, "loss": result.trajectory.loss,
-        "stopped": result.trajectory.stopped, "norms_of_terms": result.norms, "split": result.split, "associates": result.words})
+        "stopped": result.trajectory.stopped, "norms_of_terms": result.norms, "split": result.split, "associates": result.associates})
     return [*figures, "report.html", "weights.npz", "results.json"]

@@ -31,7 +31,9 @@ class Statistics:
     position : (T,)
         Delta, by distance t - j.
     frequency : (V,)
-        alpha.
+        alpha: relative frequency as current token.
+    share : (V,)
+        V mu: mean share of a token in the prefix.
     """
 
     bigram: np.ndarray
@@ -41,6 +43,7 @@ class Statistics:
     attention: np.ndarray
     position: np.ndarray
     frequency: np.ndarray
+    share: np.ndarray
 
     @property
     def n_vocab(self):
@@ -70,11 +73,11 @@ def statistics(batch, n_vocab):
     B = pairs.toarray() - alpha[:, None] / n_vocab
     mean_next = pairs.T @ alpha / n_vocab
     Sigma_B = (pairs.T @ pairs).toarray() - mean_next[:, None] - mean_next + alpha @ alpha / n_vocab**2
-    Phi = reference.context(batch, n_vocab)
+    Phi, share = reference.context(batch, n_vocab)
     B_Phi = pairs @ Phi  # Phi's columns sum to 0: no correction
     Sigma_B_Phi = pairs.T @ B_Phi - alpha @ B_Phi / n_vocab
     Q, Delta = reference.scores(batch, Sigma_B_Phi.T)
-    return Statistics(B, Sigma_B, Phi, B_Phi.T, Q, Delta, alpha)
+    return Statistics(B, Sigma_B, Phi, B_Phi.T, Q, Delta, alpha, share)
 
 
 def leading_weights(statistics, *, steps, learning_rate):
