@@ -10,7 +10,7 @@ COMMANDS = {"associate": (associate, "train on a text and set the exact gradient
 
 
 def main(arguments=None):
-    """Entry point. Returns the exit status: 0, 2 for a mistake of the user's (said in one line), 130 after Ctrl-C."""
+    """Entry point. Returns the exit status: the command's; 2 for a mistake of the user's, said in one line; 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="minitx", description=minitx.__doc__)
     parser.add_argument("--version", action="version", version=f"minitx {minitx.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

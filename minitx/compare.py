@@ -42,8 +42,14 @@ def beside(weights, leading, bounds, *, step, loss):
     pairs = {name: (array, getattr(leading, name)) for name, array in weights.parameters().items()}
     return Beside(step, loss, {name: cosine(*pair) for name, pair in pairs.items()},
                   {name: relative_error(*pair) for name, pair in pairs.items()},
-                  {name: float(np.linalg.norm(np.subtract(*pair, dtype=np.float64)) / getattr(bounds, name))
-                   for name, pair in pairs.items()}, bounds.outside)
+                  {name: norm(np.subtract(*pair, dtype=np.float64)) / getattr(bounds, name) for name, pair in pairs.items()}, bounds.outside)
+
+
+def norm(a):
+    """Frobenius norm in float64, of entries of any size: no square underflows or overflows."""
+    a = np.asarray(a, np.float64)
+    size = np.abs(a).max(initial=0)
+    return float(size * np.linalg.norm(a / size)) if 0 < size < np.inf else float(size)
 
 
 def cosine(a, b):
@@ -65,17 +71,14 @@ def cosine(a, b):
     size_a, size_b = np.abs(a).max(initial=0), np.abs(b).max(initial=0)
     if size_a == 0 or size_b == 0:
         return float("nan")
-    a, b = a / size_a, b / size_b  # squares of very small or very large entries must not underflow or overflow
+    a, b = a / size_a, b / size_b
     return float(np.clip(np.vdot(a, b) / np.sqrt(np.vdot(a, a) * np.vdot(b, b)), -1.0, 1.0))
 
 
 def relative_error(a, reference):
     """|a - reference| / |reference| (Frobenius); nan where it is undefined: ``reference`` is all zero. Raises as :func:`cosine`."""
     a, reference = _pair(a, reference)
-    size = np.abs(reference).max(initial=0)
-    if size == 0:
-        return float("nan")
-    return float(np.linalg.norm((a - reference) / size) / np.linalg.norm(reference / size))
+    return norm(a - reference) / norm(reference) if reference.any() else float("nan")
 
 
 def _pair(a, b):

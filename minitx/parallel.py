@@ -42,13 +42,18 @@ def workers(n_pieces=2):
     n_threads = max(1, min(get_threads(), n_pieces))
     with one_blas_thread():
         if n_threads == 1:
-            yield lambda function, items: [function(item) for item in items]
+            yield lambda function, items: [_quietly(function, item) for item in items]
             return
         pool = ThreadPoolExecutor(n_threads)
         try:
-            yield lambda function, items: list(pool.map(function, items))
+            yield lambda function, items: list(pool.map(functools.partial(_quietly, function), items))
         finally:  # after Ctrl-C, do not start what is still queued
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _quietly(function, item):
+    with np.errstate(over="ignore", invalid="ignore"):  # training that diverges is found, and said, by its loss
+        return function(item)
 
 
 def matmul(a, b):

@@ -101,3 +101,28 @@ def heat_map(matrix, rows, columns, *, title, row_label, column_label):
     decades = [largest * 10.0**-k for k in range(3)]
     figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1], format="%.0e")
     return figure
+
+
+def associates(listed, *, title):
+    """Bars of the strongest associates: a row of panels a word, a column a basis function.
+
+    Parameters
+    ----------
+    listed : dict {word: {function: [(associate, score)]}}
+        As from :func:`minitx.words.associates`.
+    """
+    functions = list(next(iter(listed.values())))
+    figure = Figure(figsize=(3.4 * len(functions), 2.6 * len(listed) + 0.6), layout="constrained")
+    panels = figure.subplots(len(listed), len(functions), squeeze=False)
+    for row, (word, by_function) in zip(panels, listed.items(), strict=True):
+        for axes, (function, strongest), colour in zip(row, by_function.items(), COLOURS, strict=False):
+            names, scores = zip(*strongest, strict=True)
+            axes.barh(range(len(names)), scores, color=colour)
+            axes.set_yticks(range(len(names)), names, fontsize=9)
+            axes.invert_yaxis()
+            axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 2))
+            axes.set_title(f"{word}: {function}", fontsize=10)
+    for axes, function in zip(panels[-1], functions, strict=True):
+        axes.set_xlabel("entry of B" if function == "bigram" else "cosine")
+    figure.suptitle(title)
+    return figure

@@ -101,7 +101,7 @@ def add_arguments(parser):
 
 
 def main(arguments):
-    """Run the command from parsed arguments; returns the exit status."""
+    """Run the command from parsed arguments. Returns 0; 1 when training diverged, 130 when it was interrupted: what was done is written."""
     options = Options(**{option.name: getattr(arguments, option.name) for option in dataclasses.fields(Options)})
     parallel.set_threads(options.threads)
     folder = output_folder(options.out)
@@ -114,7 +114,8 @@ def main(arguments):
     result = run(options, say)
     files = write(result, folder, printed)
     print(f"\nwritten to {folder}/: {', '.join(files)}")
-    return 130 if result.trajectory.stopped and "interrupted" in result.trajectory.stopped else 0
+    stopped = result.trajectory.stopped
+    return 0 if stopped is None else 130 if stopped.startswith("interrupted") else 1
 
 
 def run(options, say):
@@ -185,15 +186,15 @@ class _Recorder:
                                      init_scale=options.init_scale if options.init == "gaussian" else 0.0)
         record = compare.beside(weights, leading, bounds, step=step, loss=loss)
         terms = gradient_terms(weights, self.batch, leading=leading)
-        self.norms.append({parameter: {name: float(np.linalg.norm(term)) for name, term in split.items()}
+        self.norms.append({parameter: {name: compare.norm(term) for name, term in split.items()}
                            for parameter, split in terms.items()})
         self.records.append(record)
         self.say(record_row(record))
 
 
 def recorded_steps(steps, most=N_RECORDS):
-    """The first three steps (each brings a weight to life) and about ``most`` more, evenly spaced to the last."""
-    return {step for step in (1, 2, 3) if step <= steps} | {int(step) for step in np.linspace(0, steps, most)[1:].round()}
+    """The first three steps (each brings a weight to life) and up to ``most`` more, evenly spaced to the last."""
+    return {step for step in (1, 2, 3) if step <= steps} | {max(1, round(steps * k / most)) for k in range(1, most + 1)}
 
 
 def split_gradient(weights, batch, leading):
@@ -203,18 +204,20 @@ def split_gradient(weights, batch, leading):
     _, gradient = loss_and_gradient(weights, batch)
     split = {}
     for parameter, exact in gradient.parameters().items():
-        norm = float(np.linalg.norm(exact))
-        miss = float(np.linalg.norm(sum(terms[parameter].values()) - exact))
-        split[parameter] = {"terms": {name: float(np.linalg.norm(term)) for name, term in terms[parameter].items()},
-                            "gradient": norm, "digits": float(-np.log10(miss / norm)) if miss > 0 and norm > 0 else float("inf")}
+        norm = compare.norm(exact)
+        miss = compare.norm(sum(terms[parameter].values()) - exact)
+        split[parameter] = {"terms": {name: compare.norm(term) for name, term in terms[parameter].items()},
+                            "gradient": norm, "digits": max(0.0, -np.log10(miss / norm)) if miss > 0 and norm > 0 else float("inf")}
     return split
 
 
 # ------------------------------------------------------------------------------------------------------------- printing
 
 
-def _number(value, width, decimals):
-    return f"{'undefined' if np.isnan(value) else f'{value:.{decimals}f}':>{width}}"
+def _number(value, width):
+    if np.isnan(value):
+        return f"{'undefined':>{width}}"
+    return f"{value:{width}.4f}" if abs(value) < 1e4 else f"{value:{width}.2e}"
 
 
 def record_header():
@@ -225,9 +228,9 @@ def record_header():
 
 def record_row(record):
     """One row of the table, as it becomes known."""
-    cosine = "".join(_number(record.cosine[name], 10, 4) for name in plots.PARAMETERS)
-    error = "".join(_number(record.relative_error[name], 10, 4) for name in plots.PARAMETERS)
-    return f"{record.step:5d} {record.loss:8.4f}  {cosine}  {error}"
+    cosine = "".join(_number(record.cosine[name], 10) for name in plots.PARAMETERS)
+    error = "".join(_number(record.relative_error[name], 10) for name in plots.PARAMETERS)
+    return f"{record.step:5d} {_number(record.loss, 8)}  {cosine}  {error}"
 
 
 def bounds_table(records):

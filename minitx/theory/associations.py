@@ -161,5 +161,5 @@ def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0)
 def _require_run(steps, learning_rate):
     if not isinstance(steps, (int, np.integer)) or steps < 0:
         raise ValueError(f"steps is {steps!r}; it must be a whole number, 0 or more")
-    if not (np.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate is {learning_rate!r}; it must be a finite number above 0")
+    if not 0 < learning_rate < 1e60:  # its fourth power enters
+        raise ValueError(f"learning_rate is {learning_rate!r}; it must be a number above 0 (and below 1e60)")

@@ -1,0 +1,162 @@
+"""``minitx associate``: what it prints and writes, every option, and every mistake said in one line."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from minitx import OneHotWeights, cli, loss_and_gradient
+from minitx.commands import associate
+from minitx.corpus import builtin_corpus
+
+SMALL = ["--vocabulary", "30", "--length", "8", "--windows", "12", "--steps", "5"]
+FILES = {"cosines.png", "gradient_terms.png", "bigram.png", "interchangeability.png", "context.png", "attention.png", "report.html",
+         "weights.npz", "results.json"}
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(*arguments, out="out"):
+        status = cli.main(["associate", *map(str, arguments), "--out", str(tmp_path / out)])
+        captured = capsys.readouterr()
+        path = tmp_path / out / "results.json"
+        return status, captured.out, captured.err, json.loads(path.read_text()) if path.exists() else None
+
+    return run
+
+
+def test_quick_run_prints_and_writes_everything(run, tmp_path):
+    status, out, _, results = run("--quick", "--words", "mom,nosuchword,the")
+    assert status == 0
+    for heading in ("documents", "vocabulary", "windows", "cosine", "relative error", "undefined", "proved bound", "outside:",
+                    "exact split of the gradient", "saturation x weight drift", "terms sum to it, digits", "strongest associates"):
+        assert heading in out, heading
+    assert "not in the vocabulary, so their associates are not listed: nosuchword" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert results["configuration"]["steps"] == 12
+    assert results["configuration"]["seed"] == 0
+    assert set(results["associates"]) == {"mom", "the"}
+    assert results["records"][0]["cosine"]["W"] is None  # undefined before step 3
+    assert all(parts["digits"] is None or parts["digits"] > 13 for parts in results["split"].values())
+    assert results["environment"]["packages"]["numpy"] == np.__version__
+    for record in results["records"]:
+        assert f"{record['loss']:8.4f}" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f'src="{name}"' in page for name in FILES if name.endswith(".png"))
+
+
+def test_results_are_those_of_the_library(run, tmp_path):
+    _, _, _, results = run(*SMALL, "--learning-rate", "0.5")
+    corpus = builtin_corpus("stories", n_vocab=30, length=8, n_windows=12)
+    weights = OneHotWeights.load(tmp_path / "out" / "weights.npz")
+    loss, gradient = loss_and_gradient(weights, corpus.batch())
+    assert results["loss"][-1] == pytest.approx(loss, rel=1e-14)
+    for name, parts in results["split"].items():
+        assert parts["gradient"] == pytest.approx(np.linalg.norm(getattr(gradient, name)), rel=1e-12)
+
+
+@pytest.mark.parametrize("options", [[], ["--dtype", "float32"], ["--init", "gaussian", "--init-scale", "0.1", "--batch-size", "5"]])
+def test_same_seed_same_bits_for_any_number_of_threads(run, tmp_path, options):
+    results = [run(*SMALL, *options, "--threads", threads, out=f"threads{threads}")[3] for threads in (1, 2)]
+    for result in results:
+        for volatile in ("threads", "out"):
+            result["configuration"].pop(volatile)
+        result["environment"].pop("threads")
+    assert results[0] == results[1]
+    one, two = (OneHotWeights.load(tmp_path / f"threads{threads}" / "weights.npz") for threads in (1, 2))
+    for name, array in one.parameters().items():
+        np.testing.assert_array_equal(array, getattr(two, name))
+
+
+def test_own_text_and_python_docs(run, tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_text("\n".join(["the red fish swims in the blue pond and the red bird sings"] * 9))
+    status, out, _, results = run(text, *SMALL, "--words", "fish")
+    assert status == 0
+    assert results["configuration"]["text"] == str(text)
+    assert "fish" in results["associates"]
+    assert run("--builtin", "python-docs", *SMALL)[0] == 0
+
+
+def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
+    status, out, _, results = run(*SMALL, "--learning-rate", "1e50", "--steps", "20", "--init", "gaussian", "--init-scale", "1")
+    assert status == 1
+    assert "stopped early: step" in out
+    assert results["stopped"]
+    assert len(results["loss"]) < 21
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["/no/such/file.txt"], "/no/such/file.txt"),
+    (["--length", "0"], "length"),
+    (["--vocabulary", "1"], "n_vocab"),
+    (["--windows", "0"], "n_windows"),
+    (["--steps", "0"], "--steps is 0; there must be at least 1"),
+    (["--learning-rate", "-1"], "learning_rate is -1.0"),
+    (["--learning-rate", "nan"], "learning_rate is nan"),
+    (["--batch-size", "99999", *SMALL], "batch_size is 99999; .* from 1 to the 12"),
+    (["--init", "gaussian", "--init-scale", "-1", *SMALL], "scale is -1.0"),
+    (["--threads", "0"], "threads is 0"),
+    (["--length", "100000", "--builtin", "python-docs"], "window"),
+])
+def test_mistakes_are_said_in_one_line(run, tmp_path, arguments, says):
+    status, _, err, results = run(*arguments)
+    assert status == 2
+    assert err.startswith("minitx: error: ")
+    assert re.search(says, err), err
+    assert results is None
+
+
+def test_files_that_are_not_text(run, tmp_path):
+    for name, content, says in (("empty.txt", b"", "empty"), ("latin.txt", b"caf\xe9 au lait", "byte"), ("binary.txt", b"a\0b", "binary")):
+        (tmp_path / name).write_bytes(content)
+        status, _, err, _ = run(tmp_path / name)
+        assert status == 2
+        assert says in err
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["associate", *SMALL, "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write to the output folder" in capsys.readouterr().err
+
+
+def test_unknown_options_are_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["associate", "--layers", "3"])
+    assert stop.value.code == 2
+    with pytest.raises(ValueError, match="--init is 'ones'"):
+        associate.Options(init="ones")
+    with pytest.raises(ValueError, match="--dtype is 'float16'"):
+        associate.Options(dtype="float16")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_writes_what_was_recorded(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-m", "minitx", "associate", *SMALL, "--steps", "1000000", "--out", out],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:  # recorded steps are printed as they become known
+        if line.split()[:1] == ["3"]:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "interrupted after step" in printed
+    results = json.loads((out / "results.json").read_text())
+    assert [record["step"] for record in results["records"]][:3] == [1, 2, 3]
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("minitx 0.")
