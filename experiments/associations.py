@@ -2,9 +2,9 @@
 
     python experiments/associations.py [TINYSTORIES.txt] [--quick] [--out DIR]
 
-The paper trains three layers on 65,536 stories for 3,200 steps; here one layer is trained on as many windows as fit in five minutes on
-two cores, at the paper's vocabulary, window length and training time s eta, with mini-batches, in float32. Without a text it runs on
-the `stories` corpus, whose true associations are known.
+The paper trains three layers on 65,536 stories for 3,200 steps; here one layer is trained on as many windows as fit in five
+minutes on two cores, at the paper's vocabulary, window length and training time s eta, with mini-batches, in float32. Without a
+text it runs on the `stories` corpus, whose true associations are known.
 """
 
 import argparse
@@ -91,7 +91,8 @@ def main():
     parser.add_argument("--out", default="results/associations", metavar="DIR")
     arguments = parser.parse_args()
     folder = output_folder(arguments.out)
-    size = {"n_vocab": 300, "length": 32, "n_windows": 64} if arguments.quick else {"n_vocab": 3000, "length": 200, "n_windows": 1024}
+    n_vocab, length, n_windows = (300, 32, 64) if arguments.quick else (3000, 200, 1024)
+    size = {"n_vocab": n_vocab, "length": length, "n_windows": n_windows}
     steps, batch_size = (20, 32) if arguments.quick else (50, 256)
     corpus = load_corpus(arguments.text, **size) if arguments.text else builtin_corpus("stories", n_documents=2048, **size)
     print(corpus.summary())
@@ -104,7 +105,7 @@ def main():
     precision = {} if arguments.text else print_precision(corpus, statistics, similarity)
     for time, (records, run) in runs.items():
         figure = plots.cosines([record.step for record in records],
-                               {name: [record.cosine[name] for record in records] for name in NAMES}, run.loss,
+                               {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}, run.loss,
                                title=f"{corpus.name}, one layer: $\\eta$ = {run.learning_rate:.3g}, $s\\,\\eta$ up to {time:g}")
         plots.save(figure, folder / f"figure4-{time:g}.png")
     if listed:

@@ -9,5 +9,7 @@ from minitx.terms import gradient_terms
 from minitx.weights import OneHotWeights
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "Circuits", "Corpus", "OneHotWeights", "Trajectory", "attention_and_output", "builtin_corpus", "compare", "descend",
-           "get_threads", "gradient_terms", "load_corpus", "loss_and_gradient", "set_threads", "testing", "theory"]
+__all__ = [
+    "Batch", "Circuits", "Corpus", "OneHotWeights", "Trajectory", "attention_and_output", "builtin_corpus", "compare", "descend",
+    "get_threads", "gradient_terms", "load_corpus", "loss_and_gradient", "set_threads", "testing", "theory",
+]

@@ -42,7 +42,8 @@ def beside(weights, leading, bounds, *, step, loss):
     pairs = {name: (array, getattr(leading, name)) for name, array in weights.parameters().items()}
     return Beside(step, loss, {name: cosine(*pair) for name, pair in pairs.items()},
                   {name: relative_error(*pair) for name, pair in pairs.items()},
-                  {name: norm(np.subtract(*pair, dtype=np.float64)) / getattr(bounds, name) for name, pair in pairs.items()}, bounds.outside)
+                  {name: norm(np.subtract(*pair, dtype=np.float64)) / getattr(bounds, name) for name, pair in pairs.items()},
+                  bounds.outside)
 
 
 def norm(a):

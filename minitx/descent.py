@@ -70,7 +70,7 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     _require_settings(learning_rate, steps, batch_size, len(batch))
     draw = _mini_batches(batch, batch_size, np.random.default_rng(rng))
     keep, kept, losses, stopped = set(keep), {}, [], None
-    last = weights
+    last, gradient = weights, None
     try:
         for step in range(steps + 1):
             if step > 0:

@@ -1,6 +1,6 @@
 """The numba kernels: gathers, scatters and softmax, in the order in which a training step uses them.
 
-Legend: S sequences of a block, T positions, M loss positions (queries) of a sequence, U distinct tokens of a sequence, V vocabulary.
+Legend: S sequences of a block, T positions, V vocabulary; M loss positions (queries) and U distinct tokens of a sequence.
 A block is padded to its largest M and U: a padded query has weight 0, a padded distinct token attention 0.
 
 Every kernel releases the GIL, is called with C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed
@@ -12,8 +12,8 @@ import math
 import numba
 import numpy as np
 
-# The flag sets of all kernels. In `kernel` sums may be reassociated, so that they vectorise; nnan and ninf stay out, so that an inf or
-# nan is seen. `ordered_kernel` computes as written: for differences whose digits depend on the order of operations.
+# The flag sets of all kernels. In `kernel` sums may be reassociated, so that they vectorise; nnan and ninf stay out, so that an inf
+# or nan is seen. `ordered_kernel` computes as written: for differences whose digits depend on the order of operations.
 _FLAGS = {"nogil": True, "cache": True, "error_model": "numpy"}
 kernel = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **_FLAGS)
 ordered_kernel = numba.njit(**_FLAGS)
@@ -186,7 +186,7 @@ def log_head(out, targets, weight, scale, losses):
         out[i, :] = 0.0
         if weight[i] != 0.0:
             out[i, targets[i]] = -1.0 / p
-            losses[i] = -weight[i] * math.log(p)
+            losses[i] = -weight[i] * np.log(p)
         else:
             losses[i] = 0.0
         scale[i] = weight[i]

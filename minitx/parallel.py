@@ -52,7 +52,7 @@ def workers(n_pieces=2):
 
 
 def _quietly(function, item):
-    with np.errstate(over="ignore", invalid="ignore"):  # training that diverges is found, and said, by its loss
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # training that diverges is found, and said, by its loss
         return function(item)
 
 

@@ -81,7 +81,8 @@ def scores(batch, ov):
 
     def add_position(chunk):
         rows = slice(chunks[chunk][0], chunks[chunk][-1] + 1)
-        kernels.reference_position(batch.tokens[rows], batch.lengths[rows], batch.targets[rows], batch.weight[rows], g, parts[chunk])
+        kernels.reference_position(batch.tokens[rows], batch.lengths[rows], batch.targets[rows], batch.weight[rows], g,
+                                   parts[chunk])
 
     with parallel.workers(max(n_owners, len(chunks))) as run:
         run(add_qk, range(n_owners))

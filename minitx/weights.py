@@ -1,6 +1,7 @@
 """Parametrisations: how each theory's weights make the circuits' tables, and carry the tables' gradient back.
 
-A parametrisation is a frozen dataclass of arrays (:class:`minitx.parameters.Parameters`) with ``circuits()`` and ``pullback(gradient)``; everything else is shared.
+A parametrisation is a frozen dataclass of arrays (:class:`minitx.parameters.Parameters`) with ``circuits()`` and
+``pullback(gradient)``; everything else is shared.
 
 Legend: V vocabulary, T positions.
 """

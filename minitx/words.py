@@ -1,13 +1,13 @@
 """Which words go together, read off the basis functions, and how often that is right where the truth is known.
 
-The entries of a basis function grow with the frequency of both words, so the strongest ones of a row are mostly frequent words. Each
-function is therefore given the scale-free reading that its meaning asks for:
+The entries of a basis function grow with the frequency of both words, so the strongest ones of a row are mostly frequent words.
+Each function is therefore given the scale-free reading that its meaning asks for:
 
 - bigram: the row of B as it is; the scale of a row is one number, alpha_a, and does not change its order;
 - interchangeability: Sigma_B[b, c] / sqrt(Sigma_B[b, b] Sigma_B[c, c]), the cosine of the columns b and c of B;
 - context: two words go together when they are surplus in the same contexts and have the same words surplus in theirs: the cosine of
-  the words' rows and columns of max(sqrt(O) - sqrt(E), 0), where O[b, a] = Phi[b, a] + mu_a is the mass of a in the prefixes of b and
-  E its value if b and a had nothing to do with each other. A square root makes surpluses of rare and of frequent words comparable.
+  the words' rows and columns of max(sqrt(O) - sqrt(E), 0), where O[b, a] = Phi[b, a] + mu_a is the mass of a in the prefixes of b
+  and E its value if b and a had nothing to do with each other. A square root makes surpluses of rare and frequent words comparable.
 
 Legend: V vocabulary.
 """

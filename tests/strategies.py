@@ -50,8 +50,8 @@ def problems(draw, **kind):
 
 def arguments(circuits, batch):
     """Positional and keyword arguments of the oracles in naive.py."""
-    return ((circuits.direct, circuits.ov, circuits.qk, circuits.position, circuits.bias, batch.tokens, batch.targets, batch.weight),
-            {"lengths": batch.lengths, "causal": batch.causal, "head": batch.head})
+    return ((circuits.direct, circuits.ov, circuits.qk, circuits.position, circuits.bias,
+             batch.tokens, batch.targets, batch.weight), {"lengths": batch.lengths, "causal": batch.causal, "head": batch.head})
 
 
 def rounding(circuits, batch):

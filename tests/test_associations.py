@@ -1,14 +1,15 @@
 """Statistics, leading terms and bounds of the associations theory (Im et al. 2026)."""
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given
-from strategies import batches
 
 from minitx import Batch, OneHotWeights, descend, parallel
 from minitx.compare import relative_error
 from minitx.theory import associations
+
+import naive
+from strategies import batches
 
 NEXT_TOKEN = {"causal": True, "head": "cross_entropy"}
 

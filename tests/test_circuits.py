@@ -1,14 +1,15 @@
 """Loss and gradient of the circuits: against loops, against the complex step, at the edges, and bad input at the door."""
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given
-from strategies import arguments, problems, rounding
 
 from minitx import Batch, Circuits, attention_and_output, loss_and_gradient, parallel
 from minitx import circuits as circuits_room
 from minitx.testing import STEP, check_gradient
+
+import naive
+from strategies import arguments, problems, rounding
 
 
 @given(problems())
@@ -75,7 +76,8 @@ def test_sequences_and_positions_without_weight_change_nothing(problem):
     circuits, batch = problem
     loss, gradient = loss_and_gradient(circuits, batch)
     more = Batch(np.vstack([batch.tokens, batch.tokens]), np.vstack([batch.targets, 0 * batch.targets - 100]),
-                 np.vstack([batch.weight, 0 * batch.weight]), lengths=np.tile(batch.lengths, 2), causal=batch.causal, head=batch.head)
+                 np.vstack([batch.weight, 0 * batch.weight]),
+                 lengths=np.tile(batch.lengths, 2), causal=batch.causal, head=batch.head)
     loss_more, gradient_more = loss_and_gradient(circuits, more)
     assert loss_more == pytest.approx(loss, rel=1e-14)
     for name, table in gradient.parameters().items():

@@ -61,7 +61,8 @@ def test_results_are_those_of_the_library(run, tmp_path):
         assert parts["gradient"] == pytest.approx(np.linalg.norm(getattr(gradient, name)), rel=1e-12)
 
 
-@pytest.mark.parametrize("options", [[], ["--dtype", "float32"], ["--init", "gaussian", "--init-scale", "0.1", "--batch-size", "5"]])
+@pytest.mark.parametrize("options", [[], ["--dtype", "float32"],
+                                     ["--init", "gaussian", "--init-scale", "0.1", "--batch-size", "5"]])
 def test_same_seed_same_bits_for_any_number_of_threads(run, tmp_path, options):
     results = [run(*SMALL, *options, "--threads", threads, out=f"threads{threads}")[3] for threads in (1, 2)]
     for result in results:
@@ -114,7 +115,8 @@ def test_mistakes_are_said_in_one_line(run, tmp_path, arguments, says):
 
 
 def test_files_that_are_not_text(run, tmp_path):
-    for name, content, says in (("empty.txt", b"", "empty"), ("latin.txt", b"caf\xe9 au lait", "byte"), ("binary.txt", b"a\0b", "binary")):
+    for name, content, says in (("empty.txt", b"", "empty"), ("latin.txt", b"caf\xe9 au lait", "byte"),
+                                ("binary.txt", b"a\0b", "binary")):
         (tmp_path / name).write_bytes(content)
         status, _, err, _ = run(tmp_path / name)
         assert status == 2

@@ -1,14 +1,15 @@
 """The exact split of the gradient: it sums, it is what the loops say, and its leading part is the reference point's gradient."""
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import batches
 
 from minitx import Batch, Circuits, OneHotWeights, gradient_terms, loss_and_gradient
 from minitx.theory import associations
+
+import naive
+from strategies import batches
 
 NEXT_TOKEN = {"causal": True, "head": "cross_entropy"}
 
@@ -33,7 +34,8 @@ def test_every_term_equals_the_loops(problem, scale, seed):
     length = batch.tokens.shape[1]
     weights, leading = (OneHotWeights.gaussian(n_vocab, length, scale=scale, rng=seed + k) for k in (0, 1))
     found = gradient_terms(weights, batch, leading=leading)
-    expected = naive.gradient_terms(weights.W_O, weights.V, weights.W, weights.P, batch.tokens, batch.targets, leading.W_O, leading.V)
+    expected = naive.gradient_terms(weights.W_O, weights.V, weights.W, weights.P, batch.tokens, batch.targets,
+                                    leading.W_O, leading.V)
     for name, terms in expected.items():
         assert set(found[name]) == set(terms)
         for term, array in terms.items():

@@ -1,14 +1,15 @@
 """The one-hot parametrisation: the paper's model, its gradient, and files."""
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import batches
 
 from minitx import OneHotWeights, loss_and_gradient
 from minitx.testing import check_gradient
+
+import naive
+from strategies import batches
 
 
 @given(batches(causal=True, head="cross_entropy", uniform=True), st.sampled_from((0.0, 1e-3, 1.0)), st.integers(0, 2**32 - 1))
@@ -66,7 +67,8 @@ def test_weights_refuse(change, error, says):
 
 
 @pytest.mark.parametrize("call", [lambda: OneHotWeights.zeros(1, 4), lambda: OneHotWeights.zeros(3, 0),
-                                  lambda: OneHotWeights.gaussian(3, 4, scale=-1.0), lambda: OneHotWeights.gaussian(3, 4, scale=np.nan)])
+                                  lambda: OneHotWeights.gaussian(3, 4, scale=-1.0),
+                                  lambda: OneHotWeights.gaussian(3, 4, scale=np.nan)])
 def test_starts_refuse(call):
     with pytest.raises(ValueError, match="must be"):
         call()

@@ -101,7 +101,10 @@ def add_arguments(parser):
 
 
 def main(arguments):
-    """Run the command from parsed arguments. Returns 0; 1 when training diverged, 130 when it was interrupted: what was done is written."""
+    """Run the command from parsed arguments.
+
+    Returns the exit status: 0; 1 when training diverged, 130 when it was interrupted (what was done is written all the same).
+    """
     options = Options(**{option.name: getattr(arguments, option.name) for option in dataclasses.fields(Options)})
     parallel.set_threads(options.threads)
     folder = output_folder(options.out)
@@ -302,5 +305,6 @@ def write(result, folder, printed):
     report.write_json(folder / "results.json", {
         "configuration": options, "environment": report.environment(), "corpus": result.corpus.summary().splitlines(),
         "vocabulary": result.corpus.vocabulary, "records": records, "loss": result.trajectory.loss,
-        "stopped": result.trajectory.stopped, "norms_of_terms": result.norms, "split": result.split, "associates": result.associates})
+        "stopped": result.trajectory.stopped, "norms_of_terms": result.norms, "split": result.split,
+        "associates": result.associates})
     return [*figures, "report.html", "weights.npz", "results.json"]
