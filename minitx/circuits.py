@@ -202,7 +202,7 @@ def loss_and_gradient(weights, batch):
 
 def valid_circuits(weights, batch):
     """The circuits of ``weights``, checked: what every function that computes on a batch begins with."""
-    circuits = weights.circuits()
+    circuits = weights.circuits_for(batch.tokens)
     circuits.require_valid(batch)
     if broken := circuits.not_finite():
         if at_fault := weights.not_finite():

@@ -7,13 +7,14 @@ differently on one and on two threads (measured), so the threads are ours, one p
 
 import ctypes
 import functools
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 
-PANEL = 256  # rows of one piece of a large product; fixed, so that the bits are
+PANEL = 512  # most rows of one piece of a large product; fixed, so that the bits are
 
 _threads = None  # None: every core this process may use
 
@@ -59,7 +60,11 @@ def _quietly(function, item):
 def matmul(a, b):
     """``a @ b`` for large matrices, by fixed panels of rows: all threads, the same bits for any number of them."""
     out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
-    panels = [slice(start, start + PANEL) for start in range(0, a.shape[0], PANEL)]
+    n_panels = 1
+    while n_panels * PANEL < a.shape[0]:
+        n_panels *= 2  # equal panels, as many for each of 2, 4, 8 threads
+    edges = [a.shape[0] * panel // n_panels for panel in range(n_panels + 1)]
+    panels = [slice(*pair) for pair in itertools.pairwise(edges)]
     with workers(len(panels)) as run:
         run(lambda rows: np.matmul(a[rows], b, out=out[rows]), panels)
     return out

@@ -27,6 +27,10 @@ class Parameters:
         """The same values in another precision (float64 or float32)."""
         return self.map(lambda array: array.astype(dtype))
 
+    def circuits_for(self, tokens):
+        """The circuits, of which only the ov rows of ``tokens`` will be read: a parametrisation may save work here."""
+        return self.circuits()
+
     def not_finite(self):
         """Names of the parts that hold an inf or a nan."""
         return [name for name, array in self.parameters().items()

@@ -74,19 +74,27 @@ class OneHotWeights(Parameters):
 
     def circuits(self):
         """direct = W_O, ov = V W_O, qk = W, position = P, no bias."""
-        return Circuits(direct=self.W_O, ov=_product_of_rows(self.V, self.W_O), qk=self.W, position=self.P, bias=None)
+        return self._circuits(np.arange(len(self.V)))
+
+    def circuits_for(self, tokens):
+        """As :meth:`circuits`, but only the rows of ov that ``tokens`` read are computed; the others are 0."""
+        n_vocab = len(self.V)
+        return self._circuits(np.flatnonzero(np.bincount(tokens.ravel(), minlength=n_vocab)[:n_vocab]))
+
+    def _circuits(self, attended):
+        ov = _product_of_rows(attended, self.V, self.W_O)
+        return Circuits(direct=self.W_O, ov=ov, qk=self.W, position=self.P, bias=None)
 
     def pullback(self, gradient):
         """dL/dweights from dL/dcircuits: dW_O = d_direct + V^T d_ov, dV = d_ov W_O^T, dW = d_qk, dP = d_position."""
         attended = np.flatnonzero(gradient.ov.any(axis=1))  # tokens that were never attended to have nothing to add
         W_O = matmul(self.V[attended].T, gradient.ov[attended])
         W_O += gradient.direct
-        return OneHotWeights(W_O=W_O, V=_product_of_rows(gradient.ov, self.W_O.T), W=gradient.qk, P=gradient.position)
+        return OneHotWeights(W_O=W_O, V=_product_of_rows(attended, gradient.ov, self.W_O.T), W=gradient.qk, P=gradient.position)
 
 
-def _product_of_rows(a, b):
-    """``a @ b``, computed for the rows of ``a`` that are not zero: a row of V stays zero until its token is attended to."""
-    rows = np.flatnonzero(a.any(axis=1))
+def _product_of_rows(rows, a, b):
+    """``a @ b`` in the given rows, 0 in the others: a mini-batch attends to few of a large vocabulary."""
     if len(rows) == len(a):
         return matmul(a, b)
     product = np.zeros((a.shape[0], b.shape[1]), np.result_type(a, b))
