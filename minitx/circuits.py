@@ -80,8 +80,8 @@ class Batch:
             raise ValueError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
         tokens, targets = np.where(inside, tokens, 0), np.where(weight != 0, targets, 0)
         for name, array in (("tokens", tokens), ("targets", targets)):
-            if array.min() < 0:
-                raise ValueError(f"{name} must not be negative, found {array.min()}")
+            if array.min() < 0 or array.max() > np.iinfo(np.int32).max:
+                raise ValueError(f"{name} must not be negative, nor 2^31 or more; found {array.min()} to {array.max()}")
             object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
         object.__setattr__(self, "weight", np.ascontiguousarray(weight))
         object.__setattr__(self, "lengths", np.ascontiguousarray(lengths, np.int32))
@@ -193,7 +193,7 @@ def loss_and_gradient(weights, batch):
     """
     circuits = valid_circuits(weights, batch)
     gradient = circuits.map(lambda table: np.zeros_like(table, order="C"))
-    losses = run_blocks(circuits, batch, lambda block: _loss_and_rows(circuits, block), gradient)
+    losses = run_blocks(circuits, batch, lambda block: _loss_and_pieces(circuits, block), [gradient])
     loss = float(np.sum(losses))
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; use smaller weights or steps")
@@ -208,10 +208,10 @@ def valid_circuits(weights, batch):
         if at_fault := weights.not_finite():
             raise ValueError(f"{', '.join(at_fault)}: an entry is inf or nan; start from finite weights")
         raise FloatingPointError(f"{', '.join(broken)} overflows {circuits.ov.dtype}, though the weights are finite")
-    return circuits
+    return circuits.map(np.ascontiguousarray)
 
 
-def _loss_and_rows(circuits, block):
+def _loss_and_pieces(circuits, block):
     loss, cache = forward(circuits, block)
     return loss, [backward(circuits, block, cache)]
 
@@ -283,13 +283,11 @@ def _block(batch, rows, n_queries):
 
 
 def run_blocks(circuits, batch, compute, tables):
-    """``compute(block) -> (loss, [Pieces, ...])`` for every block, in threads; add the k-th Pieces to the k-th table set.
+    """``compute(block) -> (loss, [Pieces, ...])`` for every block, in threads; add the k-th Pieces to ``tables[k]``, a Circuits.
 
-    ``tables`` is one Circuits, or a list of as many as ``compute`` returns Pieces. Blocks are computed in waves; after each, their
-    rows are added by slabs of columns, every slab in the order of the blocks: the sums do not depend on the threads.
-    Returns the losses, one a block.
+    Blocks are computed in waves; after each, their rows are added by slabs of columns, every slab in the order of the blocks: the
+    sums do not depend on the threads. Returns the losses, one a block.
     """
-    targets = tables if isinstance(tables, list) else [tables]
     todo = blocks(batch, circuits)
     n_vocab = circuits.n_vocab
     slabs = [(first, min(first + 512, n_vocab)) for first in range(0, n_vocab, 512)]
@@ -300,7 +298,7 @@ def run_blocks(circuits, batch, compute, tables):
             results = run(compute, wave)
             losses += [loss for loss, _ in results]
             done = [(block, piece, table) for block, (_, pieces) in zip(wave, results, strict=True)
-                    for piece, table in zip(pieces, targets, strict=True)]
+                    for piece, table in zip(pieces, tables, strict=True)]
             run(lambda slab, done=done: _add(slab, done), [None, *slabs])
     return losses
 
@@ -343,7 +341,7 @@ def _present(circuits, *names):
         table = getattr(circuits, name)
         if table is None:
             table = np.empty((0,) * (1 if name in ("position", "bias") else 2), circuits.ov.dtype)
-        found.append(np.ascontiguousarray(table))
+        found.append(table)
     return found
 
 

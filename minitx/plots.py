@@ -72,8 +72,12 @@ def gradient_terms(steps, norms, *, title):
                 values = np.array(terms[name], np.float64)
                 lines[name], = axes.plot(steps, np.where(values > 0, values, np.nan), color=colour, marker=marker, markersize=4,
                                          linewidth=2.5 if name == "leading" else 1.2)
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=max(map(max, terms.values())) * 1e-8)  # below: rounding, and what no reader misses
+        largest = max(map(max, terms.values()))
+        if largest > 0:
+            axes.set_yscale("log")
+            axes.set_ylim(bottom=largest * 1e-8)  # below: rounding, and what no reader misses
+        else:
+            axes.text(0.5, 0.5, "zero at every recorded step", ha="center", va="center", transform=axes.transAxes)
         axes.set_title(f"gradient of {PARAMETERS.get(parameter, parameter)}")
         axes.grid(alpha=0.3)
     for axes in panels[:, 0]:

@@ -84,6 +84,18 @@ def test_sequences_and_positions_without_weight_change_nothing(problem):
         np.testing.assert_array_equal(getattr(gradient_more, name), table)
 
 
+def test_positions_without_weight_cost_no_row():
+    """A block holds the loss positions only, so its products have one row a loss position."""
+    rng = np.random.default_rng(0)
+    weight = np.zeros((9, 20))
+    weight[:4, 7], weight[:2, 19] = 1.0, 0.5
+    batch = Batch(rng.integers(0, 5, (9, 20)), rng.integers(0, 5, (9, 20)), weight)
+    held = circuits_room.blocks(batch, _tables(5))
+    assert sum(block.queries.shape[0] for block in held) == 4
+    assert all(block.queries.shape[1] == 2 for block in held)
+    np.testing.assert_array_equal(held[0].queries[0], [7, 19])
+
+
 @given(problems())
 def test_float32_is_float64_to_its_precision(problem):
     circuits, batch = problem
@@ -159,6 +171,7 @@ def _tables(n_vocab=3, **changed):
     (np.zeros((0, 3), int), np.zeros((0, 3), int), {}, ValueError, "empty"),
     ([[0, -1]], [[0, 1]], {}, ValueError, "must not be negative"),
     ([[0, 1]], [[0, -1]], {}, ValueError, "must not be negative"),
+    ([[0, 2**32 + 1]], [[0, 1]], {}, ValueError, "nor 2\\^31 or more"),
     ([[0, 1]], [[0, 1]], {"weight": [[1.0]]}, ValueError, "one weight for each position"),
     ([[0, 1]], [[0, 1]], {"weight": [[1.0, np.nan]]}, ValueError, "1 weights of loss positions are not finite"),
     ([[0, 1]], [[0, 1]], {"weight": [[0.0, 0.0]]}, ValueError, "nothing to predict"),
@@ -188,6 +201,17 @@ def test_loss_refuses(circuits, settings, says):
 def test_a_loss_that_is_not_finite_is_said():
     with pytest.raises(FloatingPointError, match="the loss is inf"), np.errstate(all="ignore"):
         loss_and_gradient(_tables(), Batch([[0]], [[1]], head="log"))
+
+
+@given(problems())
+def test_layout_in_memory_does_not_matter(problem):
+    circuits, batch = problem
+    loss, gradient = loss_and_gradient(circuits, batch)
+    other = circuits.map(lambda table: np.repeat(np.asfortranarray(table), 2, axis=0)[::2])
+    loss_other, gradient_other = loss_and_gradient(other, batch)
+    assert loss_other == loss
+    for name, table in gradient.parameters().items():
+        np.testing.assert_array_equal(getattr(gradient_other, name), table)
 
 
 def test_arguments_are_not_modified():

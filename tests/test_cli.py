@@ -40,6 +40,7 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
     assert "not in the vocabulary, so their associates are not listed: nosuchword" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert results["configuration"]["steps"] == 12
+    assert results["corpus"]["windows"] == 64
     assert results["configuration"]["seed"] == 0
     assert set(results["associates"]) == {"mom", "the"}
     assert results["records"][0]["cosine"]["W"] is None  # undefined before step 3
@@ -91,6 +92,13 @@ def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
     assert "stopped early: step" in out
     assert results["stopped"]
     assert len(results["loss"]) < 21
+
+
+@pytest.mark.parametrize("size", [["--steps", "1"], ["--vocabulary", "2", "--length", "1", "--windows", "1", "--steps", "4"]])
+def test_the_smallest_runs(run, size):
+    """Nothing but W_O moves in one step: panels and rows of zeros are drawn and printed."""
+    status, out, _, _ = run(*SMALL, *size)
+    assert status == 0
 
 
 @pytest.mark.parametrize(("arguments", "says"), [

@@ -303,8 +303,14 @@ def write(result, folder, printed):
     report.write_page(folder / "report.html", "minitx associate: " + title.replace("$\\eta$", "eta"), "\n".join(printed), figures)
     result.trajectory.weights.save(folder / "weights.npz")
     report.write_json(folder / "results.json", {
-        "configuration": options, "environment": report.environment(), "corpus": result.corpus.summary().splitlines(),
+        "configuration": options, "environment": report.environment(), "corpus": _corpus_numbers(result.corpus),
         "vocabulary": result.corpus.vocabulary, "records": records, "loss": result.trajectory.loss,
         "stopped": result.trajectory.stopped, "norms_of_terms": result.norms, "split": result.split,
         "associates": result.associates})
     return [*figures, "report.html", "weights.npz", "results.json"]
+
+
+def _corpus_numbers(corpus):
+    return {"name": corpus.name, "documents": corpus.n_documents, "documents without a window": corpus.n_left_out,
+            "tokens": corpus.n_words, "distinct": corpus.n_distinct, "covered": corpus.n_covered, "unknown": corpus.unknown,
+            "vocabulary": len(corpus.vocabulary), "windows": len(corpus.tokens), "length": corpus.length}
