@@ -15,7 +15,8 @@ import itertools
 import numpy as np
 
 from minitx import kernels, reference
-from minitx.circuits import Circuits, Pieces, attend, exp_shifted, flat, output, run_blocks, valid_circuits
+from minitx.blocks import Pieces, run_blocks
+from minitx.circuits import Circuits, attend, exp_shifted, flat, output, valid_circuits
 from minitx.parallel import matmul
 from minitx.weights import OneHotWeights
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from minitx import Batch, Circuits, attention_and_output, loss_and_gradient, parallel
-from minitx import circuits as circuits_room
+from minitx import blocks as blocks_room
 from minitx.testing import STEP, check_gradient
 
 import naive
@@ -90,7 +90,7 @@ def test_positions_without_weight_cost_no_row():
     weight = np.zeros((9, 20))
     weight[:4, 7], weight[:2, 19] = 1.0, 0.5
     batch = Batch(rng.integers(0, 5, (9, 20)), rng.integers(0, 5, (9, 20)), weight)
-    held = circuits_room.blocks(batch, _tables(5))
+    held = blocks_room.blocks(batch, _tables(5))
     assert sum(block.queries.shape[0] for block in held) == 4
     assert all(block.queries.shape[1] == 2 for block in held)
     np.testing.assert_array_equal(held[0].queries[0], [7, 19])
@@ -142,8 +142,8 @@ def test_many_blocks_and_waves_add_up(monkeypatch, head, causal):
     circuits = Circuits(*(rng.random((n_vocab, n_vocab)) for _ in range(3)), rng.random(length) if causal else None,
                         rng.random(n_vocab))
     loss, gradient = loss_and_gradient(circuits, batch)
-    monkeypatch.setattr(circuits_room, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(circuits_room, "WAVE", 2)
+    monkeypatch.setattr(blocks_room, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks_room, "WAVE", 2)
     parallel.set_threads(3)
     loss_cut, gradient_cut = loss_and_gradient(circuits, batch)
     assert loss_cut == pytest.approx(loss, rel=1e-14)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minitx import Batch, Circuits, OneHotWeights, descend, loss_and_gradient, parallel
-from minitx import circuits as circuits_room
+from minitx import blocks as blocks_room
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_circuits_are_weights_too(batch):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("batch_size", [None, 5])
 def test_same_seed_same_bits_for_any_number_of_threads(batch, dtype, batch_size, monkeypatch):
-    monkeypatch.setattr(circuits_room, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(blocks_room, "BLOCK_BYTES", 2000)
     runs = []
     for threads in (1, 2, 3):
         parallel.set_threads(threads)
