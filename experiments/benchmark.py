@@ -201,6 +201,7 @@ def leading_terms(size, n_dense):
     receive, send = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_statistics_memory, args=(send, size))
     process.start()
+    send.close()  # so that a child that dies ends the wait
     before, after = receive.recv()
     process.join()
     result["memory_MB"] = {"process": after, "of it before": before}

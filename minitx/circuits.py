@@ -21,7 +21,7 @@ from minitx.parameters import Parameters
 HEADS = ("cross_entropy", "squared", "log")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """What is to be predicted, from what, and how it is scored: ``loss = sum_it weight[i, t] head(out[i, t], targets[i, t])``.
 
@@ -66,7 +66,7 @@ class Batch:
         if lengths.shape != (n,) or lengths.min() < 1 or lengths.max() > length:
             raise ValueError(f"lengths must be {n} numbers from 1 to {length}, one a sequence")
         inside = np.arange(length) < lengths[:, None]
-        weight = inside / inside.sum() if self.weight is None else np.asarray(self.weight, np.float64)
+        weight = inside / inside.sum() if self.weight is None else np.array(self.weight, np.float64)
         if weight.shape != tokens.shape:
             raise ValueError(f"tokens have shape {tokens.shape} but weight {weight.shape}; give one weight for each position")
         if not np.isfinite(weight).all():
@@ -75,12 +75,14 @@ class Batch:
             raise ValueError("every loss position has weight 0: there is nothing to predict; give some position a weight")
         if weight[~inside].any():
             raise ValueError("positions beyond their sequence's length have a weight; set it to 0")
+        if not isinstance(self.causal, (bool, np.bool_)):
+            raise TypeError(f"causal is {self.causal!r}; it must be True or False")
         if self.head not in HEADS:
             raise ValueError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
         tokens, targets = np.where(inside, tokens, 0), np.where(weight != 0, targets, 0)
         for name, array in (("tokens", tokens), ("targets", targets)):
-            if array.min() < 0 or array.max() > np.iinfo(np.int32).max:
-                raise ValueError(f"{name} must not be negative, nor 2^31 or more; found {array.min()} to {array.max()}")
+            if array.min() < 0:
+                raise ValueError(f"{name} must not be negative, found {array.min()}")
             object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
         object.__setattr__(self, "weight", np.ascontiguousarray(weight))
         object.__setattr__(self, "lengths", np.ascontiguousarray(lengths, np.int32))
@@ -91,9 +93,17 @@ class Batch:
 
     def take(self, rows):
         """Batch of the sequences ``rows`` (indices), weights scaled by N / len(rows): its loss estimates this batch's loss."""
-        tokens = self.tokens[rows]
-        return replace(self, tokens=tokens, targets=self.targets[rows], lengths=self.lengths[rows],
-                       weight=self.weight[rows] * (len(self) / len(tokens)))
+        if np.size(rows) == 0:
+            raise ValueError("take needs at least one row")
+        return self._rows(rows, len(self) / len(self.tokens[rows]))
+
+    def with_loss(self):
+        """Batch of the sequences that have a loss position: the same loss."""
+        return self._rows(np.flatnonzero(self.weight.any(axis=1)), 1.0)
+
+    def _rows(self, rows, scale):
+        return replace(self, tokens=self.tokens[rows], targets=self.targets[rows], lengths=self.lengths[rows],
+                       weight=self.weight[rows] * scale)
 
     def require_vocabulary(self, n_vocab):
         """Raise ValueError unless every token and target is below ``n_vocab``."""
@@ -110,7 +120,7 @@ class Batch:
                              f"causal={self.causal} and head={self.head!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Circuits(Parameters):
     """The four tables (and a bias) that a one-layer attention-only transformer is. ``None``: absent (zero, and not trained).
 
@@ -136,6 +146,10 @@ class Circuits(Parameters):
     position: np.ndarray | None
     bias: np.ndarray | None
 
+    def __post_init__(self):
+        for name, table in self.parameters().items():
+            object.__setattr__(self, name, np.asarray(table))
+
     def circuits(self):
         """Itself: tables are the simplest weights."""
         return self
@@ -151,12 +165,16 @@ class Circuits(Parameters):
 
     def require_valid(self, batch):
         """Raise ValueError unless shapes and dtypes agree and ``batch`` fits."""
+        if self.ov is None or self.ov.ndim != 2:
+            raise ValueError(f"ov must be a (V, V) table, got {'None' if self.ov is None else f'shape {self.ov.shape}'}")
         n_vocab = self.n_vocab
         shapes = {"direct": (n_vocab, n_vocab), "ov": (n_vocab, n_vocab), "qk": (n_vocab, n_vocab), "bias": (n_vocab,)}
         for name, table in self.parameters().items():
             if name in shapes and table.shape != shapes[name]:
                 raise ValueError(f"{name} has shape {table.shape}; with a vocabulary of {n_vocab} it must be {shapes[name]}")
-            if table.dtype != self.ov.dtype or table.dtype not in (np.float32, np.float64):
+            if table.dtype not in (np.float32, np.float64):
+                raise ValueError(f"{name} is {table.dtype}; tables must be float64 or float32")
+            if table.dtype != self.ov.dtype:
                 raise ValueError(f"{name} is {table.dtype} and ov {self.ov.dtype}; all tables must be float64, or all float32")
         if self.position is not None:
             length = batch.tokens.shape[1]
@@ -201,11 +219,11 @@ def loss_and_gradient(weights, batch):
 
 def valid_circuits(weights, batch):
     """The circuits of ``weights``, checked: what every function that computes on a batch begins with."""
+    if broken := weights.not_finite():
+        raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
     circuits = weights.circuits_for(batch.tokens)
     circuits.require_valid(batch)
     if broken := circuits.not_finite():
-        if at_fault := weights.not_finite():
-            raise ValueError(f"{', '.join(at_fault)}: an entry is inf or nan; start from finite weights")
         raise FloatingPointError(f"{', '.join(broken)} overflows {circuits.ov.dtype}, though the weights are finite")
     return circuits.map(np.ascontiguousarray)
 
@@ -337,4 +355,6 @@ def _integers(array, name, ndim):
         raise TypeError(f"{name} must be integers (token ids), got dtype {array.dtype}")
     if array.ndim != ndim:
         raise ValueError(f"{name} must be a {ndim}-dimensional array, got shape {array.shape}")
+    if array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
+        raise ValueError(f"{name} must be below 2^31, found {array.min()} to {array.max()}")
     return array.astype(np.int64)

@@ -23,6 +23,9 @@ def main(arguments=None):
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"minitx: error: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"minitx: error: not enough memory ({error}); use a smaller --vocabulary, or float32", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("minitx: interrupted", file=sys.stderr)
         return 130

@@ -24,7 +24,7 @@ class Beside:
     cosine, relative_error : dict
         Of the weight and its leading term; nan where the leading term (or the weight) is zero and they are undefined.
     over_bound : dict
-        |weight - leading term| / its proved bound.
+        |weight - leading term| / its proved bound; nan where the bound underflows to 0.
     outside : tuple of str
         Conditions of the theorem that are not met at this step (empty: the bound is proved).
     """
@@ -42,15 +42,19 @@ def beside(weights, leading, bounds, *, step, loss):
     pairs = {name: (array, getattr(leading, name)) for name, array in weights.parameters().items()}
     return Beside(step, loss, {name: cosine(*pair) for name, pair in pairs.items()},
                   {name: relative_error(*pair) for name, pair in pairs.items()},
-                  {name: norm(np.subtract(*pair, dtype=np.float64)) / getattr(bounds, name) for name, pair in pairs.items()},
+                  {name: _over(norm(np.subtract(*pair, dtype=np.float64)), getattr(bounds, name)) for name, pair in pairs.items()},
                   bounds.outside)
+
+
+def _over(error, bound):
+    return error / bound if bound > 0 else float("nan")  # a bound so small that it underflows
 
 
 def norm(a):
     """Frobenius norm in float64, of entries of any size: no square underflows or overflows."""
     a = np.asarray(a, np.float64)
     size = np.abs(a).max(initial=0)
-    return float(size * np.linalg.norm(a / size)) if 0 < size < np.inf else float(size)
+    return float(size * np.sqrt(np.sum(np.square(a / size)))) if 0 < size < np.inf else float(size)
 
 
 def cosine(a, b):
@@ -73,7 +77,8 @@ def cosine(a, b):
     if size_a == 0 or size_b == 0:
         return float("nan")
     a, b = a / size_a, b / size_b
-    return float(np.clip(np.vdot(a, b) / np.sqrt(np.vdot(a, a) * np.vdot(b, b)), -1.0, 1.0))
+    # sums, not BLAS, whose bits depend on its threads
+    return float(np.clip(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)), -1.0, 1.0))
 
 
 def relative_error(a, reference):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minitx.checks import whole_number
 from minitx.circuits import Batch
 from minitx.synthetic import stories
 
@@ -305,7 +306,7 @@ def builtin_corpus(name, *, n_vocab=800, length=64, unknown=UNKNOWN, n_windows=N
     """
     settings = _Settings(n_vocab, length, unknown, n_windows)
     if n_documents is not None:
-        _require("n_documents", n_documents, 1)
+        whole_number("n_documents", n_documents, 1)
     if name == "stories":
         made = stories(n_documents or 2048, n_words=length + 1, rng=rng)
         return _corpus(name, made.words, made.tokens.ravel(), np.full(len(made.tokens), length + 1), settings)
@@ -324,17 +325,12 @@ class _Settings:
     n_windows: int | None
 
     def __post_init__(self):
-        _require("n_vocab", self.n_vocab, 2)
-        _require("length", self.length, 1)
+        whole_number("n_vocab", self.n_vocab, 2)
+        whole_number("length", self.length, 1)
         if self.n_windows is not None:
-            _require("n_windows", self.n_windows, 1)
+            whole_number("n_windows", self.n_windows, 1)
         if self.unknown not in (UNKNOWN, OMIT):
             raise ValueError(f"unknown is {self.unknown!r}; it must be {UNKNOWN!r} or 'omit'")
-
-
-def _require(name, value, minimum):
-    if not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {minimum}")
 
 
 def _number(documents):

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minitx.checks import positive, whole_number
 from minitx.circuits import loss_and_gradient
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """What a run of gradient descent left.
 
@@ -48,14 +49,13 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
         eta.
     steps : int
     batch_size : int, optional
-        Sequences a step, drawn without replacement until all have been used, then anew. Default: the full batch.
+        Sequences a step, drawn without replacement until fewer than ``batch_size`` are left, then anew. Default: the full batch.
     rng : int, Generator or None
         Order of the mini-batches. Same seed, same bits.
     keep : iterable of int
         Steps whose weights are kept (0: the start).
     callback : callable, optional
-        ``callback(step, loss, weights, gradient)`` for step 0 .. ``steps``, with the weights after that many steps. The gradient's
-        arrays are reused afterwards: copy what is to be kept.
+        ``callback(step, loss, weights, gradient)`` for step 0 .. ``steps``, with the weights after that many steps.
 
     Returns
     -------
@@ -67,14 +67,17 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     ValueError
         Settings or a start that cannot be; FloatingPointError when the loss is not finite at the start already.
     """
-    _require_settings(learning_rate, steps, batch_size, len(batch))
+    learning_rate, steps = positive("learning_rate", learning_rate), whole_number("steps", steps, 0)
+    batch = batch.with_loss()
+    if batch_size is not None and whole_number("batch_size", batch_size, 1) > len(batch):
+        raise ValueError(f"batch_size is {batch_size}, but the batch has {len(batch)} sequences with a loss position")
     draw = _mini_batches(batch, batch_size, np.random.default_rng(rng))
     keep, kept, losses, stopped = set(keep), {}, [], None
     last, gradient = weights, None
     try:
         for step in range(steps + 1):
             if step > 0:
-                weights = gradient.map(lambda slope, weight: _moved(slope, weight, learning_rate), weights)
+                weights = _step(weights, gradient, learning_rate)
                 if broken := weights.not_finite():
                     stopped = f"step {step}: {', '.join(broken)} not finite; use a smaller learning rate than {learning_rate}"
                     break
@@ -98,11 +101,13 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     return Trajectory(np.array(losses), last, kept, learning_rate, stopped)
 
 
-def _moved(slope, weight, learning_rate):
-    """weight - learning_rate slope, in the slope's memory."""
-    slope *= -learning_rate
-    slope += weight
-    return slope
+def _step(weights, gradient, learning_rate):
+    def moved(weight, slope):
+        change = learning_rate * slope
+        return np.subtract(weight, change, out=change)
+
+    with np.errstate(over="ignore", invalid="ignore"):  # found, and said, by the caller
+        return weights.map(moved, gradient)
 
 
 def _mini_batches(batch, batch_size, rng):
@@ -114,12 +119,3 @@ def _mini_batches(batch, batch_size, rng):
         order = rng.permutation(len(batch))
         for start in range(0, len(batch) - batch_size + 1, batch_size):
             yield batch.take(order[start:start + batch_size])
-
-
-def _require_settings(learning_rate, steps, batch_size, n):
-    if not (np.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate is {learning_rate!r}; it must be a finite number above 0")
-    if not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(f"steps is {steps!r}; it must be a whole number, 0 or more")
-    if batch_size is not None and not (isinstance(batch_size, (int, np.integer)) and 1 <= batch_size <= n):
-        raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 to the {n} sequences of the batch")

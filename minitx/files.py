@@ -10,15 +10,13 @@ from pathlib import Path
 def atomic(path, mode="w"):
     """Open a file beside ``path`` for writing; it takes ``path``'s place when all is written, and vanishes on any error."""
     path = Path(path)
-    encoding = None if "b" in mode else "utf-8"
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, mode, encoding=encoding) as file:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -32,9 +30,3 @@ def output_folder(path):
     except OSError as error:
         raise ValueError(f"cannot write to the output folder {path}: {error.strerror}; choose another with --out") from error
     return path
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,28 +9,30 @@ import ctypes
 import functools
 import itertools
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 
+from minitx.checks import whole_number
+
 PANEL = 512  # most rows of one piece of a large product; fixed, so that the bits are
 
 _threads = None  # None: every core this process may use
+_blas_lock, _blas_users, _blas_before = threading.Lock(), 0, None
 
 
 def set_threads(n_threads):
     """Use ``n_threads`` threads from now on (``None``: one per core this process may use). Results do not depend on it."""
     global _threads
-    if n_threads is not None and (not isinstance(n_threads, (int, np.integer)) or n_threads < 1):
-        raise ValueError(f"threads is {n_threads!r}; it must be a whole number, at least 1 (or None for every core)")
-    _threads = n_threads
+    _threads = None if n_threads is None else whole_number("threads", n_threads, 1)
 
 
 def get_threads():
     """Number of threads that will be used."""
     if _threads is not None:
-        return int(_threads)
+        return _threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -72,18 +74,28 @@ def matmul(a, b):
 
 @contextmanager
 def one_blas_thread():
-    """BLAS on one thread within this context (where NumPy is linked with OpenBLAS; elsewhere nothing changes)."""
+    """BLAS on one thread within this context, or within a function that it decorates, whoever else is in one at the same time.
+
+    With NumPy linked with another BLAS than OpenBLAS nothing changes.
+    """
+    global _blas_users, _blas_before
     control = _openblas()
     if control is None:
         yield
         return
     get, set_ = control
-    before = get()
-    set_(1)
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_before = get()
+            set_(1)
+        _blas_users += 1
     try:
         yield
     finally:
-        set_(before)
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                set_(_blas_before)
 
 
 @functools.cache

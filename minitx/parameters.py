@@ -44,9 +44,11 @@ class Parameters:
     @classmethod
     def load(cls, path):
         """Read what :meth:`save` wrote. Raises ValueError when the file does not hold these parts."""
+        names = [field.name for field in fields(cls)]
         try:
             with np.load(Path(path)) as file:
-                return cls(**{name: file[name] for name in file.files})
+                if not file.files or not set(file.files) <= set(names):
+                    raise ValueError(f"it holds {', '.join(file.files) or 'nothing'}")
+                return cls(**{name: file[name] if name in file.files else None for name in names})
         except (TypeError, ValueError, zipfile.BadZipFile, AttributeError) as error:
-            names = ", ".join(field.name for field in fields(cls))
-            raise ValueError(f"{path} does not hold the arrays {names} of {cls.__name__}: {error}") from error
+            raise ValueError(f"{path} does not hold the arrays {', '.join(names)} of {cls.__name__}: {error}") from error

@@ -18,6 +18,11 @@ def term_order(name):
     return name.count(" x "), name != "leading", name
 
 
+def literal(text):
+    """``text`` as matplotlib must be given it to draw it as it is: a dollar sign is not mathematics."""
+    return text.replace("$", r"\$")
+
+
 def save(figure, path):
     """Write ``figure`` to ``path`` (.png), completely or not at all."""
     with atomic(path, "wb") as file:
@@ -120,12 +125,12 @@ def associates(listed, *, title):
     panels = figure.subplots(len(listed), len(functions), squeeze=False)
     for row, (word, by_function) in zip(panels, listed.items(), strict=True):
         for axes, (function, strongest), colour in zip(row, by_function.items(), COLOURS, strict=False):
-            names, scores = zip(*strongest, strict=True)
+            names, scores = [name for name, _ in strongest], [score for _, score in strongest]
             axes.barh(range(len(names)), scores, color=colour)
-            axes.set_yticks(range(len(names)), names, fontsize=9)
+            axes.set_yticks(range(len(names)), map(literal, names), fontsize=9)
             axes.invert_yaxis()
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 2))
-            axes.set_title(f"{word}: {function}", fontsize=10)
+            axes.set_title(literal(f"{word}: {function}"), fontsize=10)
     for axes, function in zip(panels[-1], functions, strict=True):
         axes.set_xlabel("entry of B" if function == "bigram" else "cosine")
     figure.suptitle(title)

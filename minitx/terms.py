@@ -72,6 +72,7 @@ def gradient_terms(weights, batch, *, leading=None):
     if leading is None:
         W_O_leading, V_leading = _nearest_multiple(weights.W_O, B), _nearest_multiple(weights.V, (pairs @ Phi).T)
     else:
+        _require_like(weights, leading)
         W_O_leading, V_leading = leading.W_O, leading.V
     ov_leading = matmul(V_leading, W_O_leading)
     direct, ov, qk, position = _circuit_terms(circuits, batch, Phi, (ov_leading, circuits.ov - ov_leading))
@@ -85,10 +86,16 @@ def gradient_terms(weights, batch, *, leading=None):
     return terms
 
 
+def _require_like(weights, leading):
+    if not isinstance(leading, OneHotWeights) or leading.W_O.shape != weights.W_O.shape or leading.not_finite():
+        raise ValueError("leading must be finite OneHotWeights of the same vocabulary as the weights, as from "
+                         "theory.associations.leading_weights")
+
+
 def _nearest_multiple(matrix, direction):
     """The multiple of ``direction`` nearest to ``matrix``."""
-    square = np.vdot(direction, direction)
-    return direction * (np.vdot(matrix, direction) / square if square else 0.0)
+    square = np.sum(direction * direction)
+    return direction * (np.sum(matrix * direction) / square if square else 0.0)
 
 
 def _circuit_terms(circuits, batch, Phi, ov_parts):

@@ -46,8 +46,7 @@ def check_gradient(weights, batch, *, loss_and_gradient=loss_and_gradient, rtol=
     plain = plain_loss(weights.circuits(), batch)
     if not abs(loss - plain) <= max(rtol, 1e-13) * max(1.0, abs(plain)):
         raise AssertionError(f"loss is {loss!r}; plain NumPy gives {plain!r}")
-    rounding = 1e-15 * np.abs(batch.weight).sum() * max(1.0, max(np.abs(array).max() for array in
-                                                                  weights.circuits().parameters().values()))
+    allowed = rounding(weights.circuits(), batch)
     errors = {}
     for name, array in weights.parameters().items():
         entries = rng.permutation(array.size)[:max_entries]
@@ -56,12 +55,27 @@ def check_gradient(weights, batch, *, loss_and_gradient=loss_and_gradient, rtol=
         scale = np.abs(expected).max()
         error = np.abs(found - expected)
         worst = error.argmax()
-        if not error[worst] <= rtol * scale + rounding:
+        if not error[worst] <= rtol * scale + allowed:
             place = tuple(int(i) for i in np.unravel_index(entries[worst], array.shape))
             raise AssertionError(f"dL/d{name}{list(place)} is {found[worst]!r}; the complex step gives {expected[worst]!r} "
                                  f"(error {error[worst]:.3g}, allowed {rtol:g} of {scale:.3g})")
         errors[name] = float(error[worst] / scale) if scale else float(error[worst])
     return errors
+
+
+def rounding(circuits, batch):
+    """What rounding alone may cost a derivative: 1e-15 of the products of residual and table that are summed, and may cancel."""
+    table = max(1.0, *(np.abs(table).max() for table in circuits.parameters().values()))
+    residual = max(_residual_size(circuits, batch, s, t) for s, t in np.argwhere(batch.weight != 0))
+    return 1e-15 * np.abs(batch.weight).sum() * table * residual
+
+
+def _residual_size(circuits, batch, s, t):
+    """Largest |d head / d out| at a position, at least 1."""
+    if batch.head == "cross_entropy":
+        return 1.0
+    out = plain_output(circuits, batch, s, t)
+    return max(1.0, 2 * np.abs(out).max() + 2 if batch.head == "squared" else 1 / np.abs(out[batch.targets[s, t]]))
 
 
 def _complex_step(weights, batch, name, entry):
@@ -72,22 +86,23 @@ def _complex_step(weights, batch, name, entry):
 
 def plain_loss(circuits, batch):
     """The loss of ``circuits`` on ``batch``, position by position in plain NumPy; complex tables are welcome."""
-    total = 0.0
-    for s, t in np.argwhere(batch.weight != 0):
-        tokens, target = batch.tokens[s], batch.targets[s, t]
-        keys = np.arange(t + 1 if batch.causal else batch.lengths[s])
-        scores = np.zeros(len(keys), circuits.ov.dtype)
-        if circuits.qk is not None:
-            scores = scores + circuits.qk[tokens[t], tokens[keys]]
-        if circuits.position is not None:
-            scores = scores + circuits.position[t - keys]
-        out = _softmax(scores) @ circuits.ov[tokens[keys]]
-        if circuits.direct is not None:
-            out = out + circuits.direct[tokens[t]]
-        if circuits.bias is not None:
-            out = out + circuits.bias
-        total = total + batch.weight[s, t] * _head(out, target, batch.head)
-    return total
+    return sum(batch.weight[s, t] * _head(plain_output(circuits, batch, s, t), batch.targets[s, t], batch.head)
+               for s, t in np.argwhere(batch.weight != 0))
+
+
+def plain_output(circuits, batch, s, t):
+    """Output of position t of sequence s, (V,)."""
+    tokens = batch.tokens[s]
+    keys = np.arange(t + 1 if batch.causal else batch.lengths[s])
+    scores = np.zeros(len(keys), circuits.ov.dtype)
+    if circuits.qk is not None:
+        scores = scores + circuits.qk[tokens[t], tokens[keys]]
+    if circuits.position is not None:
+        scores = scores + circuits.position[t - keys]
+    out = _softmax(scores) @ circuits.ov[tokens[keys]]
+    if circuits.direct is not None:
+        out = out + circuits.direct[tokens[t]]
+    return out if circuits.bias is None else out + circuits.bias
 
 
 def _softmax(scores):

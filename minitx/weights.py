@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minitx.checks import whole_number
 from minitx.circuits import Circuits
 from minitx.parallel import matmul
 from minitx.parameters import Parameters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OneHotWeights(Parameters):
     """One layer on one-hot embeddings: h = X + A X V, out = h W_O, A = softmax(X W X^T + position) (Im et al. 2026, Def. 3.1).
 
@@ -43,15 +44,18 @@ class OneHotWeights(Parameters):
 
     def __post_init__(self):
         shape = np.shape(self.W_O)
-        for name, array in self.parameters().items():
-            array = np.asarray(array)
+        for name in ("W_O", "V", "W", "P"):
+            array = np.asarray(getattr(self, name))
             if array.dtype.kind not in "fc":
-                raise TypeError(f"{name} must be floats, got dtype {array.dtype}")
+                raise TypeError(f"{name} must be an array of floats, got dtype {array.dtype}")
             if name == "P" and (array.ndim != 1 or array.size == 0):
                 raise ValueError(f"P has shape {array.shape}; it must be one number per distance, (T,)")
             if name != "P" and (array.shape != shape or array.ndim != 2 or shape[0] != shape[1]):
                 raise ValueError(f"{name} has shape {array.shape} and W_O {shape}; all must be the same square (V, V)")
             object.__setattr__(self, name, array)
+        dtypes = {name: array.dtype for name, array in self.parameters().items() if array.dtype.kind == "f"}
+        if len(set(dtypes.values())) > 1:
+            raise TypeError("all weights must be float64, or all float32; got " + ", ".join(f"{n} {d}" for n, d in dtypes.items()))
 
     @classmethod
     def zeros(cls, n_vocab, length, *, dtype=np.float64):
@@ -68,8 +72,7 @@ class OneHotWeights(Parameters):
 
     @staticmethod
     def _shapes(n_vocab, length):
-        if n_vocab < 2 or length < 1:
-            raise ValueError(f"n_vocab is {n_vocab} and length {length}; they must be at least 2 and 1")
+        n_vocab, length = whole_number("n_vocab", n_vocab, 2), whole_number("length", length, 1)
         return (n_vocab, n_vocab), (n_vocab, n_vocab), (n_vocab, n_vocab), (length,)
 
     def circuits(self):

@@ -46,7 +46,7 @@ def _divide(matrix, scale):
 
 
 def associates(scores, corpus, word, *, k=10):
-    """The ``k`` words that score highest in the row of ``word``, strongest first; not the word itself, not ``<unk>``.
+    """The ``k`` words that score highest, and above 0, in the row of ``word``, strongest first; not itself, not ``<unk>``.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def associates(scores, corpus, word, *, k=10):
     row = scores[corpus.id(word)].copy()
     row[[token for token, other in enumerate(corpus.vocabulary) if other in (word, UNKNOWN)]] = -np.inf
     strongest = np.argsort(-row, kind="stable")[:k]
-    return [(corpus.vocabulary[token], float(row[token])) for token in strongest if row[token] > -np.inf]
+    return [(corpus.vocabulary[token], float(row[token])) for token in strongest if row[token] > 0]
 
 
 def precision(scores, corpus, truth, *, k=10):
@@ -87,6 +87,6 @@ def precision(scores, corpus, truth, *, k=10):
         Number of words scored.
     """
     vocabulary = set(corpus.vocabulary)
-    shares = [np.mean([other in true for other, _ in associates(scores, corpus, word, k=k)]) for word, true in truth.items()
+    shares = [sum(other in true for other, _ in associates(scores, corpus, word, k=k)) / k for word, true in truth.items()
               if word in vocabulary and len(vocabulary & set(true) - {word}) >= k]
     return (float(np.mean(shares)) if shares else float("nan")), len(shares)

@@ -52,8 +52,3 @@ def arguments(circuits, batch):
     """Positional and keyword arguments of the oracles in naive.py."""
     return ((circuits.direct, circuits.ov, circuits.qk, circuits.position, circuits.bias,
              batch.tokens, batch.targets, batch.weight), {"lengths": batch.lengths, "causal": batch.causal, "head": batch.head})
-
-
-def rounding(circuits, batch):
-    """What rounding alone may cost an oracle or a gradient: 1e-15 of the numbers that are summed and cancel."""
-    return 1e-15 * np.abs(batch.weight).sum() * max(1.0, *(np.abs(table).max() for table in circuits.parameters().values()))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from minitx import Batch, OneHotWeights, descend, parallel
-from minitx.compare import relative_error
+from minitx.compare import norm, relative_error
 from minitx.theory import associations
 
 import naive
@@ -107,14 +107,35 @@ def test_the_bounds_hold_and_say_when_they_are_not_proved():
     assert inside.inside
     time = 3e-3
     assert (inside.W_O, inside.V, inside.W) == pytest.approx((3 * time**2, 4 * time**3, 6 * time**5 * 64), rel=1e-12)
-    outside = associations.bounds(steps=1000, learning_rate=1.0, length=2, n_vocab=10, init_scale=0.1)
+    outside = associations.bounds(steps=1000, learning_rate=1.0, length=2, n_vocab=10, init_scale=0.1, full_batch=False)
     assert not outside.inside
-    assert len(outside.outside) == 4
+    assert len(outside.outside) == 5
     deep = associations.bounds(steps=2, learning_rate=1e-3, length=64, n_vocab=500, n_layers=2)
     assert deep.inside
     assert (deep.W_O, deep.V, deep.P) == pytest.approx((3 * 0.002**2, 12 * 0.002**3, 13 * 0.002**5 * 64), rel=1e-12)
     assert associations.bounds(steps=2, learning_rate=1e-3, length=64, n_vocab=500, n_layers=3).outside == (
         "L = 3 is above sqrt(T)/4 = 2",)
+
+
+def test_the_bounds_hold_where_they_are_proved():
+    """Full-batch training from zero at V = 500, T = 3, s eta inside the theorem's range: measured below proved."""
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.integers(0, 500, (30, 3)), rng.integers(0, 500, (30, 3)))
+    found = associations.statistics(batch, 500)
+    run = descend(OneHotWeights.zeros(500, 3), batch, learning_rate=0.04, steps=6, keep=range(1, 7))
+    for step, weights in run.kept.items():
+        bounds = associations.bounds(steps=step, learning_rate=0.04, length=3, n_vocab=500)
+        assert bounds.inside
+        leading = associations.leading_weights(found, steps=step, learning_rate=0.04)
+        for name, array in weights.parameters().items():
+            assert norm(array - getattr(leading, name)) < getattr(bounds, name)
+            assert step < 3 or norm(array - getattr(leading, name)) > 0
+
+
+@pytest.mark.parametrize("settings", [{"length": 0}, {"length": -4}, {"n_layers": 0}, {"n_vocab": 0}, {"steps": 10**90}])
+def test_bounds_refuse(settings):
+    with pytest.raises(ValueError, match="it must be a whole number|not training"):
+        associations.bounds(**{"steps": 3, "learning_rate": 0.1, "length": 8, "n_vocab": 500, **settings})
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -1,15 +1,17 @@
 """Loss and gradient of the circuits: against loops, against the complex step, at the edges, and bad input at the door."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 
-from minitx import Batch, Circuits, attention_and_output, loss_and_gradient, parallel
+from minitx import Batch, Circuits, OneHotWeights, attention_and_output, gradient_terms, loss_and_gradient, parallel
 from minitx import blocks as blocks_room
-from minitx.testing import STEP, check_gradient
+from minitx.testing import STEP, check_gradient, rounding
 
 import naive
-from strategies import arguments, problems, rounding
+from strategies import arguments, problems
 
 
 @given(problems())
@@ -45,11 +47,11 @@ def test_check_gradient_passes_what_is_right_and_fails_what_is_wrong(problem):
     circuits, batch = problem
     check_gradient(circuits, batch)
     _, right = loss_and_gradient(circuits, batch)
-    if np.abs(right.ov).max() > 1e-3 * np.abs(batch.weight).sum() and rounding(circuits, batch) < 1e-9:
+    if 1e-12 * np.abs(right.ov).max() > rounding(circuits, batch):
 
         def wrong(circuits, batch):
             loss, gradient = loss_and_gradient(circuits, batch)
-            return loss, gradient.map(lambda table: table * (1 + 1e-4))
+            return loss, gradient.map(lambda table: table * (1 + 1e-10))
 
         with pytest.raises(AssertionError, match="the complex step gives"):
             check_gradient(circuits, batch, loss_and_gradient=wrong)
@@ -99,17 +101,16 @@ def test_positions_without_weight_cost_no_row():
 @given(problems())
 def test_float32_is_float64_to_its_precision(problem):
     circuits, batch = problem
-    if max(np.abs(table).max() for table in circuits.parameters().values()) > 40:
-        return
+    assume(max(np.abs(table).max() for table in circuits.parameters().values()) < 40)
     single = circuits.astype(np.float32)
     loss, gradient = loss_and_gradient(single.astype(np.float64), batch)
     loss_single, gradient_single = loss_and_gradient(single, batch)
-    scale = rounding(circuits, batch) * 1e15
-    assert loss_single == pytest.approx(loss, abs=1e-4 * scale)
+    scale = rounding(circuits, batch) * 1e15  # of what is summed
+    assert loss_single == pytest.approx(loss, abs=1e-5 * scale)
     for name, table in gradient.parameters().items():
         found = getattr(gradient_single, name)
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, table, rtol=0, atol=2e-3 * scale)
+        np.testing.assert_allclose(found, table, rtol=0, atol=1e-5 * scale)
 
 
 def test_gradients_keep_their_digits_when_the_softmax_is_saturated():
@@ -171,12 +172,13 @@ def _tables(n_vocab=3, **changed):
     (np.zeros((0, 3), int), np.zeros((0, 3), int), {}, ValueError, "empty"),
     ([[0, -1]], [[0, 1]], {}, ValueError, "must not be negative"),
     ([[0, 1]], [[0, -1]], {}, ValueError, "must not be negative"),
-    ([[0, 2**32 + 1]], [[0, 1]], {}, ValueError, "nor 2\\^31 or more"),
+    ([[0, 2**32 + 1]], [[0, 1]], {}, ValueError, "tokens must be below 2\\^31"),
     ([[0, 1]], [[0, 1]], {"weight": [[1.0]]}, ValueError, "one weight for each position"),
     ([[0, 1]], [[0, 1]], {"weight": [[1.0, np.nan]]}, ValueError, "1 weights of loss positions are not finite"),
     ([[0, 1]], [[0, 1]], {"weight": [[0.0, 0.0]]}, ValueError, "nothing to predict"),
     ([[0, 1]], [[0, 1]], {"lengths": [3]}, ValueError, "from 1 to 2"),
     ([[0, 1]], [[0, 1]], {"lengths": [1], "weight": [[1.0, 1.0]]}, ValueError, "beyond their sequence's length"),
+    ([[0, 1]], [[0, 1]], {"causal": "no"}, TypeError, "must be True or False"),
     ([[0, 1]], [[0, 1]], {"head": "hinge"}, ValueError, "one of cross_entropy, squared, log"),
 ])
 def test_batch_refuses(tokens, targets, settings, error, says):
@@ -186,9 +188,12 @@ def test_batch_refuses(tokens, targets, settings, error, says):
 
 @pytest.mark.parametrize(("circuits", "settings", "says"), [
     (_tables(2), {}, r"id 2 but the vocabulary has 2 tokens"),
+    (_tables(ov=None), {}, r"ov must be a \(V, V\) table, got None"),
+    (_tables(ov=np.zeros(3)), {}, r"ov must be a \(V, V\) table, got shape \(3,\)"),
+    (_tables(direct=np.zeros((3, 3), int)), {}, "direct is int64; tables must be float64 or float32"),
     (_tables(direct=np.zeros((2, 3))), {}, r"direct has shape \(2, 3\)"),
     (_tables(qk=np.zeros((3, 3), np.float32)), {}, "all tables must be float64, or all float32"),
-    (_tables(ov=np.zeros((3, 3), complex)), {}, "must be float64"),
+    (_tables(direct=np.zeros((3, 3), complex)), {}, "must be float64"),
     (_tables(ov=np.full((3, 3), np.inf)), {}, "ov: an entry is inf or nan"),
     (_tables(position=np.zeros(1)), {}, "position has shape .* the sequences have 2 positions"),
     (_tables(position=np.zeros(2)), {"causal": False}, "position scores need causal attention"),
@@ -212,6 +217,35 @@ def test_layout_in_memory_does_not_matter(problem):
     assert loss_other == loss
     for name, table in gradient.parameters().items():
         np.testing.assert_array_equal(getattr(gradient_other, name), table)
+
+
+def test_calls_at_the_same_time_do_not_disturb_each_other():
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.integers(0, 40, (30, 20)), rng.integers(0, 40, (30, 20)))
+    circuits = Circuits(*(rng.standard_normal((40, 40)) for _ in range(3)), None, None)
+    expected = loss_and_gradient(circuits, batch)[0]
+    before = parallel._openblas() and parallel._openblas()[0]()
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: loss_and_gradient(circuits, batch)[0], range(40))) == {expected}
+    assert (parallel._openblas() and parallel._openblas()[0]()) == before
+
+
+def test_nan_is_found_wherever_it_is():
+    """Also in the row of a token that is never attended to."""
+    weights = OneHotWeights.zeros(4, 3)
+    weights.V[3, 1] = np.nan
+    batch = Batch([[0, 1, 2]], [[1, 2, 0]])
+    for function in (loss_and_gradient, gradient_terms):
+        with pytest.raises(ValueError, match="V: an entry is inf or nan"):
+            function(weights, batch)
+
+
+def test_circuits_are_saved_and_loaded_with_what_is_absent(tmp_path):
+    circuits = Circuits(None, np.eye(3), None, None, np.ones(3))
+    circuits.save(tmp_path / "circuits.npz")
+    loaded = Circuits.load(tmp_path / "circuits.npz")
+    assert set(loaded.parameters()) == {"ov", "bias"}
+    np.testing.assert_array_equal(loaded.ov, circuits.ov)
 
 
 def test_arguments_are_not_modified():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -77,8 +78,8 @@ def test_same_seed_same_bits_for_any_number_of_threads(run, tmp_path, options):
 
 
 def test_own_text_and_python_docs(run, tmp_path):
-    text = tmp_path / "own.txt"
-    text.write_text("\n".join(["the red fish swims in the blue pond and the red bird sings"] * 9))
+    text = tmp_path / "b$e_t$a.txt"  # no mathematics for matplotlib
+    text.write_text("\n".join(["the red fish paid 3 $ in the $ blue pond and the red bird sings"] * 9))
     status, out, _, results = run(text, *SMALL, "--words", "fish")
     assert status == 0
     assert results["configuration"]["text"] == str(text)
@@ -106,12 +107,13 @@ def test_the_smallest_runs(run, size):
     (["--length", "0"], "length"),
     (["--vocabulary", "1"], "n_vocab"),
     (["--windows", "0"], "n_windows"),
-    (["--steps", "0"], "--steps is 0; there must be at least 1"),
-    (["--learning-rate", "-1"], "learning_rate is -1.0"),
-    (["--learning-rate", "nan"], "learning_rate is nan"),
-    (["--batch-size", "99999", *SMALL], "batch_size is 99999; .* from 1 to the 12"),
+    (["--steps", "0"], "--steps is 0; it must be a whole number, at least 1"),
+    (["--learning-rate", "-1"], "--learning-rate is -1.0; it must be a number above 0"),
+    (["--learning-rate", "nan"], "--learning-rate is nan"),
+    (["--batch-size", "99999", *SMALL], "batch_size is 99999, but the batch has 12 sequences"),
     (["--init", "gaussian", "--init-scale", "-1", *SMALL], "scale is -1.0"),
     (["--threads", "0"], "threads is 0"),
+    (["--seed", "-1"], "--seed is -1; it must be a whole number, at least 0"),
     (["--length", "100000", "--builtin", "python-docs"], "window"),
 ])
 def test_mistakes_are_said_in_one_line(run, tmp_path, arguments, says):
@@ -163,6 +165,19 @@ def test_ctrl_c_writes_what_was_recorded(tmp_path):
     results = json.loads((out / "results.json").read_text())
     assert [record["step"] for record in results["records"]][:3] == [1, 2, 3]
     assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_a_reader_that_stops_reading_stops_nothing_else(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "minitx", "associate", *SMALL, "--out", str(out)]
+    done = subprocess.run(f"{shlex.join(command)} | head -n 1", shell=True, capture_output=True, text=True, timeout=120)
+    assert "Error" not in done.stderr
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_mini_batches_are_outside_the_theorem(run):
+    _, _, _, results = run(*SMALL, "--batch-size", "4", "--learning-rate", "0.01")
+    assert all("mini-batches, not the full batch" in record["outside"] for record in results["records"])
 
 
 def test_version(capsys):

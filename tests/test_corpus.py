@@ -2,22 +2,20 @@
 
 import gzip
 import json
-import os
 import random
 import re
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import DATA
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minitx.circuits import Batch
 from minitx.corpus import BUILTIN, builtin_corpus, load_corpus, read_documents
 
-DATA = Path(os.environ.get("MINITX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 STORIES = DATA / "tinystories-1000.txt"
 needs_stories = pytest.mark.skipif(not STORIES.exists(), reason=f"{STORIES} is absent; set MINITX_DATA to its folder")
 in_tmp = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)

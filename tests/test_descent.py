@@ -1,10 +1,13 @@
 """Gradient descent: steps, seeds, threads, and every way a run can end early."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from minitx import Batch, Circuits, OneHotWeights, descend, loss_and_gradient, parallel
 from minitx import blocks as blocks_room
+from minitx.parameters import Parameters
 
 
 @pytest.fixture
@@ -90,6 +93,46 @@ def test_a_learning_rate_that_diverges_stops_and_keeps_what_was(batch):
     assert set(run.kept) == set(range(run.steps + 1))
 
 
+@pytest.mark.parametrize(("dtype", "learning_rate"), [(np.float32, 1e30), (np.float32, 1e39), (np.float64, 1e308)])
+def test_divergence_warns_of_nothing(batch, dtype, learning_rate):
+    """What overflows is said in ``stopped``; warnings are errors in these tests."""
+    start = OneHotWeights.gaussian(5, 6, scale=1.0, rng=0, dtype=dtype)
+    assert descend(start, batch, learning_rate=learning_rate, steps=10).stopped
+
+
+@dataclass(frozen=True)
+class Tied(Parameters):
+    """One array under two names: V = W_O^T, of which the gradient holds one array twice."""
+
+    a: np.ndarray
+    b: np.ndarray
+
+    def circuits(self):
+        return Circuits(direct=self.a + self.b, ov=np.zeros_like(self.a), qk=None, position=None, bias=None)
+
+    def pullback(self, gradient):
+        return Tied(gradient.direct, gradient.direct)
+
+
+def test_a_gradient_may_hold_an_array_twice(batch):
+    start = Tied(np.zeros((5, 5)), np.zeros((5, 5)))
+    _, gradient = loss_and_gradient(start, batch)
+    run = descend(start, batch, learning_rate=0.5, steps=1)
+    for array in (run.weights.a, run.weights.b):
+        np.testing.assert_array_equal(array, -0.5 * gradient.a)
+
+
+def test_mini_batches_leave_out_sequences_without_a_loss_position(batch):
+    weight = np.where(np.arange(12)[:, None] % 3 == 0, 1.0, 0.0) * np.ones((12, 6))
+    some = Batch(batch.tokens, batch.targets, weight)
+    run = descend(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), some, learning_rate=1e-300, steps=3, batch_size=1, rng=0)
+    assert np.mean(run.loss) == pytest.approx(loss_and_gradient(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), some)[0])
+    with pytest.raises(ValueError, match="4 sequences with a loss position"):
+        descend(OneHotWeights.zeros(5, 6), some, learning_rate=0.1, steps=1, batch_size=5)
+    with pytest.raises(ValueError, match="at least one row"):
+        batch.take([])
+
+
 def test_ctrl_c_keeps_what_was_recorded(batch):
     def interrupt(step, loss, weights, gradient):
         if step == 4:
@@ -105,10 +148,11 @@ def test_ctrl_c_keeps_what_was_recorded(batch):
 @pytest.mark.parametrize(("settings", "says"), [
     ({"learning_rate": 0.0}, "learning_rate is 0.0"),
     ({"learning_rate": np.nan}, "learning_rate is nan"),
+    ({"learning_rate": "0.1"}, "learning_rate is '0.1'; it must be a number"),
     ({"steps": -1}, "steps is -1"),
     ({"steps": 2.5}, "steps is 2.5"),
-    ({"batch_size": 0}, "batch_size is 0; .* from 1 to the 12 sequences"),
-    ({"batch_size": 13}, "batch_size is 13"),
+    ({"batch_size": 0}, "batch_size is 0; it must be a whole number"),
+    ({"batch_size": 13}, "batch_size is 13, but the batch has 12"),
 ])
 def test_refusals(batch, settings, says):
     with pytest.raises(ValueError, match=says):

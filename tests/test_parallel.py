@@ -1,5 +1,9 @@
 """Threads: the setting, and products whose bits do not depend on it."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -39,3 +43,36 @@ def test_an_error_in_a_thread_reaches_the_caller():
     parallel.set_threads(2)
     with pytest.raises(ZeroDivisionError), parallel.workers(4) as run:
         run(lambda item: 1 / item, [1, 1, 0, 1])
+
+
+BITS = """
+import hashlib, sys
+import numpy as np
+import minitx
+from minitx import compare
+from minitx.theory import associations
+
+minitx.set_threads(int(sys.argv[1]))
+rng = np.random.default_rng(0)
+batch = minitx.Batch(rng.integers(0, 700, (8, 64)), rng.integers(0, 700, (8, 64)))
+found = associations.statistics(batch, 700)
+digest = hashlib.sha256(b"".join(array.tobytes() for array in vars(found).values()))
+for dtype in (np.float32, np.float64):
+    weights = minitx.OneHotWeights.gaussian(700, 64, scale=0.05, rng=0, dtype=dtype)
+    run = minitx.descend(weights, batch, learning_rate=1.0, steps=1)
+    digest.update(run.loss.tobytes() + b"".join(array.tobytes() for array in run.weights.parameters().values()))
+terms = minitx.gradient_terms(run.weights, batch)
+digest.update(b"".join(term.tobytes() for split in terms.values() for term in split.values()))
+digest.update(repr([compare.norm(found.context), compare.cosine(found.bigram, found.context)]).encode())
+print(digest.hexdigest())
+"""
+
+
+def test_same_bits_whatever_the_threads_of_blas_and_ours():
+    """OpenBLAS rounds float32 products of these sizes differently on one and on two threads of its own."""
+    digests = set()
+    for blas, ours in (("1", "1"), ("2", "1"), ("2", "2")):
+        done = subprocess.run([sys.executable, "-c", BITS, ours], capture_output=True, text=True, timeout=300, check=True,
+                              env=os.environ | {"OPENBLAS_NUM_THREADS": blas})
+        digests.add(done.stdout)
+    assert len(digests) == 1

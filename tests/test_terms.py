@@ -91,6 +91,10 @@ def test_refuses_what_the_theory_is_not_about():
     batch = Batch([[0, 1]], [[1, 0]])
     with pytest.raises(TypeError, match="gradient of OneHotWeights, got Circuits"):
         gradient_terms(Circuits(None, np.zeros((2, 2)), None, None, None), batch)
+    for leading in (OneHotWeights.zeros(3, 2), Circuits(None, np.zeros((2, 2)), None, None, None),
+                    OneHotWeights.zeros(2, 2).map(lambda array: array + np.nan)):
+        with pytest.raises(ValueError, match="leading must be finite OneHotWeights of the same vocabulary"):
+            gradient_terms(OneHotWeights.zeros(2, 2), batch, leading=leading)
     for other in (Batch([[0, 1]], [[1, 0]], causal=False), Batch([[0, 1]], [[1, 0]], head="squared")):
         with pytest.raises(ValueError, match="causal attention and the head 'cross_entropy'"):
             gradient_terms(OneHotWeights.zeros(2, 2), other)

@@ -1,6 +1,7 @@
 """``minitx associate``: train on a text, split the exact gradient, and set both beside the leading terms (Im et al., ICLR 2026)."""
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minitx import compare, parallel, plots, report, words
+from minitx.checks import positive, whole_number
 from minitx.circuits import loss_and_gradient
 from minitx.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, Corpus, builtin_corpus, load_corpus
 from minitx.descent import Trajectory, descend
@@ -49,8 +51,9 @@ class Options:
             raise ValueError(f"--init is {self.init!r}; it must be zero or gaussian")
         if self.dtype not in ("float64", "float32"):
             raise ValueError(f"--dtype is {self.dtype!r}; it must be float64 or float32")
-        if self.steps < 1:
-            raise ValueError(f"--steps is {self.steps}; there must be at least 1")
+        whole_number("--steps", self.steps, 1)
+        whole_number("--seed", self.seed, 0)
+        positive("--learning-rate", self.learning_rate, below=1e60)
         if self.quick:  # the same job, small
             for name, most in (("vocabulary", 300), ("length", 24), ("windows", 64), ("steps", 12)):
                 value = getattr(self, name)
@@ -65,7 +68,7 @@ class Result:
     corpus: Corpus
     statistics: associations.Statistics
     records: list
-    norms: list  # {parameter: {term: Frobenius norm}}, a record each
+    norms: list  # {parameter: {term: Frobenius norm}}, one a record
     split: dict  # at the last recorded step: {parameter: {"terms": {term: norm}, "gradient": norm, "digits": float}}
     trajectory: Trajectory
     associates: dict  # {word: {function: [(word, score)]}}
@@ -111,12 +114,16 @@ def main(arguments):
     printed = []
 
     def say(text=""):
-        print(text, flush=True)
         printed.append(text)
+        try:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader has seen enough: what is written is written all the same
+            sys.stdout = open(os.devnull, "w")
 
     result = run(options, say)
     files = write(result, folder, printed)
-    print(f"\nwritten to {folder}/: {', '.join(files)}")
+    say(f"\nwritten to {folder}/: {', '.join(files)}")
     stopped = result.trajectory.stopped
     return 0 if stopped is None else 130 if stopped.startswith("interrupted") else 1
 
@@ -132,13 +139,11 @@ def run(options, say):
         say(f"not in the vocabulary, so their associates are not listed: {', '.join(missing)}")
     statistics = associations.statistics(batch, n_vocab)
     recorder = _Recorder(options, batch, statistics, say)
-    start = _start(options, n_vocab)
-    with tqdm(total=options.steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
-        trajectory = descend(start, batch, learning_rate=options.learning_rate, steps=options.steps, batch_size=options.batch_size,
-                             rng=options.seed, callback=lambda step, *state: (recorder(step, *state), bar.update(step > 0)))
+    trajectory = _train(options, batch, n_vocab, recorder)
+    records, norms = [record for record, _ in recorder.found], [norms for _, norms in recorder.found]
     if trajectory.stopped:
         say(f"\nstopped early: {trajectory.stopped}")
-    say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(recorder.records)}")
+    say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(records)}")
     split = split_gradient(trajectory.weights, batch, recorder.leading(trajectory.steps))
     say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
     similarity = words.similarity(statistics)
@@ -146,7 +151,7 @@ def run(options, say):
                   for word in asked if word not in missing}
     if associates:
         say(f"\nstrongest associates\n{words_table(associates)}")
-    return Result(options, corpus, statistics, recorder.records, recorder.norms, split, trajectory, associates)
+    return Result(options, corpus, statistics, records, norms, split, trajectory, associates)
 
 
 def _read(options):
@@ -162,10 +167,20 @@ def _read(options):
         return load_corpus(options.text, layout=options.layout, progress=progress, **settings)
 
 
-def _start(options, n_vocab):
+def _train(options, batch, n_vocab, recorder):
+    start_rng, batch_rng = np.random.default_rng(options.seed).spawn(2)
     if options.init == "zero":
-        return OneHotWeights.zeros(n_vocab, options.length, dtype=options.dtype)
-    return OneHotWeights.gaussian(n_vocab, options.length, scale=options.init_scale, rng=options.seed, dtype=options.dtype)
+        start = OneHotWeights.zeros(n_vocab, options.length, dtype=options.dtype)
+    else:
+        start = OneHotWeights.gaussian(n_vocab, options.length, scale=options.init_scale, rng=start_rng, dtype=options.dtype)
+    with tqdm(total=options.steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def callback(step, loss, weights, gradient):
+            recorder(step, loss, weights, gradient)
+            bar.update(step > 0)
+
+        return descend(start, batch, learning_rate=options.learning_rate, steps=options.steps, batch_size=options.batch_size,
+                       rng=batch_rng, callback=callback)
 
 
 class _Recorder:
@@ -174,7 +189,7 @@ class _Recorder:
     def __init__(self, options, batch, statistics, say):
         self.options, self.batch, self.statistics, self.say = options, batch, statistics, say
         self.at = recorded_steps(options.steps)
-        self.records, self.norms = [], []
+        self.found = []  # (record, norms of the terms)
         say(f"\ntrained weights beside their leading terms, eta = {options.learning_rate:g}\n{record_header()}")
 
     def leading(self, step):
@@ -186,12 +201,12 @@ class _Recorder:
         options, leading = self.options, self.leading(step)
         bounds = associations.bounds(steps=step, learning_rate=options.learning_rate, length=options.length,
                                      n_vocab=self.statistics.n_vocab,
-                                     init_scale=options.init_scale if options.init == "gaussian" else 0.0)
+                                     init_scale=options.init_scale if options.init == "gaussian" else 0.0,
+                                     full_batch=options.batch_size is None)
         record = compare.beside(weights, leading, bounds, step=step, loss=loss)
         terms = gradient_terms(weights, self.batch, leading=leading)
-        self.norms.append({parameter: {name: compare.norm(term) for name, term in split.items()}
-                           for parameter, split in terms.items()})
-        self.records.append(record)
+        norms = {parameter: {name: compare.norm(term) for name, term in split.items()} for parameter, split in terms.items()}
+        self.found.append((record, norms))
         self.say(record_row(record))
 
 
@@ -275,39 +290,43 @@ def words_table(associates):
 
 
 def write(result, folder, printed):
-    """Write figures, results.json, report.html and weights.npz to ``folder``; returns the names of the files."""
-    options, records = result.options, result.records
-    figures = {}
-
-    def add(name, figure, caption):
-        plots.save(figure, folder / name)
-        figures[name] = caption
-
-    title = f"{result.corpus.name}: V = {len(result.corpus.vocabulary)}, T = {options.length}, $\\eta$ = {options.learning_rate:g}"
-    if records:
-        steps = [record.step for record in records]
-        add("cosines.png", plots.cosines(steps, {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS},
-                                         result.trajectory.loss, title=title),
-            "Cosine of each trained weight with its leading term, and the loss, over training.")
-        norms = {parameter: {term: [at[parameter][term] for at in result.norms] for term in terms}
-                 for parameter, terms in result.norms[0].items()}
-        add("gradient_terms.png", plots.gradient_terms(steps, norms, title=title),
-            "Norm of every term of the exact gradient over training.")
-    for name, (row_label, column_label) in compare.BASIS_FUNCTIONS.items():
-        frequent = np.argsort(-result.statistics.frequency, kind="stable")[:HEAT_MAP_WORDS]
-        labels = [result.corpus.vocabulary[token] for token in frequent]
-        add(f"{name}.png", plots.heat_map(getattr(result.statistics, name)[np.ix_(frequent, frequent)], labels, labels,
-                                          title=f"{name} function, {len(frequent)} most frequent tokens of {result.corpus.name}",
-                                          row_label=row_label, column_label=column_label),
-            f"{name.capitalize()} function over the most frequent tokens.")
-    report.write_page(folder / "report.html", "minitx associate: " + title.replace("$\\eta$", "eta"), "\n".join(printed), figures)
+    """Write weights.npz, results.json, the figures and report.html to ``folder``; returns the names of the files."""
     result.trajectory.weights.save(folder / "weights.npz")
     report.write_json(folder / "results.json", {
-        "configuration": options, "environment": report.environment(), "corpus": _corpus_numbers(result.corpus),
-        "vocabulary": result.corpus.vocabulary, "records": records, "loss": result.trajectory.loss,
+        "configuration": result.options, "environment": report.environment(), "corpus": _corpus_numbers(result.corpus),
+        "vocabulary": result.corpus.vocabulary, "records": result.records, "loss": result.trajectory.loss,
         "stopped": result.trajectory.stopped, "norms_of_terms": result.norms, "split": result.split,
         "associates": result.associates})
-    return [*figures, "report.html", "weights.npz", "results.json"]
+    setting = f"V = {len(result.corpus.vocabulary)}, T = {result.options.length}"
+    captions = {}
+    title = plots.literal(f"{result.corpus.name}: {setting}, ") + rf"$\eta$ = {result.options.learning_rate:g}"
+    for name, (figure, caption) in _figures(result, title).items():
+        plots.save(figure, folder / name)
+        captions[name] = caption
+    report.write_page(folder / "report.html", f"minitx associate: {result.corpus.name}, {setting}", "\n".join(printed), captions)
+    return [*captions, "report.html", "weights.npz", "results.json"]
+
+
+def _figures(result, title):
+    """{file name: (figure, caption)}."""
+    figures, records = {}, result.records
+    if records:
+        steps = [record.step for record in records]
+        cosines = {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}
+        figures["cosines.png"] = (plots.cosines(steps, cosines, result.trajectory.loss, title=title),
+                                  "Cosine of each trained weight with its leading term, and the loss, over training.")
+        norms = {parameter: {term: [at[parameter][term] for at in result.norms] for term in terms}
+                 for parameter, terms in result.norms[0].items()}
+        figures["gradient_terms.png"] = (plots.gradient_terms(steps, norms, title=title),
+                                         "Norm of every term of the exact gradient over training.")
+    frequent = np.argsort(-result.statistics.frequency, kind="stable")[:HEAT_MAP_WORDS]
+    labels = [plots.literal(result.corpus.vocabulary[token]) for token in frequent]
+    for name, (row_label, column_label) in compare.BASIS_FUNCTIONS.items():
+        matrix = getattr(result.statistics, name)[np.ix_(frequent, frequent)]
+        figure = plots.heat_map(matrix, labels, labels, title=f"{name} function, {len(frequent)} most frequent tokens",
+                                row_label=row_label, column_label=column_label)
+        figures[f"{name}.png"] = (figure, f"{name.capitalize()} function over the most frequent tokens.")
+    return figures
 
 
 def _corpus_numbers(corpus):

@@ -9,10 +9,12 @@ from math import comb, sqrt
 import numpy as np
 
 from minitx import reference
+from minitx.checks import positive, whole_number
+from minitx.parallel import one_blas_thread
 from minitx.weights import OneHotWeights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statistics:
     """The basis functions of a corpus and their compositions, all float64, all with weights 1/(N T) (or the batch's own).
 
@@ -51,6 +53,7 @@ class Statistics:
         return len(self.frequency)
 
 
+@one_blas_thread()
 def statistics(batch, n_vocab):
     """Basis functions of ``batch`` (Im et al. 2026, Sec. 4 and Thm. D.7), by lookups.
 
@@ -88,6 +91,12 @@ def leading_weights(statistics, *, steps, learning_rate):
     Returns
     -------
     OneHotWeights
+        float64.
+
+    Raises
+    ------
+    ValueError
+        ``steps`` or ``learning_rate`` that cannot be.
     """
     _require_run(steps, learning_rate)
     attention = (3 * comb(steps, 4) + 2 * comb(steps, 3)) * learning_rate**4
@@ -127,7 +136,7 @@ class Bounds:
         return not self.outside
 
 
-def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0):
+def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0, full_batch=True):
     """Bounds of Theorem D.7 (one layer) or D.10 (more) of Im et al. 2026 for training from zero.
 
     Parameters
@@ -138,12 +147,21 @@ def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0)
         T, V, L.
     init_scale : float
         Standard deviation of a Gaussian start; anything but 0 is outside these two theorems.
+    full_batch : bool
+        Whether every step used the whole batch; mini-batches are outside.
 
     Returns
     -------
     Bounds
+
+    Raises
+    ------
+    ValueError
+        Settings that cannot be.
     """
     _require_run(steps, learning_rate)
+    for name, value in (("length", length), ("n_vocab", n_vocab), ("n_layers", n_layers)):
+        whole_number(name, value, 1)
     time, T = steps * learning_rate, length
     one_layer = n_layers == 1
     limit = 3 / (8 * T**0.375) if one_layer else min(1 / (12 * n_layers), 5 / (8 * sqrt(T)))
@@ -151,6 +169,7 @@ def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0)
                   (T >= (3 if one_layer else 60), f"T = {T} is below {3 if one_layer else 60}"),
                   (n_vocab >= 500, f"V = {n_vocab} is below 500"),
                   (one_layer or n_layers <= sqrt(T) / 4, f"L = {n_layers} is above sqrt(T)/4 = {sqrt(T) / 4:.3g}"),
+                  (full_batch, "mini-batches, not the full batch"),
                   (init_scale == 0, f"the start is Gaussian with s.d. {init_scale:.3g}, not zero (Theorem D.13 allows at most "
                                     f"eta^2/(T^2 V) = {learning_rate**2 / (T**2 * n_vocab):.3g})")]
     value, attention = (4, 6) if one_layer else (12, 13)
@@ -159,7 +178,7 @@ def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0)
 
 
 def _require_run(steps, learning_rate):
-    if not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(f"steps is {steps!r}; it must be a whole number, 0 or more")
-    if not 0 < learning_rate < 1e60:  # its fourth power enters
-        raise ValueError(f"learning_rate is {learning_rate!r}; it must be a number above 0 (and below 1e60)")
+    """Both enter to the fourth power, which must not overflow."""
+    if whole_number("steps", steps, 0) > 10**12:
+        raise ValueError(f"steps is {steps}; more than 10^12 are not training")
+    positive("learning_rate", learning_rate, below=1e60)

@@ -1,0 +1,18 @@
+"""Checks of settings at the door of public functions."""
+
+import numbers
+
+
+def whole_number(name, value, least):
+    """``value`` as an int. ValueError unless it is a whole number, at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+    return int(value)
+
+
+def positive(name, value, below=float("inf")):
+    """``value`` as a float. ValueError unless it is a number above 0 and below ``below``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < below:
+        limit = "finite" if below == float("inf") else f"below {below:g}"
+        raise ValueError(f"{name} is {value!r}; it must be a number above 0, {limit}")
+    return float(value)
