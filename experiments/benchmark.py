@@ -197,7 +197,8 @@ def leading_terms(size, n_dense):
         ours = on_threads(n_threads, lambda: leading_weights(statistics(batch, n_vocab), steps=10, learning_rate=0.1))
         dense = dense_at(batch, n_threads, lambda few: dense_statistics(few, n_vocab), n_dense)
         result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": dense, "ratio": dense / ours}
-        print(f"  {n_threads} thread(s): minitx {ours:8.3f} s   dense {dense:9.1f} s   {dense / ours:6.0f} times faster")
+        print(f"  {n_threads} thread(s): minitx {ours:8.3f} s   dense {dense:9.1f} s   "
+              f"{dense / ours:6.0f} times faster (asked: 200)")
     receive, send = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_statistics_memory, args=(send, size))
     process.start()
@@ -205,7 +206,7 @@ def leading_terms(size, n_dense):
     before, after = receive.recv()
     process.join()
     result["memory_MB"] = {"process": after, "of it before": before}
-    print(f"  peak memory of the whole process {after:.0f} MB, of which {before:.0f} MB before the statistics begin")
+    print(f"  peak memory of the whole process {after:.0f} MB, of which {before:.0f} MB before the statistics begin (asked: 1000)")
     return result
 
 
@@ -223,8 +224,8 @@ def training_step(size, n_dense):
         blas = on_threads(n_threads, blas_alone(batch, n_vocab, np.float32), dense=True)
         result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": dense, "blas_s": blas, "ratio": dense / ours,
                                           "over_blas": ours / blas}
-        print(f"  {n_threads} thread(s): minitx {ours:6.2f} s   dense {dense:6.1f} s: {dense / ours:4.1f} times faster"
-              f"   BLAS alone {blas:5.2f} s: minitx takes {ours / blas:4.2f} of it")
+        print(f"  {n_threads} thread(s): minitx {ours:6.2f} s   dense {dense:6.1f} s: {dense / ours:4.1f} times faster (asked: 20)"
+              f"   BLAS alone {blas:5.2f} s: minitx takes {ours / blas:4.2f} of it (asked: 1.5)")
     return result
 
 

@@ -219,6 +219,8 @@ def loss_and_gradient(weights, batch):
 
 def valid_circuits(weights, batch):
     """The circuits of ``weights``, checked: what every function that computes on a batch begins with."""
+    if not isinstance(batch, Batch):
+        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
     if broken := weights.not_finite():
         raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
     circuits = weights.circuits_for(batch.tokens)

@@ -18,6 +18,8 @@ def main(arguments=None):
         command = commands.add_parser(name, help=summary, description=summary)
         module.add_arguments(command)
     parsed = parser.parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a word that the terminal cannot show is no reason to stop
     try:
         return COMMANDS[parsed.command][0].main(parsed)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:

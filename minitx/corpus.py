@@ -118,7 +118,7 @@ def _blocks(path, progress):
                 raise ValueError(f"{path} is not UTF-8: {bad}; {hint}") from error
             yield text if done else text.removeprefix("\ufeff")
             done += len(block)
-            if progress and block:
+            if progress and block and file.seekable():  # how far along, unless the file is a pipe
                 progress(file.tell(), path.stat().st_size)
 
 
@@ -275,7 +275,8 @@ def load_corpus(path, *, n_vocab, length, unknown=UNKNOWN, n_windows=None, layou
         Files that cannot be read as text, settings out of range, settings that leave no window.
     """
     settings = _Settings(n_vocab, length, unknown, n_windows)
-    return _corpus(Path(path).name, *_number(read_documents(path, layout=layout, progress=progress)), settings)
+    name = Path(path).name.encode("utf-8", "replace").decode()  # a name that is not UTF-8 can be neither drawn nor printed
+    return _corpus(name, *_number(read_documents(path, layout=layout, progress=progress)), settings)
 
 
 def builtin_corpus(name, *, n_vocab=800, length=64, unknown=UNKNOWN, n_windows=None, n_documents=None, rng=0):
@@ -354,6 +355,8 @@ def _corpus(name, words, ids, sizes, settings):
     kept = order[: settings.n_vocab - len(special)]
     rank = np.full(len(words), 0 if special else -1, np.int32)
     rank[kept] = np.arange(len(special), len(special) + len(kept))
+    if len(special) + len(kept) < 2:
+        raise ValueError(f"{name} holds one distinct word only; nothing can be predicted from it")
     tokens = rank[ids]
     usable = _usable_sizes(tokens, sizes)
     begin = _window_starts(sizes, usable, settings.length)

@@ -1,5 +1,7 @@
 """Figures, each from a result. Nothing is shown or written here: a matplotlib Figure is returned."""
 
+import warnings
+
 import numpy as np
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
@@ -23,9 +25,15 @@ def literal(text):
     return text.replace("$", r"\$")
 
 
+def tick_label(word):
+    """A word as a tick label; a lone sign stands between angle quotes, so that it is seen."""
+    return literal(word if any(map(str.isalpha, word)) else f"‹{word}›")
+
+
 def save(figure, path):
     """Write ``figure`` to ``path`` (.png), completely or not at all."""
-    with atomic(path, "wb") as file:
+    with atomic(path, "wb") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a word in a script that the font lacks is drawn as boxes
         figure.savefig(file, format="png", dpi=150)
 
 
@@ -46,6 +54,7 @@ def cosines(steps, cosine, loss, *, title):
         above.plot(steps, values, color=colour, marker=marker, markersize=5, label=PARAMETERS.get(name, name))
     lowest = np.nanmin([np.nanmin(values) if np.isfinite(values).any() else 1.0 for values in map(np.asarray, cosine.values())])
     above.set_ylim(min(-0.05, lowest - 0.05) if lowest < 0.5 else lowest - 0.05 * (1.001 - lowest), 1 + 0.05 * (1.001 - lowest))
+    above.ticklabel_format(useOffset=False)
     above.set_ylabel("cosine with the leading term")
     above.set_title(title)
     above.legend()
@@ -65,22 +74,22 @@ def gradient_terms(steps, norms, *, title):
     ----------
     steps : (R,) int
     norms : dict {parameter: {term: (R,) float}}
-        0 (a term that is not there yet) is left out of the line.
+        What is below 1e-8 of the panel's largest (a term that is not there yet) is left out of the line.
     """
     names = sorted({term for terms in norms.values() for term in terms}, key=term_order)
     figure = Figure(figsize=(10, 8), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
     lines = {}
     for axes, (parameter, terms) in zip(panels.flat, norms.items(), strict=True):
-        for name, colour, marker in zip(names, COLOURS, MARKERS, strict=True):
+        largest = max(map(max, terms.values()))  # 1e-8 of it and less is rounding, or what no reader misses
+        for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
             if name in terms:
                 values = np.array(terms[name], np.float64)
-                lines[name], = axes.plot(steps, np.where(values > 0, values, np.nan), color=colour, marker=marker, markersize=4,
+                values[values <= largest * 1e-8] = np.nan
+                lines[name], = axes.plot(steps, values, color=colour, marker=marker, markersize=4,
                                          linewidth=2.5 if name == "leading" else 1.2)
-        largest = max(map(max, terms.values()))
         if largest > 0:
             axes.set_yscale("log")
-            axes.set_ylim(bottom=largest * 1e-8)  # below: rounding, and what no reader misses
         else:
             axes.text(0.5, 0.5, "zero at every recorded step", ha="center", va="center", transform=axes.transAxes)
         axes.set_title(f"gradient of {PARAMETERS.get(parameter, parameter)}")
@@ -108,7 +117,8 @@ def heat_map(matrix, rows, columns, *, title, row_label, column_label):
     axes.set_ylabel(row_label)
     axes.set_title(title)
     decades = [largest * 10.0**-k for k in range(3)]
-    figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1], format="%.0e")
+    figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1], format="%.1e",
+                    label=f"entry (logarithmic colours, linear within ±{largest * 1e-3:.1e})")
     return figure
 
 
@@ -127,7 +137,7 @@ def associates(listed, *, title):
         for axes, (function, strongest), colour in zip(row, by_function.items(), COLOURS, strict=False):
             names, scores = [name for name, _ in strongest], [score for _, score in strongest]
             axes.barh(range(len(names)), scores, color=colour)
-            axes.set_yticks(range(len(names)), map(literal, names), fontsize=9)
+            axes.set_yticks(range(len(names)), map(tick_label, names), fontsize=9)
             axes.invert_yaxis()
             axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 2))
             axes.set_title(literal(f"{word}: {function}"), fontsize=10)

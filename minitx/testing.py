@@ -38,9 +38,14 @@ def check_gradient(weights, batch, *, loss_and_gradient=loss_and_gradient, rtol=
 
     Raises
     ------
+    ValueError
+        Weights that are not float64.
     AssertionError
         An error above ``rtol``, or a loss that disagrees; the message shows both numbers and the place.
     """
+    wrong = {name: array.dtype for name, array in weights.parameters().items() if array.dtype != np.float64}
+    if wrong:
+        raise ValueError(f"the complex step checks float64 weights, got {wrong}; use weights.astype(np.float64)")
     rng = np.random.default_rng(rng)
     loss, gradient = loss_and_gradient(weights, batch)
     plain = plain_loss(weights.circuits(), batch)

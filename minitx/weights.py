@@ -46,8 +46,8 @@ class OneHotWeights(Parameters):
         shape = np.shape(self.W_O)
         for name in ("W_O", "V", "W", "P"):
             array = np.asarray(getattr(self, name))
-            if array.dtype.kind not in "fc":
-                raise TypeError(f"{name} must be an array of floats, got dtype {array.dtype}")
+            if array.dtype not in (np.float64, np.float32, np.complex128):  # complex: for the complex step
+                raise TypeError(f"{name} must be an array of float64 or float32, got dtype {array.dtype}")
             if name == "P" and (array.ndim != 1 or array.size == 0):
                 raise ValueError(f"P has shape {array.shape}; it must be one number per distance, (T,)")
             if name != "P" and (array.shape != shape or array.ndim != 2 or shape[0] != shape[1]):

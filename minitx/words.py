@@ -24,7 +24,9 @@ def similarity(statistics):
     ``statistics`` as from :func:`minitx.theory.associations.statistics`.
     """
     Sigma = statistics.interchangeability
-    size = np.sqrt(np.maximum(np.diagonal(Sigma), 0))
+    total = statistics.frequency.sum()
+    follows = statistics.bigram.sum(axis=0) + total / statistics.n_vocab > 1e-12 * total  # words that are the next token somewhere
+    size = np.where(follows, np.sqrt(np.maximum(np.diagonal(Sigma), 0)), 0)
     return {"bigram": statistics.bigram, "interchangeability": _divide(_divide(Sigma, size).T, size),
             "context": _context_similarity(statistics)}
 

@@ -104,16 +104,17 @@ def test_the_smallest_runs(run, size):
 
 @pytest.mark.parametrize(("arguments", "says"), [
     (["/no/such/file.txt"], "/no/such/file.txt"),
-    (["--length", "0"], "length"),
-    (["--vocabulary", "1"], "n_vocab"),
-    (["--windows", "0"], "n_windows"),
+    (["--length", "0"], "--length is 0"),
+    (["--vocabulary", "1"], "--vocabulary is 1"),
+    (["--windows", "0"], "--windows is 0"),
     (["--steps", "0"], "--steps is 0; it must be a whole number, at least 1"),
     (["--learning-rate", "-1"], "--learning-rate is -1.0; it must be a number above 0"),
     (["--learning-rate", "nan"], "--learning-rate is nan"),
     (["--batch-size", "99999", *SMALL], "batch_size is 99999, but the batch has 12 sequences"),
-    (["--init", "gaussian", "--init-scale", "-1", *SMALL], "scale is -1.0"),
+    (["--init", "gaussian", "--init-scale", "-1", *SMALL], "--init-scale is -1.0"),
     (["--threads", "0"], "threads is 0"),
     (["--seed", "-1"], "--seed is -1; it must be a whole number, at least 0"),
+    (["a.txt", "--builtin", "stories"], "not both"),
     (["--length", "100000", "--builtin", "python-docs"], "window"),
 ])
 def test_mistakes_are_said_in_one_line(run, tmp_path, arguments, says):
@@ -173,6 +174,18 @@ def test_a_reader_that_stops_reading_stops_nothing_else(tmp_path):
     done = subprocess.run(f"{shlex.join(command)} | head -n 1", shell=True, capture_output=True, text=True, timeout=120)
     assert "Error" not in done.stderr
     assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_an_earlier_run_leaves_no_figure_behind(run, tmp_path):
+    run(*SMALL)
+    stale = tmp_path / "out" / "cosines.png"
+    stale.write_text("stale")
+    run(*SMALL)
+    assert stale.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_loss_that_rises_is_said(run):
+    assert "the loss rose from" in run(*SMALL, "--learning-rate", "1000")[1]
 
 
 def test_mini_batches_are_outside_the_theorem(run):

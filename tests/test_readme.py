@@ -46,3 +46,9 @@ def test_public_names_are_in_the_readme_or_documented():
     for name in minitx.__all__:
         assert hasattr(minitx, name)
         assert getattr(minitx, name).__doc__, name
+
+
+def test_what_the_readme_shows_is_there():
+    shown = _blocks("text")
+    assert len(shown) == 2
+    assert all(len(block.splitlines()) > 10 for block in shown)

@@ -59,9 +59,9 @@ def test_save_and_load(tmp_path):
 @pytest.mark.parametrize(("change", "error", "says"), [
     ({"V": np.zeros((2, 3))}, ValueError, r"V has shape \(2, 3\) and W_O \(3, 3\)"),
     ({"P": np.zeros((2, 2))}, ValueError, "P has shape"),
-    ({"V": None}, TypeError, "V must be an array of floats"),
+    ({"V": None}, TypeError, "V must be an array of float64"),
     ({"P": np.zeros(4, np.float32)}, TypeError, "all weights must be float64, or all float32; got .* P float32"),
-    ({"W": np.zeros((3, 3), int)}, TypeError, "W must be an array of floats"),
+    ({"W": np.zeros((3, 3), int)}, TypeError, "W must be an array of float64 or float32, got dtype int64"),
 ])
 def test_weights_refuse(change, error, says):
     with pytest.raises(error, match=says):

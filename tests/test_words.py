@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minitx import builtin_corpus, words
+from minitx import Batch, builtin_corpus, words
 from minitx.synthetic import STORY_CLASSES, STORY_COMPANIONS
 from minitx.theory import associations
 
@@ -40,11 +40,13 @@ def test_similarities_are_cosines_and_symmetric(stories):
     similarity = words.similarity(statistics)
     B = statistics.bigram
     size = np.linalg.norm(B, axis=0)
-    np.testing.assert_allclose(similarity["interchangeability"], B.T @ B / np.outer(size, size), atol=1e-9)
+    follows = np.isin(np.arange(800), corpus.batch().targets)
+    both = np.outer(follows, follows)  # a word that is never the next token is interchangeable with none
+    np.testing.assert_allclose(similarity["interchangeability"], both * (B.T @ B) / np.outer(size, size), atol=1e-9)
     for function in ("interchangeability", "context"):
         scores = similarity[function]
         np.testing.assert_allclose(scores, scores.T, atol=1e-12)
-        np.testing.assert_allclose(np.diagonal(scores), 1, atol=1e-9)
+        np.testing.assert_allclose(np.diagonal(scores)[follows], 1, atol=1e-9)
         assert np.abs(scores).max() <= 1 + 1e-9
 
 
@@ -58,6 +60,13 @@ def test_associates_leave_out_the_word_and_unknown(stories):
     assert [score for _, score in everything] == sorted((score for _, score in everything), reverse=True)
     with pytest.raises(ValueError, match="'redd' is not among .* close to it: red"):
         words.associates(scores, corpus, "redd")
+
+
+def test_a_word_that_is_never_seen_has_no_associates():
+    batch = Batch([[1, 2, 1, 2]], [[2, 1, 2, 1]])
+    for scores in words.similarity(associations.statistics(batch, 5)).values():
+        assert (scores[3:, 3:] <= 0).all()
+        assert (scores[3:] <= 0).all()
 
 
 def test_precision_counts():

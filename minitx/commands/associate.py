@@ -20,6 +20,7 @@ from minitx.weights import OneHotWeights
 
 N_RECORDS = 12  # rows of the table
 HEAT_MAP_WORDS = 40
+FIGURES = ("cosines.png", "gradient_terms.png", *(f"{name}.png" for name in compare.BASIS_FUNCTIONS))
 DEFAULT_WORDS = "fish,bird,happy,red,mom"
 
 
@@ -28,7 +29,7 @@ class Options:
     """The effective configuration of a run; saved in ``results.json``."""
 
     text: str | None = None
-    builtin: str = "stories"
+    builtin: str | None = None
     vocabulary: int = 600
     length: int = 64
     windows: int | None = 512
@@ -51,7 +52,17 @@ class Options:
             raise ValueError(f"--init is {self.init!r}; it must be zero or gaussian")
         if self.dtype not in ("float64", "float32"):
             raise ValueError(f"--dtype is {self.dtype!r}; it must be float64 or float32")
-        whole_number("--steps", self.steps, 1)
+        for name, value, least in (("--vocabulary", self.vocabulary, 2), ("--length", self.length, 1), ("--steps", self.steps, 1),
+                                   ("--windows", self.windows, 1), ("--batch-size", self.batch_size, 1)):
+            if value is not None:
+                whole_number(name, value, least)
+        positive("--init-scale", self.init_scale)
+        if self.text is not None and self.builtin is not None:
+            raise ValueError(f"give a TEXT ({self.text}) or --builtin {self.builtin}, not both")
+        if self.text is None and self.builtin is None:
+            object.__setattr__(self, "builtin", BUILTIN[0])
+        if not self.out:
+            raise ValueError("--out is empty; it must name a folder")
         whole_number("--seed", self.seed, 0)
         positive("--learning-rate", self.learning_rate, below=1e60)
         if self.quick:  # the same job, small
@@ -84,7 +95,7 @@ def add_arguments(parser):
         parser.add_argument(*names, default=default[name], help=(help + shown).replace("%", "%%"), **settings)
 
     add("text", nargs="?", metavar="TEXT", help="text to read: .txt, .jsonl, .json, or .gz of each; without it, an embedded corpus")
-    add("--builtin", choices=BUILTIN, help="the embedded corpus to use when no TEXT is given")
+    add("--builtin", choices=BUILTIN, help=f"the embedded corpus to use when no TEXT is given (default: {BUILTIN[0]})")
     add("--vocabulary", type=int, metavar="V", help="number of tokens in the vocabulary, the most frequent ones")
     add("--length", type=int, metavar="T", help="tokens in a window")
     add("--windows", type=int, metavar="N", help="use at most the first N windows")
@@ -100,7 +111,7 @@ def add_arguments(parser):
     add("--threads", type=int, help="threads to use; all cores when not given. Results do not depend on it")
     add("--words", help="comma-separated words whose associates are listed; absent ones are skipped with a note")
     add("--out", metavar="DIR", help="folder for figures, results.json, report.html and weights.npz")
-    add("--quick", action="store_true", help="the same job on a small scale, in seconds")
+    add("--quick", action="store_true", help="the same job in seconds: at most V = 300, T = 24, 64 windows, 12 steps")
 
 
 def main(arguments):
@@ -143,6 +154,8 @@ def run(options, say):
     records, norms = [record for record, _ in recorder.found], [norms for _, norms in recorder.found]
     if trajectory.stopped:
         say(f"\nstopped early: {trajectory.stopped}")
+    elif trajectory.loss[-1] > trajectory.loss[0]:
+        say(f"\nthe loss rose from {trajectory.loss[0]:.4g} to {trajectory.loss[-1]:.4g}: the learning rate is too large")
     say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(records)}")
     split = split_gradient(trajectory.weights, batch, recorder.leading(trajectory.steps))
     say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
@@ -150,7 +163,7 @@ def run(options, say):
     associates = {word: {function: words.associates(scores, corpus, word, k=8) for function, scores in similarity.items()}
                   for word in asked if word not in missing}
     if associates:
-        say(f"\nstrongest associates\n{words_table(associates)}")
+        say(f"\nstrongest associates (bigram: entries of B; interchangeability, context: cosines)\n{words_table(associates)}")
     return Result(options, corpus, statistics, records, norms, split, trajectory, associates)
 
 
@@ -190,7 +203,6 @@ class _Recorder:
         self.options, self.batch, self.statistics, self.say = options, batch, statistics, say
         self.at = recorded_steps(options.steps)
         self.found = []  # (record, norms of the terms)
-        say(f"\ntrained weights beside their leading terms, eta = {options.learning_rate:g}\n{record_header()}")
 
     def leading(self, step):
         return associations.leading_weights(self.statistics, steps=step, learning_rate=self.options.learning_rate)
@@ -206,6 +218,9 @@ class _Recorder:
         record = compare.beside(weights, leading, bounds, step=step, loss=loss)
         terms = gradient_terms(weights, self.batch, leading=leading)
         norms = {parameter: {name: compare.norm(term) for name, term in split.items()} for parameter, split in terms.items()}
+        if not self.found:
+            losses = "losses of the mini-batches" if options.batch_size else "losses of the full batch"
+            self.say(f"\ntrained weights beside their leading terms, eta = {options.learning_rate:g}, {losses}\n{record_header()}")
         self.found.append((record, norms))
         self.say(record_row(record))
 
@@ -216,7 +231,7 @@ def recorded_steps(steps, most=N_RECORDS):
 
 
 def split_gradient(weights, batch, leading):
-    """{parameter: {"terms": {term: norm}, "gradient": norm, "digits": digits to which the terms sum to the gradient}}."""
+    """{parameter: {"terms": {term: norm}, "gradient": norm, "miss": |sum of terms - gradient|, "digits": -log10(miss / norm)}}."""
     weights = weights.astype(np.float64)
     terms = gradient_terms(weights, batch, leading=leading)
     _, gradient = loss_and_gradient(weights, batch)
@@ -225,7 +240,8 @@ def split_gradient(weights, batch, leading):
         norm = compare.norm(exact)
         miss = compare.norm(sum(terms[parameter].values()) - exact)
         split[parameter] = {"terms": {name: compare.norm(term) for name, term in terms[parameter].items()},
-                            "gradient": norm, "digits": max(0.0, -np.log10(miss / norm)) if miss > 0 and norm > 0 else float("inf")}
+                            "gradient": norm, "miss": miss,
+                            "digits": max(0.0, -np.log10(miss / norm)) if miss > 0 and norm > 0 else float("inf")}
     return split
 
 
@@ -291,6 +307,8 @@ def words_table(associates):
 
 def write(result, folder, printed):
     """Write weights.npz, results.json, the figures and report.html to ``folder``; returns the names of the files."""
+    for name in FIGURES:  # of an earlier run
+        (folder / name).unlink(missing_ok=True)
     result.trajectory.weights.save(folder / "weights.npz")
     report.write_json(folder / "results.json", {
         "configuration": result.options, "environment": report.environment(), "corpus": _corpus_numbers(result.corpus),
@@ -320,7 +338,7 @@ def _figures(result, title):
         figures["gradient_terms.png"] = (plots.gradient_terms(steps, norms, title=title),
                                          "Norm of every term of the exact gradient over training.")
     frequent = np.argsort(-result.statistics.frequency, kind="stable")[:HEAT_MAP_WORDS]
-    labels = [plots.literal(result.corpus.vocabulary[token]) for token in frequent]
+    labels = [plots.tick_label(result.corpus.vocabulary[token]) for token in frequent]
     for name, (row_label, column_label) in compare.BASIS_FUNCTIONS.items():
         matrix = getattr(result.statistics, name)[np.ix_(frequent, frequent)]
         figure = plots.heat_map(matrix, labels, labels, title=f"{name} function, {len(frequent)} most frequent tokens",

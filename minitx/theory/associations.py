@@ -69,6 +69,7 @@ def statistics(batch, n_vocab):
     ValueError
         Tokens outside the vocabulary; attention that is not causal, or another head.
     """
+    n_vocab = whole_number("n_vocab", n_vocab, 2)
     batch.require_next_token()
     batch.require_vocabulary(n_vocab)
     pairs, alpha = reference.bigram_counts(batch, n_vocab)
@@ -146,7 +147,8 @@ def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0,
     length, n_vocab, n_layers : int
         T, V, L.
     init_scale : float
-        Standard deviation of a Gaussian start; anything but 0 is outside these two theorems.
+        Standard deviation of a Gaussian start; anything but 0 is outside these two theorems (Theorem D.13, for starts of at most
+        eta^2 / (T^2 V), has bounds of its own, which are not here).
     full_batch : bool
         Whether every step used the whole batch; mini-batches are outside.
 
@@ -170,8 +172,7 @@ def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0,
                   (n_vocab >= 500, f"V = {n_vocab} is below 500"),
                   (one_layer or n_layers <= sqrt(T) / 4, f"L = {n_layers} is above sqrt(T)/4 = {sqrt(T) / 4:.3g}"),
                   (full_batch, "mini-batches, not the full batch"),
-                  (init_scale == 0, f"the start is Gaussian with s.d. {init_scale:.3g}, not zero (Theorem D.13 allows at most "
-                                    f"eta^2/(T^2 V) = {learning_rate**2 / (T**2 * n_vocab):.3g})")]
+                  (init_scale == 0, f"the start is Gaussian (s.d. {init_scale:.3g}), not zero")]
     value, attention = (4, 6) if one_layer else (12, 13)
     return Bounds(W_O=3 * time**2, V=value * time**3, W=attention * time**5 * T, P=attention * time**5 * T,
                   outside=tuple(words for met, words in conditions if not met))
