@@ -31,7 +31,7 @@ class Batch:
         Row = sequence, column = position.
     targets : (N, T) integers
         The token to predict at each position. Not read where the weight is 0.
-    weight : (N, T) floats, optional
+    weight : (N, T) floats, or what broadcasts to it, optional
         Weight of each position in the loss; positions of weight 0 cost nothing. Default: 1 / (N T) everywhere, or
         1 / (sum of lengths) within the sequences' lengths.
     lengths : (N,) integers, optional
@@ -66,9 +66,12 @@ class Batch:
         if lengths.shape != (n,) or lengths.min() < 1 or lengths.max() > length:
             raise ValueError(f"lengths must be {n} numbers from 1 to {length}, one a sequence")
         inside = np.arange(length) < lengths[:, None]
-        weight = inside / inside.sum() if self.weight is None else np.array(self.weight, np.float64)
-        if weight.shape != tokens.shape:
-            raise ValueError(f"tokens have shape {tokens.shape} but weight {weight.shape}; give one weight for each position")
+        weight = inside / inside.sum() if self.weight is None else np.asarray(self.weight, np.float64)
+        try:
+            weight = np.broadcast_to(weight, tokens.shape).copy()
+        except ValueError:
+            raise ValueError(f"tokens have shape {tokens.shape} but weight {weight.shape}; give one weight for each position, "
+                             "or what broadcasts to that") from None
         if not np.isfinite(weight).all():
             raise ValueError(f"{np.count_nonzero(~np.isfinite(weight))} weights of loss positions are not finite")
         if not weight.any():
@@ -231,6 +234,7 @@ def valid_circuits(weights, batch):
 
 
 def _loss_and_pieces(circuits, block):
+    """What :func:`minitx.blocks.run_blocks` asks of a block: its loss, and what it adds to the gradient."""
     loss, cache = forward(circuits, block)
     return loss, [backward(circuits, block, cache)]
 
@@ -262,7 +266,7 @@ def attention_and_output(weights, batch):
 
 
 class Cache:
-    """What the forward pass of a block leaves for the backward pass."""
+    """What the forward pass of a block leaves for the backward pass, filled in by its steps in turn."""
 
     A: np.ndarray  # (S, M, T) attention
     slots: np.ndarray  # (S, T) number of x_j among the distinct tokens of its sequence
@@ -300,14 +304,16 @@ def attend(circuits, block):
 
 
 def output(circuits, block, cache):
-    # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
+    """Step 3: the output at the loss positions, into ``cache.R``."""
+    # out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
     cache.ov = circuits.ov[cache.words]
     cache.R = np.matmul(cache.C, cache.ov)
     kernels.add_rows(flat(cache.R), present(circuits, "direct")[0], block.current.ravel(), present(circuits, "bias")[0])
 
 
 def _head(block, cache):
-    # 4  R, scale and the losses, from out in place: dL/dout_t = scale_t R_t
+    """Step 4: the loss; ``cache.R`` and ``cache.scale`` become dL/dout."""
+    # R, scale and the losses, from out in place: dL/dout_t = scale_t R_t
     rows, targets, weight = flat(cache.R), block.targets.ravel(), block.weight.ravel()
     cache.scale = np.empty(block.weight.shape, rows.dtype)
     losses = np.empty(weight.shape)
@@ -330,7 +336,7 @@ def exp_shifted(rows, targets):
 
 
 def backward(circuits, block, cache):
-    """Pieces of dL/d tables: the steps of :func:`forward` in reverse."""
+    """Pieces of dL/d tables: the steps of :func:`forward` in reverse. Uses the cache up: D takes the memory of its ov rows."""
     dout_scale = cache.scale[:, :, None]
     # 3  dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t; direct and bias take dout_t as it is
     dC = None

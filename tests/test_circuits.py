@@ -152,6 +152,12 @@ def test_many_blocks_and_waves_add_up(monkeypatch, head, causal):
         np.testing.assert_allclose(getattr(gradient_cut, name), table, rtol=1e-12, atol=1e-15)
 
 
+def test_weights_broadcast():
+    tokens = np.zeros((2, 3), int)
+    for weight in (0.5, [0.0, 0.5, 1.0], [[1.0], [2.0]]):
+        np.testing.assert_array_equal(Batch(tokens, tokens, weight).weight, np.broadcast_to(weight, (2, 3)))
+
+
 def test_take_estimates_the_batch():
     rng = np.random.default_rng(0)
     batch = Batch(rng.integers(0, 3, (6, 4)), rng.integers(0, 3, (6, 4)))
@@ -173,7 +179,7 @@ def _tables(n_vocab=3, **changed):
     ([[0, -1]], [[0, 1]], {}, ValueError, "must not be negative"),
     ([[0, 1]], [[0, -1]], {}, ValueError, "must not be negative"),
     ([[0, 2**32 + 1]], [[0, 1]], {}, ValueError, "tokens must be below 2\\^31"),
-    ([[0, 1]], [[0, 1]], {"weight": [[1.0]]}, ValueError, "one weight for each position"),
+    ([[0, 1]], [[0, 1]], {"weight": [[1.0, 1.0, 1.0]]}, ValueError, "one weight for each position"),
     ([[0, 1]], [[0, 1]], {"weight": [[1.0, np.nan]]}, ValueError, "1 weights of loss positions are not finite"),
     ([[0, 1]], [[0, 1]], {"weight": [[0.0, 0.0]]}, ValueError, "nothing to predict"),
     ([[0, 1]], [[0, 1]], {"lengths": [3]}, ValueError, "from 1 to 2"),
