@@ -29,6 +29,14 @@ def bigram_counts(batch, n_vocab):
     return pairs, np.bincount(current, weight, n_vocab)
 
 
+def bigram(pairs, frequency):
+    """B = pairs - frequency 1^T / V, from :func:`bigram_counts`: the descent direction of the ``direct`` table. (V, V)
+
+    Row = current token, column = next token; rows sum to 0 (Im et al. 2026, bigram function).
+    """
+    return pairs.toarray() - frequency[:, None] / len(frequency)
+
+
 def context(batch, n_vocab):
     """Context function and context shares, by O(N T U) additions, U the distinct tokens of a sequence.
 

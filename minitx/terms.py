@@ -67,7 +67,7 @@ def gradient_terms(weights, batch, *, leading=None):
     circuits = valid_circuits(weights, batch)
     n_vocab = circuits.n_vocab
     pairs, alpha = reference.bigram_counts(batch, n_vocab)
-    B = pairs.toarray() - alpha[:, None] / n_vocab
+    B = reference.bigram(pairs, alpha)
     Phi, _ = reference.context(batch, n_vocab)
     if leading is None:
         W_O_leading, V_leading = _nearest_multiple(weights.W_O, B), _nearest_multiple(weights.V, (pairs @ Phi).T)

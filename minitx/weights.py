@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minitx.checks import whole_number
+from minitx.checks import positive, whole_number
 from minitx.circuits import Circuits
 from minitx.parallel import matmul
 from minitx.parameters import Parameters
@@ -64,9 +64,8 @@ class OneHotWeights(Parameters):
 
     @classmethod
     def gaussian(cls, n_vocab, length, *, scale, rng=None, dtype=np.float64):
-        """Independent N(0, scale^2) entries. ``rng``: seed or Generator."""
-        if not (np.isfinite(scale) and scale >= 0):
-            raise ValueError(f"scale is {scale}; it must be a finite number, 0 or more (the standard deviation of the entries)")
+        """Independent N(0, scale^2) entries. ``rng``: seed or Generator. Raises ValueError for a scale that cannot be."""
+        scale = 0.0 if scale == 0 else positive("scale", scale)
         rng = np.random.default_rng(rng)
         return cls(*((scale * rng.standard_normal(shape)).astype(dtype) for shape in cls._shapes(n_vocab, length)))
 

@@ -73,8 +73,8 @@ def statistics(batch, n_vocab):
     batch.require_next_token()
     batch.require_vocabulary(n_vocab)
     pairs, alpha = reference.bigram_counts(batch, n_vocab)
-    # B = pairs - alpha 1^T / V. Products with B are products with the few pairs that occur, and a rank-one correction.
-    B = pairs.toarray() - alpha[:, None] / n_vocab
+    B = reference.bigram(pairs, alpha)
+    # products with B = pairs - alpha 1^T / V are products with the few pairs that occur, and a rank-one correction
     mean_next = pairs.T @ alpha / n_vocab
     Sigma_B = (pairs.T @ pairs).toarray() - mean_next[:, None] - mean_next + alpha @ alpha / n_vocab**2
     Phi, share = reference.context(batch, n_vocab)
