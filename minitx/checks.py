@@ -16,3 +16,10 @@ def positive(name, value, below=float("inf")):
         limit = "finite" if below == float("inf") else f"below {below:g}"
         raise ValueError(f"{name} is {value!r}; it must be a number above 0, {limit}")
     return float(value)
+
+
+def probability(name, value):
+    """``value`` as a float. ValueError unless it is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; it must be a probability, a number from 0 to 1")
+    return float(value)

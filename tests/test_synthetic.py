@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from minitx.corpus import builtin_corpus
-from minitx.synthetic import _LITERALS, _TABLES, LEXICON, STORY_CLASSES, STORY_COMPANIONS, stories
+from minitx.synthetic import LEXICON, STORY_CLASSES, STORY_COMPANIONS, stories
+from minitx.synthetic.storytelling import _LITERALS, _TABLES
 
 INVENTED = {word for name in ("names", "towns") for word in _TABLES[name][0]}
 
