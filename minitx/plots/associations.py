@@ -1,40 +1,18 @@
-"""Figures, each from a result. Nothing is shown or written here: a matplotlib Figure is returned."""
-
-import warnings
+"""Figures of :mod:`minitx.commands.associate`: trained weights beside their leading terms (Im et al., ICLR 2026)."""
 
 import numpy as np
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from minitx.files import atomic
+from minitx.plots.style import COLOURS, MARKERS, literal, tick_label
 
-# Okabe and Ito's colours, distinguishable with any colour vision; each comes with a marker or a dash pattern of its own as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PARAMETERS = {"W_O": "output $W_O$", "V": "value $V$", "W": "attention $W$", "P": "position $P$"}
 
 
 def term_order(name):
     """Sort key of the terms of a gradient: the leading one, single corrections, crossings."""
     return name.count(" x "), name != "leading", name
-
-
-def literal(text):
-    """``text`` as matplotlib must be given it to draw it as it is: a dollar sign is not mathematics."""
-    return text.replace("$", r"\$")
-
-
-def tick_label(word):
-    """A word as a tick label; a lone sign stands between angle quotes, so that it is seen."""
-    return literal(word if any(map(str.isalpha, word)) else f"‹{word}›")
-
-
-def save(figure, path):
-    """Write ``figure`` to ``path`` (.png), completely or not at all."""
-    with atomic(path, "wb") as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a word in a script that the font lacks is drawn as boxes
-        figure.savefig(file, format="png", dpi=150)
 
 
 def cosines(steps, cosine, loss, *, title):
