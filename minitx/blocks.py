@@ -1,6 +1,6 @@
 """A batch cut into blocks of sequences, computed in threads, and added to tables in a fixed order.
 
-Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M loss positions, U distinct tokens.
+Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K loss positions, U distinct tokens.
 """
 
 from dataclasses import dataclass
@@ -14,44 +14,80 @@ WAVE = 8  # blocks computed before what they add is added to the tables
 SLAB = 512  # columns of a table that one thread adds to at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
-    """S sequences and their loss positions, padded to the largest number M of these (weight 0)."""
+    """S sequences and their loss positions: keys, queries that attend to them, answers that are expected of the queries.
+
+    Causal: keys are the positions 0..T-1, every loss position is a query with one answer. Otherwise the order of a sequence says
+    nothing, nor who of several equal tokens asks: keys are the distinct tokens with the mass of all their copies, queries the
+    distinct tokens at loss positions, each with the answers of all its copies. Padding: up to the largest U, M and K of the block.
+    """
 
     rows: np.ndarray  # (S,) index of each sequence in the batch
-    tokens: np.ndarray  # (S, T)
-    lengths: np.ndarray  # (S,)
+    keys: np.ndarray  # (S, T or U) tokens
+    n_keys: np.ndarray  # (S,)
+    mass: np.ndarray  # (S, T or U) floats, or empty: all 1
     causal: bool
     head: str
-    queries: np.ndarray  # (S, M) position t of each loss position
-    current: np.ndarray  # (S, M) x_t
-    targets: np.ndarray  # (S, M) y_t
-    weight: np.ndarray  # (S, M)
-    counts: np.ndarray  # (S,) number of loss positions
+    queries: np.ndarray  # (S, M) index of the query among the keys
+    current: np.ndarray  # (S, M) the query's token
+    n_queries: np.ndarray  # (S,)
+    asked: np.ndarray  # (S, K) number of the query that an answer is expected of, in increasing order
+    positions: np.ndarray  # (S, K) where in the sequence
+    targets: np.ndarray  # (S, K) y
+    weight: np.ndarray  # (S, K) 0: padding
+    n_answers: np.ndarray  # (S,)
 
 
 def blocks(batch, circuits):
-    """Cut ``batch`` into Blocks, whose sizes depend on shapes only. Sequences without a loss position are left out."""
-    n_queries = np.count_nonzero(batch.weight, axis=1)
-    rows = np.flatnonzero(n_queries)
-    length = batch.tokens.shape[1]
-    sequence_bytes = 2 * circuits.ov.itemsize * n_queries.max() * (circuits.n_vocab + length)
-    size = max(1, BLOCK_BYTES // sequence_bytes)
-    return [_block(batch, rows[start:start + size], n_queries) for start in range(0, len(rows), size)]
+    """Cut ``batch`` into Blocks, whose sizes depend on shapes and tokens only. Sequences without a loss position are left out."""
+    rows = np.flatnonzero(batch.weight.any(axis=1))
+    whole = _positions(batch, rows) if batch.causal else _bags(batch, rows, circuits.n_vocab)
+    n_queries, n_keys = whole["n_queries"].max(), whole["n_keys"].max()
+    size = min(200, max(1, BLOCK_BYTES // int(2 * circuits.ov.itemsize * n_queries * (circuits.n_vocab + n_keys))))
+    return [_block(batch, rows[start:start + size], {name: array[start:start + size] for name, array in whole.items()},
+                   circuits.ov.dtype) for start in range(0, len(rows), size)]
 
 
-def _block(batch, rows, n_queries):
-    counts = n_queries[rows].astype(np.int32)
+def _block(batch, rows, parts, dtype):
+    """The Block of ``rows``, from its rows of :func:`_positions` or :func:`_bags`, without needless padding."""
+    width = {"keys": "n_keys", "mass": "n_keys", "queries": "n_queries", "asked": "n_answers", "positions": "n_answers"}
+    parts = {name: np.ascontiguousarray(array[:, :parts[width[name]].max()]) if name in width else array
+             for name, array in parts.items()}
+    parts["mass"] = parts["mass"].astype(dtype, copy=False)
+    own = np.arange(parts["asked"].shape[1]) < parts["n_answers"][:, None]
+
+    def gather(array, at):
+        return np.ascontiguousarray(np.take_along_axis(array, at, axis=1))
+
+    return Block(rows=rows, causal=batch.causal, head=batch.head, current=gather(parts["keys"], parts["queries"]),
+                 targets=gather(batch.targets[rows], parts["positions"]),
+                 weight=np.where(own, gather(batch.weight[rows], parts["positions"]), 0.0), **parts)
+
+
+def _positions(batch, rows):
+    """Keys, queries and answers of causal sequences: positions, in order."""
     weight = batch.weight[rows]
+    count = np.count_nonzero(weight, axis=1).astype(np.int32)
     # loss positions first, in order; the zero-weight ones behind them are the padding
-    queries = np.argsort(weight == 0, axis=1, kind="stable")[:, :counts.max()]
+    positions = np.argsort(weight == 0, axis=1, kind="stable").astype(np.int32)
+    mass = np.empty((len(rows), 0)) if batch.mass is None else batch.mass[rows]
+    numbers = np.broadcast_to(np.arange(weight.shape[1], dtype=np.int32), weight.shape)
+    return {"keys": batch.tokens[rows], "n_keys": batch.lengths[rows], "mass": mass, "queries": positions, "n_queries": count,
+            "asked": numbers, "positions": positions, "n_answers": count}
 
-    def gather(array):
-        return np.ascontiguousarray(np.take_along_axis(array, queries, axis=1))
 
-    tokens = batch.tokens[rows]
-    return Block(rows, tokens, batch.lengths[rows], batch.causal, batch.head, queries.astype(np.int32), gather(tokens),
-                 gather(batch.targets[rows]), gather(weight), counts)
+def _bags(batch, rows, n_vocab):
+    """Keys, queries and answers of sequences without order: distinct tokens."""
+    tokens, lengths = batch.tokens[rows], batch.lengths[rows]
+    slots, keys, queries, asked, positions = np.zeros((5, *tokens.shape), np.int32)
+    n_queries, n_answers = np.zeros((2, len(rows)), np.int32)
+    mass = np.zeros(tokens.shape)
+    n_keys = kernels.distinct(tokens, lengths, n_vocab, slots, keys)
+    kernels.bags(slots, lengths, np.empty((0, 0)) if batch.mass is None else batch.mass[rows], batch.weight[rows],
+                 mass, queries, n_queries, asked, positions, n_answers)
+    return {"keys": keys, "n_keys": n_keys, "mass": mass, "queries": queries, "n_queries": n_queries,
+            "asked": asked, "positions": positions, "n_answers": n_answers}
 
 
 def run_blocks(circuits, batch, compute, tables):
@@ -95,12 +131,12 @@ def _add(slab, done):
     for block, piece, table in done:
         if slab is None:
             if piece.dscore is not None and not (table.qk is None and table.position is None):
-                kernels.add_scores(block.tokens, block.queries, piece.dscore, *present(table, "qk", "position"))
+                kernels.add_scores(block.keys, block.queries, piece.dscore, *present(table, "qk", "position"))
             continue
         if piece.R is not None and table.direct is not None:
-            kernels.scatter_rows(table.direct, block.current, block.counts, piece.scale, piece.R, *slab)
+            kernels.scatter_rows(table.direct, block.current, block.n_queries, piece.scale, piece.R, *slab)
         if piece.R is not None and table.bias is not None:
-            kernels.scatter_rows(table.bias[None], np.zeros_like(block.current), block.counts, piece.scale, piece.R, *slab)
+            kernels.scatter_rows(table.bias[None], np.zeros_like(block.current), block.n_queries, piece.scale, piece.R, *slab)
         if piece.D is not None:
             ones = np.ones(piece.words.shape, piece.D.dtype)
             kernels.scatter_rows(table.ov, piece.words, piece.n_words, ones, piece.D, *slab)

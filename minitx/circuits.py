@@ -1,9 +1,9 @@
 """One attention layer as a lookup in four tables: its loss and its exact gradient, written by hand.
 
-Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M loss positions, U distinct tokens.
+Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K loss positions, U distinct tokens.
 
     score_tj = qk[x_t, x_j] + position[t - j]                    (over the allowed j)
-    A_t.     = softmax of score_t.
+    A_tj     = mass_j exp(score_tj) / sum_k mass_k exp(score_tk)
     out_t    = direct[x_t, :] + sum_j A_tj ov[x_j, :] + bias
     loss     = sum_t weight_t head(out_t, y_t)
 
@@ -40,11 +40,14 @@ class Batch:
         Whether position t attends to positions 0..t only (default), or to the whole sequence.
     head : {"cross_entropy", "squared", "log"}
         -log softmax(out)[y];  |out - onehot(y)|^2, summed over the V outputs;  -log(out[y]), for outputs that are probabilities.
+    mass : (N, T) floats, or what broadcasts to it, optional
+        How many keys each token stands for: 0 hides it from attention, shares make a document of any length. Default: 1.
 
     Raises
     ------
     ValueError, TypeError
-        Shapes that do not agree, tokens that are not integers or are negative, weights that are not finite, no weight at all.
+        Shapes that do not agree, tokens that are not integers or are negative, weights that are not finite, no weight at all,
+        masses that are negative or leave a loss position nothing to attend to.
     """
 
     tokens: np.ndarray
@@ -53,6 +56,7 @@ class Batch:
     lengths: np.ndarray | None = None
     causal: bool = True
     head: str = "cross_entropy"
+    mass: np.ndarray | None = None
 
     def __post_init__(self):
         tokens = _integers(self.tokens, "tokens", 2)
@@ -66,14 +70,7 @@ class Batch:
         if lengths.shape != (n,) or lengths.min() < 1 or lengths.max() > length:
             raise ValueError(f"lengths must be {n} numbers from 1 to {length}, one a sequence")
         inside = np.arange(length) < lengths[:, None]
-        weight = inside / inside.sum() if self.weight is None else np.asarray(self.weight, np.float64)
-        try:
-            weight = np.broadcast_to(weight, tokens.shape).copy()
-        except ValueError:
-            raise ValueError(f"tokens have shape {tokens.shape} but weight {weight.shape}; give one weight for each position, "
-                             "or what broadcasts to that") from None
-        if not np.isfinite(weight).all():
-            raise ValueError(f"{np.count_nonzero(~np.isfinite(weight))} weights of loss positions are not finite")
+        weight = inside / inside.sum() if self.weight is None else _broadcast(self.weight, "weight", tokens.shape)
         if not weight.any():
             raise ValueError("every loss position has weight 0: there is nothing to predict; give some position a weight")
         if weight[~inside].any():
@@ -82,6 +79,8 @@ class Batch:
             raise TypeError(f"causal is {self.causal!r}; it must be True or False")
         if self.head not in HEADS:
             raise ValueError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
+        if self.mass is not None:
+            object.__setattr__(self, "mass", self._masses(inside, weight))
         tokens, targets = np.where(inside, tokens, 0), np.where(weight != 0, targets, 0)
         for name, array in (("tokens", tokens), ("targets", targets)):
             if array.min() < 0:
@@ -89,6 +88,16 @@ class Batch:
             object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
         object.__setattr__(self, "weight", np.ascontiguousarray(weight))
         object.__setattr__(self, "lengths", np.ascontiguousarray(lengths, np.int32))
+
+    def _masses(self, inside, weight):
+        """``mass`` checked, 0 beyond the lengths."""
+        mass = np.where(inside, _broadcast(self.mass, "mass", weight.shape), 0.0)
+        if mass.min() < 0:
+            raise ValueError(f"mass must not be negative, found {mass.min()}")
+        reached = np.cumsum(mass, axis=1) if self.causal else mass.sum(axis=1, keepdims=True)
+        if alone := np.count_nonzero((weight != 0) & (reached == 0)):
+            raise ValueError(f"{alone} loss positions have nothing to attend to: all their keys have mass 0; give one of them mass")
+        return mass
 
     def __len__(self):
         """Number of sequences."""
@@ -106,7 +115,7 @@ class Batch:
 
     def _rows(self, rows, scale):
         return replace(self, tokens=self.tokens[rows], targets=self.targets[rows], lengths=self.lengths[rows],
-                       weight=self.weight[rows] * scale)
+                       weight=self.weight[rows] * scale, mass=None if self.mass is None else self.mass[rows])
 
     def require_vocabulary(self, n_vocab):
         """Raise ValueError unless every token and target is below ``n_vocab``."""
@@ -118,9 +127,10 @@ class Batch:
 
     def require_next_token(self):
         """Raise ValueError unless this is next-token training as Im et al. (2026) have it: causal attention, cross-entropy."""
-        if not self.causal or self.head != "cross_entropy":
-            raise ValueError("the theory of associations is about causal attention and the head 'cross_entropy'; this batch has "
-                             f"causal={self.causal} and head={self.head!r}")
+        if not self.causal or self.head != "cross_entropy" or self.mass is not None:
+            raise ValueError("the theory of associations is about causal attention and the head 'cross_entropy', without mass; "
+                             f"this batch has causal={self.causal} and head={self.head!r}"
+                             + ("" if self.mass is None else " and mass"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,10 +266,24 @@ def attention_and_output(weights, batch):
     for block in blocks(batch, circuits):
         cache = attend(circuits, block)
         output(circuits, block, cache)
-        s, m = np.nonzero(block.weight)
-        A[block.rows[s], block.queries[s, m]] = cache.A[s, m]
-        out[block.rows[s], block.queries[s, m]] = cache.R[s, m]
+        s, k = np.nonzero(block.weight)
+        row, t, m = block.rows[s], block.positions[s, k], block.asked[s, k]
+        to_keys = cache.A if block.causal else _spread(batch, block, cache, circuits.n_vocab)
+        A[row, t, :to_keys.shape[2]] = to_keys[s, m]
+        out[row, t] = cache.R[s, m]
     return A, out
+
+
+def _spread(batch, block, cache, n_vocab):
+    """Attention to each position from attention to distinct tokens, which copies share by mass. (S, M, T)"""
+    tokens, lengths = batch.tokens[block.rows], batch.lengths[block.rows]
+    slots = np.empty_like(tokens)
+    kernels.distinct(tokens, lengths, n_vocab, slots, np.empty_like(tokens))
+    mass = np.arange(tokens.shape[1]) < lengths[:, None] if batch.mass is None else batch.mass[block.rows]
+    whole = np.take_along_axis(block.mass, slots, axis=1)
+    share = np.divide(mass, whole, out=np.zeros(tokens.shape), where=whole > 0)
+    to_words = np.broadcast_to(slots[:, None], (*cache.A.shape[:2], tokens.shape[1]))
+    return np.take_along_axis(cache.A, to_words, axis=2) * share[:, None]
 
 
 # ------------------------------------------------------------------------------------------------ forward, backward
@@ -268,8 +292,8 @@ def attention_and_output(weights, batch):
 class Cache:
     """What the forward pass of a block leaves for the backward pass, filled in by its steps in turn."""
 
-    A: np.ndarray  # (S, M, T) attention
-    slots: np.ndarray  # (S, T) number of x_j among the distinct tokens of its sequence
+    A: np.ndarray  # (S, M, T or U) attention to the block's keys
+    slots: np.ndarray  # (S, T or U) number of each key's token among the distinct tokens of its sequence
     words: np.ndarray  # (S, U) the distinct tokens
     n_words: np.ndarray  # (S,)
     C: np.ndarray  # (S, M, U) attention per distinct token
@@ -289,22 +313,26 @@ def forward(circuits, block):
 def attend(circuits, block):
     """Steps 1 and 2: attention, and attention per distinct token (a token's copies share their row of ov)."""
     cache = Cache()
-    dtype, (n, length) = circuits.ov.dtype, block.tokens.shape
-    # 1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j])
-    cache.A = np.empty((n, block.queries.shape[1], length), dtype)
-    kernels.attention_forward(block.tokens, block.lengths, block.queries, block.weight, block.causal,
+    dtype = circuits.ov.dtype
+    # 1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j]), by mass
+    cache.A = np.empty((*block.queries.shape, block.keys.shape[1]), dtype)
+    kernels.attention_forward(block.keys, block.n_keys, block.mass, block.queries, block.n_queries, block.causal,
                               *present(circuits, "qk", "position"), cache.A)
     # 2  C_tu = sum of A_tj over the positions j of word u
-    cache.slots, words = np.empty_like(block.tokens), np.empty_like(block.tokens)
-    cache.n_words = kernels.distinct(block.tokens, block.lengths, circuits.n_vocab, cache.slots, words)
+    if not block.causal:  # the keys are distinct already
+        cache.slots = np.broadcast_to(np.arange(block.keys.shape[1], dtype=np.int32), block.keys.shape).copy()
+        cache.words, cache.n_words, cache.C = block.keys, block.n_keys, cache.A
+        return cache
+    cache.slots, words = np.empty_like(block.keys), np.empty_like(block.keys)
+    cache.n_words = kernels.distinct(block.keys, block.n_keys, circuits.n_vocab, cache.slots, words)
     cache.words = np.ascontiguousarray(words[:, :cache.n_words.max()])
-    cache.C = np.empty((n, block.queries.shape[1], cache.words.shape[1]), dtype)
+    cache.C = np.empty((*block.queries.shape, cache.words.shape[1]), dtype)
     kernels.fold(cache.A, cache.slots, cache.C)
     return cache
 
 
 def output(circuits, block, cache):
-    """Step 3: the output at the loss positions, into ``cache.R``."""
+    """Step 3: the output at the queries, into ``cache.R``."""
     # out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
     cache.ov = circuits.ov[cache.words]
     cache.R = np.matmul(cache.C, cache.ov)
@@ -314,25 +342,24 @@ def output(circuits, block, cache):
 def _head(block, cache):
     """Step 4: the loss; ``cache.R`` and ``cache.scale`` become dL/dout."""
     # R, scale and the losses, from out in place: dL/dout_t = scale_t R_t
-    rows, targets, weight = flat(cache.R), block.targets.ravel(), block.weight.ravel()
-    cache.scale = np.empty(block.weight.shape, rows.dtype)
-    losses = np.empty(weight.shape)
+    answers = (block.asked, block.targets, block.weight, block.n_answers)
+    cache.scale = np.empty(block.queries.shape, cache.R.dtype)
+    losses = np.empty(block.queries.shape)
     if block.head == "cross_entropy":
-        shifted_target = exp_shifted(rows, targets)
-        kernels.cross_entropy_head(rows, shifted_target, targets, weight, cache.scale.ravel(), losses)
+        kernels.cross_entropy_head(cache.R, exp_shifted(block, cache), *answers, cache.scale, losses)
     elif block.head == "squared":
-        kernels.squared_head(rows, targets, weight, cache.scale.ravel(), losses)
+        kernels.squared_head(cache.R, *answers, cache.scale, losses)
     else:
-        kernels.log_head(rows, targets, weight, cache.scale.ravel(), losses)
+        kernels.log_head(cache.R, *answers, cache.scale, losses)
     return losses.sum()
 
 
-def exp_shifted(rows, targets):
-    """rows -> exp(rows - their maximum), in place. Returns rows[y] - maximum, (number of rows,)."""
-    rows -= rows.max(axis=1, keepdims=True)
-    shifted_target = rows[np.arange(len(rows)), targets]
-    np.exp(rows, out=rows)  # NumPy's exp is vectorised; numba's, without Intel's library, is not
-    return shifted_target
+def exp_shifted(block, cache):
+    """``cache.R`` -> exp(out - its maximum), in place. Returns out_y - maximum of every answer, (S, K)."""
+    cache.R -= cache.R.max(axis=2, keepdims=True)
+    shifted = cache.R[np.arange(len(cache.R))[:, None], block.asked, block.targets]
+    np.exp(cache.R, out=cache.R)  # NumPy's exp is vectorised; numba's, without Intel's library, is not
+    return shifted
 
 
 def backward(circuits, block, cache):
@@ -355,6 +382,19 @@ def backward(circuits, block, cache):
 def flat(array):
     """(S, M, V) -> (S M, V), the same memory."""
     return array.reshape(-1, array.shape[-1])
+
+
+def _broadcast(array, name, shape):
+    """A float64 copy of ``array`` in the shape of the tokens. ValueError unless it fits and is finite."""
+    array = np.asarray(array, np.float64)
+    try:
+        array = np.broadcast_to(array, shape).copy()
+    except ValueError:
+        raise ValueError(f"tokens have shape {shape} but {name} {array.shape}; give one {name} for each position, "
+                         "or what broadcasts to that") from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(array))} values of {name} are not finite")
+    return array
 
 
 def _integers(array, name, ndim):

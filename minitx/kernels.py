@@ -1,7 +1,7 @@
 """The numba kernels: gathers, scatters and softmax, in the order in which a training step uses them.
 
-Legend: S sequences of a block, T positions, V vocabulary; M loss positions (queries) and U distinct tokens of a sequence.
-A block is padded to its largest M and U: a padded query has weight 0, a padded distinct token attention 0.
+Legend: S sequences of a block, T keys (positions, or distinct tokens), V vocabulary; M queries, K answers expected of them (loss
+positions) and U distinct tokens of a sequence. A block is padded to its largest T, M, K and U: padding has weight 0, attention 0.
 
 Every kernel releases the GIL, is called with C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed
 order. An absent table is an empty array.
@@ -23,28 +23,36 @@ ordered_kernel = numba.njit(**_FLAGS)
 
 
 @kernel
-def attention_forward(tokens, lengths, queries, weight, causal, qk, position, A):
-    """A[s, m, j] = softmax over the allowed j of qk[x_t, x_j] + position[t - j], t = queries[s, m]; 0 elsewhere. (S, M, T)"""
+def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, position, A):
+    """A[s, m, j] = mass_j exp(score_j) / sum_k mass_k exp(score_k) over the allowed j, t = queries[s, m]; 0 elsewhere. (S, M, T)
+
+    score_j = qk[x_t, x_j] + position[t - j].
+    """
     for s in range(A.shape[0]):
         for m in range(A.shape[1]):
             row = A[s, m]
             row[:] = 0.0
-            if weight[s, m] == 0.0:
+            if m >= n_queries[s]:
                 continue
             t = queries[s, m]
-            end = t + 1 if causal else lengths[s]
+            end = t + 1 if causal else n_keys[s]
             if qk.size > 0:
                 for j in range(end):
-                    row[j] = qk[tokens[s, t], tokens[s, j]]
+                    row[j] = qk[keys[s, t], keys[s, j]]
             if position.size > 0:
                 for j in range(end):
                     row[j] += position[t - j]
+            if mass.size > 0:
+                for j in range(end):  # a key without mass must not set the shift: all others could underflow
+                    row[j] = row[j] if mass[s, j] > 0.0 else -np.inf
             top = row[0]
             for j in range(1, end):
                 top = max(top, row[j])
             total = 0.0
             for j in range(end):
                 row[j] = math.exp(row[j] - top)
+                if mass.size > 0:
+                    row[j] *= mass[s, j]
                 total += row[j]
             for j in range(end):
                 row[j] /= total
@@ -72,14 +80,14 @@ def attention_backward(A, dA, slots, dscore):
 
 
 @kernel
-def add_scores(tokens, queries, dscore, d_qk, d_position):
+def add_scores(keys, queries, dscore, d_qk, d_position):
     """d_qk[x_t, x_j] += dscore_tj and d_position[t - j] += dscore_tj."""
     for s in range(dscore.shape[0]):
         for m in range(dscore.shape[1]):
             t = queries[s, m]
             if d_qk.size > 0:
                 for j in range(dscore.shape[2]):
-                    d_qk[tokens[s, t], tokens[s, j]] += dscore[s, m, j]
+                    d_qk[keys[s, t], keys[s, j]] += dscore[s, m, j]
             if d_position.size > 0:
                 for j in range(t + 1):
                     d_position[t - j] += dscore[s, m, j]
@@ -112,6 +120,39 @@ def distinct(tokens, lengths, n_vocab, slots, words):
 
 
 @kernel
+def bags(slots, lengths, mass, weight, bag_mass, queries, n_queries, asked, positions, n_answers):
+    """Sequences without order: mass of each distinct token, distinct tokens at loss positions, and the answers of each of these.
+
+    slots[s, j] = number of token x_j among the distinct ones; an empty ``mass`` is 1 everywhere. The outputs, of zeros before, are
+    those of a Block (blocks.py); answers are in the order of their queries, then of positions.
+    """
+    query_of = np.full(slots.shape[1], -1, np.int32)
+    begin = np.zeros(slots.shape[1] + 1, np.int32)
+    for s in range(slots.shape[0]):
+        for j in range(lengths[s]):
+            slot = slots[s, j]
+            bag_mass[s, slot] += mass[s, j] if mass.size > 0 else 1.0
+            if weight[s, j] != 0.0:
+                if query_of[slot] < 0:
+                    query_of[slot] = n_queries[s]
+                    queries[s, n_queries[s]] = slot
+                    n_queries[s] += 1
+                begin[query_of[slot] + 1] += 1
+                n_answers[s] += 1
+        for m in range(n_queries[s]):
+            begin[m + 1] += begin[m]
+        for j in range(lengths[s]):
+            if weight[s, j] != 0.0:
+                m = query_of[slots[s, j]]
+                asked[s, begin[m]] = m
+                positions[s, begin[m]] = j
+                begin[m] += 1
+        for m in range(n_queries[s]):
+            query_of[queries[s, m]] = -1
+        begin[:n_queries[s] + 1] = 0
+
+
+@kernel
 def fold(A, slots, C):
     """C[s, m, u] = attention on the u-th distinct token: the sum of A[s, m, j] over its positions j. (S, M, U)"""
     C[:] = 0.0
@@ -138,58 +179,113 @@ def add_rows(out, table, rows, bias):
                 row[b] += bias[b]
 
 
-# The heads turn the output, in place, into R and a scale a row, so that dL/dout_t = scale_t R_t; they return the losses. A softmax
-# is never normalised as a matrix: 1/Z sits in the scale.
+# The heads turn the output of a query, in place, into R and a scale, so that dL/dout_t = scale_t R_t; they return its loss. A
+# softmax is never normalised as a matrix: 1/Z sits in the scale, unless a query has answers that differ.
 
 
 @kernel
-def cross_entropy_head(E, shifted_target, targets, weight, scale, losses):
-    """Softmax cross-entropy. E = exp(out - max) -> R = E - Z onehot(y); scale = weight / Z.
+def _one_answer(asked, targets, weight, s, m, begin, end):
+    """(end of the answers of query m that begin at ``begin``, whether they are all the same token, their weight)."""
+    k = begin
+    total = 0.0
+    same = True
+    while k < end and asked[s, k] == m:
+        total += weight[s, k]
+        same = same and targets[s, k] == targets[s, begin]
+        k += 1
+    return k, same, total
 
-    R_y = -(sum of the others), never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
+
+@kernel
+def cross_entropy_head(E, shifted, asked, targets, weight, n_answers, scale, losses):
+    """Softmax cross-entropy. E = exp(out - max), shifted = out_y - max. One answer y: R = E - Z onehot(y), scale = weight / Z.
+
+    R_y = -(sum of the others), never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1. Answers that differ:
+    R = (sum of weights) E / Z - sum_k weight_k onehot(y_k), scale = 1.
     """
-    for i in range(E.shape[0]):
-        row = E[i]
-        y = targets[i]
-        own = row[y]
-        row[y] = 0.0
-        others = 0.0
-        for b in range(row.size):
-            others += row[b]
-        row[y] = -others
-        scale[i] = weight[i] / (others + own)
-        if shifted_target[i] == 0.0:
-            losses[i] = weight[i] * math.log1p(others)
-        else:
-            losses[i] = weight[i] * (math.log(others + own) - shifted_target[i])
+    scale[:] = 0.0
+    losses[:] = 0.0
+    for s in range(E.shape[0]):
+        k = 0
+        for m in range(E.shape[1]):
+            first = k
+            k, same, total = _one_answer(asked, targets, weight, s, m, first, n_answers[s])
+            if k == first:
+                continue
+            row = E[s, m]
+            y = targets[s, first]
+            own = row[y]
+            row[y] = 0.0
+            others = 0.0
+            for b in range(row.size):
+                others += row[b]
+            for i in range(first, k):
+                if same and shifted[s, i] == 0.0:
+                    losses[s, m] += weight[s, i] * math.log1p(others)
+                else:
+                    losses[s, m] += weight[s, i] * (math.log(others + own) - shifted[s, i])
+            if same:
+                row[y] = -others
+                scale[s, m] = total / (others + own)
+                continue
+            row[y] = own
+            for b in range(row.size):
+                row[b] *= total / (others + own)
+            for i in range(first, k):
+                row[targets[s, i]] -= weight[s, i]
+            scale[s, m] = 1.0
 
 
 @kernel
-def squared_head(out, targets, weight, scale, losses):
-    """|out - onehot(y)|^2, summed over the V outputs. R = 2 (out - onehot(y)); scale = weight."""
-    for i in range(out.shape[0]):
-        row = out[i]
-        row[targets[i]] -= 1.0
-        total = 0.0
-        for b in range(row.size):
-            total += row[b] * row[b]
-            row[b] *= 2.0
-        scale[i] = weight[i]
-        losses[i] = weight[i] * total
+def squared_head(out, asked, targets, weight, n_answers, scale, losses):
+    """|out - onehot(y)|^2, summed over the V outputs. One answer y: R = 2 (out - onehot(y)), scale = weight.
+
+    Answers that differ: R = 2 sum_k weight_k (out - onehot(y_k)), scale = 1.
+    """
+    scale[:] = 0.0
+    losses[:] = 0.0
+    for s in range(out.shape[0]):
+        k = 0
+        for m in range(out.shape[1]):
+            first = k
+            k, same, total = _one_answer(asked, targets, weight, s, m, first, n_answers[s])
+            if k == first:
+                continue
+            row = out[s, m]
+            if same:
+                row[targets[s, first]] -= 1.0
+            square = 0.0
+            for b in range(row.size):
+                square += row[b] * row[b]
+            if same:
+                losses[s, m] = total * square
+                scale[s, m] = total
+                for b in range(row.size):
+                    row[b] *= 2.0
+                continue
+            for i in range(first, k):
+                losses[s, m] += weight[s, i] * (square - 2.0 * row[targets[s, i]] + 1.0)
+            for b in range(row.size):
+                row[b] *= 2.0 * total
+            for i in range(first, k):
+                row[targets[s, i]] -= 2.0 * weight[s, i]
+            scale[s, m] = 1.0
 
 
 @kernel
-def log_head(out, targets, weight, scale, losses):
-    """-log(out_y), the output being probabilities already. R = -onehot(y) / out_y; scale = weight."""
-    for i in range(out.shape[0]):
-        p = out[i, targets[i]]
-        out[i, :] = 0.0
-        if weight[i] != 0.0:
-            out[i, targets[i]] = -1.0 / p
-            losses[i] = -weight[i] * np.log(p)
-        else:
-            losses[i] = 0.0
-        scale[i] = weight[i]
+def log_head(out, asked, targets, weight, n_answers, scale, losses):
+    """-log(out_y), the output being probabilities already. R = -sum_k weight_k onehot(y_k) / out_y_k; scale = 1."""
+    scale[:] = 0.0
+    losses[:] = 0.0
+    p = np.empty(asked.shape[1], out.dtype)
+    for s in range(out.shape[0]):
+        for k in range(n_answers[s]):
+            p[k] = out[s, asked[s, k], targets[s, k]]
+        out[s] = 0.0
+        for k in range(n_answers[s]):
+            out[s, asked[s, k], targets[s, k]] -= weight[s, k] / p[k]
+            losses[s, asked[s, k]] -= weight[s, k] * np.log(p[k])
+            scale[s, asked[s, k]] = 1.0
 
 
 @kernel

@@ -100,6 +100,8 @@ def scores(batch, ov):
 
 def _distinct(batch, n_vocab):
     batch.require_vocabulary(n_vocab)
+    if batch.mass is not None:
+        raise ValueError("the statistics of the reference point count every token once; this batch has mass")
     slots, words = np.empty_like(batch.tokens), np.empty_like(batch.tokens)
     n_words = kernels.distinct(batch.tokens, batch.lengths, n_vocab, slots, words)
     return slots, np.ascontiguousarray(words[:, :n_words.max()])

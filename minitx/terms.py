@@ -142,7 +142,7 @@ def _residuals(block, cache):
     """{False: dL/dout at uniform output, True: dL/dout minus that}, each (S, M, V)."""
     n_vocab = cache.R.shape[2]
     rows, targets = flat(cache.R), block.targets.ravel()
-    exp_shifted(rows, targets)
+    exp_shifted(block, cache)
     weight = block.weight[:, :, None]
     saturation = weight * (cache.R / cache.R.sum(axis=2, keepdims=True) - 1 / n_vocab)
     uniform = np.broadcast_to(weight / n_vocab, cache.R.shape).copy()

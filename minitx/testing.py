@@ -104,14 +104,15 @@ def plain_output(circuits, batch, s, t):
         scores = scores + circuits.qk[tokens[t], tokens[keys]]
     if circuits.position is not None:
         scores = scores + circuits.position[t - keys]
-    out = _softmax(scores) @ circuits.ov[tokens[keys]]
+    mass = np.ones(len(keys)) if batch.mass is None else batch.mass[s, keys]
+    out = _softmax(scores, mass) @ circuits.ov[tokens[keys]]
     if circuits.direct is not None:
         out = out + circuits.direct[tokens[t]]
     return out if circuits.bias is None else out + circuits.bias
 
 
-def _softmax(scores):
-    exponentials = np.exp(scores - scores.real.max())
+def _softmax(scores, mass):
+    exponentials = mass * np.exp(np.where(mass > 0, scores - scores.real[mass > 0].max(), 0))
     return exponentials / exponentials.sum()
 
 

@@ -17,6 +17,7 @@ Circuits (DESIGN.md), each possibly None, meaning absent (zero, and no gradient)
 One-hot model (Im et al. 2026, Definition 3.1), one layer: direct = W_O, ov = V W_O, qk = W, position = P.
 
 tokens, targets: integers (N, T); weight: real (N, T); lengths: integers (N,), keys at j >= lengths[i] are padding.
+mass: real (N, T) >= 0, or None for 1 everywhere: A_tj is proportional to mass_j exp(score_tj).
 Tokens that are padding, and targets of weight 0, are never looked up. The losses are complex-safe: analytic in
 every table, so that Im loss(table + i h) / h is the derivative of the loss to rounding.
 """
@@ -88,14 +89,14 @@ def sigma(attention_row, delta):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def attention(tokens_i, qk, position, t, causal, length):
-    """Row t of the attention, (T,): entry j = weight of key position j; exactly 0 where j is not allowed.
+def attention(tokens_i, qk, position, t, causal, length, mass_i=None):
+    """Row t of the attention, (T,): entry j = weight of key position j; exactly 0 where j is not allowed or has no mass.
 
-    score_tj = qk[x_t, x_j] + position[t - j];  A_t. = softmax over the allowed j of score_t.
+    score_tj = qk[x_t, x_j] + position[t - j];  A_tj = mass_j exp(score_tj) / sum_k mass_k exp(score_tk) over the allowed k.
     No allowed key at all (length = 0): the row is zero.
     """
     row = np.zeros(len(tokens_i), dtype=number_type(qk, position))
-    keys = allowed_keys(len(tokens_i), t, causal, length)
+    keys = [j for j in allowed_keys(len(tokens_i), t, causal, length) if mass_i is None or mass_i[j] > 0]
     if not keys:
         return row
     scores = np.zeros(len(keys), dtype=row.dtype)
@@ -105,9 +106,11 @@ def attention(tokens_i, qk, position, t, causal, length):
         if position is not None and j <= t:
             scores[n] += position[t - j]
     weights = softmax(scores)
+    total = 0.0
     for n, j in enumerate(keys):
-        row[j] = weights[n]
-    return row
+        row[j] = weights[n] * (1.0 if mass_i is None else mass_i[j])
+        total = total + row[j]
+    return row / total
 
 
 def uniform_attention(n_positions, t, causal, length):
@@ -119,14 +122,14 @@ def uniform_attention(n_positions, t, causal, length):
     return row
 
 
-def output(direct, ov, qk, position, bias, tokens_i, t, causal, length):
+def output(direct, ov, qk, position, bias, tokens_i, t, causal, length, mass_i=None):
     """Row (V,) over output tokens: out_t = direct[x_t, :] + sum_j A_tj ov[x_j, :] + bias."""
     n_vocab = [table.shape[-1] for table in (direct, ov, bias) if table is not None][0]
     out = np.zeros(n_vocab, dtype=number_type(direct, ov, qk, position, bias))
     if direct is not None:
         out += direct[tokens_i[t], :]
     if ov is not None:
-        attention_row = attention(tokens_i, qk, position, t, causal, length)
+        attention_row = attention(tokens_i, qk, position, t, causal, length, mass_i)
         for j in allowed_keys(len(tokens_i), t, causal, length):
             out += attention_row[j] * ov[tokens_i[j], :]
     if bias is not None:
@@ -162,7 +165,7 @@ def head_residual(out, target, head):
 
 
 def loss(
-    direct, ov, qk, position, bias, tokens, targets, weight, *, lengths=None, causal=True, head="cross_entropy"
+    direct, ov, qk, position, bias, tokens, targets, weight, *, lengths=None, causal=True, head="cross_entropy", mass=None
 ):
     """Sum over i and t with weight[i, t] != 0 of weight[i, t] * head(out_t, y_t); a scalar, complex-safe."""
     n_sequences, n_positions = tokens.shape
@@ -172,7 +175,7 @@ def loss(
         for t in range(n_positions):
             if weight[i, t] == 0:
                 continue
-            out = output(direct, ov, qk, position, bias, tokens[i], t, causal, length)
+            out = output(direct, ov, qk, position, bias, tokens[i], t, causal, length, None if mass is None else mass[i])
             total = total + weight[i, t] * head_value(out, targets[i, t], head)
     return total
 
@@ -183,7 +186,7 @@ def loss(
 
 
 def gradient(
-    direct, ov, qk, position, bias, tokens, targets, weight, *, lengths=None, causal=True, head="cross_entropy"
+    direct, ov, qk, position, bias, tokens, targets, weight, *, lengths=None, causal=True, head="cross_entropy", mass=None
 ):
     """d loss / d table, a dict with the keys of the tables that are not None, each shaped and oriented as its table.
 
@@ -207,7 +210,8 @@ def gradient(
             w = weight[i, t]
             if w == 0:
                 continue
-            out = output(direct, ov, qk, position, bias, x, t, causal, length)
+            mass_i = None if mass is None else mass[i]
+            out = output(direct, ov, qk, position, bias, x, t, causal, length, mass_i)
             rho = head_residual(out, targets[i, t], head)
             if direct is not None:
                 gradients["direct"][x[t], :] -= w * rho
@@ -216,7 +220,7 @@ def gradient(
             if ov is None:
                 continue
             keys = allowed_keys(n_positions, t, causal, length)
-            attention_row = attention(x, qk, position, t, causal, length)
+            attention_row = attention(x, qk, position, t, causal, length, mass_i)
             delta = np.zeros(n_positions)
             for j in keys:
                 gradients["ov"][x[j], :] -= w * attention_row[j] * rho

@@ -10,8 +10,8 @@ SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)
 
 
 @st.composite
-def batches(draw, *, causal=None, head=None, padded=True, uniform=False):
-    """(Batch, V): N 1..4, T 1..7, V 2..6; repeated tokens and tokens never seen are likely; weights with zeros."""
+def batches(draw, *, causal=None, head=None, padded=True, uniform=False, masses=True):
+    """(Batch, V): N 1..4, T 1..7, V 2..6; repeated tokens and tokens never seen are likely; weights, masses with zeros."""
     n, length, n_vocab = draw(st.integers(1, 4)), draw(st.integers(1, 7)), draw(st.integers(2, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     seen = draw(st.integers(1, n_vocab))
@@ -25,7 +25,11 @@ def batches(draw, *, causal=None, head=None, padded=True, uniform=False):
     weight *= np.arange(length) < lengths[:, None]
     if not weight.any():
         weight[0, 0] = 1.0
-    return Batch(tokens, targets, weight, lengths=lengths, causal=causal, head=head), n_vocab
+    mass = None
+    if masses and draw(st.booleans()):  # some 0, but not at the first key, which every position may attend to
+        mass = rng.exponential(size=(n, length)) * (rng.random((n, length)) < draw(st.sampled_from((0.5, 1.0))))
+        mass[:, 0] += 0.1
+    return Batch(tokens, targets, weight, lengths=lengths, causal=causal, head=head, mass=mass), n_vocab
 
 
 @st.composite
@@ -51,4 +55,5 @@ def problems(draw, **kind):
 def arguments(circuits, batch):
     """Positional and keyword arguments of the oracles in naive.py."""
     return ((circuits.direct, circuits.ov, circuits.qk, circuits.position, circuits.bias,
-             batch.tokens, batch.targets, batch.weight), {"lengths": batch.lengths, "causal": batch.causal, "head": batch.head})
+             batch.tokens, batch.targets, batch.weight),
+            {"lengths": batch.lengths, "causal": batch.causal, "head": batch.head, "mass": batch.mass})

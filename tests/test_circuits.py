@@ -1,10 +1,12 @@
 """Loss and gradient of the circuits: against loops, against the complex step, at the edges, and bad input at the door."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from minitx import Batch, Circuits, OneHotWeights, attention_and_output, gradient_terms, loss_and_gradient, parallel
 from minitx import blocks as blocks_room
@@ -66,10 +68,11 @@ def test_attention_and_output_equal_the_loops(problem):
             assert not A[i, t].any()
             assert not out[i, t].any()
             continue
-        expected = naive.attention(batch.tokens[i], circuits.qk, circuits.position, t, batch.causal, batch.lengths[i])
+        settings = (t, batch.causal, batch.lengths[i], None if batch.mass is None else batch.mass[i])
+        expected = naive.attention(batch.tokens[i], circuits.qk, circuits.position, *settings)
         np.testing.assert_allclose(A[i, t], expected, rtol=1e-11, atol=1e-15)
         assert A[i, t].sum() == pytest.approx(1, abs=1e-14)
-        expected = naive.output(*arguments(circuits, batch)[0][:5], batch.tokens[i], t, batch.causal, batch.lengths[i])
+        expected = naive.output(*arguments(circuits, batch)[0][:5], batch.tokens[i], *settings)
         np.testing.assert_allclose(out[i, t], expected, rtol=1e-11, atol=1e-11 * max(1, np.abs(expected).max()))
 
 
@@ -79,11 +82,55 @@ def test_sequences_and_positions_without_weight_change_nothing(problem):
     loss, gradient = loss_and_gradient(circuits, batch)
     more = Batch(np.vstack([batch.tokens, batch.tokens]), np.vstack([batch.targets, 0 * batch.targets - 100]),
                  np.vstack([batch.weight, 0 * batch.weight]),
-                 lengths=np.tile(batch.lengths, 2), causal=batch.causal, head=batch.head)
+                 lengths=np.tile(batch.lengths, 2), causal=batch.causal, head=batch.head,
+                 mass=None if batch.mass is None else np.tile(batch.mass, (2, 1)))
     loss_more, gradient_more = loss_and_gradient(circuits, more)
     assert loss_more == pytest.approx(loss, rel=1e-14)
     for name, table in gradient.parameters().items():
         np.testing.assert_array_equal(getattr(gradient_more, name), table)
+
+
+@given(problems(causal=False), st.integers(1, 3))
+def test_mass_is_a_number_of_copies(problem, copies):
+    """Every token twice or thrice, or once with that mass: the same loss and gradient, as the sequence has no order."""
+    circuits, batch = problem
+    mass = np.ones(batch.tokens.shape) if batch.mass is None else batch.mass
+    inside = np.arange(batch.tokens.shape[1]) < batch.lengths[:, None]
+    heavier = replace(batch, mass=copies * mass)
+
+    def repeated(array):
+        return np.concatenate([np.where(inside, array, 0)] * copies, axis=1)
+
+    as_copies = Batch(repeated(batch.tokens), repeated(batch.targets), repeated(batch.weight) / copies, causal=False,
+                      head=batch.head, mass=repeated(mass))
+    loss, gradient = loss_and_gradient(circuits, heavier)
+    loss_copies, gradient_copies = loss_and_gradient(circuits, as_copies)
+    assert loss_copies == pytest.approx(loss, rel=1e-13, abs=rounding(circuits, batch))
+    for name, table in gradient.parameters().items():
+        np.testing.assert_allclose(getattr(gradient_copies, name), table, rtol=0,
+                                   atol=1e-12 * np.abs(table).max() + 4 * rounding(circuits, batch))
+
+
+def test_a_hidden_key_cannot_set_the_scale():
+    """Mass 0 at a key of score 1000: the others' attention must not underflow."""
+    qk = np.array([[0.0, 0.0, 1e3], [0.0, 0.0, 1e3], [0.0, 0.0, 0.0]])
+    circuits = Circuits(None, np.eye(3), qk, None, None)
+    for causal in (False, True):
+        batch = Batch([[0, 1, 2]], [[1, 1, 1]], [[0.0, 1.0, 1.0]], causal=causal, mass=[[1.0, 3.0, 0.0]])
+        A, _ = attention_and_output(circuits, batch)
+        np.testing.assert_allclose(A[0, 1:], [[0.25, 0.75, 0.0]] * 2, rtol=1e-15)
+
+
+def test_without_order_equal_tokens_ask_and_are_asked_once():
+    """Keys and queries of bidirectional attention are distinct tokens: 8 positions, 3 tokens, 2 of them at loss positions."""
+    tokens = np.array([[1, 0, 1, 2, 2, 0, 1, 1]])
+    batch = Batch(tokens, tokens, [[1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]], causal=False)
+    block, = blocks_room.blocks(batch, _tables(3))
+    np.testing.assert_array_equal(block.keys, [[1, 0, 2]])
+    np.testing.assert_array_equal(block.mass, [[4.0, 2.0, 2.0]])
+    np.testing.assert_array_equal(block.current, [[1, 0]])
+    np.testing.assert_array_equal(block.asked, [[0, 0, 0, 1, 1]])
+    np.testing.assert_array_equal(block.positions, [[0, 2, 7, 1, 5]])
 
 
 def test_positions_without_weight_cost_no_row():
@@ -180,12 +227,17 @@ def _tables(n_vocab=3, **changed):
     ([[0, 1]], [[0, -1]], {}, ValueError, "must not be negative"),
     ([[0, 2**32 + 1]], [[0, 1]], {}, ValueError, "tokens must be below 2\\^31"),
     ([[0, 1]], [[0, 1]], {"weight": [[1.0, 1.0, 1.0]]}, ValueError, "one weight for each position"),
-    ([[0, 1]], [[0, 1]], {"weight": [[1.0, np.nan]]}, ValueError, "1 weights of loss positions are not finite"),
+    ([[0, 1]], [[0, 1]], {"weight": [[1.0, np.nan]]}, ValueError, "1 values of weight are not finite"),
     ([[0, 1]], [[0, 1]], {"weight": [[0.0, 0.0]]}, ValueError, "nothing to predict"),
     ([[0, 1]], [[0, 1]], {"lengths": [3]}, ValueError, "from 1 to 2"),
     ([[0, 1]], [[0, 1]], {"lengths": [1], "weight": [[1.0, 1.0]]}, ValueError, "beyond their sequence's length"),
     ([[0, 1]], [[0, 1]], {"causal": "no"}, TypeError, "must be True or False"),
     ([[0, 1]], [[0, 1]], {"head": "hinge"}, ValueError, "one of cross_entropy, squared, log"),
+    ([[0, 1]], [[0, 1]], {"mass": [[1.0, 1.0, 1.0]]}, ValueError, "one mass for each position"),
+    ([[0, 1]], [[0, 1]], {"mass": [[1.0, np.inf]]}, ValueError, "1 values of mass are not finite"),
+    ([[0, 1]], [[0, 1]], {"mass": [[1.0, -1.0]]}, ValueError, "mass must not be negative"),
+    ([[0, 1]], [[0, 1]], {"mass": [[0.0, 1.0]]}, ValueError, "1 loss positions have nothing to attend to"),
+    ([[0, 1]], [[0, 1]], {"mass": 0.0, "causal": False}, ValueError, "2 loss positions have nothing to attend to"),
 ])
 def test_batch_refuses(tokens, targets, settings, error, says):
     with pytest.raises(error, match=says):
