@@ -6,10 +6,10 @@ from minitx.corpus import Corpus, builtin_corpus, load_corpus
 from minitx.descent import Trajectory, descend
 from minitx.parallel import get_threads, set_threads
 from minitx.terms import gradient_terms
-from minitx.weights import OneHotWeights
+from minitx.weights import EmbeddedWeights, OneHotWeights
 
 __version__ = "0.1.0"
 __all__ = [
-    "Batch", "Circuits", "Corpus", "OneHotWeights", "Trajectory", "attention_and_output", "builtin_corpus", "compare", "descend",
-    "get_threads", "gradient_terms", "load_corpus", "loss_and_gradient", "set_threads", "testing", "theory",
+    "Batch", "Circuits", "Corpus", "EmbeddedWeights", "OneHotWeights", "Trajectory", "attention_and_output", "builtin_corpus",
+    "compare", "descend", "get_threads", "gradient_terms", "load_corpus", "loss_and_gradient", "set_threads", "testing", "theory",
 ]

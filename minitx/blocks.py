@@ -3,7 +3,7 @@
 Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K loss positions, U distinct tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from minitx import kernels, parallel
 BLOCK_BYTES = 4 << 20  # working set of a block: about one core's cache. Fixed, so that the bits are
 WAVE = 8  # blocks computed before what they add is added to the tables
 SLAB = 512  # columns of a table that one thread adds to at a time
+JOINED = 4  # sequences without order are joined when the vocabulary is at most so many times their distinct tokens
+PARTS = 2  # least number of blocks of joined sequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +23,8 @@ class Block:
     Causal: keys are the positions 0..T-1, every loss position is a query with one answer. Otherwise the order of a sequence says
     nothing, nor who of several equal tokens asks: keys are the distinct tokens with the mass of all their copies, queries the
     distinct tokens at loss positions, each with the answers of all its copies. Padding: up to the largest U, M and K of the block.
+    Where the vocabulary is small, such sequences are joined to one long sequence (S = 1), whose keys are all V tokens and whose
+    queries are those of all; ``bags`` says which keys are whose. Its products are large and without padding.
     """
 
     rows: np.ndarray  # (S,) index of each sequence in the batch
@@ -37,16 +41,21 @@ class Block:
     targets: np.ndarray  # (S, K) y
     weight: np.ndarray  # (S, K) 0: padding
     n_answers: np.ndarray  # (S,)
+    bags: tuple | None = None  # of joined sequences: owner (Q,) of each query, and their keys (S', U), n_keys (S',), mass (S', U)
 
 
-def blocks(batch, circuits):
+def blocks(batch, circuits, *, joined=True):
     """Cut ``batch`` into Blocks, whose sizes depend on shapes and tokens only. Sequences without a loss position are left out."""
-    rows = np.flatnonzero(batch.weight.any(axis=1))
-    whole = _positions(batch, rows) if batch.causal else _bags(batch, rows, circuits.n_vocab)
+    rows, n_vocab, itemsize = np.flatnonzero(batch.weight.any(axis=1)), circuits.n_vocab, circuits.ov.itemsize
+    whole = _positions(batch, rows) if batch.causal else _bags(batch, rows, n_vocab)
     n_queries, n_keys = whole["n_queries"].max(), whole["n_keys"].max()
-    size = min(200, max(1, BLOCK_BYTES // int(2 * circuits.ov.itemsize * n_queries * (circuits.n_vocab + n_keys))))
-    return [_block(batch, rows[start:start + size], {name: array[start:start + size] for name, array in whole.items()},
-                   circuits.ov.dtype) for start in range(0, len(rows), size)]
+    size = max(1, BLOCK_BYTES // int(itemsize * (n_queries + n_keys) * (n_vocab + n_keys)))
+    joined = joined and not batch.causal and n_vocab <= JOINED * n_keys
+    if joined:
+        size = max(1, min(BLOCK_BYTES // int(2 * itemsize * n_vocab * whole["n_queries"].mean()), -(-len(rows) // PARTS)))
+    found = [_block(batch, rows[start:start + size], {name: array[start:start + size] for name, array in whole.items()},
+                    circuits.ov.dtype) for start in range(0, len(rows), size)]
+    return [_joined(block, n_vocab) for block in found] if joined else found
 
 
 def _block(batch, rows, parts, dtype):
@@ -63,6 +72,20 @@ def _block(batch, rows, parts, dtype):
     return Block(rows=rows, causal=batch.causal, head=batch.head, current=gather(parts["keys"], parts["queries"]),
                  targets=gather(batch.targets[rows], parts["positions"]),
                  weight=np.where(own, gather(batch.weight[rows], parts["positions"]), 0.0), **parts)
+
+
+def _joined(block, n_vocab):
+    """The sequences of a Block without order as one, see :class:`Block`."""
+    own = [np.arange(array.shape[1]) < count[:, None] for array, count in ((block.queries, block.n_queries),
+                                                                          (block.asked, block.n_answers))]
+    owner = np.nonzero(own[0])[0]
+    asked = block.asked + (np.cumsum(block.n_queries) - block.n_queries)[:, None]
+    queries = block.current[own[0]][None]
+    return replace(block, keys=np.arange(n_vocab, dtype=np.int32)[None], n_keys=np.array([n_vocab], np.int32), queries=queries,
+                   current=queries, n_queries=np.array([len(owner)], np.int32), asked=asked[own[1]].astype(np.int32)[None],
+                   positions=block.positions[own[1]][None], targets=block.targets[own[1]][None],
+                   weight=block.weight[own[1]][None], n_answers=np.array([own[1].sum()], np.int32),
+                   bags=(owner.astype(np.int32), block.keys, block.n_keys, block.mass))
 
 
 def _positions(batch, rows):

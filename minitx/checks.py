@@ -2,6 +2,8 @@
 
 import numbers
 
+import numpy as np
+
 
 def whole_number(name, value, least):
     """``value`` as an int. ValueError unless it is a whole number, at least ``least``."""
@@ -23,3 +25,13 @@ def probability(name, value):
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
         raise ValueError(f"{name} is {value!r}; it must be a probability, a number from 0 to 1")
     return float(value)
+
+
+def integers(name, array, ndim):
+    """``array`` as an int64 array of ``ndim`` dimensions. TypeError unless it holds integers, ValueError on another shape."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must be a {ndim}-dimensional array, got shape {array.shape}")
+    return array.astype(np.int64)

@@ -10,12 +10,14 @@ Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M que
 Nothing here belongs to a paper: each theory is a parametrisation of these tables (``weights.py``).
 """
 
-from dataclasses import dataclass, replace
+import copy
+from dataclasses import dataclass
 
 import numpy as np
 
 from minitx import kernels
 from minitx.blocks import Pieces, blocks, present, run_blocks
+from minitx.checks import integers
 from minitx.parameters import Parameters
 
 HEADS = ("cross_entropy", "squared", "log")
@@ -59,14 +61,14 @@ class Batch:
     mass: np.ndarray | None = None
 
     def __post_init__(self):
-        tokens = _integers(self.tokens, "tokens", 2)
-        targets = _integers(self.targets, "targets", 2)
+        tokens = _tokens("tokens", self.tokens, 2)
+        targets = _tokens("targets", self.targets, 2)
         n, length = tokens.shape
         if targets.shape != tokens.shape:
             raise ValueError(f"tokens have shape {tokens.shape} but targets {targets.shape}; give one target for each position")
         if tokens.size == 0:
             raise ValueError(f"the batch is empty: tokens have shape {tokens.shape}; give at least one sequence of one token")
-        lengths = np.full(n, length, np.int32) if self.lengths is None else _integers(self.lengths, "lengths", 1)
+        lengths = np.full(n, length, np.int32) if self.lengths is None else _tokens("lengths", self.lengths, 1)
         if lengths.shape != (n,) or lengths.min() < 1 or lengths.max() > length:
             raise ValueError(f"lengths must be {n} numbers from 1 to {length}, one a sequence")
         inside = np.arange(length) < lengths[:, None]
@@ -114,8 +116,14 @@ class Batch:
         return self._rows(np.flatnonzero(self.weight.any(axis=1)), 1.0)
 
     def _rows(self, rows, scale):
-        return replace(self, tokens=self.tokens[rows], targets=self.targets[rows], lengths=self.lengths[rows],
-                       weight=self.weight[rows] * scale, mass=None if self.mass is None else self.mass[rows])
+        part = copy.copy(self)  # rows of what was checked are not checked again
+        for name in ("tokens", "targets", "lengths", "mass"):
+            array = getattr(self, name)
+            object.__setattr__(part, name, None if array is None else array[rows])
+        object.__setattr__(part, "weight", self.weight[rows] * scale)
+        if not part.weight.any():
+            raise ValueError(f"the {len(part)} sequences taken have no loss position; take some that have, or use with_loss()")
+        return part
 
     def require_vocabulary(self, n_vocab):
         """Raise ValueError unless every token and target is below ``n_vocab``."""
@@ -263,7 +271,7 @@ def attention_and_output(weights, batch):
     n, length = batch.tokens.shape
     dtype = circuits.ov.dtype
     A, out = np.zeros((n, length, length), dtype), np.zeros((n, length, circuits.n_vocab), dtype)
-    for block in blocks(batch, circuits):
+    for block in blocks(batch, circuits, joined=False):
         cache = attend(circuits, block)
         output(circuits, block, cache)
         s, k = np.nonzero(block.weight)
@@ -316,18 +324,21 @@ def attend(circuits, block):
     dtype = circuits.ov.dtype
     # 1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j]), by mass
     cache.A = np.empty((*block.queries.shape, block.keys.shape[1]), dtype)
-    kernels.attention_forward(block.keys, block.n_keys, block.mass, block.queries, block.n_queries, block.causal,
-                              *present(circuits, "qk", "position"), cache.A)
+    if block.bags is None:
+        kernels.attention_forward(block.keys, block.n_keys, block.mass, block.queries, block.n_queries, block.causal,
+                                  *present(circuits, "qk", "position"), cache.A)
+    else:
+        kernels.bag_attention(*block.bags, block.current[0], *present(circuits, "qk"), cache.A[0])
     # 2  C_tu = sum of A_tj over the positions j of word u
-    if not block.causal:  # the keys are distinct already
+    if block.causal:
+        cache.slots, words = np.empty_like(block.keys), np.empty_like(block.keys)
+        cache.n_words = kernels.distinct(block.keys, block.n_keys, circuits.n_vocab, cache.slots, words)
+        cache.words = np.ascontiguousarray(words[:, :cache.n_words.max()])
+        cache.C = np.empty((*block.queries.shape, cache.words.shape[1]), dtype)
+        kernels.fold(cache.A, cache.slots, cache.C)
+    else:  # the keys are distinct already
         cache.slots = np.broadcast_to(np.arange(block.keys.shape[1], dtype=np.int32), block.keys.shape).copy()
         cache.words, cache.n_words, cache.C = block.keys, block.n_keys, cache.A
-        return cache
-    cache.slots, words = np.empty_like(block.keys), np.empty_like(block.keys)
-    cache.n_words = kernels.distinct(block.keys, block.n_keys, circuits.n_vocab, cache.slots, words)
-    cache.words = np.ascontiguousarray(words[:, :cache.n_words.max()])
-    cache.C = np.empty((*block.queries.shape, cache.words.shape[1]), dtype)
-    kernels.fold(cache.A, cache.slots, cache.C)
     return cache
 
 
@@ -397,12 +408,9 @@ def _broadcast(array, name, shape):
     return array
 
 
-def _integers(array, name, ndim):
-    array = np.asarray(array)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers (token ids), got dtype {array.dtype}")
-    if array.ndim != ndim:
-        raise ValueError(f"{name} must be a {ndim}-dimensional array, got shape {array.shape}")
+def _tokens(name, array, ndim):
+    """``array`` as integers that fit int32."""
+    array = integers(name, array, ndim)
     if array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
         raise ValueError(f"{name} must be below 2^31, found {array.min()} to {array.max()}")
-    return array.astype(np.int64)
+    return array

@@ -1,11 +1,11 @@
 """Explicit gradient descent: steps, and what is kept of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from minitx.checks import positive, whole_number
-from minitx.circuits import loss_and_gradient
+from minitx.circuits import Batch, loss_and_gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +37,16 @@ class Trajectory:
         return len(self.loss) - 1
 
 
-def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, keep=(), callback=None):
+def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, keep=(), frozen=(), callback=None,
+            loss_and_gradient=loss_and_gradient):
     """Gradient descent with a constant learning rate: weights - learning_rate dL/dweights, ``steps`` times.
 
     Parameters
     ----------
-    weights : OneHotWeights, Circuits or any parametrisation
+    weights : OneHotWeights, EmbeddedWeights, Circuits or any parametrisation
         The start; not modified.
-    batch : Batch
+    batch : Batch, or iterator of Batch
+        An iterator (data larger than memory, fresh masks) gives the batch of every step, from step 0 on.
     learning_rate : float
         eta.
     steps : int
@@ -54,13 +56,19 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
         Order of the mini-batches. Same seed, same bits.
     keep : iterable of int
         Steps whose weights are kept (0: the start).
+    frozen : iterable of str
+        Names of weights that stay as they are.
     callback : callable, optional
         ``callback(step, loss, weights, gradient)`` for step 0 .. ``steps``, with the weights after that many steps.
+    loss_and_gradient : callable
+        Another objective ``(weights, batch) -> (loss, gradient)``, of anything in the place of ``batch``:
+        :func:`minitx.moments.loss_and_gradient`.
 
     Returns
     -------
     Trajectory
-        A loss or weight that is not finite, or Ctrl-C, ends the run early: the trajectory so far is returned, ``stopped`` says why.
+        A loss or weight that is not finite, an iterator that ends, or Ctrl-C ends the run early: the trajectory so far is
+        returned, ``stopped`` says why.
 
     Raises
     ------
@@ -68,21 +76,23 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
         Settings or a start that cannot be; FloatingPointError when the loss is not finite at the start already.
     """
     learning_rate, steps = positive("learning_rate", learning_rate), whole_number("steps", steps, 0)
-    batch = batch.with_loss()
-    if batch_size is not None and whole_number("batch_size", batch_size, 1) > len(batch):
-        raise ValueError(f"batch_size is {batch_size}, but the batch has {len(batch)} sequences with a loss position")
-    draw = _mini_batches(batch, batch_size, np.random.default_rng(rng))
+    if unknown := set(frozen) - set(weights.parameters()):
+        raise ValueError(f"frozen names {', '.join(sorted(unknown))}, but the weights are {', '.join(weights.parameters())}")
+    draw = _batches(batch, batch_size, np.random.default_rng(rng))
     keep, kept, losses, stopped = set(keep), {}, [], None
     last, gradient = weights, None
     try:
         for step in range(steps + 1):
             if step > 0:
-                weights = _step(weights, gradient, learning_rate)
+                weights = _step(weights, gradient, learning_rate, frozen)
                 if broken := weights.not_finite():
                     stopped = f"step {step}: {', '.join(broken)} not finite; use a smaller learning rate than {learning_rate}"
                     break
+            if (part := next(draw, None)) is None:
+                stopped = f"step {step}: the iterator gives no more batches"
+                break
             try:
-                loss, gradient = loss_and_gradient(weights, next(draw))
+                loss, gradient = loss_and_gradient(weights, part)
             except FloatingPointError as error:
                 if step == 0:
                     raise
@@ -101,17 +111,31 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     return Trajectory(np.array(losses), last, kept, learning_rate, stopped)
 
 
-def _step(weights, gradient, learning_rate):
+def _step(weights, gradient, learning_rate, frozen):
     def moved(weight, slope):
         change = learning_rate * slope
         return np.subtract(weight, change, out=change)
 
     with np.errstate(over="ignore", invalid="ignore"):  # found, and said, by the caller
-        return weights.map(moved, gradient)
+        return replace(weights, **{name: moved(array, getattr(gradient, name)) for name, array in weights.parameters().items()
+                                   if name not in frozen})
 
 
-def _mini_batches(batch, batch_size, rng):
-    """Endless mini-batches; the batch itself when ``batch_size`` is None."""
+def _batches(batch, batch_size, rng):
+    """Iterator of the batches of the steps; endless, unless ``batch`` is an iterator that ends."""
+    if isinstance(batch, Batch):
+        batch = batch.with_loss()
+    elif batch_size is not None:
+        raise ValueError(f"batch_size is {batch_size}, but only a Batch is cut into mini-batches; leave it out")
+    elif hasattr(batch, "__next__"):
+        return batch
+    if batch_size is not None and whole_number("batch_size", batch_size, 1) > len(batch):
+        raise ValueError(f"batch_size is {batch_size}, but the batch has {len(batch)} sequences with a loss position")
+    return _endless(batch, batch_size, rng)
+
+
+def _endless(batch, batch_size, rng):
+    """The batch itself when ``batch_size`` is None."""
     if batch_size is None:
         while True:
             yield batch

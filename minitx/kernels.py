@@ -58,6 +58,28 @@ def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, positi
                 row[j] /= total
 
 
+@kernel
+def bag_attention(owner, keys, n_keys, mass, current, qk, A):
+    """A[q, a] = attention of query q, of token current[q], to all copies of token a in its sequence owner[q]. (Q, V)"""
+    scores = np.empty(keys.shape[1], A.dtype)
+    for q in range(A.shape[0]):
+        s = owner[q]
+        A[q] = 0.0
+        top = -np.inf
+        for j in range(n_keys[s]):
+            scores[j] = qk[current[q], keys[s, j]] if qk.size > 0 else 0.0
+            if mass[s, j] > 0.0:  # a key without mass must not set the shift: all others could underflow
+                top = max(top, scores[j])
+        total = 0.0
+        for j in range(n_keys[s]):
+            if mass[s, j] > 0.0:
+                scores[j] = mass[s, j] * math.exp(scores[j] - top)
+                total += scores[j]
+                A[q, keys[s, j]] = scores[j]
+        for j in range(n_keys[s]):
+            A[q, keys[s, j]] /= total
+
+
 @ordered_kernel
 def attention_backward(A, dA, slots, dscore):
     """dscore[s, m, j] = A_j (dA_j - sum_k A_k dA_k), with dA[s, m, u] given per distinct token. (S, M, T)
@@ -371,3 +393,19 @@ def reference_position(tokens, lengths, targets, weight, g, position):
             share = weight[s, t] / (t + 1)
             for j in range(t + 1):
                 position[t - j] += share * (scores[j] - mean)
+
+
+# ------------------------------------------------------------------------------------------------- averages over pairs
+
+
+@kernel
+def sums_within_topics(matrix, topics, sums):
+    """sums[s] = sum over b < a with topics[s, a] == topics[s, b] of matrix[a, b]. matrix (n, n), topics (S, n), sums (S,)"""
+    for s in range(topics.shape[0]):
+        topic = topics[s]
+        total = 0.0
+        for a in range(matrix.shape[0]):
+            row, own = matrix[a], topic[a]
+            for b in range(a):
+                total += row[b] if topic[b] == own else 0.0
+        sums[s] = total

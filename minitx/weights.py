@@ -43,19 +43,14 @@ class OneHotWeights(Parameters):
     P: np.ndarray
 
     def __post_init__(self):
-        shape = np.shape(self.W_O)
-        for name in ("W_O", "V", "W", "P"):
-            array = np.asarray(getattr(self, name))
-            if array.dtype not in (np.float64, np.float32, np.complex128):  # complex: for the complex step
-                raise TypeError(f"{name} must be an array of float64 or float32, got dtype {array.dtype}")
-            if name == "P" and (array.ndim != 1 or array.size == 0):
-                raise ValueError(f"P has shape {array.shape}; it must be one number per distance, (T,)")
-            if name != "P" and (array.shape != shape or array.ndim != 2 or shape[0] != shape[1]):
+        _require_floats(self, ("W_O", "V", "W", "P"))
+        shape = self.W_O.shape
+        if self.P.ndim != 1 or self.P.size == 0:
+            raise ValueError(f"P has shape {self.P.shape}; it must be one number per distance, (T,)")
+        for name in ("W_O", "V", "W"):
+            array = getattr(self, name)
+            if array.shape != shape or array.ndim != 2 or shape[0] != shape[1]:
                 raise ValueError(f"{name} has shape {array.shape} and W_O {shape}; all must be the same square (V, V)")
-            object.__setattr__(self, name, array)
-        dtypes = {name: array.dtype for name, array in self.parameters().items() if array.dtype.kind == "f"}
-        if len(set(dtypes.values())) > 1:
-            raise TypeError("all weights must be float64, or all float32; got " + ", ".join(f"{n} {d}" for n, d in dtypes.items()))
 
     @classmethod
     def zeros(cls, n_vocab, length, *, dtype=np.float64):
@@ -102,3 +97,145 @@ def _product_of_rows(rows, a, b):
     product = np.zeros((a.shape[0], b.shape[1]), np.result_type(a, b))
     product[rows] = matmul(a[rows], b)
     return product
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedWeights(Parameters):
+    """One layer on embeddings, without positions and residual: f = W_U W_V W_E A + b (Li, Li, Risteski 2023).
+
+    A = softmax over the keys of (W_K W_E e_key) . (W_Q W_E e_query) / sqrt(d_a). d: width of the embeddings, d_a: of attention.
+
+    Parameters
+    ----------
+    W_E : (d, V) floats, optional
+        Embeddings. Row = dimension, column = token. Absent: one-hot, d = V.
+    W_V : (d, d) floats, optional
+        Value. Row = dimension that is written, column = dimension that is read. Absent: the identity.
+    W_Q, W_K : (d_a, d) floats, optional
+        Query and key. Row = dimension of attention, column = dimension that is read. Both absent: uniform attention.
+    W_U : (V, d) floats, optional
+        Output. Row = output token, column = dimension. Absent: tied, W_U = W_E^T. An identity output is ``W_U=np.eye(V)``, frozen.
+    b : (V,) floats, optional
+        Bias of the output. Absent: none.
+
+    A part that is absent is not trained; ``descend(frozen=...)`` keeps one that is present as it is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Shapes that do not agree, arrays that are not floats, one of W_Q and W_K without the other, neither W_E nor W_V.
+    """
+
+    W_E: np.ndarray | None = None
+    W_V: np.ndarray | None = None
+    W_Q: np.ndarray | None = None
+    W_K: np.ndarray | None = None
+    W_U: np.ndarray | None = None
+    b: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.W_E is None and self.W_V is None:
+            raise ValueError("both W_E and W_V are absent, so there is nothing that says what is attended to; give one of them")
+        if (self.W_Q is None) != (self.W_K is None):
+            raise ValueError("one of W_Q and W_K is absent; give both, or none for uniform attention")
+        _require_floats(self, self.parameters())
+        if self.W_E is not None and self.W_E.ndim != 2:
+            raise ValueError(f"W_E has shape {self.W_E.shape}; it must be (d, V): row = dimension, column = token")
+        width, n_vocab = (len(self.W_V),) * 2 if self.W_E is None else self.W_E.shape
+        attention = len(self.W_Q) if self.W_Q is not None else 0
+        shapes = {"W_E": (width, n_vocab), "W_V": (width, width), "W_Q": (attention, width), "W_K": (attention, width),
+                  "W_U": (n_vocab, width), "b": (n_vocab,)}
+        for name, array in self.parameters().items():
+            if array.shape != shapes[name] or array.size == 0:
+                raise ValueError(f"{name} has shape {array.shape}; with {n_vocab} tokens, embeddings of width {width}"
+                                 + (f" and attention of width {attention}" if attention else "") + f" it must be {shapes[name]}")
+
+    @classmethod
+    def gaussian(cls, n_vocab, *, W_E=None, W_V=None, W_QK=None, W_U=None, b=None, width=None, attention_width=None, rng=None,
+                 dtype=np.float64):
+        """Independent Gaussian entries, each part with its own standard deviation.
+
+        Parameters
+        ----------
+        n_vocab : int
+        W_E, W_V, W_QK, W_U, b : float, optional
+            Standard deviation of the entries (0: all zero); ``W_QK`` is that of W_Q and W_K. ``None``: the part is absent.
+        width, attention_width : int, optional
+            d (default: V) and d_a (default: d). One-hot embeddings have width V.
+        rng : int, Generator or None
+
+        Raises
+        ------
+        ValueError
+            Sizes or standard deviations that cannot be.
+        """
+        n_vocab = whole_number("n_vocab", n_vocab, 2)
+        width = n_vocab if width is None else whole_number("width", width, 1)
+        if W_E is None and width != n_vocab:
+            raise ValueError(f"width is {width}, but one-hot embeddings have width n_vocab = {n_vocab}; give W_E, or no width")
+        attention = width if attention_width is None else whole_number("attention_width", attention_width, 1)
+        scales = {"W_E": W_E, "W_V": W_V, "W_Q": W_QK, "W_K": W_QK, "W_U": W_U, "b": b}
+        shapes = {"W_E": (width, n_vocab), "W_V": (width, width), "W_Q": (attention, width), "W_K": (attention, width),
+                  "W_U": (n_vocab, width), "b": (n_vocab,)}
+        streams = np.random.default_rng(rng).spawn(len(scales))  # so that a part does not depend on which others there are
+        parts = {name: ((0.0 if scale == 0 else positive(name, scale)) * stream.standard_normal(shapes[name])).astype(dtype)
+                 for (name, scale), stream in zip(scales.items(), streams, strict=True) if scale is not None}
+        return cls(**parts)
+
+    @property
+    def n_vocab(self):
+        """V."""
+        return len(self.W_V) if self.W_E is None else self.W_E.shape[1]
+
+    def circuits(self):
+        """ov = (W_U W_V W_E)^T, qk = (W_Q W_E)^T (W_K W_E) / sqrt(d_a), bias = b."""
+        E = self.W_E
+        ov = _times(_transposed(_times(self.W_V, E)), _transposed(self._output()))
+        qk = None
+        if self.W_Q is not None:
+            qk = matmul(_times(self.W_Q, E).T, _times(self.W_K, E)) / np.sqrt(len(self.W_Q))
+        return Circuits(direct=None, ov=ov, qk=qk, position=None, bias=self.b)
+
+    def _output(self):
+        return self.W_U if self.W_U is not None else _transposed(self.W_E)
+
+    def pullback(self, gradient):
+        """dL/dweights from dL/dcircuits; each line names the product of :meth:`circuits` that it goes back through."""
+        E, U = self.W_E, self._output()
+        dvalue = _times(_transposed(U), gradient.ov.T)  # ov^T = U value, value = W_V E: (d, V)
+        dU = _times(gradient.ov.T, _transposed(_times(self.W_V, E)))
+        dE = _times(_transposed(self.W_V), dvalue)
+        if self.W_U is None and E is not None:  # tied: U = E^T
+            dE = dE + dU.T
+        parts = {"W_V": _times(dvalue, _transposed(E)), "W_U": dU, "b": gradient.bias}
+        if self.W_Q is not None:  # qk = query^T key / sqrt(d_a): (d_a, V) each
+            d_qk = gradient.qk / np.sqrt(len(self.W_Q))
+            dquery = matmul(_times(self.W_K, E), d_qk.T)
+            dkey = matmul(_times(self.W_Q, E), d_qk)
+            dE = dE + matmul(self.W_Q.T, dquery) + matmul(self.W_K.T, dkey)
+            parts |= {"W_Q": _times(dquery, _transposed(E)), "W_K": _times(dkey, _transposed(E))}
+        parts["W_E"] = dE
+        return EmbeddedWeights(**{name: parts[name] for name in self.parameters()})
+
+
+def _times(a, b):
+    """``a @ b``, where ``None`` is the identity."""
+    if a is None or b is None:
+        return b if a is None else a
+    return matmul(a, b)
+
+
+def _transposed(a):
+    return None if a is None else a.T
+
+
+def _require_floats(weights, names):
+    """Make these parts arrays; TypeError unless all are float64, or all float32 (complex128 also: for the complex step)."""
+    for name in names:
+        array = np.asarray(getattr(weights, name))
+        if array.dtype not in (np.float64, np.float32, np.complex128):
+            raise TypeError(f"{name} must be an array of float64 or float32, got dtype {array.dtype}")
+        object.__setattr__(weights, name, array)
+    dtypes = {name: array.dtype for name, array in weights.parameters().items() if array.dtype.kind == "f"}
+    if len(set(dtypes.values())) > 1:
+        raise TypeError("all weights must be float64, or all float32; got " + ", ".join(f"{n} {d}" for n, d in dtypes.items()))

@@ -1,6 +1,7 @@
 """Loss and gradient of the circuits: against loops, against the complex step, at the edges, and bad input at the door."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +16,24 @@ from minitx.testing import STEP, check_gradient, rounding
 import naive
 from strategies import arguments, problems
 
+SEPARATE = {"causal": False}  # sequences without order, which a vocabulary this small would join
 
-@given(problems())
-def test_loss_and_gradient_equal_the_loops(problem):
-    circuits, batch = problem
-    loss, gradient = loss_and_gradient(circuits, batch)
+
+@contextmanager
+def _cut(kind):
+    """Keep the sequences of SEPARATE problems apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        if kind is SEPARATE:
+            patch.setattr(blocks_room, "JOINED", 0)
+        yield
+
+
+@pytest.mark.parametrize("kind", ({}, SEPARATE))
+@given(data=st.data())
+def test_loss_and_gradient_equal_the_loops(kind, data):
+    circuits, batch = data.draw(problems(**kind))
+    with _cut(kind):
+        loss, gradient = loss_and_gradient(circuits, batch)
     positional, named = arguments(circuits, batch)
     expected = naive.loss(*positional, **named)
     assert loss == pytest.approx(expected, rel=1e-13, abs=rounding(circuits, batch))
@@ -29,10 +43,12 @@ def test_loss_and_gradient_equal_the_loops(problem):
         np.testing.assert_allclose(found, table, rtol=0, atol=1e-12 * np.abs(table).max() + rounding(circuits, batch))
 
 
-@given(problems())
-def test_gradient_equals_the_complex_step(problem):
-    circuits, batch = problem
-    _, gradient = loss_and_gradient(circuits, batch)
+@pytest.mark.parametrize("kind", ({}, SEPARATE))
+@given(data=st.data())
+def test_gradient_equals_the_complex_step(kind, data):
+    circuits, batch = data.draw(problems(**kind))
+    with _cut(kind):
+        _, gradient = loss_and_gradient(circuits, batch)
     for name, table in circuits.parameters().items():
         expected = np.empty(table.size)
         for entry in range(table.size):
@@ -125,7 +141,7 @@ def test_without_order_equal_tokens_ask_and_are_asked_once():
     """Keys and queries of bidirectional attention are distinct tokens: 8 positions, 3 tokens, 2 of them at loss positions."""
     tokens = np.array([[1, 0, 1, 2, 2, 0, 1, 1]])
     batch = Batch(tokens, tokens, [[1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]], causal=False)
-    block, = blocks_room.blocks(batch, _tables(3))
+    block, = blocks_room.blocks(batch, _tables(3), joined=False)
     np.testing.assert_array_equal(block.keys, [[1, 0, 2]])
     np.testing.assert_array_equal(block.mass, [[4.0, 2.0, 2.0]])
     np.testing.assert_array_equal(block.current, [[1, 0]])

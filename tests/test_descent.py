@@ -145,6 +145,35 @@ def test_ctrl_c_keeps_what_was_recorded(batch):
     np.testing.assert_array_equal(run.weights.W_O, whole.weights.W_O)
 
 
+def test_frozen_weights_stay(batch):
+    start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0)
+    run = descend(start, batch, learning_rate=0.5, steps=3, frozen=("V", "P"))
+    _, gradient = loss_and_gradient(start, batch)
+    one = descend(start, batch, learning_rate=0.5, steps=1, frozen=("V", "P")).weights
+    np.testing.assert_array_equal(one.W, start.W - 0.5 * gradient.W)
+    for name, array in run.weights.parameters().items():
+        assert np.array_equal(array, getattr(start, name)) == (name in ("V", "P"))
+    with pytest.raises(ValueError, match="frozen names Q, but the weights are W_O, V, W, P"):
+        descend(start, batch, learning_rate=0.5, steps=3, frozen=("Q",))
+
+
+def test_an_iterator_gives_the_batch_of_each_step(batch):
+    start = OneHotWeights.zeros(5, 6)
+    parts = [batch.take([step, step + 1]) for step in range(4)]
+    run = descend(start, iter(parts), learning_rate=0.5, steps=3)
+    weights = start
+    for step, part in enumerate(parts[:3]):
+        loss, gradient = loss_and_gradient(weights, part)
+        assert run.loss[step] == loss
+        weights = weights.map(lambda weight, slope: weight - 0.5 * slope, gradient)
+    np.testing.assert_array_equal(run.weights.W_O, weights.W_O)
+    ended = descend(start, iter(parts), learning_rate=0.5, steps=9)
+    assert ended.steps == 3
+    assert ended.stopped == "step 4: the iterator gives no more batches"
+    with pytest.raises(ValueError, match="only a Batch is cut into mini-batches"):
+        descend(start, iter(parts), learning_rate=0.5, steps=1, batch_size=2)
+
+
 @pytest.mark.parametrize(("settings", "says"), [
     ({"learning_rate": 0.0}, "learning_rate is 0.0"),
     ({"learning_rate": np.nan}, "learning_rate is nan"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx import OneHotWeights, loss_and_gradient
+from minitx import Batch, EmbeddedWeights, OneHotWeights, attention_and_output, loss_and_gradient
 from minitx.testing import check_gradient
 
 import naive
@@ -74,3 +74,95 @@ def test_weights_refuse(change, error, says):
 def test_starts_refuse(call):
     with pytest.raises(ValueError, match="must be"):
         call()
+
+
+# ------------------------------------------------------------------------------------------------- embedded weights
+
+
+@st.composite
+def embedded(draw, n_vocab):
+    """EmbeddedWeights of any parts, in which the log head's outputs are positive."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scale = draw(st.sampled_from((0.0, 1e-3, 1.0, 5.0)))
+    present = {name: draw(st.booleans()) for name in ("W_E", "W_V", "W_QK", "W_U", "b")}
+    if not present["W_E"]:
+        present["W_V"] = True
+    sizes = {"width": draw(st.integers(1, 5)) if present["W_E"] else None, "attention_width": draw(st.integers(1, 4))}
+    return EmbeddedWeights.gaussian(n_vocab, **{name: scale for name, here in present.items() if here}, **sizes, rng=rng)
+
+
+@given(st.data())
+def test_embedded_gradient_equals_the_complex_step_for_every_part(data):
+    batch, n_vocab = data.draw(batches())
+    weights = data.draw(embedded(n_vocab))
+    if batch.head == "log":
+        weights = weights.map(lambda array: np.abs(array) + 0.05)
+    check_gradient(weights, batch)
+
+
+@given(st.data())
+def test_embedded_circuits_are_the_paper_s_products(data):
+    """f = W_U W_V W_E A + b, A = column softmax of (W_K Z)^T (W_Q Z) / sqrt(d_a): column j answers slot j."""
+    batch, n_vocab = data.draw(batches(causal=False, masses=False, padded=False))
+    weights = data.draw(embedded(n_vocab))
+    A, out = attention_and_output(weights, batch)
+    E = np.eye(n_vocab) if weights.W_E is None else weights.W_E
+    W_V = np.eye(len(E)) if weights.W_V is None else weights.W_V
+    W_U = E.T if weights.W_U is None else weights.W_U
+    for i, t in np.argwhere(batch.weight != 0):
+        Z = E[:, batch.tokens[i]]  # (d, N), a column a slot
+        scores = np.zeros((Z.shape[1],) * 2)
+        if weights.W_Q is not None:
+            scores = (weights.W_K @ Z).T @ (weights.W_Q @ Z) / np.sqrt(len(weights.W_Q))
+        shares = np.exp(scores - scores.max(axis=0))
+        shares /= shares.sum(axis=0)
+        f = W_U @ W_V @ Z @ shares + (0 if weights.b is None else weights.b[:, None])
+        np.testing.assert_allclose(A[i, t], shares[:, t], rtol=1e-11, atol=1e-15)
+        np.testing.assert_allclose(out[i, t], f[:, t], rtol=1e-10, atol=1e-11 * max(1, np.abs(f).max()))
+
+
+def test_zero_scores_attend_uniformly():
+    weights = EmbeddedWeights.gaussian(7, W_V=1.0, W_QK=0.0, rng=0)
+    batch = Batch(np.array([[1, 2, 2, 3, 0], [4, 4, 4, 5, 6]]), np.ones((2, 5), int), lengths=[4, 5], causal=False)
+    A, _ = attention_and_output(weights, batch)
+    np.testing.assert_allclose(A[0, :4, :4], 1 / 4, rtol=1e-15)
+    np.testing.assert_allclose(A[1], 1 / 5, rtol=1e-15)
+    np.testing.assert_allclose(A.sum(axis=2)[batch.weight > 0], 1, rtol=1e-12)
+
+
+def test_parts_do_not_depend_on_which_others_there_are(tmp_path):
+    both = EmbeddedWeights.gaussian(5, W_E=0.1, W_QK=0.2, width=3, attention_width=2, rng=3)
+    alone = EmbeddedWeights.gaussian(5, W_E=0.1, width=3, rng=3)
+    np.testing.assert_array_equal(both.W_E, alone.W_E)
+    assert not np.array_equal(both.W_Q, both.W_K)
+    both.save(tmp_path / "weights.npz")
+    loaded = EmbeddedWeights.load(tmp_path / "weights.npz")
+    assert loaded.W_V is None
+    np.testing.assert_array_equal(loaded.W_K, both.W_K)
+
+
+@pytest.mark.parametrize(("parts", "error", "says"), [
+    ({}, ValueError, "both W_E and W_V are absent"),
+    ({"W_V": np.zeros((3, 3)), "W_Q": np.zeros((2, 3))}, ValueError, "one of W_Q and W_K is absent"),
+    ({"W_V": np.zeros((3, 2))}, ValueError, r"W_V has shape \(3, 2\)"),
+    ({"W_E": np.zeros((2, 5)), "W_V": np.zeros((5, 5))}, ValueError, "W_V has shape"),
+    ({"W_E": np.zeros(5)}, ValueError, "W_E has shape"),
+    ({"W_E": np.zeros((2, 5)), "W_U": np.zeros((2, 5))}, ValueError, r"it must be \(5, 2\)"),
+    ({"W_V": np.zeros((3, 3)), "b": np.zeros(2)}, ValueError, "b has shape"),
+    ({"W_V": np.zeros((3, 3)), "W_Q": np.zeros((2, 3)), "W_K": np.zeros((1, 3))}, ValueError, "W_K has shape"),
+    ({"W_V": np.zeros((3, 3), int)}, TypeError, "float64 or float32"),
+    ({"W_V": np.zeros((3, 3)), "b": np.zeros(3, np.float32)}, TypeError, "all float32"),
+])
+def test_embedded_weights_refuse(parts, error, says):
+    with pytest.raises(error, match=says):
+        EmbeddedWeights(**parts)
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"W_V": -1.0}, "W_V is -1.0"), ({"W_V": 0.0, "width": 3}, "one-hot embeddings have width"),
+    ({"W_E": 0.1, "width": 0}, "width is 0"), ({"W_V": 0.0, "attention_width": 0}, "attention_width is 0"),
+    ({}, "both W_E and W_V"),
+])
+def test_gaussian_embedded_weights_refuse(settings, says):
+    with pytest.raises(ValueError, match=says):
+        EmbeddedWeights.gaussian(5, **settings)

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from minitx.checks import positive, probability, whole_number
+from minitx.checks import integers, positive, probability, whole_number
 from minitx.circuits import HEADS, Batch
 
 LOSSES = ("pooled", "per_document")
@@ -49,7 +49,7 @@ class Documents:
 
     def __post_init__(self):
         n_vocab = whole_number("n_vocab", self.n_vocab, 2)
-        tokens, lengths = _integers("tokens", self.tokens, 2), _integers("lengths", self.lengths, 1)
+        tokens, lengths = integers("tokens", self.tokens, 2), integers("lengths", self.lengths, 1)
         if not len(tokens):
             raise ValueError("there are no documents; give at least one row of tokens")
         if len(lengths) != len(tokens):
@@ -340,15 +340,6 @@ def _inverse_cdf(stacked, row, u):
     """Outcome that the uniform number ``u`` in [0, 1) draws from row ``row`` of the stacked table; 0-probability ones never."""
     below_next = np.minimum(row + u, np.nextafter(row + 1.0, 0))  # row + u may round up to row + 1, which is the next row
     return np.searchsorted(stacked.ravel(), below_next, side="right") - row * stacked.shape[1]
-
-
-def _integers(name, array, ndim):
-    array = np.asarray(array)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
-    if array.ndim != ndim:
-        raise ValueError(f"{name} must be a {ndim}-dimensional array, got shape {array.shape}")
-    return array
 
 
 def _dirichlet_parameter(alpha, n_topics):
