@@ -1,5 +1,5 @@
 """Closed forms, one module a paper."""
 
-from minitx.theory import associations
+from minitx.theory import associations, topics
 
-__all__ = ["associations"]
+__all__ = ["associations", "topics"]
