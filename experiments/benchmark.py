@@ -2,8 +2,9 @@
 
     python experiments/benchmark.py [--quick] [--out DIR]
 
-The baseline is the same mathematics in dense one-hot form: NumPy, batched matrix products, BLAS throughout. It is timed on a few
-sequences and on twice as many; the difference is its cost per sequence, and the line through both is read off at N.
+The baseline is the same mathematics in dense one-hot form: NumPy, batched matrix products, BLAS throughout. Where N is large it is
+timed on a few sequences and on twice as many; the difference is its cost per sequence, and the line through both is read off at N.
+Joint training on topics is timed by whole steps of ``descend``, which takes its steps with either.
 """
 
 import argparse
@@ -12,14 +13,18 @@ import re
 import resource
 import sys
 import time
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from minitx import Batch, OneHotWeights, builtin_corpus, get_threads, loss_and_gradient, set_threads
+from minitx import Batch, EmbeddedWeights, OneHotWeights, builtin_corpus, descend, get_threads, loss_and_gradient, set_threads
+from minitx.blocks import blocks
 from minitx.files import output_folder
 from minitx.parallel import one_blas_thread
 from minitx.report import environment, write_json
+from minitx.synthetic.topics import TopicModel, mask_tokens
 from minitx.theory.associations import leading_weights, statistics
 
 # ----------------------------------------------------------------------------------------------- the dense formulation
@@ -87,6 +92,36 @@ def dense_step(weights, batch):
     return loss, OneHotWeights(dW_O, dV, dW, dP)
 
 
+def dense_topic_step(weights, batch):
+    """Loss and gradient of W_V, W_Q, W_K from one-hot matrices; outputs and softmax at every slot, as the published code does."""
+    W_V, W_Q, W_K = weights.W_V, weights.W_Q, weights.W_K
+    X = one_hot(batch.tokens, len(W_V), W_V.dtype)
+    shape, root = (*batch.tokens.shape, len(W_Q)), np.sqrt(len(W_Q))
+    query, key = (flat(X) @ W_Q.T).reshape(shape), (flat(X) @ W_K.T).reshape(shape)
+    A = query @ key.transpose(0, 2, 1)  # row = query slot
+    A /= root
+    A -= A.max(axis=2, keepdims=True)
+    np.exp(A, out=A)
+    A /= A.sum(axis=2, keepdims=True)
+    AX = flat(A @ X)
+    F = AX @ W_V.T
+    F -= F.max(axis=1, keepdims=True)
+    rows, targets, weight = np.arange(len(F)), batch.targets.ravel(), batch.weight.ravel()
+    target_logit = F[rows, targets]
+    dF = np.exp(F, out=F)
+    total = dF.sum(axis=1, keepdims=True)
+    loss = float(weight @ (np.log(total[:, 0]) - target_logit))
+    dF /= total
+    dF[rows, targets] -= 1
+    dF *= weight[:, None]
+    dscore = (dF @ W_V).reshape(X.shape) @ X.transpose(0, 2, 1)
+    dscore -= (A * dscore).sum(axis=2, keepdims=True)
+    dscore *= A
+    dscore /= root
+    dquery, dkey = dscore @ key, dscore.transpose(0, 2, 1) @ query
+    return loss, EmbeddedWeights(W_V=dF.T @ AX, W_Q=flat(dquery).T @ flat(X), W_K=flat(dkey).T @ flat(X))
+
+
 # --------------------------------------------------------------------------------------------------------- measuring
 
 
@@ -103,14 +138,26 @@ def seconds(function, repeats=3):
 
 def on_threads(n_threads, function, *, dense=False):
     """Time ``function`` on one thread or on all; the dense baseline uses BLAS's own threads."""
+    with threads(n_threads, dense=dense):
+        return seconds(function, 2 if dense and n_threads == 1 else 5)
+
+
+@contextmanager
+def threads(n_threads, *, dense):
+    """One thread or all: minitx's own, or for the ``dense`` baseline those of BLAS."""
     set_threads(n_threads)
     try:
-        if dense and n_threads == 1:
-            with one_blas_thread():
-                return seconds(function, 2)
-        return seconds(function, 5)
+        with one_blas_thread() if dense and n_threads == 1 else nullcontext():
+            yield
     finally:
         set_threads(None)
+
+
+def seconds_a_step(train, n_steps):
+    """Shortest time from the end of a step to the end of the next, of ``train(steps=, callback=)``; the first few do not count."""
+    ends = []
+    train(steps=n_steps + 3, callback=lambda *_: ends.append(time.perf_counter()))
+    return float(np.diff(ends)[3:].min())
 
 
 def dense_at(batch, n_threads, function, n_few):
@@ -146,6 +193,21 @@ def blas_alone(batch, n_vocab, dtype):
             np.matmul(out, rows.T, out=small)
         for _ in range(3):
             np.matmul(square, square, out=large)
+
+    return run
+
+
+def products_alone(n_rows, n_vocab, dtype):
+    """A function that runs just the three Q x V x V products of a step on joined documents, Q = ``n_rows`` distinct queries."""
+    rng = np.random.default_rng(0)
+    C, R = rng.random((2, n_rows, n_vocab)).astype(dtype)
+    ov, out = rng.random((n_vocab, n_vocab)).astype(dtype), np.empty((n_rows, n_vocab), dtype)
+    dov = np.empty_like(ov)
+
+    def run():
+        np.matmul(C, ov, out=out)
+        np.matmul(R, ov.T, out=out)
+        np.matmul(C.T, R, out=dov)
 
     return run
 
@@ -229,6 +291,36 @@ def training_step(size, n_dense):
     return result
 
 
+def topic_step(size, learning_rate=20.0):
+    """Joint training of W_V, W_Q, W_K on masked documents, whole steps in float64, against the dense formulation of all slots."""
+    model = TopicModel(size["n_topics"], size["words_per_topic"], tau=size["tau"], length=size["length"])
+    batch = mask_tokens(model.documents(size["n"], rng=0), rng=0)
+    V, batch_size = model.n_vocab, size["batch_size"]
+    start = EmbeddedWeights.gaussian(V, W_V=0.1, W_QK=0.05, rng=0)
+    some = batch.take(range(batch_size))
+    (loss, gradient), (dense_loss, dense_gradient) = (step(start, some) for step in (loss_and_gradient, dense_topic_step))
+    agree([np.array(loss), *gradient.parameters().values()], [np.array(dense_loss), *dense_gradient.parameters().values()], 1e-10)
+    n_queries = int(sum(block.n_queries.sum() for block in blocks(some, start.circuits())))
+
+    def step_time(n_threads, function, n_steps, dense):
+        train = partial(descend, start, batch, learning_rate=learning_rate, batch_size=batch_size, rng=0,
+                        loss_and_gradient=function)
+        with threads(n_threads, dense=dense):
+            return seconds_a_step(train, n_steps)
+
+    result, fastest = {"size": size, "distinct queries a step": n_queries}, np.inf
+    for n_threads in dict.fromkeys((1, get_threads())):
+        ours = step_time(n_threads, loss_and_gradient, 200, dense=False)
+        dense = step_time(n_threads, dense_topic_step, 9, dense=True)
+        fastest = min(fastest, dense)  # on a busy machine BLAS's own threads slow many small products down: they do not count then
+        blas = on_threads(n_threads, products_alone(n_queries, V, np.float64), dense=True)
+        result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": dense, "blas_s": blas, "ratio": fastest / ours,
+                                          "over_blas": ours / blas}
+        print(f"  {n_threads} thread(s): minitx {1 / ours:6.1f} steps a second   dense {1 / fastest:5.2f}: "
+              f"{fastest / ours:4.1f} times faster (asked: 5)   a step {1e3 * ours:5.2f} ms, BLAS alone {1e3 * blas:5.2f} ms")
+    return result
+
+
 def growth(base):
     """Time of a step and of the statistics as N, T and V double."""
     rows = []
@@ -265,6 +357,14 @@ def main():
     size = dict(size, n=16 if quick else 256)
     print(f"\ntraining step, V = {size['n_vocab']}, T = {size['length']}, N = {size['n']}, float32, against the dense formulation")
     results["training step"] = training_step(size, 8)
+    size = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
+    if quick:
+        size |= {"n_topics": 3, "words_per_topic": 4, "length": 12, "n": 40, "batch_size": 10}
+    print("\njoint training of W_V, W_Q, W_K on topics, "
+          + ", ".join(f"{name} = {size[key]}" for name, key in (("T", "n_topics"), ("v", "words_per_topic"), ("tau", "tau")))
+          + f", {size['n']} documents of {size['length']} tokens,\n{size['batch_size']} a step, cross-entropy, float64, "
+          "against the dense formulation at all slots")
+    results["topic step"] = topic_step(size)
     print("\ngrowth, float32 step and float64 statistics, all threads")
     results["growth"] = growth({"n_vocab": 100, "length": 12, "n": 16} if quick else {"n_vocab": 1500, "length": 100, "n": 256})
     write_json(folder / "benchmark.json", results)

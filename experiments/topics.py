@@ -19,10 +19,12 @@ from tqdm import tqdm
 
 from minitx import Batch, EmbeddedWeights, descend, get_threads, moments, plots, set_threads
 from minitx.averages import attention_table, gram, pair_averages
+from minitx.commands import topics_figures
 from minitx.files import output_folder
 from minitx.report import environment, write_json
 from minitx.synthetic import TopicModel, mask_tokens
 from minitx.theory import topics
+from minitx.topic_training import attention_ratios
 
 LAWS = {"Dirichlet 0.1, N 100..150": {"alpha": 0.1, "length": (100, 150)}, "2 topics, N 128": {"tau": 2, "length": 128}}
 FIELDS = ("same_word", "same_topic", "different_topic")
@@ -191,20 +193,13 @@ def ratio(tau, steps, seed):
     return path, topics.optimal_ratio(setting, free_mask=True)
 
 
-def attention_ratios(weights, setting):
-    """Attention of word queries over that to a word of another topic: to the same word, to the same topic, to [MASK]; and rho."""
-    scores = np.exp(weights.circuits().qk[1:])  # row = query word, column = key token
-    topic = np.arange(setting.n) // setting.v
-    other = np.array([row[1:][topic != own].mean() for row, own in zip(scores, topic, strict=True)])
-    blocks = topics.Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
-    rho = (blocks.same_word + (setting.v - 1) * blocks.same_topic) / setting.v
-    return {"alpha": blocks.same_word, "beta": blocks.same_topic, "rho": rho, "rho_0": blocks.mask_column}
-
-
 def infinite(quick):
     """Print trained and predicted attention ratios on infinite documents."""
     print("\nattention ratios on infinite documents (W_V = W_inf), trained by gradient descent beside the predicted optimum")
-    found = {}
+    found, other = {}, topics.other_limit_value(topics.Setting(10, 10, math.inf, tau=2))
+    copying = topics.optimal_attention(topics.Setting(10, 10, math.inf, tau=2), other)
+    print(f"  with W_lim in the place of W_inf the optimum is copying: alpha {copying.alpha:.1f}, beta {copying.beta:.2f}, "
+          f"rho {copying.rho:.2f}")
     for tau, steps, seeds in ((2, 100 if quick else 2500, (0,) if quick else (0, 1, 2)), *(() if quick else ((4, 1500, (0,)),))):
         for seed in seeds:
             path, predicted = ratio(tau, steps, seed)
@@ -216,37 +211,86 @@ def infinite(quick):
     return found
 
 
-# ------------------------------------------------------------------------------------------------------- the two limits
+# -------------------------------------------------------------------------------------------- closed forms, step by step
+
+BLOCKS = {"same word": "same_word", "same topic": "same_topic", "different topic": "diff_topic", "mask column": "mask_column"}
 
 
 def two_limits(folder):
     """Print and draw how the minimiser goes from one limit to the other as the ridge falls."""
-    paper, other = (form(topics.Setting(10, 10, math.inf, tau=2)) for form in (topics.paper_value, topics.other_limit_value))
-    names = {"same word": "same_word", "same topic": "same_topic", "different topic": "diff_topic", "mask column": "mask_column"}
-    ridges = np.logspace(-9, -1, 81)
-    blocks, windows = {}, {}
-    print("\nthe value matrix that minimises the squared loss: the limits N -> inf and ridge -> 0 do not commute")
-    print(f"{'':44}" + "".join(f"{name:>17}" for name in names))
-    for N in (128, 10_000, 1_000_000):
+    infinite_length = topics.Setting(10, 10, math.inf, tau=2)
+    plots.save(topics_figures.two_limits(topics.Setting(10, 10, 128, tau=2)), folder / "two-limits.png")
+    header("the value matrix that minimises the squared loss: the limits N -> inf and ridge -> 0 do not commute")
+    for N in topics_figures.N_LENGTHS:
         setting = topics.Setting(10, 10, N, tau=2)
-        path = [topics.ridge_value(setting, ridge) for ridge in ridges]
-        blocks[N] = {name: np.array([getattr(value, field) for value in path]) for name, field in names.items()}
         sectors = topics.moments(setting)
-        windows[N] = (sectors.M_w, sectors.M_t)
-        _row(f"N = {N:,}, no ridge", topics.optimal_value(setting), names)
-        _row(f"N = {N:,}, ridge {math.sqrt(sectors.M_w * sectors.M_t):.2g}",
-             topics.ridge_value(setting, math.sqrt(sectors.M_w * sectors.M_t)), names)
-    _row("W_inf: N -> inf first (the paper)", paper, names)
-    _row("W_lim: ridge -> 0 first", other, names)
-    limits = {r"$W_\infty$ ($N\to\infty$ first, then $\lambda\to 0$: the paper)": {n: getattr(paper, f) for n, f in names.items()},
-              r"$W_\mathrm{lim}$ ($\lambda\to 0$ first, then $N\to\infty$)": {n: getattr(other, f) for n, f in names.items()}}
-    figure = plots.ridge_path(ridges, blocks, limits, windows,
-                              title="Value matrix that minimises the squared loss with a ridge: the limits do not commute")
-    plots.save(figure, folder / "two-limits.png")
+        between = math.sqrt(sectors.M_w * sectors.M_t)
+        row(f"N = {N:,}, no ridge", topics.optimal_value(setting))
+        row(f"N = {N:,}, ridge {between:.2g}", topics.ridge_value(setting, between))
+    row("W_inf: N -> inf first (the paper)", topics.paper_value(infinite_length))
+    row("W_lim: ridge -> 0 first", topics.other_limit_value(infinite_length))
 
 
-def _row(label, value, names):
-    print(f"{label:44}" + "".join(f"{getattr(value, field):17.6f}" for field in names.values()))
+def trajectory(quick):
+    """Stage 1a: trained value matrices beside the closed trajectory, on sampled documents and on the exact population."""
+    eta, at = 5.0, (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 20_000)
+    for law in LAWS:
+        setting = topics.Setting(10, 10, **LAWS[law])
+        C, M = topics.moments(setting).matrices()
+        exact = moments.Moments(M=M, C=C)
+        model = TopicModel(10, 10, **LAWS[law])
+        sampled = [moments.moments(mask_tokens(model.documents(10_000, rng=seed), head="squared", rng=seed), setting.V)
+                   for seed in range(6)]
+        kept = [descend(EmbeddedWeights.gaussian(setting.V, W_V=0.0), data, learning_rate=eta, steps=at[-1], keep=at,
+                        loss_and_gradient=moments.loss_and_gradient).kept for data in (*sampled, exact)]
+        header(f"stage 1a, {law}: closed trajectory, and how many s.d. of 6 seeds the mean of 10,000 documents is away")
+        worst = 0.0
+        for step in at:
+            closed = topics.value_after(setting, step, eta)
+            found = [topics.Blocks.of(run[step].W_V, setting) for run in kept]
+            worst = max(worst, *(abs(getattr(found[-1], name) - getattr(closed, name)) for name in BLOCKS.values()))
+            values = {name: np.array([getattr(one, name) for one in found[:-1]]) for name in BLOCKS.values()}
+            row(f"after {step:,} steps", closed)
+            print(f"{'':44}" + "".join(f"{abs(values[name].mean() - getattr(closed, name)) / values[name].std(ddof=1):13.1f} s.d."
+                                      for name in BLOCKS.values()))
+        print(f"descent on the exact population differs from the closed trajectory by at most {worst:.1e}")
+
+
+def embeddings(quick):
+    """Stage 1b on the exact population: the plateau, and the end."""
+    setting = topics.Setting(10, 10, 128, tau=2)
+    C, M = topics.moments(setting).matrices()
+    steps = 2000 if quick else 48_000
+    run = descend(EmbeddedWeights.gaussian(setting.V, W_E=1e-3, rng=0), moments.Moments(M=M, C=C), learning_rate=8.0, steps=steps,
+                  loss_and_gradient=moments.loss_and_gradient, keep=(400,))
+    header("stage 1b, 2 topics, N = 128: E^T E, trained on the exact population, eta = 8")
+    for label, weights, closed in (("after 400 steps", run.kept[400], topics.gram_plateau(setting)),
+                                   (f"after {steps:,} steps", run.weights, topics.optimal_gram(setting))):
+        row(f"closed, {'plateau' if '400' in label else 'end'}", closed)
+        row(f"trained, {label}", topics.Blocks.of(gram(weights.W_E), setting))
+
+
+def header(title):
+    """Print a title and the names of the blocks."""
+    print(f"\n{title}\n{'':44}" + "".join(f"{name:>18}" for name in BLOCKS))
+
+
+def row(label, blocks):
+    """Print one row of block values."""
+    print(f"{label:44}" + "".join(f"{getattr(blocks, name):18.6f}" for name in BLOCKS.values()), flush=True)
+
+
+def cross_entropy(results):
+    """Print the two differences that the cross-entropy determines, trained beside their optimum."""
+    print("\ncross-entropy: logits of the same word above its topic (A), of its topic above the others (B)")
+    for law, runs in results.items():
+        setting = topics.Setting(10, 10, **LAWS[law])
+        for name, same_word in (("W_V, cross-entropy", True), ("E, cross-entropy", False)):
+            best = topics.cross_entropy_optimum(setting, same_word=same_word)
+            A, B = (np.mean([getattr(one, high) - getattr(one, low) for one in runs[name]])
+                    for high, low in (("same_word", "same_topic"), ("same_topic", "different_topic")))
+            print(f"  {law:26} {name:20} trained A {A:6.3f}  B {B:7.3f}   optimum{'' if same_word else ' with A = 0:'} "
+                  f"A {best.A:6.3f} (s.e. {best.se_A:.3f})  B {best.B:7.3f} (s.e. {best.se_B:.3f})")
 
 
 def main():
@@ -257,9 +301,12 @@ def main():
     arguments = parser.parse_args()
     folder, quick = output_folder(arguments.out), arguments.quick
     two_limits(folder)
+    trajectory(quick)
+    embeddings(quick)
     ratios = infinite(quick)
     results = table(list(LAWS)[:1] if quick else list(LAWS), (0,) if quick else (0, 1, 2), QUICK if quick else 1)
     rows = beside(results, full=not quick)
+    cross_entropy(results)
     write_json(folder / "topics.json", {"environment": environment(), "quick": quick, "ratios": ratios, "table": rows,
                                         "averages": {law: dict(runs) for law, runs in results.items()}})
     print(f"\nwritten to {folder}/")

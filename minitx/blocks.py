@@ -12,7 +12,7 @@ from minitx import kernels, parallel
 BLOCK_BYTES = 4 << 20  # working set of a block: about one core's cache. Fixed, so that the bits are
 WAVE = 8  # blocks computed before what they add is added to the tables
 SLAB = 512  # columns of a table that one thread adds to at a time
-JOINED = 4  # sequences without order are joined when the vocabulary is at most so many times their distinct tokens
+JOINED = 8  # sequences without order are joined when the vocabulary is at most so many times their distinct tokens
 PARTS = 2  # least number of blocks of joined sequences
 
 

@@ -4,9 +4,10 @@ import argparse
 import sys
 
 import minitx
-from minitx.commands import associate
+from minitx.commands import associate, topics
 
-COMMANDS = {"associate": (associate, "train on a text and set the exact gradient beside the leading terms that predict it")}
+COMMANDS = {"associate": (associate, "train on a text and set the exact gradient beside the leading terms that predict it"),
+            "topics": (topics, "train on documents of topics; embeddings, value matrix and attention beside closed forms")}
 
 
 def main(arguments=None):

@@ -11,6 +11,7 @@ from minitx import moments
 from minitx.averages import Averages, attention_table, cosine_matrix, gram, pair_averages
 from minitx.circuits import loss_and_gradient
 from minitx.descent import Trajectory, descend
+from minitx.theory import topics as theory
 
 CLASSES = {"same word": "same_word", "same topic": "same_topic", "different topic": "different_topic"}
 
@@ -143,3 +144,17 @@ def same_exceeds_different(runs, part):
     averages = [getattr(record, part) for run in runs for record in run.records]
     return (sum(one.same_topic_including > one.different_topic for one in averages),
             sum(one.same_topic > one.different_topic for one in averages), len(averages))
+
+
+def attention_ratios(weights, setting):
+    """Attention of a word over that to a word of another topic: alpha (same word), beta (same topic), rho_0 ([MASK]); and rho.
+
+    ``setting``: a :class:`minitx.theory.topics.Setting`. Averages over query words; rho = (alpha + (v - 1) beta) / v, which is all
+    that the loss depends on at W_inf.
+    """
+    scores = np.exp(weights.circuits().qk[1:])  # row = query word, column = key token
+    topic = np.arange(setting.n) // setting.v
+    other = np.array([row[1:][topic != own].mean() for row, own in zip(scores, topic, strict=True)])
+    blocks = theory.Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
+    alpha, beta = blocks.same_word, blocks.same_word if setting.v == 1 else blocks.same_topic
+    return {"alpha": alpha, "beta": beta, "rho": (alpha + (setting.v - 1) * beta) / setting.v, "rho_0": blocks.mask_column}

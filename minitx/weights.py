@@ -6,6 +6,7 @@ A parametrisation is a frozen dataclass of arrays (:class:`minitx.parameters.Par
 Legend: V vocabulary, T positions.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,7 +194,7 @@ class EmbeddedWeights(Parameters):
         ov = _times(_transposed(_times(self.W_V, E)), _transposed(self._output()))
         qk = None
         if self.W_Q is not None:
-            qk = matmul(_times(self.W_Q, E).T, _times(self.W_K, E)) / np.sqrt(len(self.W_Q))
+            qk = matmul(_times(self.W_Q, E).T, _times(self.W_K, E)) / math.sqrt(len(self.W_Q))
         return Circuits(direct=None, ov=ov, qk=qk, position=None, bias=self.b)
 
     def _output(self):
@@ -209,7 +210,7 @@ class EmbeddedWeights(Parameters):
             dE = dE + dU.T
         parts = {"W_V": _times(dvalue, _transposed(E)), "W_U": dU, "b": gradient.bias}
         if self.W_Q is not None:  # qk = query^T key / sqrt(d_a): (d_a, V) each
-            d_qk = gradient.qk / np.sqrt(len(self.W_Q))
+            d_qk = gradient.qk / math.sqrt(len(self.W_Q))
             dquery = matmul(_times(self.W_K, E), d_qk.T)
             dkey = matmul(_times(self.W_Q, E), d_qk)
             dE = dE + matmul(self.W_Q.T, dquery) + matmul(self.W_K.T, dkey)

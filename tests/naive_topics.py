@@ -252,3 +252,52 @@ def profile(T, v, N, tau, alpha, beta):
             sums += law * np.array(found[0])
             counts += law * np.array(found[1])
     return sums, counts
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The paper's model on explicit lists of tokens
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def model_outputs(shown, W_E, W_V, W_Q, W_K, W_U, b):
+    """f = W_U W_V Z A + b, (V, N): column j answers slot j. Z (d, N) = embeddings of the shown tokens; complex-safe.
+
+    A (N, N) = softmax of every column of (W_K Z)^T (W_Q Z) / sqrt(d_a): row = key slot, column = query slot. Absent (None): W_E is
+    one-hot, W_V the identity, W_Q and W_K uniform attention, W_U the transpose of W_E, b zero.
+    """
+    n_vocab = len(W_V) if W_E is None else W_E.shape[1]
+    E = np.eye(n_vocab) if W_E is None else W_E
+    U = E.T if W_U is None else W_U
+    outputs = []
+    for j in range(len(shown)):
+        weights = []
+        for i in range(len(shown)):
+            score = 0.0
+            if W_Q is not None:
+                score = np.sum((W_K @ E[:, shown[i]]) * (W_Q @ E[:, shown[j]])) / len(W_Q) ** 0.5
+            weights.append(np.exp(score))
+        z = 0
+        for i in range(len(shown)):
+            z = z + weights[i] / sum(weights) * E[:, shown[i]]
+        f = U @ (z if W_V is None else W_V @ z)
+        outputs.append(f if b is None else f + b)
+    return np.array(outputs).T
+
+
+def model_loss(documents, head, per_document, W_E=None, W_V=None, W_Q=None, W_K=None, W_U=None, b=None):
+    """Loss over ``documents``, a list of (shown tokens, words, list of chosen slots): pooled, or the mean of their means."""
+    means, losses = [], []
+    for shown, words, chosen in documents:
+        f = model_outputs(shown, W_E, W_V, W_Q, W_K, W_U, b)
+        own = []
+        for j in chosen:
+            if head == "squared":
+                e = np.zeros(len(f))
+                e[words[j]] = 1
+                own.append(np.sum((f[:, j] - e) ** 2))
+            else:
+                own.append(np.log(np.sum(np.exp(f[:, j]))) - f[words[j], j])
+        losses += own
+        if own:
+            means.append(sum(own) / len(own))
+    return sum(means) / len(means) if per_document else sum(losses) / len(losses)

@@ -166,3 +166,16 @@ def test_embedded_weights_refuse(parts, error, says):
 def test_gaussian_embedded_weights_refuse(settings, says):
     with pytest.raises(ValueError, match=says):
         EmbeddedWeights.gaussian(5, **settings)
+
+
+def test_float32_embedded_weights_train():
+    """NumPy 2: a float64 scalar would promote the table."""
+    weights = EmbeddedWeights.gaussian(3, W_V=1.0, W_QK=1.0, rng=0, dtype=np.float32)
+    _, gradient = loss_and_gradient(weights, Batch(np.array([[0, 1]]), np.array([[0, 1]]), causal=False))
+    assert all(array.dtype == np.float32 for array in gradient.parameters().values())
+
+
+def test_check_gradient_allows_the_rounding_of_the_chain_rule():
+    """A derivative that is exactly 0, of products that cancel."""
+    weights = EmbeddedWeights(W_E=np.array([[7.21845477, -4.47972988]]), W_Q=np.array([[4.71049502]]), W_K=np.array([[-5.1857078]]))
+    check_gradient(weights, Batch(np.array([[0, 0, 0]]), np.array([[1, 0, 0]]), np.array([[1.0, 0, 0]]), causal=False))

@@ -1,16 +1,14 @@
 """``minitx associate``: train on a text, split the exact gradient, and set both beside the leading terms (Im et al., ICLR 2026)."""
 
 import dataclasses
-import os
-import sys
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from minitx import compare, parallel, plots, report, words
 from minitx.checks import positive, whole_number
 from minitx.circuits import loss_and_gradient
+from minitx.commands.console import Printer, progress_bar, status
 from minitx.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, Corpus, builtin_corpus, load_corpus
 from minitx.descent import Trajectory, descend
 from minitx.files import output_folder
@@ -122,21 +120,11 @@ def main(arguments):
     options = Options(**{option.name: getattr(arguments, option.name) for option in dataclasses.fields(Options)})
     parallel.set_threads(options.threads)
     folder = output_folder(options.out)
-    printed = []
-
-    def say(text=""):
-        printed.append(text)
-        try:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader has seen enough: what is written is written all the same
-            sys.stdout = open(os.devnull, "w")
-
+    say = Printer()
     result = run(options, say)
-    files = write(result, folder, printed)
+    files = write(result, folder, say.lines)
     say(f"\nwritten to {folder}/: {', '.join(files)}")
-    stopped = result.trajectory.stopped
-    return 0 if stopped is None else 130 if stopped.startswith("interrupted") else 1
+    return status(result.trajectory.stopped)
 
 
 def run(options, say):
@@ -171,7 +159,7 @@ def _read(options):
     settings = {"n_vocab": options.vocabulary, "length": options.length, "unknown": options.unknown, "n_windows": options.windows}
     if options.text is None:
         return builtin_corpus(options.builtin, rng=options.seed, **settings)
-    with tqdm(unit="B", unit_scale=True, desc="reading", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
 
         def progress(done, total):
             bar.total = total
@@ -186,7 +174,7 @@ def _train(options, batch, n_vocab, recorder):
         start = OneHotWeights.zeros(n_vocab, options.length, dtype=options.dtype)
     else:
         start = OneHotWeights.gaussian(n_vocab, options.length, scale=options.init_scale, rng=start_rng, dtype=options.dtype)
-    with tqdm(total=options.steps, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with progress_bar(total=options.steps, unit="step") as bar:
 
         def callback(step, loss, weights, gradient):
             recorder(step, loss, weights, gradient)

@@ -1,0 +1,125 @@
+"""The figures of ``minitx topics`` without a text: heat maps by topic, training beside closed forms, the loss of attention."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from minitx import plots
+from minitx.averages import attention_table, gram
+from minitx.theory import topics
+from minitx.topic_training import CLASSES, over_seeds
+
+N_LENGTHS = (128, 10_000, 1_000_000)  # of the figure of the two limits
+LABELS = {"value": "mean entry of $W_V$", "embedding": "mean inner product of embeddings", "attention": "mean attention × length"}
+
+
+def figures(result):
+    """{file name: (figure, caption)} of a :class:`minitx.commands.topics_synthetic.Result`."""
+    setting = result.options.setting
+    law = rf"$\tau$ = {setting.tau}" if setting.tau else rf"Dirichlet({setting.alpha:g})"
+    about = f"T = {setting.T}, v = {setting.v}, {law}, N = {result.options.length}"
+    stages = {name: stage for name, stage in result.stages.items() if stage.runs and stage.runs[0].records}
+    found = _matrices(stages, result, about)
+    for name, stage in stages.items():
+        found |= _training(name, stage, about)
+    if result.infinite is not None:
+        found |= _attention_loss(result, setting)
+    if setting.h < math.inf:
+        found["two_limits.png"] = (two_limits(setting), "Value matrix of least squared loss against the ridge. Infinite documents "
+                                   "first, as in the paper, and no ridge first lead to different matrices.")
+    return found
+
+
+def _matrices(stages, result, about):
+    """Heat maps of the trained matrices of the first seed, tokens grouped by topic, beside their closed forms."""
+    setting, found = result.options.setting, {}
+    topic = np.append(-1, np.arange(setting.n) // setting.v)
+    squared = result.options.head == "squared"  # the cross-entropy has no closed form of all entries
+    if stage := stages.get("value"):
+        matrices = {"trained $W_V$": stage.runs[0].weights.circuits().ov.T}
+        if squared:
+            matrices["closed form, end of descent"] = topics.optimal_value(setting).matrix(setting)
+        figure = plots.topic_heat_maps(matrices, topic, title=f"{_stage_name(stage)}\n{about}")
+        found["value_matrix.png"] = (figure, f"{stage.title}. First seed, tokens grouped by topic.")
+    if stage := stages.get("embedding"):
+        matrices = {r"trained $E^\top E$": gram(stage.runs[0].weights.W_E)}
+        if squared:
+            matrices["closed form, plateau"] = topics.gram_plateau(setting).matrix(setting)
+        figure = plots.topic_heat_maps(matrices, topic, title=f"{_stage_name(stage)}\n{about}", row_label="word",
+                                       column_label="word")
+        found["embedding_matrix.png"] = (figure, f"{stage.title}. First seed, tokens grouped by topic.")
+    names = {"attention": "$W_V$ at the paper's limit", "copying": "$W_V$ as trained in stage 1a",
+             "joint": "$W_V$ trained together"}
+    matrices = {label: _mean_attention(stages[name].runs[0].weights, result.held_out)
+                for name, label in names.items() if name in stages}
+    if matrices:
+        title = f"Trained attention × length (1 is uniform)\n{about}"
+        figure = plots.topic_heat_maps(matrices, topic[1:], title=title, positive=True,
+                                       row_label="query", column_label="key", value_label="attention × length")
+        found["attention_matrix.png"] = (figure, "Average attention of each word to each, times the length of the document, on "
+                                         "held-out documents. First seed, words grouped by topic.")
+    return found
+
+
+def _mean_attention(weights, documents):
+    """(n, n), row = query word, column = key word; nan for words that never meet."""
+    table = attention_table(weights, documents)
+    nowhere = np.full(table.total.shape, np.nan)
+    return np.divide(table.total, table.count, where=table.count > 0, out=nowhere)[1:, 1:]
+
+
+def _stage_name(stage):
+    return plots.literal(stage.title.partition(";")[0])
+
+
+def _training(name, stage, about):
+    """Averages of each class over training, mean and s.d. over seeds, beside the closed trajectory or the final values."""
+    steps, measured = over_seeds(stage.runs, stage.part)
+    closed = {label: stage.trajectory[label] for label in CLASSES if label in stage.trajectory}
+    last = list(stage.closed.values())
+    final = {}
+    if stage.part != "value" and last:  # plateau, or best attention
+        final = {label: last[0][label] for label in CLASSES if np.isfinite(last[0].get(label, np.nan))}
+    elif stage.trajectory:
+        final = {label: last[1][label] for label in CLASSES}
+    figure = plots.block_values(steps, measured, closed, final=final, title=f"{_stage_name(stage)}\n{about}",
+                                ylabel=LABELS[stage.part], log_steps=bool(stage.trajectory))
+    return {f"{name}_training.png": (figure, f"{stage.title}. Over training, {len(stage.runs)} seed(s).")}
+
+
+def _attention_loss(result, setting):
+    """Loss surface with the trained way through it, and the loss against the ratio."""
+    setting, path = replace(setting, length=math.inf, loss="pooled"), result.infinite["path"]
+    best, v = topics.optimal_ratio(setting), setting.v
+    values = np.geomspace(0.05, 8 * v * best.rho, 120)
+    loss = topics.attention_loss(setting, values[:, None], values[None, :])
+    line = np.geomspace(values[0], v * best.rho * (1 - 1e-6), 300)
+    way = {"trained on infinite documents": ([at["alpha"] for at in path], [at["beta"] for at in path])}
+    surface = plots.loss_surface(values, values, loss, paths=way, optimum_line=(line, (v * best.rho - line) / max(v - 1, 1)),
+                                 title=rf"Loss of attention, $W_V = W_\infty$, $\tau$ = {setting.tau}, T = {setting.T}, v = {v}")
+    ratios = np.geomspace(0.3, 4 * best.rho, 200)
+    label = rf"$\tau$ = {setting.tau}"
+    ratio = plots.loss_over_ratio(ratios, {label: topics.attention_loss(setting, ratios, ratios)}, {label: (best.rho, best.rho_AB)},
+                                  {label: (path[-1]["rho"], topics.attention_loss(setting, path[-1]["rho"], path[-1]["rho"]))},
+                                  title=rf"Loss against the attention ratio $\rho$, $W_V = W_\infty$, T = {setting.T}, v = {v}")
+    return {"attention_loss.png": (surface, "Loss of attention on infinite documents over its two values, and training's way."),
+            "attention_ratio.png": (ratio, "The same loss against the ratio rho: closed optimum, its bound, trained ratio.")}
+
+
+def two_limits(setting):
+    """Figure of the least-squares value matrix against the ridge, for several lengths of documents."""
+    infinite = replace(setting, length=math.inf, loss="pooled")
+    names = {"same word": "same_word", "same topic": "same_topic", "different topic": "diff_topic", "mask column": "mask_column"}
+    limits = {r"$W_\infty$ ($N\to\infty$ first, then $\lambda\to 0$: the paper)": topics.paper_value(infinite),
+              r"$W_\mathrm{lim}$ ($\lambda\to 0$ first, then $N\to\infty$)": topics.other_limit_value(infinite)}
+    ridges, blocks, windows = np.logspace(-9, -1, 81), {}, {}
+    for N in N_LENGTHS:
+        finite = replace(setting, length=N)
+        path = [topics.ridge_value(finite, ridge) for ridge in ridges]
+        blocks[N] = {label: np.array([getattr(value, name) for value in path]) for label, name in names.items()}
+        sectors = topics.moments(finite)
+        windows[N] = (sectors.M_w, sectors.M_t)
+    return plots.ridge_path(ridges, blocks, {label: {name: getattr(value, field) for name, field in names.items()}
+                                             for label, value in limits.items()}, windows,
+                            title="Value matrix that minimises the squared loss with a ridge: the limits do not commute")
