@@ -109,14 +109,14 @@ class Data:
         """Stage 2: W_V frozen."""
         paper = topics.paper_value(topics.Setting(10, 10, math.inf, tau=2)).matrix(10, 10)  # the same for every law
 
-        def run(W_V, data, eta, steps, **settings):
+        def run(W_V, data, eta, steps, size, **settings):
             start = replace(self.start(W_V=0.0, W_QK=.05), W_V=W_V)
-            return self.descend(start, data, eta, steps, 200, frozen=("W_V",), **settings)
+            return self.descend(start, data, eta, steps, size, frozen=("W_V",), **settings)
 
         early = 1500 // self.divide
-        entropy = run(entropic, self.entropy, 20.0, 10_000, keep=(early,))
-        return {"attention, squared, W_inf": self.attention(run(paper, self.squared, 2000.0, 1000, long=False).weights),
-                "attention, squared, trained W_V": self.attention(run(trained, self.squared, 2000.0, 4000).weights),
+        entropy = run(entropic, self.entropy, 20.0, 10_000, 200, keep=(early,))
+        return {"attention, squared, W_inf": self.attention(run(paper, self.squared, 2000.0, 1000, 500, long=False).weights),
+                "attention, squared, trained W_V": self.attention(run(trained, self.squared, 2000.0, 4000, 500).weights),
                 "attention, cross-entropy, 1500 steps": self.attention(entropy.kept[early]),
                 "attention, cross-entropy": self.attention(entropy.weights)}
 

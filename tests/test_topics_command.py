@@ -11,9 +11,8 @@ from minitx.theory import topics
 
 SMALL = ["--topics", "3", "--words", "2", "--length", "12", "--documents", "60", "--effort", "0.01"]
 STAGES = ("value", "embedding", "attention", "copying", "joint")
-FILES = {"value_matrix.png", "embedding_matrix.png", "attention_matrix.png", *(f"{stage}_training.png" for stage in STAGES),
-         "attention_loss.png", "attention_ratio.png", "two_limits.png", "report.html", "results.json",
-         *(f"weights-{stage}.npz" for stage in STAGES)}
+FILES = {*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
+         "attention_ratio.png", "two_limits.png", "report.html", "results.json", *(f"weights-{stage}.npz" for stage in STAGES)}
 
 
 @pytest.fixture

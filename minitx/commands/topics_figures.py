@@ -11,6 +11,7 @@ from minitx.theory import topics
 from minitx.topic_training import CLASSES, over_seeds
 
 N_LENGTHS = (128, 10_000, 1_000_000)  # of the figure of the two limits
+ATTENTION = {"attention": "$W_V$ at the paper's limit", "copying": "$W_V$ as trained in stage 1a", "joint": "$W_V$ trained too"}
 LABELS = {"value": "mean entry of $W_V$", "embedding": "mean inner product of embeddings", "attention": "mean attention × length"}
 
 
@@ -49,16 +50,13 @@ def _matrices(stages, result, about):
         figure = plots.topic_heat_maps(matrices, topic, title=f"{_stage_name(stage)}\n{about}", row_label="word",
                                        column_label="word")
         found["embedding_matrix.png"] = (figure, f"{stage.title}. First seed, tokens grouped by topic.")
-    names = {"attention": "$W_V$ at the paper's limit", "copying": "$W_V$ as trained in stage 1a",
-             "joint": "$W_V$ trained together"}
-    matrices = {label: _mean_attention(stages[name].runs[0].weights, result.held_out)
-                for name, label in names.items() if name in stages}
-    if matrices:
-        title = f"Trained attention × length (1 is uniform)\n{about}"
-        figure = plots.topic_heat_maps(matrices, topic[1:], title=title, positive=True,
+    for name, label in ATTENTION.items():
+        if name not in stages:
+            continue
+        matrix = _mean_attention(stages[name].runs[0].weights, result.held_out)
+        figure = plots.topic_heat_maps({f"trained attention × length, {label}": matrix}, topic[1:], title=about, positive=True,
                                        row_label="query", column_label="key", value_label="attention × length")
-        found["attention_matrix.png"] = (figure, "Average attention of each word to each, times the length of the document, on "
-                                         "held-out documents. First seed, words grouped by topic.")
+        found[f"{name}_matrix.png"] = (figure, f"{stages[name].title}. Average on held-out documents, words grouped by topic.")
     return found
 
 

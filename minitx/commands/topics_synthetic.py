@@ -284,7 +284,7 @@ def _infinite(options, say):
     setting = replace(options.setting, length=math.inf, loss="pooled")
     if not setting.tau or setting.tau == setting.T or math.comb(setting.T, setting.tau) > MOST_SETS or options.head != "squared":
         return None
-    documents, steps, eta = topics.infinite_documents(setting), options.steps(1000), 30.0 * setting.n
+    documents, steps, eta = topics.infinite_documents(setting), options.steps(2000), 30.0 * setting.n
     batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False, head="squared")
     start = replace(EmbeddedWeights.gaussian(setting.V, W_V=0.0, W_QK=0.05, rng=options.seed),
                     W_V=topics.paper_value(setting).matrix(setting))

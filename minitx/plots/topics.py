@@ -84,7 +84,8 @@ def topic_heat_maps(matrices, topics, *, title, names=None, positive=False, row_
     columns = len(matrices) if len(matrices) <= 3 else -(-len(matrices) // 2)
     side = {1: 5.4, 2: 4.4}.get(columns, 3.8)  # inches, of a panel
     rows = -(-len(matrices) // columns)
-    figure = Figure(figsize=(columns * (side + 0.8) + 1.0, rows * (side + 0.8) + 0.4), layout="constrained")
+    figure = Figure(figsize=(columns * (side + 0.8) + 1.0, rows * (side + 1.0) + 0.5 + 0.3 * title.count("\n")),
+                    layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat[len(matrices):]:
         axes.remove()
