@@ -115,7 +115,7 @@ class Data:
 
         early = 1500 // self.divide
         entropy = run(entropic, self.entropy, 20.0, 10_000, 200, keep=(early,))
-        return {"attention, squared, W_inf": self.attention(run(paper, self.squared, 2000.0, 1000, 500, long=False).weights),
+        return {"attention, squared, W_inf": self.attention(run(paper, self.squared, 2000.0, 1000, 500).weights),
                 "attention, squared, trained W_V": self.attention(run(trained, self.squared, 2000.0, 4000, 500).weights),
                 "attention, cross-entropy, 1500 steps": self.attention(entropy.kept[early]),
                 "attention, cross-entropy": self.attention(entropy.weights)}
@@ -157,7 +157,7 @@ def beside(results, full):
                 values = np.array([getattr(one, field) for one in averages])
                 mean, sd = values.mean(), values.std(ddof=1) if len(values) > 1 else math.nan
                 text = f"{mean:8.5f}" + (f" ({sd:.5f})" if len(values) > 1 else "")
-                comparable = full or name in ("E, squared", "W_V, squared", "W_V, squared, 100 steps", "attention, squared, W_inf")
+                comparable = full or name in ("E, squared", "W_V, squared", "W_V, squared, 100 steps")
                 if recorded is not None and comparable:
                     away = abs(mean - recorded[0]) / recorded[1] if recorded[1] else math.nan
                     text += f" | {recorded[0]:g}" + (f", {away:.1f}" if recorded[1] else "")

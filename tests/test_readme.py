@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import minitx
-from minitx.commands import associate
+from minitx import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,9 +34,11 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 def test_options_that_the_readme_names_exist():
-    parser = argparse.ArgumentParser()
-    associate.add_arguments(parser)
-    known = {option for action in parser._actions for option in action.option_strings}
+    known = set()
+    for module, _ in cli.COMMANDS.values():
+        parser = argparse.ArgumentParser()
+        module.add_arguments(parser)
+        known |= {option for action in parser._actions for option in action.option_strings}
     named = set(re.findall(r"`(--[a-z-]+)", README))
     assert named
     assert named <= known
@@ -50,5 +52,5 @@ def test_public_names_are_in_the_readme_or_documented():
 
 def test_what_the_readme_shows_is_there():
     shown = _blocks("text")
-    assert len(shown) == 2
+    assert len(shown) == 3
     assert all(len(block.splitlines()) > 10 for block in shown)

@@ -272,7 +272,7 @@ def _copying(options, data, stages):
 
 def _joint(options, data, stages):
     """W_V, W_Q and W_K together, cross-entropy."""
-    setting, steps = options.setting, options.steps(2000)
+    setting, steps = options.setting, options.steps(1500)
     eta = 0.2 * setting.n
     runs = _each(data, lambda one: one.train("joint", one.start(W_V=0.0, W_QK=0.05), "cross_entropy", eta, steps, 200))
     return Stage("joint", "W_V, W_Q, W_K together: attention times N; cross-entropy, "
@@ -284,7 +284,7 @@ def _infinite(options, say):
     setting = replace(options.setting, length=math.inf, loss="pooled")
     if not setting.tau or setting.tau == setting.T or math.comb(setting.T, setting.tau) > MOST_SETS or options.head != "squared":
         return None
-    documents, steps, eta = topics.infinite_documents(setting), options.steps(2000), 30.0 * setting.n
+    documents, steps, eta = topics.infinite_documents(setting), options.steps(1500), 30.0 * setting.n
     batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False, head="squared")
     start = replace(EmbeddedWeights.gaussian(setting.V, W_V=0.0, W_QK=0.05, rng=options.seed),
                     W_V=topics.paper_value(setting).matrix(setting))
@@ -343,7 +343,8 @@ def _say_stage(stage, say):
     columns = [name for name in trained if name not in ("A", "B") or any(name in closed for closed in stage.closed.values())]
     heads = {"A": "word - topic", "B": "topic - other"}
     lines = [stage.title, f"{'':42}" + "".join(f"{heads.get(name, name):>16}" for name in columns)]
-    rows = {f"trained, mean of {len(stage.runs)} seed(s)": {name: values.mean() for name, values in trained.items()}}
+    label = "trained" if len(stage.runs) == 1 else f"trained, mean of {len(stage.runs)} seeds"
+    rows = {label: {name: values.mean() for name, values in trained.items()}}
     if len(stage.runs) > 1:
         rows["         s.d."] = {name: values.std(ddof=1) for name, values in trained.items()}
     for label, values in (*rows.items(), *stage.closed.items()):

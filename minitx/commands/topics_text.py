@@ -80,8 +80,8 @@ class Options:
     attention_width: int = 64
     learning_rate: float = 15.0
     steps: int = 800
-    attention_rate: float = 10.0
-    attention_steps: int = 100
+    attention_rate: float = 3.0
+    attention_steps: int = 200
     batch_size: int = 100
     maskings: int = 8
     p_m: float = 0.15
