@@ -2,7 +2,7 @@
 
     python experiments/topics.py [--quick] [--out DIR]
 
-Ten topics of ten words. Each of nine training runs is made for three seeds and two laws of documents (Dirichlet shares, as the
+Ten topics of ten words. Each of eight training runs is made for three seeds and two laws of documents (Dirichlet shares, as the
 paper's code samples, and two topics a document, as its theory has it), on 10,000 documents with fixed masks, by plain gradient
 descent, and set beside values recorded from an independent implementation. Then the attention ratio on infinite documents, by
 training, beside its prediction. About 20 minutes on two cores; --quick: one seed, one law, short runs, in under a minute.
@@ -213,7 +213,7 @@ def infinite(quick):
 
 # -------------------------------------------------------------------------------------------- closed forms, step by step
 
-BLOCKS = {"same word": "same_word", "same topic": "same_topic", "different topic": "diff_topic", "mask column": "mask_column"}
+BLOCKS = topics_figures.BLOCK_FIELDS
 
 
 def two_limits(folder):

@@ -107,9 +107,13 @@ class Batch:
 
     def take(self, rows):
         """Batch of the sequences ``rows`` (indices), weights scaled by N / len(rows): its loss estimates this batch's loss."""
-        if np.size(rows) == 0:
-            raise ValueError("take needs at least one row")
-        return self._rows(rows, len(self) / len(self.tokens[rows]))
+        try:
+            rows = np.arange(len(self))[rows]
+        except IndexError as error:
+            raise ValueError(f"rows of the batch are 0 to {len(self) - 1}: {error}") from error
+        if rows.ndim != 1 or rows.size == 0:
+            raise ValueError(f"take needs at least one row, in a list, slice or mask; got shape {rows.shape}")
+        return self._rows(rows, len(self) / len(rows))
 
     def with_loss(self):
         """Batch of the sequences that have a loss position: the same loss."""

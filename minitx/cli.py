@@ -27,7 +27,7 @@ def main(arguments=None):
         print(f"minitx: error: {error}", file=sys.stderr)
         return 2
     except MemoryError as error:
-        print(f"minitx: error: not enough memory ({error}); use a smaller --vocabulary, or float32", file=sys.stderr)
+        print(f"minitx: error: not enough memory ({error}); use fewer words, or shorter or fewer documents", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("minitx: interrupted", file=sys.stderr)

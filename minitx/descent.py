@@ -7,6 +7,8 @@ import numpy as np
 from minitx.checks import positive, whole_number
 from minitx.circuits import Batch, loss_and_gradient
 
+DEFAULT = loss_and_gradient
+
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
@@ -46,7 +48,7 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     weights : OneHotWeights, EmbeddedWeights, Circuits or any parametrisation
         The start; not modified.
     batch : Batch, or iterator of Batch
-        An iterator (data larger than memory, fresh masks) gives the batch of every step, from step 0 on.
+        An iterator (data larger than memory, fresh masks) gives the batch of every step from 0 to ``steps``.
     learning_rate : float
         eta.
     steps : int
@@ -76,8 +78,13 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
         Settings or a start that cannot be; FloatingPointError when the loss is not finite at the start already.
     """
     learning_rate, steps = positive("learning_rate", learning_rate), whole_number("steps", steps, 0)
-    if unknown := set(frozen) - set(weights.parameters()):
+    if isinstance(frozen, str):
+        raise TypeError(f"frozen is the string {frozen!r}; give a tuple of names, such as ({frozen!r},)")
+    frozen = frozenset(frozen)
+    if unknown := frozen - set(weights.parameters()):
         raise ValueError(f"frozen names {', '.join(sorted(unknown))}, but the weights are {', '.join(weights.parameters())}")
+    if not (isinstance(batch, Batch) or hasattr(batch, "__next__") or loss_and_gradient is not DEFAULT):
+        raise TypeError(f"batch is a {type(batch).__name__}; give a Batch, or an iterator of Batches such as iter([...])")
     draw = _batches(batch, batch_size, np.random.default_rng(rng))
     keep, kept, losses, stopped = set(keep), {}, [], None
     last, gradient = weights, None
@@ -89,6 +96,8 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
                     stopped = f"step {step}: {', '.join(broken)} not finite; use a smaller learning rate than {learning_rate}"
                     break
             if (part := next(draw, None)) is None:
+                if step == 0:
+                    raise ValueError("the iterator of batches is empty; it must give one for every step from 0 on")
                 stopped = f"step {step}: the iterator gives no more batches"
                 break
             try:

@@ -63,7 +63,7 @@ def loss_and_gradient(weights, moments):
 
     Parameters
     ----------
-    weights : any parametrisation whose circuits are ``ov`` alone, float64
+    weights : any parametrisation whose circuits are ``ov`` alone
     moments : Moments
 
     Returns
@@ -89,4 +89,5 @@ def loss_and_gradient(weights, moments):
         loss = float(np.sum(circuits.ov * (M_ov - 2 * moments.C.T)) + moments.weight)
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss}: the outputs overflow; use smaller weights or steps")
-        return loss, weights.pullback(Circuits(direct=None, ov=2 * (M_ov - moments.C.T), qk=None, position=None, bias=None))
+        d_ov = (2 * (M_ov - moments.C.T)).astype(circuits.ov.dtype)
+        return loss, weights.pullback(Circuits(direct=None, ov=d_ov, qk=None, position=None, bias=None))

@@ -140,8 +140,9 @@ class EmbeddedWeights(Parameters):
         if (self.W_Q is None) != (self.W_K is None):
             raise ValueError("one of W_Q and W_K is absent; give both, or none for uniform attention")
         _require_floats(self, self.parameters())
-        if self.W_E is not None and self.W_E.ndim != 2:
-            raise ValueError(f"W_E has shape {self.W_E.shape}; it must be (d, V): row = dimension, column = token")
+        for name, array in self.parameters().items():
+            if array.ndim != (1 if name == "b" else 2):
+                raise ValueError(f"{name} has shape {array.shape}; it must have {1 if name == 'b' else 2} dimension(s)")
         width, n_vocab = (len(self.W_V),) * 2 if self.W_E is None else self.W_E.shape
         attention = len(self.W_Q) if self.W_Q is not None else 0
         shapes = {"W_E": (width, n_vocab), "W_V": (width, width), "W_Q": (attention, width), "W_K": (attention, width),

@@ -129,8 +129,11 @@ def test_mini_batches_leave_out_sequences_without_a_loss_position(batch):
     assert np.mean(run.loss) == pytest.approx(loss_and_gradient(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), some)[0])
     with pytest.raises(ValueError, match="4 sequences with a loss position"):
         descend(OneHotWeights.zeros(5, 6), some, learning_rate=0.1, steps=1, batch_size=5)
-    with pytest.raises(ValueError, match="at least one row"):
-        batch.take([])
+    for rows in ([], np.zeros(12, bool), slice(0, 0), 3):
+        with pytest.raises(ValueError, match="at least one row"):
+            batch.take(rows)
+    with pytest.raises(ValueError, match="rows of the batch are 0 to 11"):
+        batch.take([99])
 
 
 def test_ctrl_c_keeps_what_was_recorded(batch):
@@ -153,6 +156,10 @@ def test_frozen_weights_stay(batch):
     np.testing.assert_array_equal(one.W, start.W - 0.5 * gradient.W)
     for name, array in run.weights.parameters().items():
         assert np.array_equal(array, getattr(start, name)) == (name in ("V", "P"))
+    given = descend(start, batch, learning_rate=0.5, steps=3, frozen=(name for name in ("V", "P"))).weights
+    np.testing.assert_array_equal(given.V, start.V)
+    with pytest.raises(TypeError, match="frozen is the string 'V'"):
+        descend(start, batch, learning_rate=0.5, steps=3, frozen="V")
     with pytest.raises(ValueError, match="frozen names Q, but the weights are W_O, V, W, P"):
         descend(start, batch, learning_rate=0.5, steps=3, frozen=("Q",))
 
@@ -170,6 +177,11 @@ def test_an_iterator_gives_the_batch_of_each_step(batch):
     ended = descend(start, iter(parts), learning_rate=0.5, steps=9)
     assert ended.steps == 3
     assert ended.stopped == "step 4: the iterator gives no more batches"
+    with pytest.raises(ValueError, match="the iterator of batches is empty"):
+        descend(start, iter([]), learning_rate=0.5, steps=3)
+    for wrong in (None, parts):
+        with pytest.raises(TypeError, match="give a Batch, or an iterator of Batches"):
+            descend(start, wrong, learning_rate=0.5, steps=3)
     with pytest.raises(ValueError, match="only a Batch is cut into mini-batches"):
         descend(start, iter(parts), learning_rate=0.5, steps=1, batch_size=2)
 

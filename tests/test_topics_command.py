@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from minitx import EmbeddedWeights, cli, parallel, report
+from minitx import EmbeddedWeights, cli, parallel, report, topic_training
 from minitx.commands import topics_figures, topics_synthetic
 from minitx.theory import topics
 
@@ -56,7 +56,8 @@ def in_memory(**settings):
 @pytest.mark.parametrize("settings", [
     {"alpha": 0.2, "length": "10-14"}, {"tau": 1}, {"tau": 3}, {"head": "cross_entropy"}, {"loss": "per_document"},
     {"p_m": 0.3, "p_c": 0.5, "p_r": 0.2}, {"words": 1}, {"topics": 2, "words": 1, "tau": 1, "length": "2"},
-    {"p_r": 0.0, "p_c": 0.0},
+    {"p_r": 0.0, "p_c": 0.0}, {"topics": 2, "p_c": 0.0}, {"p_c": 1.0, "p_r": 0.0}, {"head": "cross_entropy", "words": 1},
+    {"head": "cross_entropy", "tau": 1, "p_r": 0.0},
 ], ids=str)
 def test_settings(settings):
     result, numbers, out = in_memory(**settings)
@@ -97,7 +98,8 @@ def test_training_follows_the_closed_forms():
 
 @pytest.mark.parametrize(("arguments", "says"), [
     (["--tau", "11"], "tau is 11"), (["--tau", "2", "--alpha", "0.1"], "tau is 2 and alpha is 0.1"),
-    (["--topics", "0"], "topics is 0"),
+    (["--topics", "0"], "topics is 0"), (["--topics", "1"], "--topics is 1"), (["--p-m", "1", "--p-c", "0"], "--p-m"),
+    (["--topics", "3", "--tau", "3", "--p-c", "0"], "lower --p-m or --tau"),
     (["--words", "0"], "words_per_topic is 0"), (["--p-m", "1.5"], "p_m is 1.5"), (["--p-m", "0"], "p_m"),
     (["--p-c", "0.7", "--p-r", "0.7"], "p_c"), (["--length", "1"], "length is 1"), (["--length", "many"], "--length is 'many'"),
     (["--length", "20-10"], "length"), (["--documents", "0"], "--documents is 0"), (["--seeds", "0"], "--seeds is 0"),
@@ -110,6 +112,28 @@ def test_mistakes_are_said_in_one_line(run, arguments, says):
     assert err.startswith("minitx: error: ")
     assert err.count("\n") == 1
     assert says in err
+
+
+@pytest.mark.parametrize("name", ["W_V", "E", "joint"])
+def test_a_stage_that_is_stopped_before_its_first_record(name, run, monkeypatch):
+    def train(*arguments, at=None, **settings):
+        return whole(*arguments, at=() if stopping else at, **settings)
+
+    def one(self, stage, *arguments, **settings):
+        nonlocal stopping
+        stopping = stage == name and self.seed == 1
+        found = original(self, stage, *arguments, **settings)
+        if stopping:
+            object.__setattr__(found.trajectory, "stopped", "step 1: the loss is nan")
+        return found
+
+    stopping, whole, original = False, topic_training.train, topics_synthetic._Data.train
+    monkeypatch.setattr(topic_training, "train", train)
+    monkeypatch.setattr(topics_synthetic._Data, "train", one)
+    status, out, _, results = run(*SMALL, "--seeds", "2")
+    assert status == 1
+    assert "stopped early: step 1" in out
+    assert results["stopped"] == "step 1: the loss is nan"
 
 
 def test_ctrl_c_writes_what_was_recorded(run, monkeypatch):

@@ -761,3 +761,10 @@ def test_settings_that_cannot_be(change, words):
 def test_calls_that_cannot_be(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_what_has_no_minimum_is_refused():
+    with pytest.raises(ValueError, match="p_c is 1"):
+        topics.optimal_ratio(topics.Setting(4, 3, math.inf, tau=2, p_m=0.5, p_c=1.0, p_r=0.0))
+    with pytest.raises(ValueError, match="there is no plateau"):
+        topics.gram_plateau(topics.Setting(4, 4, 16, tau=4, p_c=0.3))

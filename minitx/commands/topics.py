@@ -8,12 +8,12 @@ import dataclasses
 import typing
 
 from minitx import parallel
-from minitx.commands import topics_synthetic, topics_text
+from minitx.commands import topics_figures, topics_synthetic, topics_text, topics_text_figures
 from minitx.commands.console import Printer, status
 from minitx.files import output_folder
 
 CHOICES = {"loss": ("pooled", "per_document"), "head": topics_synthetic.HEADS}
-METAVARS = {int: "N", float: "X", str: "TEXT"}
+METAVARS = {int: "N", float: "X", str: "STR"}
 
 
 def add_arguments(parser):
@@ -27,10 +27,14 @@ def add_arguments(parser):
     for name, option in (text | synthetic).items():
         if name != "text":
             where = "both" if name in synthetic and name in text else "synthetic" if name in synthetic else "text"
-            default = str(option.default)
-            if where == "both" and text[name].default != option.default:
-                default += f", with a TEXT {text[name].default}"
-            _add(groups[where], name, option, (topics_text.HELP | topics_synthetic.HELP)[name], default)
+            _add(groups[where], name, option, *_described(name, synthetic.get(name), text.get(name)))
+
+
+def _described(name, synthetic, text):
+    """(help, default) of an option; where the modes differ, of both."""
+    helps = [mode.HELP[name] for mode, option in ((topics_synthetic, synthetic), (topics_text, text)) if option]
+    defaults = [str(option.default) for option in (synthetic, text) if option]
+    return tuple(parts[0] if len(set(parts)) == 1 else f"{parts[0]}; with a TEXT: {parts[1]}" for parts in (helps, defaults))
 
 
 def _add(group, name, option, text, default):
@@ -72,6 +76,8 @@ def main(arguments):
     folder = output_folder(options.out)
     say = Printer()
     result = mode.run(options, say)
+    for name in (*topics_figures.NAMES, *topics_text_figures.NAMES):  # of an earlier run
+        (folder / name).unlink(missing_ok=True)
     files = mode.write(result, folder, say.lines)
     say(f"\nwritten to {folder}/: {', '.join(files)}")
     return status(result.stopped)

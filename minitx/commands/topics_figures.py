@@ -10,6 +10,10 @@ from minitx.averages import attention_table, gram
 from minitx.theory import topics
 from minitx.topic_training import CLASSES, over_seeds
 
+BLOCK_FIELDS = {"same word": "same_word", "same topic": "same_topic", "different topic": "diff_topic", "mask column": "mask_column"}
+STAGES = ("value", "embedding", "attention", "copying", "joint")
+NAMES = (*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
+         "attention_ratio.png", "two_limits.png")
 N_LENGTHS = (128, 10_000, 1_000_000)  # of the figure of the two limits
 ATTENTION = {"attention": "$W_V$ at the paper's limit", "copying": "$W_V$ as trained in stage 1a", "joint": "$W_V$ trained too"}
 LABELS = {"value": "mean entry of $W_V$", "embedding": "mean inner product of embeddings", "attention": "mean attention × length"}
@@ -20,11 +24,11 @@ def figures(result):
     setting = result.options.setting
     law = rf"$\tau$ = {setting.tau}" if setting.tau else rf"Dirichlet({setting.alpha:g})"
     about = f"T = {setting.T}, v = {setting.v}, {law}, N = {result.options.length}"
-    stages = {name: stage for name, stage in result.stages.items() if stage.runs and stage.runs[0].records}
+    stages = {name: stage for name, stage in result.stages.items() if stage.recorded}
     found = _matrices(stages, result, about)
     for name, stage in stages.items():
         found |= _training(name, stage, about)
-    if result.infinite is not None:
+    if result.infinite is not None and len(result.infinite["path"]) > 1:
         found |= _attention_loss(result, setting)
     if setting.h < math.inf:
         found["two_limits.png"] = (two_limits(setting), "Value matrix of least squared loss against the ridge. Infinite documents "
@@ -38,14 +42,14 @@ def _matrices(stages, result, about):
     topic = np.append(-1, np.arange(setting.n) // setting.v)
     squared = result.options.head == "squared"  # the cross-entropy has no closed form of all entries
     if stage := stages.get("value"):
-        matrices = {"trained $W_V$": stage.runs[0].weights.circuits().ov.T}
+        matrices = {"trained $W_V$": stage.recorded[0].weights.circuits().ov.T}
         if squared:
             matrices["closed form, end of descent"] = topics.optimal_value(setting).matrix(setting)
         figure = plots.topic_heat_maps(matrices, topic, title=f"{_stage_name(stage)}\n{about}")
         found["value_matrix.png"] = (figure, f"{stage.title}. First seed, tokens grouped by topic.")
     if stage := stages.get("embedding"):
-        matrices = {r"trained $E^\top E$": gram(stage.runs[0].weights.W_E)}
-        if squared:
+        matrices = {r"trained $E^\top E$": gram(stage.recorded[0].weights.W_E)}
+        if squared and setting.h < math.inf:
             matrices["closed form, plateau"] = topics.gram_plateau(setting).matrix(setting)
         figure = plots.topic_heat_maps(matrices, topic, title=f"{_stage_name(stage)}\n{about}", row_label="word",
                                        column_label="word")
@@ -53,7 +57,7 @@ def _matrices(stages, result, about):
     for name, label in ATTENTION.items():
         if name not in stages:
             continue
-        matrix = _mean_attention(stages[name].runs[0].weights, result.held_out)
+        matrix = _mean_attention(stages[name].recorded[0].weights, result.held_out)
         figure = plots.topic_heat_maps({f"trained attention × length, {label}": matrix}, topic[1:], title=about, positive=True,
                                        row_label="query", column_label="key", value_label="attention × length")
         found[f"{name}_matrix.png"] = (figure, f"{stages[name].title}. Average on held-out documents, words grouped by topic.")
@@ -73,7 +77,7 @@ def _stage_name(stage):
 
 def _training(name, stage, about):
     """Averages of each class over training, mean and s.d. over seeds, beside the closed trajectory or the final values."""
-    steps, measured = over_seeds(stage.runs, stage.part)
+    steps, measured = over_seeds(stage.recorded, stage.part)
     closed = {label: stage.trajectory[label] for label in CLASSES if label in stage.trajectory}
     last = list(stage.closed.values())
     final = {}
@@ -83,7 +87,7 @@ def _training(name, stage, about):
         final = {label: last[1][label] for label in CLASSES}
     figure = plots.block_values(steps, measured, closed, final=final, title=f"{_stage_name(stage)}\n{about}",
                                 ylabel=LABELS[stage.part], log_steps=bool(stage.trajectory))
-    return {f"{name}_training.png": (figure, f"{stage.title}. Over training, {len(stage.runs)} seed(s).")}
+    return {f"{name}_training.png": (figure, f"{stage.title}. Over training, {len(stage.recorded)} run(s).")}
 
 
 def _attention_loss(result, setting):
@@ -108,16 +112,15 @@ def _attention_loss(result, setting):
 def two_limits(setting):
     """Figure of the least-squares value matrix against the ridge, for several lengths of documents."""
     infinite = replace(setting, length=math.inf, loss="pooled")
-    names = {"same word": "same_word", "same topic": "same_topic", "different topic": "diff_topic", "mask column": "mask_column"}
     limits = {r"$W_\infty$ ($N\to\infty$ first, then $\lambda\to 0$: the paper)": topics.paper_value(infinite),
               r"$W_\mathrm{lim}$ ($\lambda\to 0$ first, then $N\to\infty$)": topics.other_limit_value(infinite)}
     ridges, blocks, windows = np.logspace(-9, -1, 81), {}, {}
     for N in N_LENGTHS:
         finite = replace(setting, length=N)
         path = [topics.ridge_value(finite, ridge) for ridge in ridges]
-        blocks[N] = {label: np.array([getattr(value, name) for value in path]) for label, name in names.items()}
+        blocks[N] = {label: np.array([getattr(value, name) for value in path]) for label, name in BLOCK_FIELDS.items()}
         sectors = topics.moments(finite)
         windows[N] = (sectors.M_w, sectors.M_t)
-    return plots.ridge_path(ridges, blocks, {label: {name: getattr(value, field) for name, field in names.items()}
+    return plots.ridge_path(ridges, blocks, {label: {name: getattr(value, field) for name, field in BLOCK_FIELDS.items()}
                                              for label, value in limits.items()}, windows,
                             title="Value matrix that minimises the squared loss with a ridge: the limits do not commute")

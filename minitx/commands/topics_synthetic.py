@@ -17,7 +17,7 @@ from minitx.topic_training import CLASSES
 from minitx.weights import EmbeddedWeights
 
 HEADS = ("squared", "cross_entropy")
-MOST_SETS = 300  # of topics, whose infinite documents are trained on all together
+MOST_PAIRS = 3_000_000  # of queries and keys, in all infinite documents, which are trained on together
 HELD_OUT = 500  # clean documents for attention
 
 
@@ -45,10 +45,10 @@ class Options:
 
     def __post_init__(self):
         if self.tau is None and self.alpha is None:
-            object.__setattr__(self, "tau", min(2, whole_number("--topics", self.topics, 1)))
+            object.__setattr__(self, "tau", max(1, min(2, whole_number("--topics", self.topics, 2) - 1)))
         if self.head not in HEADS:
             raise ValueError(f"--head is {self.head!r}; it must be one of {', '.join(HEADS)}")
-        for name, least in (("seeds", 1), ("seed", 0), ("documents", 1)):
+        for name, least in (("topics", 2), ("seeds", 1), ("seed", 0), ("documents", 1)):
             whole_number(f"--{name}", getattr(self, name), least)
         positive("--effort", self.effort)
         if not self.out:
@@ -56,7 +56,7 @@ class Options:
         if self.quick:
             for name, most in (("seeds", 1), ("documents", 1000), ("effort", 0.1)):
                 object.__setattr__(self, name, min(getattr(self, name), most))
-        self.setting, self.model  # noqa: B018  refuses what cannot be, before any work
+        _require_something_to_learn(self.setting, self.model)  # both refuse what cannot be, before any work
 
     @property
     def setting(self):
@@ -78,6 +78,14 @@ class Options:
     def steps(self, number):
         """``number`` of steps, times the effort asked for."""
         return max(12, round(number * self.effort))
+
+
+def _require_something_to_learn(setting, model):
+    """ValueError where what is shown says nothing about the words that are hidden."""
+    found = topics.moments(setting)
+    if found.C_t == 0 or found.M_w == 0:
+        raise ValueError(f"with {model.n_topics} topics, tau {setting.tau}, p_m {setting.p_m:g} and p_c {setting.p_c:g} the words "
+                         "shown say nothing about those hidden; lower --p-m or --tau, or raise --p-c")
 
 
 HELP = {
@@ -107,6 +115,11 @@ class Stage:
     runs: list
     closed: dict = field(default_factory=dict)
     trajectory: dict = field(default_factory=dict)
+
+    @property
+    def recorded(self):
+        """The runs that were recorded at least once: one that is stopped at once is not."""
+        return [run for run in self.runs if run.records]
 
     @property
     def stopped(self):
@@ -200,13 +213,17 @@ def _each(data, train):
 # ----------------------------------------------------------------------------------------------------------- the stages
 
 
+def _steps(options, steps, size, eta):
+    return f"{steps:,} steps of {min(size, options.documents)} documents, eta = {eta:g}"
+
+
 def _value(options, data, stages):
     """Stage 1a: W_V."""
     setting, name = options.setting, "stage 1a: value matrix W_V, one-hot embeddings, uniform attention"
     if options.head == "cross_entropy":
         eta, steps = 2.0 * setting.n, options.steps(4000)
         runs = _each(data, lambda one: one.train("W_V", one.start(W_V=0.0), "cross_entropy", eta, steps, 500))
-        return Stage("value", f"{name}; cross-entropy, {steps:,} steps of 500 documents, eta = {eta:g}", "value", runs,
+        return Stage("value", f"{name}; cross-entropy, {_steps(options, steps, 500, eta)}", "value", runs,
                      _cross_entropy_forms(setting, same_word=True))
     found = topics.moments(setting)
     eta = float(f"{0.12 / max(found.M_w, found.M_t, *np.linalg.eigvalsh(found.M_pair)):.2g}")
@@ -214,7 +231,7 @@ def _value(options, data, stages):
     runs = _each(data, lambda one: one.train("W_V", one.start(W_V=0.0), "squared", eta, steps, at=_spread(steps)))
     fine = _spread(steps, 60)
     path = [topics.value_after(setting, step, eta) for step in fine]
-    trajectory = {label: (fine, [getattr(value, name) for value in path]) for label, name in BLOCK_FIELDS.items()}
+    trajectory = {label: (fine, [getattr(value, name) for value in path]) for label, name in topics_figures.BLOCK_FIELDS.items()}
     closed = {f"closed form, after {steps:,} steps": _blocks(path[-1]),
               "closed form, end of descent": _blocks(topics.optimal_value(setting)),
               "limit N -> inf, then ridge -> 0 (paper)": _blocks(topics.paper_value(setting)),
@@ -228,14 +245,14 @@ def _embedding(options, data, stages):
     if options.head == "cross_entropy":
         eta, steps = setting.n / 100, options.steps(3000)
         runs = _each(data, lambda one: one.train("E", one.start(W_E=0.01), "cross_entropy", eta, steps, 500))
-        return Stage("embedding", f"{name}; cross-entropy, {steps:,} steps of 500 documents, eta = {eta:g}", "embedding", runs,
+        return Stage("embedding", f"{name}; cross-entropy, {_steps(options, steps, 500, eta)}", "embedding", runs,
                      _cross_entropy_forms(setting, same_word=False))
     found = topics.moments(setting)
     eta = float(f"{0.012 / max(found.M_w, found.M_t, *np.linalg.eigvalsh(found.M_pair)):.2g}")
     steps = options.steps(min(20_000, 12 / (2 * eta * found.C_t)))
     runs = _each(data, lambda one: one.train("E", one.start(W_E=0.01), "squared", eta, steps))
-    closed = {"closed form, plateau": _blocks(topics.gram_plateau(setting)),
-              "closed form, end of descent": _blocks(topics.optimal_gram(setting))}
+    closed = {"closed form, plateau": _blocks(topics.gram_plateau(setting))} if setting.h < math.inf else {}
+    closed["closed form, end of descent"] = _blocks(topics.optimal_gram(setting))
     return Stage("embedding", f"{name}; squared loss, {steps:,} full-batch steps, eta = {eta:g}", "embedding", runs, closed)
 
 
@@ -245,7 +262,7 @@ def _attention(options, data, stages):
     W_V = topics.separated_value(setting).matrix(setting)
     runs, how = _stage_2(options, data, "attention", [W_V] * len(data))
     closed = {}
-    if setting.tau and setting.tau < setting.T and options.head == "squared":
+    if _has_ratio(setting, options.head):
         best = topics.optimal_ratio(replace(setting, length=math.inf, loss="pooled"))
         profile = topics.attention_profile(setting, best.rho, best.rho)
         closed = {f"attention {best.rho:.4f} : 1, the best at N = inf": _blocks(profile)}
@@ -261,7 +278,7 @@ def _stage_2(options, data, name, values):
         return one.train(name, start, options.head, eta, steps, 200, frozen=("W_V",))
 
     loss = options.head.replace("_", "-")
-    return _each(data, train), f"{loss}{' loss' if loss == 'squared' else ''}, {steps:,} steps of 200 documents, eta = {eta:g}"
+    return _each(data, train), f"{loss}{' loss' if loss == 'squared' else ''}, {_steps(options, steps, 200, eta)}"
 
 
 def _copying(options, data, stages):
@@ -276,13 +293,21 @@ def _joint(options, data, stages):
     eta = 0.2 * setting.n
     runs = _each(data, lambda one: one.train("joint", one.start(W_V=0.0, W_QK=0.05), "cross_entropy", eta, steps, 200))
     return Stage("joint", "W_V, W_Q, W_K together: attention times N; cross-entropy, "
-                 f"{steps:,} steps of 200 documents, eta = {eta:g}", "attention", runs)
+                 f"{_steps(options, steps, 200, eta)}", "attention", runs)
+
+
+def _has_ratio(setting, head):
+    """Whether the best attention ratio has a closed form."""
+    return head == "squared" and setting.tau is not None and setting.tau < setting.T and setting.p_c < 1
 
 
 def _infinite(options, say):
     """Stage 2 on all infinite documents: the trained ratio beside the predicted one; None where there is no closed form."""
     setting = replace(options.setting, length=math.inf, loss="pooled")
-    if not setting.tau or setting.tau == setting.T or math.comb(setting.T, setting.tau) > MOST_SETS or options.head != "squared":
+    if not _has_ratio(setting, options.head):
+        return None
+    if math.comb(setting.T, setting.tau) * setting.V**2 > MOST_PAIRS:
+        say("\nstage 2 on infinite documents is left out: there would be too many of them, or too many words")
         return None
     documents, steps, eta = topics.infinite_documents(setting), options.steps(1500), 30.0 * setting.n
     batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False, head="squared")
@@ -307,18 +332,19 @@ def _infinite(options, say):
 
 # ------------------------------------------------------------------------------------------------------------- printing
 
-BLOCK_FIELDS = {"same word": "same_word", "same topic": "same_topic", "different topic": "diff_topic", "mask column": "mask_column"}
-
 
 def _blocks(value):
     """{class of pairs: value} of closed forms."""
-    return {label: getattr(value, name) for label, name in BLOCK_FIELDS.items() if hasattr(value, name)}
+    return {label: getattr(value, name) for label, name in topics_figures.BLOCK_FIELDS.items() if hasattr(value, name)}
 
 
 def _cross_entropy_forms(setting, *, same_word):
     """The two differences that the cross-entropy determines."""
-    best = topics.cross_entropy_optimum(setting, same_word=same_word)
-    return {"two-parameter optimum": {"A": best.A, "B": best.B}}
+    try:
+        best = topics.cross_entropy_optimum(setting, same_word=same_word)
+    except ValueError:  # no minimum, or one that words alone do not determine
+        return {}
+    return {"two-parameter optimum" if same_word else "optimum with word - topic = 0": {"A": best.A, "B": best.B}}
 
 
 def _spread(steps, most=24):
@@ -328,7 +354,9 @@ def _spread(steps, most=24):
 
 def at_end(stage):
     """{class of pairs: (R seeds,)} of the last records, with the differences A and B."""
-    last = [run.records[-1] for run in stage.runs]
+    last = [run.records[-1] for run in stage.recorded]
+    if not last:
+        return {}
     found = {name: np.array([getattr(getattr(record, stage.part), attribute) for record in last])
              for name, attribute in CLASSES.items()}
     if stage.part == "value":
@@ -337,15 +365,16 @@ def at_end(stage):
 
 
 def _say_stage(stage, say):
-    if not all(run.records for run in stage.runs):
+    if not stage.recorded:
         return
     trained = at_end(stage)
     columns = [name for name in trained if name not in ("A", "B") or any(name in closed for closed in stage.closed.values())]
     heads = {"A": "word - topic", "B": "topic - other"}
     lines = [stage.title, f"{'':42}" + "".join(f"{heads.get(name, name):>16}" for name in columns)]
-    label = "trained" if len(stage.runs) == 1 else f"trained, mean of {len(stage.runs)} seeds"
+    n_seeds = len(stage.recorded)
+    label = "trained" if n_seeds == 1 else f"trained, mean of {n_seeds} seeds"
     rows = {label: {name: values.mean() for name, values in trained.items()}}
-    if len(stage.runs) > 1:
+    if n_seeds > 1:
         rows["         s.d."] = {name: values.std(ddof=1) for name, values in trained.items()}
     for label, values in (*rows.items(), *stage.closed.items()):
         lines.append(f"{label:42}" + "".join(_cell(values, name) for name in columns))
@@ -382,6 +411,6 @@ def numbers(result):
     stages = {}
     for name, stage in result.stages.items():
         stages[name] = {"title": stage.title, "closed": stage.closed, "records": [run.records for run in stage.runs],
-                        "loss": [run.trajectory.loss for run in stage.runs], "at end": at_end(stage) if stage.runs else {}}
+                        "loss": [run.trajectory.loss for run in stage.runs], "at end": at_end(stage)}
     return {"configuration": result.options, "environment": report.environment(), "stages": stages, "infinite": result.infinite,
             "stopped": result.stopped}

@@ -368,8 +368,6 @@ def exceeded(result):
 
 def write(result, folder, printed):
     """Write weights.npz, results.json, the figures and report.html to ``folder``; returns the names of the files."""
-    for name in topics_text_figures.NAMES:  # of an earlier run
-        (folder / name).unlink(missing_ok=True)
     result.weights.save(folder / "weights.npz")
     report.write_json(folder / "results.json", _numbers(result))
     figures = topics_text_figures.figures(result)

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize, root
 from scipy.special import betaln, gammaln, roots_sh_jacobi
 
+from minitx.parallel import one_blas_thread
 from minitx.theory.topic_values import separated_value
 
 TINY = 1e-100  # complex step
@@ -136,7 +137,7 @@ def optimal_ratio(setting, *, free_mask=False):
     Raises
     ------
     ValueError
-        Dirichlet shares; no slot shows its own word; ``free_mask`` not True or False.
+        Dirichlet shares; no slot shows its own word, or every chosen one does; ``free_mask`` not True or False.
 
     Notes
     -----
@@ -147,6 +148,8 @@ def optimal_ratio(setting, *, free_mask=False):
     """
     if not isinstance(free_mask, bool):
         raise ValueError(f"free_mask is {free_mask!r}; it must be True or False")
+    if setting.p_c == 1 and setting.tau != 1:
+        raise ValueError("p_c is 1: every chosen slot shows its word, copying has no cost and the loss no minimum; lower p_c")
     value = _value(setting, None)
     theta, theta_AB = _best_theta(setting, value.diff_topic)
     rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
@@ -280,6 +283,7 @@ class AttentionProfile:
     diff_topic: float
 
 
+@one_blas_thread()
 def attention_profile(setting, alpha, beta):
     """What attention with values alpha : beta : 1 looks like on documents without corruption, pooled over documents.
 

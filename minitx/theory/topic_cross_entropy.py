@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import lambertw
 
 from minitx.checks import positive, whole_number
+from minitx.parallel import one_blas_thread
 from minitx.theory.topic_setting import Blocks
 
 CHUNK = 1 << 18  # numbers of documents x words worked on at a time
@@ -50,6 +51,7 @@ class CrossEntropyOptimum:
     value: Blocks | None = None
 
 
+@one_blas_thread()
 def cross_entropy_optimum(setting, *, ridge=None, n_documents=20_000, same_word=True, rng=0):
     """The value matrix of least cross-entropy.
 

@@ -182,7 +182,14 @@ def optimal_gram(setting):
 
 
 def gram_plateau(setting):
-    """K where gradient descent on E from small entries rests first: topics learned, nothing within a topic (lam_w = 0). Blocks."""
+    """K where gradient descent on E from small entries rests first: topics learned, nothing within a topic (lam_w = 0). Blocks.
+
+    Descent rests there where topics are learned much sooner than words, C_t >> C_w: for few topics a document. Raises ValueError at
+    tau = T, where both are learned at the same rate.
+    """
+    if math.isinf(setting.h):
+        raise ValueError(f"tau is {setting.tau}, all the topics: words of a topic are learned no later than topics, and there is "
+                         "no plateau; lower tau")
     return _gram(setting, moments(setting), 0.0)
 
 
