@@ -14,13 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
+from scipy.linalg import cython_blas
 
 from minitx.checks import whole_number
 
 PANEL = 512  # most rows of one piece of a large product; fixed, so that the bits are
+SMALL = 2**16  # multiplications of a product that OpenBLAS runs on one thread anyway: nothing to arrange (measured: 5 us, not 90)
 
 _threads = None  # None: every core this process may use
-_blas_lock, _blas_users, _blas_before = threading.Lock(), 0, None
+_blas_lock, _blas_users, _blas_before = threading.Lock(), 0, ()
 
 
 def set_threads(n_threads):
@@ -60,7 +62,9 @@ def _quietly(function, item):
 
 
 def matmul(a, b):
-    """``a @ b`` for large matrices, by fixed panels of rows: all threads, the same bits for any number of them."""
+    """``a @ b``, by fixed panels of rows if it is large: all threads, the same bits for any number of them."""
+    if a.size * b.shape[1] <= SMALL:
+        return _quietly(lambda right: a @ right, b)
     out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
     n_panels = 1
     while n_panels * PANEL < a.shape[0]:
@@ -76,18 +80,15 @@ def matmul(a, b):
 def one_blas_thread():
     """BLAS on one thread within this context, or within a function that it decorates, whoever else is in one at the same time.
 
-    With NumPy linked with another BLAS than OpenBLAS nothing changes.
+    Both that of NumPy and that of SciPy, which are two libraries in their wheels. Another BLAS than OpenBLAS is left alone.
     """
     global _blas_users, _blas_before
-    control = _openblas()
-    if control is None:
-        yield
-        return
-    get, set_ = control
+    controls = _openblas()
     with _blas_lock:
         if _blas_users == 0:
-            _blas_before = get()
-            set_(1)
+            _blas_before = [get() for get, _ in controls]
+            for _, set_ in controls:
+                set_(1)
         _blas_users += 1
     try:
         yield
@@ -95,18 +96,19 @@ def one_blas_thread():
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:
-                set_(_blas_before)
+                for (_, set_), before in zip(controls, _blas_before, strict=True):
+                    set_(before)
 
 
 @functools.cache
 def _openblas():
-    """(get, set) of the OpenBLAS that NumPy is linked with, or None with another BLAS."""
-    library = ctypes.CDLL(np.linalg._umath_linalg.__file__)  # symbols of its dependencies are found through it
-    for prefix in ("scipy_openblas", "openblas"):
-        for suffix in ("64_", ""):
-            try:
-                return (getattr(library, f"{prefix}_get_num_threads{suffix}"),
-                        getattr(library, f"{prefix}_set_num_threads{suffix}"))
-            except AttributeError:
-                continue
-    return None
+    """(get, set) of each OpenBLAS that NumPy and SciPy are linked with."""
+    found = []
+    for extension in (np.linalg._umath_linalg, cython_blas):
+        library = ctypes.CDLL(extension.__file__)  # symbols of its dependencies are found through it
+        for prefix, suffix in itertools.product(("scipy_openblas", "openblas"), ("64_", "")):
+            names = [f"{prefix}_{do}_num_threads{suffix}" for do in ("get", "set")]
+            if all(hasattr(library, name) for name in names):
+                found.append(tuple(getattr(library, name) for name in names))
+                break
+    return tuple(found)

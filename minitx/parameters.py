@@ -14,8 +14,7 @@ class Parameters:
 
     def parameters(self):
         """{name: array} of the parts that are present."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: array for name, array in named.items() if array is not None}
+        return {name: array for name in self.__dataclass_fields__ if (array := getattr(self, name)) is not None}
 
     def map(self, function, *others):
         """The same kind of object of ``function(array, *arrays of others)``, part by part; what is absent stays absent."""

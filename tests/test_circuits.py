@@ -298,10 +298,10 @@ def test_calls_at_the_same_time_do_not_disturb_each_other():
     batch = Batch(rng.integers(0, 40, (30, 20)), rng.integers(0, 40, (30, 20)))
     circuits = Circuits(*(rng.standard_normal((40, 40)) for _ in range(3)), None, None)
     expected = loss_and_gradient(circuits, batch)[0]
-    before = parallel._openblas() and parallel._openblas()[0]()
+    before = [get() for get, _ in parallel._openblas()]
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(lambda _: loss_and_gradient(circuits, batch)[0], range(40))) == {expected}
-    assert (parallel._openblas() and parallel._openblas()[0]()) == before
+    assert [get() for get, _ in parallel._openblas()] == before
 
 
 def test_nan_is_found_wherever_it_is():
