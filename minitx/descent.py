@@ -39,8 +39,21 @@ class Trajectory:
         return len(self.loss) - 1
 
 
-def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, keep=(), frozen=(), callback=None,
-            loss_and_gradient=loss_and_gradient):
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Records of a training run, as the theory at hand makes them, and its :class:`Trajectory`."""
+
+    records: list
+    trajectory: Trajectory
+
+    @property
+    def weights(self):
+        """The trained weights."""
+        return self.trajectory.weights
+
+
+def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, keep=(), frozen=(), normalised=False,
+            callback=None, loss_and_gradient=loss_and_gradient):
     """Gradient descent with a constant learning rate: weights - learning_rate dL/dweights, ``steps`` times.
 
     Parameters
@@ -60,6 +73,8 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
         Steps whose weights are kept (0: the start).
     frozen : iterable of str
         Names of weights that stay as they are.
+    normalised : bool
+        Divide the gradient by its norm (Frobenius, over all parts that are not frozen): every step has length ``learning_rate``.
     callback : callable, optional
         ``callback(step, loss, weights, gradient)`` for step 0 .. ``steps``, with the weights after that many steps.
     loss_and_gradient : callable
@@ -69,8 +84,8 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     Returns
     -------
     Trajectory
-        A loss or weight that is not finite, an iterator that ends, or Ctrl-C ends the run early: the trajectory so far is
-        returned, ``stopped`` says why.
+        A loss or weight that is not finite, a gradient of 0 that should be normalised, an iterator that ends, or Ctrl-C ends the
+        run early: the trajectory so far is returned, ``stopped`` says why.
 
     Raises
     ------
@@ -91,7 +106,11 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     try:
         for step in range(steps + 1):
             if step > 0:
-                weights = _step(weights, gradient, learning_rate, frozen)
+                slopes = _slopes(weights, gradient, frozen)
+                if normalised and (slopes := _normalised(slopes)) is None:
+                    stopped = f"step {step}: the gradient is exactly 0, so that it has no direction; the weights stay as they are"
+                    break
+                weights = _step(weights, slopes, learning_rate)
                 if broken := weights.not_finite():
                     stopped = f"step {step}: {', '.join(broken)} not finite; use a smaller learning rate than {learning_rate}"
                     break
@@ -120,14 +139,33 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     return Trajectory(np.array(losses), last, kept, learning_rate, stopped)
 
 
-def _step(weights, gradient, learning_rate, frozen):
+def _slopes(weights, gradient, frozen):
+    """{name: gradient} of the parts that move."""
+    slopes = {name: getattr(gradient, name) for name in weights.parameters() if name not in frozen}
+    if missing := [name for name, slope in slopes.items() if slope is None]:
+        raise ValueError(f"the objective gives no gradient of {', '.join(missing)}; freeze what it does not train: "
+                         f"frozen={tuple(sorted(frozen | set(missing)))}")
+    return slopes
+
+
+def _normalised(slopes):
+    """``slopes`` over their common Frobenius norm; None when they are 0. Squares of small numbers do not underflow."""
+    largest = max((np.abs(slope).max() for slope in slopes.values()), default=0.0)
+    if largest == 0:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):  # found, and said, by the caller
+        slopes = {name: slope / largest for name, slope in slopes.items()}
+        norm = np.sqrt(sum(np.square(slope).sum() for slope in slopes.values()))
+        return {name: slope / norm for name, slope in slopes.items()}
+
+
+def _step(weights, slopes, learning_rate):
     def moved(weight, slope):
         change = learning_rate * slope
         return np.subtract(weight, change, out=change)
 
     with np.errstate(over="ignore", invalid="ignore"):  # found, and said, by the caller
-        return replace(weights, **{name: moved(array, getattr(gradient, name)) for name, array in weights.parameters().items()
-                                   if name not in frozen})
+        return replace(weights, **{name: moved(getattr(weights, name), slope) for name, slope in slopes.items()})
 
 
 def _batches(batch, batch_size, rng):

@@ -10,7 +10,7 @@ import numpy as np
 from minitx import moments
 from minitx.averages import Averages, attention_table, cosine_matrix, gram, pair_averages
 from minitx.circuits import loss_and_gradient
-from minitx.descent import Trajectory, descend
+from minitx.descent import Run, descend
 from minitx.theory import topics as theory
 
 CLASSES = {"same word": "same_word", "same topic": "same_topic", "different topic": "different_topic"}
@@ -43,19 +43,6 @@ class Record:
     value: Averages
     mask_column: float
     attention: Averages | None
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Records of a training run, and its :class:`minitx.Trajectory`."""
-
-    records: list
-    trajectory: Trajectory
-
-    @property
-    def weights(self):
-        """The trained weights."""
-        return self.trajectory.weights
 
 
 def record(step, loss, weights, topics, documents):

@@ -220,6 +220,91 @@ class EmbeddedWeights(Parameters):
         return EmbeddedWeights(**{name: parts[name] for name in self.parameters()})
 
 
+@dataclass(frozen=True, eq=False)
+class LastTokenWeights(Parameters):
+    """One layer in which the last token asks: score of token j when the last token is k is S[j, k] = e_j^T W e_k.
+
+    Li, Huang, Ildiz, Rawat, Oymak (2024), Section 2; the row vector e_j is row j of E. K: tokens in the vocabulary, d: width.
+
+    Parameters
+    ----------
+    W : (d, d) floats
+        Key-query. Row = dimension of the attended token (key), column = dimension of the last token (query).
+    E : (K, d) floats, optional
+        Embeddings. Row = token, column = dimension. Absent: one-hot, d = K.
+    C : (K, d) floats, optional
+        Head. Row = output token, column = dimension: out = C E^T P. Absent: the identity head, out = P.
+
+    A part that is absent is not trained; ``descend(frozen=...)`` keeps one that is present as it is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Shapes that do not agree, arrays that are not floats.
+    """
+
+    W: np.ndarray
+    E: np.ndarray | None = None
+    C: np.ndarray | None = None
+
+    def __post_init__(self):
+        _require_floats(self, self.parameters())
+        if self.W.ndim != 2 or self.W.shape[0] != self.W.shape[1] or self.W.size == 0:
+            raise ValueError(f"W has shape {self.W.shape}; it must be square, (d, d)")
+        for name in ("E", "C"):
+            array = getattr(self, name)
+            if array is not None and (array.ndim != 2 or array.shape[1] != len(self.W) or len(array) != self.n_vocab):
+                raise ValueError(f"{name} has shape {array.shape}; with {self.n_vocab} tokens and W of shape {self.W.shape} "
+                                 f"it must be {(self.n_vocab, len(self.W))}, one row a token")
+
+    @classmethod
+    def zeros(cls, n_vocab=None, *, E=None, C=None):
+        """W = 0: attention in proportion to counts. For ``n_vocab`` one-hot tokens, or for those that ``E`` (K, d) embeds."""
+        return cls(cls._blank(n_vocab, E), E, C)
+
+    @classmethod
+    def gaussian(cls, n_vocab=None, *, scale, E=None, C=None, rng=None):
+        """W of independent N(0, scale^2) entries; tokens as for :meth:`zeros`. ``rng``: seed or Generator."""
+        scale, blank = 0.0 if scale == 0 else positive("scale", scale), cls._blank(n_vocab, E)
+        W = scale * np.random.default_rng(rng).standard_normal(blank.shape)
+        return cls(W.astype(blank.dtype), E, C)
+
+    @staticmethod
+    def _blank(n_vocab, E):
+        """(d, d) zeros, float32 if E is. ValueError unless exactly one of ``n_vocab`` and ``E`` says it."""
+        if (n_vocab is None) == (E is None):
+            raise ValueError("give n_vocab for one-hot tokens, or the embeddings E (K, d): one of the two")
+        if E is None:
+            return np.zeros((whole_number("n_vocab", n_vocab, 1),) * 2)
+        E = np.asarray(E)
+        if E.ndim != 2:
+            raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row a token")
+        return np.zeros((E.shape[1],) * 2, np.float32 if E.dtype == np.float32 else np.float64)
+
+    @property
+    def n_vocab(self):
+        """K."""
+        return len(self.W if self.E is None else self.E)
+
+    def circuits(self):
+        """qk = (E W E^T)^T, so that row = last token; ov = E C^T, or the identity; no direct path, position or bias."""
+        qk = _times(_times(self.E, self.W), _transposed(self.E)).T
+        ov = np.eye(self.n_vocab, dtype=self.W.dtype) if self.C is None else _times(self.E, self.C.T)
+        return Circuits(direct=None, ov=ov, qk=qk, position=None, bias=None)
+
+    def pullback(self, gradient):
+        """dL/dweights from dL/dcircuits. S = qk^T = E W E^T: dW = E^T dS E, dE = dS E W^T + dS^T E W; ov = E C^T."""
+        dS, E, W = gradient.qk.T, self.E, self.W
+        dW = _times(_times(_transposed(E), dS), E)
+        dC = None if self.C is None else _times(gradient.ov.T, E)
+        if E is None:
+            return LastTokenWeights(W=dW, C=dC)
+        dE = matmul(dS, matmul(E, W.T)) + matmul(dS.T, matmul(E, W))
+        if self.C is not None:
+            dE += matmul(gradient.ov, self.C)
+        return LastTokenWeights(W=dW, E=dE, C=dC)
+
+
 def _times(a, b):
     """``a @ b``, where ``None`` is the identity."""
     if a is None or b is None:
@@ -235,9 +320,9 @@ def _require_floats(weights, names):
     """Make these parts arrays; TypeError unless all are float64, or all float32 (complex128 also: for the complex step)."""
     for name in names:
         array = np.asarray(getattr(weights, name))
-        if array.dtype not in (np.float64, np.float32, np.complex128):
+        if array.dtype.char not in "dfD":
             raise TypeError(f"{name} must be an array of float64 or float32, got dtype {array.dtype}")
         object.__setattr__(weights, name, array)
-    dtypes = {name: array.dtype for name, array in weights.parameters().items() if array.dtype.kind == "f"}
+    dtypes = {name: array.dtype for name, array in weights.parameters().items() if array.dtype.char in "df"}
     if len(set(dtypes.values())) > 1:
         raise TypeError("all weights must be float64, or all float32; got " + ", ".join(f"{n} {d}" for n, d in dtypes.items()))

@@ -1,5 +1,6 @@
 """Shared by all tests: hypothesis profiles, the thread setting put back, and where the data are."""
 
+import json
 import os
 from pathlib import Path
 
@@ -29,3 +30,12 @@ def tinystories():
     if not path.exists():
         pytest.skip(f"real text absent: {path} (set MINITX_DATA to the folder that holds it)")
     return path
+
+
+@pytest.fixture(scope="session")
+def next_token_reference():
+    """Instances of the next-token theory with an independent solver's answers; tests that need them are skipped without."""
+    path = DATA / "next_token_reference.json"
+    if not path.exists():
+        pytest.skip(f"reference numbers absent: {path} (set MINITX_DATA to the folder that holds them)")
+    return json.loads(path.read_text())

@@ -204,3 +204,40 @@ def test_a_start_that_is_not_finite_is_the_users_mistake(batch):
     start = OneHotWeights.zeros(5, 6).map(lambda array: array + np.nan)
     with pytest.raises(ValueError, match="inf or nan"):
         descend(start, batch, learning_rate=0.1, steps=1)
+
+
+def test_normalised_steps_have_the_length_of_the_learning_rate(batch):
+    start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0)
+    run = descend(start, batch, learning_rate=0.3, steps=4, keep=range(5), frozen=("P",), normalised=True)
+    for step in range(4):
+        _, gradient = loss_and_gradient(run.kept[step], batch)
+        norm = np.sqrt(sum((getattr(gradient, name) ** 2).sum() for name in ("W_O", "V", "W")))
+        for name in ("W_O", "V", "W"):
+            expected = getattr(run.kept[step], name) - 0.3 * getattr(gradient, name) / norm
+            np.testing.assert_allclose(getattr(run.kept[step + 1], name), expected, rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(run.weights.P, start.P)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200])
+def test_normalised_steps_see_no_underflow(size):
+    """The squares of such a gradient are 0 or inf in floating point; its direction is (3, 4) / 5 all the same."""
+    start = Tied(np.zeros((1, 2)), np.zeros((1, 2)))
+    run = descend(start, "no data", learning_rate=5.0, steps=1, normalised=True, frozen=("b",),
+                  loss_and_gradient=lambda weights, _: (0.0, Tied(size * np.array([[3.0, 4.0]]), None)))
+    np.testing.assert_allclose(run.weights.a, [[-3.0, -4.0]], rtol=1e-14)
+
+
+def test_a_gradient_of_0_has_no_direction():
+    start = Tied(np.ones((1, 2)), np.ones((1, 2)))
+    run = descend(start, "no data", learning_rate=0.1, steps=5, normalised=True,
+                  loss_and_gradient=lambda weights, _: (0.0, Tied(np.zeros((1, 2)), np.zeros((1, 2)))))
+    assert run.stopped.startswith("step 1: the gradient is exactly 0")
+    assert run.steps == 0
+    np.testing.assert_array_equal(run.weights.a, start.a)
+
+
+def test_parts_without_a_gradient_are_to_be_frozen():
+    start = Tied(np.ones((1, 2)), np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"gives no gradient of b; freeze what it does not train: frozen=\('b',\)"):
+        descend(start, "no data", learning_rate=0.1, steps=1,
+                loss_and_gradient=lambda weights, _: (0.0, Tied(np.ones((1, 2)), None)))

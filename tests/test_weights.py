@@ -1,4 +1,4 @@
-"""The one-hot parametrisation: the paper's model, its gradient, and files."""
+"""The parametrisations: the papers' models, their gradients, and files."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from minitx import Batch, EmbeddedWeights, OneHotWeights, attention_and_output, loss_and_gradient
 from minitx.testing import check_gradient
+from minitx.weights import LastTokenWeights
 
 import naive
 from strategies import batches
@@ -179,3 +180,53 @@ def test_check_gradient_allows_the_rounding_of_the_chain_rule():
     """A derivative that is exactly 0, of products that cancel."""
     weights = EmbeddedWeights(W_E=np.array([[7.21845477, -4.47972988]]), W_Q=np.array([[4.71049502]]), W_K=np.array([[-5.1857078]]))
     check_gradient(weights, Batch(np.array([[0, 0, 0]]), np.array([[1, 0, 0]]), np.array([[1.0, 0, 0]]), causal=False))
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.booleans(), st.booleans(), st.sampled_from((0.0, 1.0)), st.integers(0, 2**32 - 1))
+def test_last_token_weights_make_the_paper_s_output(n_vocab, width, has_E, has_C, scale, seed):
+    """out = C E^T P with scores e_j^T W e_k of each position against the last one; positive, for the logarithm."""
+    rng = np.random.default_rng(seed)
+    width = width if has_E else n_vocab
+    E, C = (rng.random((n_vocab, width)) + 0.1 if has else None for has in (has_E, has_C))
+    weights = LastTokenWeights.gaussian(None if has_E else n_vocab, scale=scale, E=E, C=C, rng=rng)
+    sequence = rng.integers(0, n_vocab, 5)
+    weight = np.zeros((1, 5))
+    weight[0, 4] = 1.0
+    batch = Batch(sequence[None], np.full((1, 5), sequence[1]), weight, head="log")
+    X = (np.eye(n_vocab) if E is None else E)[sequence]
+    attention = np.exp(X @ weights.W @ X[-1])
+    attention /= attention.sum()
+    expected = np.bincount(sequence, attention, n_vocab) if C is None else C @ X.T @ attention
+    _, out = attention_and_output(weights, batch)
+    np.testing.assert_allclose(out[0, 4], expected, rtol=1e-12, atol=1e-15)
+    check_gradient(weights, batch, rtol=1e-12)
+    _, gradient = loss_and_gradient(weights, batch)
+    assert gradient.parameters().keys() == weights.parameters().keys()
+
+
+def test_last_token_weights_in_files(tmp_path):
+    weights = LastTokenWeights.gaussian(scale=1.0, E=np.ones((4, 2)), rng=0)
+    weights.save(tmp_path / "weights.npz")
+    loaded = LastTokenWeights.load(tmp_path / "weights.npz")
+    np.testing.assert_array_equal(loaded.W, weights.W)
+    assert loaded.C is None
+    assert (loaded.n_vocab, LastTokenWeights.zeros(3).n_vocab) == (4, 3)
+    assert not LastTokenWeights.zeros(E=np.ones((4, 2))).W.any()
+    E = np.ones((4, 2), np.float32)
+    assert LastTokenWeights.zeros(E=E).W.dtype == LastTokenWeights.gaussian(scale=1.0, E=E).W.dtype == np.float32
+
+
+@pytest.mark.parametrize(("make", "error", "says"), [
+    (lambda: LastTokenWeights(np.zeros((2, 3))), ValueError, r"W has shape \(2, 3\); it must be square"),
+    (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 3))), ValueError, r"E has shape \(4, 3\); with 4 tokens and W of"),
+    (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 2)), np.zeros((3, 2))), ValueError, r"C has .* it must be \(4, 2\)"),
+    (lambda: LastTokenWeights(np.zeros((2, 2), int)), TypeError, "W must be an array of float64 or float32"),
+    (lambda: LastTokenWeights.zeros(), ValueError, "give n_vocab for one-hot tokens, or the embeddings"),
+    (lambda: LastTokenWeights.zeros(3, E=np.eye(3)), ValueError, "give n_vocab for one-hot tokens, or the embeddings"),
+    (lambda: LastTokenWeights.zeros(0), ValueError, "n_vocab is 0"),
+    (lambda: LastTokenWeights.zeros(E=np.zeros(3)), ValueError, r"E has shape \(3,\); it must be \(K, d\)"),
+    (lambda: LastTokenWeights.gaussian(3, scale=-1.0), ValueError, "scale is -1.0"),
+])
+def test_last_token_weights_refuse(make, error, says):
+    with pytest.raises(error, match=says):
+        make()

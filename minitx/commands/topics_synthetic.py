@@ -103,7 +103,7 @@ HELP = {
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What was trained in a stage: one :class:`minitx.topic_training.Run` a seed, beside its closed forms.
+    """What was trained in a stage: one :class:`minitx.descent.Run` a seed, beside its closed forms.
 
     ``part``: which averages of its records it is about. ``closed``: {label: {class of pairs: value}}. ``trajectory``: {class:
     (steps, values)} of the closed trajectory, where there is one.
