@@ -1,5 +1,5 @@
 """Closed forms, one module a paper."""
 
-from minitx.theory import associations, topics
+from minitx.theory import associations, next_token, topics
 
-__all__ = ["associations", "topics"]
+__all__ = ["associations", "next_token", "topics"]

@@ -1,0 +1,198 @@
+"""The path of retrieval: the weights outside S_fin that trade the excess against their norm, by Newton's method.
+
+With the part in S_fin at W_fin, where it stays, only the excess is left of the log-loss (``exact_split``), and the point
+
+    W(tau) = W_fin + argmin over V orthogonal to S_fin of  |V|^2 / 2 + tau log(excess(W_fin + V))
+
+goes to infinity along W_svm as tau does: it is where gradient descent goes, reached without its steps. 1 - correlation with W_svm
+falls like 1 / tau^2. Told the SCCs of the data, so it discovers nothing; beyond Li, Huang, Ildiz, Rawat, Oymak (AISTATS 2024).
+
+Legend: n samples with tokens outside the label's SCC, R pairs of SCCs, m entries (sample, pair), r the dimension of the span of the
+pairs' rows, d width.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from minitx.parallel import one_blas_thread
+from minitx.theory.newton import minimise
+from minitx.theory.rank_one import Coordinates, Span, row_blocks
+
+_LOST = 1e-4  # of |y|: where rounding hides the least point, the gradient leaps from 1e-8 to 1e-2 and more
+
+
+def split_path(split, W_fin, strengths):
+    """W(tau) for each tau of ``strengths``, in turn: each is where the search for the next begins.
+
+    Parameters
+    ----------
+    split : minitx.theory.exact_split.Split
+    W_fin : (d, d) float64
+        Of the same samples. Row = dimension of the attended token, column = of the last token.
+    strengths : iterable of float
+        tau > 0, ascending; factors of 2 are easy steps. Rounding ends them near 2^37.
+
+    Yields
+    ------
+    (d, d) float64
+        W(tau); W_fin itself where no SCC is above another one.
+
+    Raises
+    ------
+    FloatingPointError
+        A tau so large that rounding hides the least point.
+    """
+    with one_blas_thread():
+        pairs = Pairs.of(split, W_fin)
+    y = np.zeros(pairs.rows.shape[1])  # V / tau in the units of the pairs, of which the size stays
+    for tau in strengths:
+        strength = np.ldexp(tau, 4 * pairs.power)
+        if y.size:
+            with one_blas_thread():
+                y = _least(pairs, tau, strength, y)
+        yield W_fin + strength * pairs.matrix(y)
+
+
+def _least(pairs, tau, strength, y):
+    """The least point of the objective at ``tau``, which is ``strength`` in the units of the pairs, from ``y`` (r,)."""
+    try:
+        y, gradient, _ = minimise(lambda y: pairs.objective(y, strength), y)
+        found = np.linalg.norm(gradient) <= _LOST * np.linalg.norm(y)
+    except np.linalg.LinAlgError:
+        found = False
+    if not found:
+        raise FloatingPointError(f"tau = {tau:.3g} is so large that rounding hides the least point; end at a smaller one")
+    return y
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The excess in coordinates x orthogonal to S_fin: z_i = log sum of exp(log_mass + rows[row] x), over entries of sample i."""
+
+    names: np.ndarray  # (R, 3) int64: (k, j, y), each SCC by its smallest token
+    power: int  # the coordinates are for embeddings / 2^power, of norms about 1 or less, and 4^power times those of W
+    rows: np.ndarray  # (R, r): (e_j - e_y) e_k', j of the SCC outside and y of the label's, projected off S_fin
+    parts: tuple  # of (Coordinates, basis (r', c)): which matrices the coordinates stand for, block by block
+    starts: np.ndarray  # (n + 1,) int64: entries of each sample
+    row: np.ndarray  # (m,) int64: row of each entry
+    log_mass: np.ndarray  # (m,): log of the mass of its SCC over that of the label's, at W_fin
+    log_share: np.ndarray  # (n,)
+
+    @classmethod
+    def of(cls, split, W_fin):
+        """Those of ``split``, at ``W_fin`` (d, d)."""
+        samples, owner = split.samples, split.samples.owner()
+        root = split.at_entries({k: roots(graph) for k, graph in split.graphs.items()})
+        last = samples.last[owner]
+        score = split.scores(W_fin)[samples.tokens, last] + np.log(samples.counts)
+        inside = np.full(len(samples), -np.inf)
+        np.logaddexp.at(inside, owner[split.inside], score[split.inside])
+        out = np.flatnonzero(~split.inside)
+        triples = np.stack([last, root, root[samples.label_at][owner]], axis=1)[out]
+        rows, row = np.unique(triples, axis=0, return_inverse=True)
+        sample, starts = np.unique(owner[out], return_index=True)
+        power = int(np.rint(np.log2(np.linalg.norm(split.embeddings, axis=1).max() or 1.0)))
+        matrix, parts = _coordinates(split.graphs, np.ldexp(split.embeddings, -power), rows)
+        return cls(rows, power, matrix, parts, np.append(starts, len(out)), row.ravel(), score[out] - inside[owner[out]],
+                   np.log(samples.share[sample]))
+
+    def columns(self):
+        """The columns of ``rows`` that belong to each of ``parts``. List of slices"""
+        edges = np.cumsum([0, *(len(basis) for _, basis in self.parts)])
+        return [slice(a, b) for a, b in pairwise(edges)]
+
+    def vector(self, W):
+        """(r,) coordinates of ``W`` (d, d), or of its part that has some."""
+        W = np.ldexp(W, 2 * self.power)
+        return np.concatenate([np.zeros(0), *(basis @ coordinates.vector(W) for coordinates, basis in self.parts)])
+
+    def matrix(self, x):
+        """(d, d) matrix whose coordinates are ``x`` (r,)."""
+        W = sum((coordinates.matrix(x[own] @ basis)
+                 for (coordinates, basis), own in zip(self.parts, self.columns(), strict=True)), 0.0)
+        return np.ldexp(W, -2 * self.power)
+
+    def objective(self, y, tau):
+        """``|y|^2 / 2 + log(excess(tau y)) / tau``, its gradient and its Hessian, in y (r,).
+
+        Where the Hessian is not positive definite, which takes an excess that is not yet small, its only negative part is left out.
+        """
+        excess = self._excess(tau * (self.rows @ y))
+        for curvature in (excess.curvature, excess.steep**2):
+            hessian = tau * (self.rows.T @ excess.hessian(curvature) @ self.rows)
+            hessian[np.diag_indices_from(hessian)] += 1.0
+            if _positive(hessian):
+                break
+        return y @ y / 2 + excess.log_value / tau, y + excess.slope @ self.rows, hessian
+
+    def _excess(self, margin):
+        """The excess at ``margin`` (R,), which is added to the log masses."""
+        n, starts, sizes = len(self.log_share), self.starts[:-1], np.diff(self.starts)
+        value = self.log_mass + margin[self.row]
+        top = np.maximum.reduceat(value, starts)
+        mass = np.exp(value - np.repeat(top, sizes))
+        total = np.add.reduceat(mass, starts)
+        z = top + np.log(total)
+        log_softplus = np.where(z < -36, z, np.log(np.logaddexp(0, np.maximum(z, -36))))  # it is z there, to rounding
+        term = self.log_share + log_softplus
+        weight = np.exp(term - term.max())  # over its sum, for that to be 1 whatever the logarithms have lost
+        steep = np.exp(-np.logaddexp(0, -z) - log_softplus)
+        P = csr_array((mass / np.repeat(total, sizes), self.row, self.starts), shape=(n, len(self.rows)))
+        return _Excess(term.max() + np.log(weight.sum()), P, weight / weight.sum(), steep, steep * np.exp(-np.logaddexp(0, z)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Excess:
+    """log(sum of share_i s(z_i)), s = softplus, as a function of the margins (R,)."""
+
+    log_value: float
+    P: csr_array  # (n, R): dz_i / d margin, the share of each pair in the mass outside
+    weight: np.ndarray  # (n,): share of each sample in the excess
+    steep: np.ndarray  # (n,): s'(z) / s(z)
+    curvature: np.ndarray  # (n,): s''(z) / s(z), at most steep^2
+
+    @property
+    def slope(self):
+        """Gradient (R,)."""
+        return self.P.T @ (self.weight * self.steep)
+
+    def hessian(self, curvature):
+        """(R, R); a covariance, with ``curvature`` = steep^2."""
+        slope = self.slope
+        second = (self.P.T * (self.weight * (curvature - self.steep))) @ self.P
+        return second.toarray() + np.diag(slope) - np.outer(slope, slope)
+
+
+def _positive(matrix):
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def roots(graph):
+    """(m,) smallest token of the SCC of each token of the graph."""
+    return np.array([members[0] for members in graph.components])[graph.component]
+
+
+def _coordinates(graphs, E, rows):
+    """Rows (k, i, j) projected off S_fin, in coordinates of their span (R, r); and what the coordinates of each block stand for."""
+    stars = np.array([(k, members[0], j) for k, graph in graphs.items() for members in graph.components
+                      for j in members[1:]], np.int64).reshape(-1, 3)
+    together, columns, parts = np.concatenate([rows, stars]), [], []
+    for block in row_blocks(E, together, np.arange(len(together))):
+        own, inside = block[block < len(rows)], together[block[block >= len(rows)]]
+        if len(own) == 0:
+            continue
+        coordinates = Coordinates.of(E, together[block])
+        flat = Span.of(coordinates.flatten(E, inside)).off(coordinates.flatten(E, rows[own]))
+        basis = Span.of(flat).basis
+        column = np.zeros((len(rows), len(basis)))
+        column[own] = flat @ basis.T
+        columns.append(column)
+        parts.append((coordinates, basis))
+    return np.concatenate([np.zeros((len(rows), 0)), *columns], axis=1), tuple(parts)
