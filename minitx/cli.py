@@ -4,10 +4,11 @@ import argparse
 import sys
 
 import minitx
-from minitx.commands import associate, topics
+from minitx.commands import associate, automaton, topics
 
 COMMANDS = {"associate": (associate, "train on a text and set the exact gradient beside the leading terms that predict it"),
-            "topics": (topics, "train on documents of topics; embeddings, value matrix and attention beside closed forms")}
+            "topics": (topics, "train on documents of topics; embeddings, value matrix and attention beside closed forms"),
+            "automaton": (automaton, "priority graphs of samples or a text, and the automaton that attention becomes, by training")}
 
 
 def main(arguments=None):

@@ -64,22 +64,42 @@ def read_documents(path, *, layout=None, progress=None):
     ValueError
         An unknown layout, a folder; on iterating: a file that is blank, binary, not UTF-8, damaged, without ``text``.
     """
-    path = Path(path)
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}, or None to detect it")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give one text file (.txt, .jsonl or .json, possibly .gz)")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path} (looked from {Path.cwd()}); check the name")
-    blocks = _blocks(path, progress)
-    kind = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
-    if kind.lower() == ".jsonl":
-        documents = _json_lines(path, blocks)
-    elif kind.lower() == ".json":
+    path = _existing(path)
+    blocks, kind = _blocks(path, progress), file_kind(path)
+    if kind == ".jsonl":
+        documents = (_text(item, place) for place, item in _json_lines(path, blocks))
+    elif kind == ".json":
         documents = _json_array(path, blocks)
     else:
         documents = _plain(blocks, layout)
     return _filled(path, documents)
+
+
+def read_json_lines(path, *, progress=None):
+    """Iterate over the lines of a file that holds a JSON value a line, blank lines left out: pairs (place, value).
+
+    ``place`` names file and line, for messages. Parameters ``path`` and ``progress``, encoding and errors are as for
+    :func:`read_documents`; ValueError also for a line that is not valid JSON.
+    """
+    path = _existing(path)
+    return _json_lines(path, _blocks(path, progress))
+
+
+def file_kind(path):
+    """Ending of the file name in lower case, such as ".jsonl"; that of compression left out."""
+    path = Path(path)
+    return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
+
+
+def _existing(path):
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give one text file (.txt, .jsonl or .json, possibly .gz)")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path} (looked from {Path.cwd()}); check the name")
+    return path
 
 
 def _filled(path, documents):
@@ -149,7 +169,7 @@ def _json_lines(path, blocks):
     for number, line in enumerate(_split(blocks, r"\n"), start=1):
         if line.strip():
             place = f"{path}, line {number}"
-            yield _text(_parse(line, place), place)
+            yield place, _parse(line, place)
 
 
 def _json_array(path, blocks):

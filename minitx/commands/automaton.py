@@ -1,0 +1,372 @@
+"""``minitx automaton``: the automaton that one attention layer learns (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024).
+
+Priority graphs of the last tokens, their SCCs, the limit that they predict (W_svm and W_fin), and attention trained beside it.
+
+Legend: n samples, K tokens, d width, k the last token of a sequence.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minitx import next_token_training, parallel, plots, report
+from minitx.checks import positive, whole_number
+from minitx.commands import automaton_data, automaton_figures, automaton_tables
+from minitx.commands.console import Printer, progress_bar, status
+from minitx.files import atomic, output_folder
+from minitx.last_token import LOSSES
+from minitx.sample_files import holds_samples
+from minitx.theory.next_token import Automaton, InfeasibleError, cyclic_subspace, priority_graphs
+from minitx.weights import LastTokenWeights
+
+DEFAULTS = {  # of options that not every source of data has
+    "generated": {"vocabulary": 8, "samples": 120, "length": 6, "classes": 3},
+    "samples": {"samples": None, "absent": "omit"},
+    "text": {"vocabulary": 100, "length": 24, "windows": 100, "absent": "omit"},
+}
+METAVARS = {int: "N", float: "X", str: "DIR"}
+SOURCES = {"generated": "generated samples", "samples": "a file of samples", "text": "a text"}
+QUICK = {"steps": 400, "contexts": 100, "windows": 40, "vocabulary": 40, "samples": 400}
+EMBEDDINGS = ("one-hot", "random")
+MODES = {"descent": "plain descent", "normalised": "normalised descent", "accelerated": "accelerated (told the SCCs)"}
+HELP = {
+    "text": "a text (.txt, .jsonl, .json, or .gz of each), or a .jsonl file of samples, {\"tokens\": [...], \"label\": ...} a "
+            "line; without it, samples are generated",
+    "vocabulary": "number of tokens (K) of generated samples (default: 8), or of words of a text, the most frequent ones (100)",
+    "samples": "number of generated samples (default: 120); use at most so many of a file",
+    "length": "tokens of a generated sample (default: 6); of a window of a text, each of whose prefixes is a sample (24)",
+    "classes": "classes of tokens that each last token ranks, in generated samples (default: 3)",
+    "windows": "use at most the first so many windows of a text (default: 100)",
+    "absent": "what becomes of samples whose label does not occur in them: omit (default) or refuse",
+    "embedding": "embeddings of the tokens: one-hot, or random ones of length 1, whose Graph-SVM is one large problem",
+    "width": "dimensions of random embeddings (default: as many as tokens)",
+    "loss": "loss that descent trains on; the accelerated mode, and W_fin, are about log",
+    "steps": "steps of each training mode, of the accelerated one at most 1,000",
+    "learning_rate": "length of a step of normalised descent",
+    "plain_rate": "learning rate of plain descent",
+    "contexts": "held-out contexts",
+    "seed": "seed of generated samples, embeddings and contexts",
+    "threads": "threads to use; all cores when not given. Results do not depend on it",
+    "out": "folder for figures, results.json, report.html and weights.npz",
+    "quick": "the same job in seconds: fewer steps, contexts and words",
+}
+NOTHING_LEFT = "the gradient is exactly 0"  # how minitx.descend says so
+ACCELERATED_STEPS = 1000  # at most: farther out, where |W| is 10,000 and more, rounding grows
+MOST_SECONDS = 1800  # what is judged to take longer is refused
+# Measured on one core of an AMD EPYC: a block of so many rows; of a step, a token of a sample, a number of W, a product with E, and
+# in the accelerated mode a number of W for each SCC of several tokens.
+SVM_SECONDS, SVM_ROWS = 82.0, 4562
+BYTES, MOST_BYTES = 40, 6e9  # of memory, for each number of the rows
+ENTRY_SECONDS, NUMBER_SECONDS, PRODUCT_SECONDS, BLOCK_SECONDS = 5e-8, 1e-8, 1e-10, 1e-8
+
+
+@dataclass(frozen=True)
+class Options:
+    """The effective configuration of a run, saved in ``results.json``; ``HELP`` says what each is."""
+
+    text: str | None = None
+    vocabulary: int | None = None
+    samples: int | None = None
+    length: int | None = None
+    classes: int | None = None
+    windows: int | None = None
+    absent: str | None = None
+    embedding: str = "one-hot"
+    width: int | None = None
+    loss: str = "log"
+    steps: int = 4000
+    learning_rate: float = 0.01
+    plain_rate: float = 1.0
+    contexts: int = 500
+    seed: int = 0
+    threads: int | None = None
+    out: str = "minitx-automaton"
+    quick: bool = False
+    source: str = field(init=False, default="generated")
+
+    def __post_init__(self):
+        for name, known in (("embedding", EMBEDDINGS), ("loss", LOSSES), ("absent", (None, "omit", "refuse"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"--{name} is {getattr(self, name)!r}; it must be one of {', '.join(filter(None, known))}")
+        for name, least in (("vocabulary", 2), ("samples", 1), ("length", 1), ("classes", 1), ("windows", 1), ("width", 1),
+                            ("steps", 1), ("contexts", 0), ("seed", 0), ("threads", 1)):
+            if getattr(self, name) is not None:
+                whole_number(f"--{name}", getattr(self, name), least)
+        positive("--learning-rate", self.learning_rate, below=1e30)
+        positive("--plain-rate", self.plain_rate, below=1e30)
+        if not self.out or self.text == "":
+            raise ValueError("the text and --out must each name something; one of them is empty")
+        if self.width is not None and self.embedding == "one-hot":
+            raise ValueError(f"--width is {self.width}, but one-hot embeddings have as many dimensions as there are tokens; leave "
+                             "it out, or ask for --embedding random")
+        self._resolve()
+
+    def _resolve(self):
+        """The source of data, and what it makes of options that were not given."""
+        source = "generated" if self.text is None else "samples" if holds_samples(self.text) else "text"
+        own = DEFAULTS[source]
+        for name in {name for options in DEFAULTS.values() for name in options} - set(own):
+            if getattr(self, name) is not None:
+                raise ValueError(f"--{name} is not for {SOURCES[source]}; leave it out")
+        values = {name: value if getattr(self, name) is None else getattr(self, name) for name, value in own.items()}
+        if self.quick:
+            values |= {name: min(most, values.get(name, getattr(self, name)) or most) for name, most in QUICK.items()
+                       if name in values or name in ("steps", "contexts")}
+        for name, value in (values | {"source": source}).items():
+            object.__setattr__(self, name, value)
+        if source == "generated" and self.classes > self.vocabulary:
+            raise ValueError(f"--classes is {self.classes} but --vocabulary {self.vocabulary}; no class may be empty")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run found.
+
+    Attributes
+    ----------
+    automaton : Automaton or None
+        None where no weights retrieve what the samples ask for: ``infeasible`` says why, and nothing was trained.
+    runs : dict {mode: minitx.descent.Run}
+        Those that were begun.
+    predictions : list of Prediction, one a context
+    trained : dict {mode: (n contexts, K)}
+        Attention of the trained weights.
+    """
+
+    options: Options
+    data: automaton_data.Data
+    graphs: dict
+    dim: int  # of S_fin
+    automaton: Automaton | None
+    infeasible: InfeasibleError | None
+    runs: dict
+    predictions: list
+    trained: dict
+
+    @property
+    def stopped(self):
+        """Why training ended early; None when it did not."""
+        return next((early for run in self.runs.values() if (early := _early(run))), None)
+
+    @property
+    def mode_names(self):
+        """{mode: its name for readers}."""
+        return MODES
+
+    @property
+    def status(self):
+        """(n contexts,) statuses."""
+        return np.array([prediction.status for prediction in self.predictions], dtype=str)
+
+    @property
+    def limit(self):
+        """(n contexts, K) predicted distributions."""
+        return np.array([prediction.p for prediction in self.predictions]).reshape(-1, self.data.samples.n_vocab)
+
+
+def add_arguments(parser):
+    """Declare the options of ``minitx automaton`` on an argparse parser."""
+    choices = {"embedding": EMBEDDINGS, "loss": LOSSES, "absent": ("omit", "refuse")}
+    for option in dataclasses.fields(Options):
+        if not option.init:
+            continue
+        text = HELP[option.name] + (f" (default: {option.default})" if option.default not in (None, False) else "")
+        settings = {"default": option.default, "help": text.replace("%", "%%")}
+        if option.name == "text":
+            parser.add_argument("text", nargs="?", metavar="FILE", **settings)
+        elif option.type is bool:
+            parser.add_argument(f"--{option.name}", action="store_true", **settings)
+        else:
+            kind = next(iter(typing.get_args(option.type)), option.type)  # int of int | None
+            settings |= {"choices": choices[option.name]} if option.name in choices else {"metavar": METAVARS[kind]}
+            parser.add_argument("--" + option.name.replace("_", "-"), type=kind, **settings)
+
+
+def main(arguments):
+    """Run the command from parsed arguments.
+
+    Returns the exit status: 0; 1 when training diverged, 130 when it was interrupted (what was done is written all the same).
+    """
+    options = Options(**{option.name: getattr(arguments, option.name) for option in dataclasses.fields(Options) if option.init})
+    parallel.set_threads(options.threads)
+    folder = output_folder(options.out)
+    say = Printer()
+    result = run(options, say)
+    files = write(result, folder, say.lines)
+    say(f"\nwritten to {folder}/: {', '.join(files)}")
+    return status(result.stopped)
+
+
+def run(options, say):
+    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        A file that cannot be read; what would take hours (before it is begun).
+    """
+    data = automaton_data.load(options)
+    say(data.about)
+    _require_affordable_training(options, data.samples)
+    E = _embeddings(options, data.samples.n_vocab)
+    graphs = priority_graphs(data.samples)
+    _require_affordable(options, data.samples, graphs)
+    say("\n" + automaton_tables.graphs_table(graphs, data.vocabulary))
+    dim = cyclic_subspace(graphs, np.eye(data.samples.n_vocab) if E is None else E).dim
+    try:
+        automaton = Automaton.fit(data.samples, E)
+    except InfeasibleError as error:
+        say("\n" + automaton_tables.infeasible_words(error, data.vocabulary, dim))
+        return Result(options, data, graphs, dim, None, error, {}, [], {})
+    say("\n" + automaton_tables.limit_words(automaton))
+    runs = _train(options, automaton, say)
+    predictions = [automaton.predict(context) for context in data.contexts]
+    trained = {mode: attention(run.weights, data.contexts) for mode, run in runs.items()}
+    result = Result(options, data, graphs, dim, automaton, None, runs, predictions, trained)
+    if predictions:
+        say("\n" + automaton_tables.contexts_table(result))
+        say("\n" + automaton_tables.distances_table(result))
+    else:
+        say("\nno held-out contexts: nearly all that are like the samples were seen, or none was asked for")
+    if result.stopped:
+        say(f"\nstopped early: {result.stopped}")
+    return result
+
+
+def _embeddings(options, n_vocab):
+    """(K, d), rows of length 1; None: one-hot."""
+    if options.embedding == "one-hot":
+        return None
+    rng = np.random.default_rng(options.seed).spawn(4)[3]  # the first three are those of the data
+    E = rng.standard_normal((n_vocab, options.width or n_vocab))
+    return E / np.linalg.norm(E, axis=1, keepdims=True)
+
+
+def attention(weights, contexts):
+    """Attention of the last token, copies of a token together: (n contexts, K)."""
+    scores = weights.circuits().qk  # row = last token
+    found = np.zeros((len(contexts), len(scores)))
+    for row, context in zip(found, contexts, strict=True):
+        tokens, counts = np.unique(context, return_counts=True)
+        score = scores[context[-1], tokens]
+        mass = counts * np.exp(score - score.max())
+        row[tokens] = mass / mass.sum()
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------------- cost
+
+
+def _training_seconds(options, samples):
+    """What the steps of all modes take, but for the projections of the accelerated one."""
+    width = samples.n_vocab if options.width is None else options.width
+    step = ENTRY_SECONDS * len(samples.tokens) + NUMBER_SECONDS * width * width
+    if options.embedding == "random":
+        step += PRODUCT_SECONDS * 2 * samples.n_vocab * width * (samples.n_vocab + width)
+    return step * sum(_steps(options, mode) for mode in MODES)
+
+
+def _require_affordable_training(options, samples, more=0.0):
+    """ValueError where training would take over ``MOST_SECONDS``; ``more``: seconds that come on top."""
+    if (seconds := _training_seconds(options, samples) + more) > MOST_SECONDS:
+        raise ValueError(f"training would take about {seconds / 3600:.2g} hours, {options.steps:,} steps of {len(MODES)} modes on "
+                         f"{len(samples):,} different samples of {samples.n_vocab:,} tokens; use fewer --steps, samples or words")
+
+
+def _require_affordable(options, samples, graphs):
+    """ValueError where Graph-SVM or training would take over ``MOST_SECONDS`` or ``MOST_BYTES``, judged by what was measured."""
+    width = samples.n_vocab if options.width is None else options.width
+    cyclic = sum(len(part) > 1 for graph in graphs.values() for part in graph.components)
+    _require_affordable_training(options, samples, _steps(options, "accelerated") * BLOCK_SECONDS * cyclic * width * width)
+    rows = np.array([len(graph.reduction) for graph in graphs.values()])
+    remedy = "use fewer samples, windows or words"
+    numbers = 0  # of the rows, written out
+    if options.embedding == "random":  # all in one block; else a block for each last token
+        rows = np.array([rows.sum()])
+        remedy = "random embeddings do not split them by last token: use --embedding one-hot, or fewer samples, windows or words"
+        numbers = rows.max() * width * min(width, len(graphs))
+    seconds = SVM_SECONDS * float(((rows / SVM_ROWS) ** 3).sum())
+    if seconds > MOST_SECONDS or numbers * BYTES > MOST_BYTES:
+        needs = f"take about {seconds / 3600:.2g} hours" if seconds > MOST_SECONDS else f"need about {numbers * BYTES / 1e9:.2g} GB"
+        raise ValueError(f"the Graph-SVM would {needs} for {rows.max():,} inequalities in one block; {remedy}")
+
+
+def _steps(options, mode):
+    return min(options.steps, ACCELERATED_STEPS) if mode == "accelerated" else options.steps
+
+
+# --------------------------------------------------------------------------------------------------------------- training
+
+
+def _train(options, automaton, say):
+    """{mode: Run}; a mode that ends early is the last one."""
+    start = LastTokenWeights.zeros(automaton.samples.n_vocab) if automaton.E is None else LastTokenWeights.zeros(E=automaton.E)
+    how = {"descent": (options.plain_rate, options.loss), "normalised": (options.learning_rate, options.loss),
+           "accelerated": (None, "log")}
+    runs = {}
+    say(f"\ntraining from W = 0\n{automaton_tables.record_header()}")
+    for mode, (rate, loss) in how.items():
+        steps = _steps(options, mode)
+        with progress_bar(total=steps, unit="step", desc=MODES[mode]) as bar:
+            run = next_token_training.train(start, automaton, mode=mode, learning_rate=rate, steps=steps, loss=loss,
+                                            progress=lambda step, bar=bar: bar.update(step > 0))
+        runs[mode] = run
+        say(automaton_tables.mode_rows(mode, rate, loss, run))
+        if _early(run):
+            break
+    return runs
+
+
+def _early(run):
+    """Why a run ended early; None when it did not, or when there was nothing left to descend."""
+    stopped = run.trajectory.stopped
+    return None if stopped is None or NOTHING_LEFT in stopped else stopped
+
+
+# ---------------------------------------------------------------------------------------------------------------- writing
+
+
+def write(result, folder, printed):
+    """Write figures, report.html, weights.npz and results.json to ``folder``; returns the names of the files."""
+    for name in automaton_figures.NAMES:  # of an earlier run
+        (folder / name).unlink(missing_ok=True)
+    captions = {}
+    for name, (figure, caption) in automaton_figures.figures(result).items():
+        plots.save(figure, folder / name)
+        captions[name] = caption
+    report.write_json(folder / "results.json", numbers(result))
+    report.write_page(folder / "report.html", f"minitx automaton: {result.data.name}", "\n".join(printed), captions)
+    arrays = {f"W_{mode}": run.weights.W for mode, run in result.runs.items()}
+    if result.automaton is not None:
+        arrays |= {"W_svm": result.automaton.svm.W, "W_fin": result.automaton.soft.W}
+        arrays |= {} if result.automaton.E is None else {"E": result.automaton.E}
+        with atomic(folder / "weights.npz", "wb") as file:
+            np.savez(file, **arrays)
+    return [*captions, "report.html", *["weights.npz"] * bool(arrays), "results.json"]
+
+
+def numbers(result):
+    """What ``results.json`` holds of a result."""
+    data, automaton = result.data, result.automaton
+    found = {"configuration": result.options, "environment": report.environment(), "data": data.about,
+             "vocabulary": data.vocabulary, "n_vocab": data.samples.n_vocab, "samples": len(data.samples),
+             "samples given": data.samples.n_given, "left out": data.samples.n_left_out,
+             "graphs": {k: {"tokens": graph.tokens, "edges": graph.edges, "components": graph.components,
+                            "reduction": graph.reduction, "layer": graph.layer} for k, graph in result.graphs.items()},
+             "S_fin dimension": result.dim, "stopped": result.stopped}
+    if automaton is None:
+        return found | {"infeasible": {"certificate": result.infeasible.certificate, "residual": result.infeasible.residual}}
+    return found | {
+        "W_svm": {"norm": automaton.svm.norm, "kkt": automaton.svm.kkt, "inequalities": automaton.svm.n_inequalities,
+                  "equalities": automaton.svm.n_equalities},
+        "W_fin": {"norm": np.linalg.norm(automaton.soft.W), "loss": automaton.soft.loss,
+                  "gradient norm": automaton.soft.gradient_norm, "dimension": automaton.soft.dim},
+        "records": {mode: run.records for mode, run in result.runs.items()},
+        "contexts": [{"context": context, "status": prediction.status, "gap": prediction.gap, "retrieved": prediction.retrieved,
+                      "limit": prediction.p[np.unique(context)], "tokens": np.unique(context),
+                      "trained": {mode: p[i, np.unique(context)] for mode, p in result.trained.items()}}
+                     for i, (context, prediction) in enumerate(zip(data.contexts, result.predictions, strict=True))],
+        "total variation": {mode: {name: plots.total_variation(result.limit[result.status == name], p[result.status == name])
+                                   for name in plots.STATUSES} for mode, p in result.trained.items()}}
