@@ -4,7 +4,8 @@
 
 The baseline is the same mathematics in dense one-hot form: NumPy, batched matrix products, BLAS throughout. Where N is large it is
 timed on a few sequences and on twice as many; the difference is its cost per sequence, and the line through both is read off at N.
-Joint training on topics is timed by whole steps of ``descend``, which takes its steps with either.
+Joint training on topics is timed by whole steps of ``descend``, which takes its steps with either. Graph-SVM has as baseline the
+textbook method for least-distance problems, on every edge and with all d x d unknowns.
 """
 
 import argparse
@@ -18,14 +19,19 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg import orth
+from scipy.optimize import nnls
 
 from minitx import Batch, EmbeddedWeights, OneHotWeights, builtin_corpus, descend, get_threads, loss_and_gradient, set_threads
 from minitx.blocks import blocks
 from minitx.files import output_folder
+from minitx.last_token import Samples
 from minitx.parallel import one_blas_thread
 from minitx.report import environment, write_json
 from minitx.synthetic.topics import TopicModel, mask_tokens
 from minitx.theory.associations import leading_weights, statistics
+from minitx.theory.graph_svm import graph_svm
+from minitx.theory.priority_graph import priority_graphs
 
 # ----------------------------------------------------------------------------------------------- the dense formulation
 
@@ -120,6 +126,26 @@ def dense_topic_step(weights, batch):
     dscore /= root
     dquery, dkey = dscore @ key, dscore.transpose(0, 2, 1) @ query
     return loss, EmbeddedWeights(W_V=dF.T @ AX, W_Q=flat(dquery).T @ flat(X), W_K=flat(dkey).T @ flat(X))
+
+
+def plain_graph_svm(graphs, E):
+    """W of Graph-SVM: a row of d x d numbers for each edge, equalities projected out, non-negative least squares."""
+
+    def rows(edges):
+        k, i, j = np.array(edges).reshape(-1, 3).T
+        return ((E[i] - E[j])[:, :, None] * E[k][:, None, :]).reshape(len(k), -1)
+
+    equal, above = [], []
+    for k, graph in graphs.items():
+        for i, j in graph.edges.tolist():
+            (equal if graph.component_of(i) == graph.component_of(j) else above).append((k, i, j))
+    C = rows(above)
+    if equal:
+        span = orth(rows(equal).T)
+        C -= C @ span @ span.T
+    share = nnls(np.vstack([C.T, np.ones(len(C))]), np.append(np.zeros(C.shape[1]), 1.0))[0]
+    direction = share @ C
+    return (direction * share.sum() / (direction @ direction)).reshape(E.shape[1], E.shape[1])
 
 
 # --------------------------------------------------------------------------------------------------------- measuring
@@ -321,6 +347,34 @@ def topic_step(size, learning_rate=20.0):
     return result
 
 
+def graph_svms(size):
+    """Graph-SVM on one thread, from samples to W, for three kinds of embeddings, against the textbook method on all edges."""
+    K, d, n, length = (size[key] for key in ("n_vocab", "width", "n", "length"))
+    rng = np.random.default_rng(0)
+    sequences = rng.integers(0, K, (n, length))
+    samples = Samples.of(sequences, sequences[np.arange(n), rng.integers(0, length, n)], K)
+    orthonormal = np.linalg.qr(rng.standard_normal((d, K)))[0].T
+    kinds = {"orthonormal": (orthonormal, 0.5), "equicorrelated": (np.hstack([orthonormal, np.ones((K, 1))]) / 2**0.5, 5),
+             "random": (rng.standard_normal((K, d)) / d**0.5, 5)}
+    result = {"size": size}
+    for kind, (E, asked) in kinds.items():
+        def ours(E=E):
+            return graph_svm(priority_graphs(samples), E)
+
+        with one_blas_thread():
+            svm = ours()
+            start = time.perf_counter()
+            W = plain_graph_svm(priority_graphs(samples), E)
+            plain_s = time.perf_counter() - start
+        agree([svm.W], [W], 1e-6)
+        ours_s = on_threads(1, ours, dense=True)
+        result[kind] = {"minitx_s": ours_s, "plain_s": plain_s, "ratio": plain_s / ours_s, "norm": svm.norm,
+                        "rows": svm.n_equalities + svm.n_inequalities, "worst_condition": svm.kkt.worst}
+        print(f"  {kind:14s} minitx {ours_s:6.3f} s (asked: {asked})   all edges {plain_s:6.2f} s: {plain_s / ours_s:5.1f} times "
+              f"faster   conditions met to {svm.kkt.worst:.0e}")
+    return result
+
+
 def growth(base):
     """Time of a step and of the statistics as N, T and V double."""
     rows = []
@@ -365,6 +419,10 @@ def main():
           + f", {size['n']} documents of {size['length']} tokens,\n{size['batch_size']} a step, cross-entropy, float64, "
           "against the dense formulation at all slots")
     results["topic step"] = topic_step(size)
+    size = {"n_vocab": 8, "width": 10, "n": 12, "length": 4} if quick else {"n_vocab": 50, "width": 64, "n": 200, "length": 8}
+    print(f"\nGraph-SVM, K = {size['n_vocab']}, d = {size['width']}, {size['n']} samples of {size['length']} tokens, 1 thread, "
+          "against non-negative least squares (Lawson and Hanson) on all edges")
+    results["graph svm"] = graph_svms(size)
     print("\ngrowth, float32 step and float64 statistics, all threads")
     results["growth"] = growth({"n_vocab": 100, "length": 12, "n": 16} if quick else {"n_vocab": 1500, "length": 100, "n": 256})
     write_json(folder / "benchmark.json", results)
