@@ -52,5 +52,5 @@ def test_public_names_are_in_the_readme_or_documented():
 
 def test_what_the_readme_shows_is_there():
     shown = _blocks("text")
-    assert len(shown) == 3
+    assert len(shown) == 4
     assert all(len(block.splitlines()) > 10 for block in shown)
