@@ -29,6 +29,7 @@ def _graphs(result, title):
     graphs = {k: result.graphs[k] for k in (*chosen, *(k for k in result.graphs if k not in chosen))}
     names = result.data.vocabulary
     if names is not None:
+        names = [name if name.isprintable() else repr(name)[1:-1] for name in names]  # signs that would break a line are escaped
         names = [name if len(name) <= LONGEST else name[:LONGEST - 1] + "…" for name in names]
     return plots.priority_graphs(graphs, names, title=f"Priority graphs: {title}")
 

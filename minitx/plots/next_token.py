@@ -66,7 +66,7 @@ class _Block:
 
 
 def _width(label):
-    return max(HEIGHT, LETTER * len(label.replace("\\", "")) + 0.12)
+    return max(HEIGHT, LETTER * len(label.replace(r"\$", "$")) + 0.12)
 
 
 def priority_graphs(graphs, names=None, *, title, most_panels=PANELS, most_tokens=TOKENS):
@@ -230,8 +230,8 @@ def _page(sizes, title, left_out):
     height = sum(heights) + gap * (len(rows) - 1) + head + foot
     figure = Figure(figsize=(width, height))
     figure.text(0.5, 1 - 0.1 / height, title, ha="center", va="top", fontsize=12)
-    says = ("coloured box: SCC, tokens that reach each other; arrow: the upper has priority over the lower\n"
-            "dotted frame: tokens without an order among them; thick outline: the last token")
+    says = ("coloured box: SCC, tokens that reach each other; thick outline: the last token\n"
+            "arrow: priority over the lower one (not drawn if others imply it); dotted frame: tokens without order")
     figure.text(0.5, 0.08 / height, says + (f"\n{left_out}" if left_out else ""), ha="center", va="bottom", fontsize=9, color=INK)
     places, top = [], height - head
     for row, tallest in zip(rows, heights, strict=True):
