@@ -29,11 +29,14 @@ class SampleFile:
 
 
 def holds_samples(path):
-    """Whether a file is one of samples: named .jsonl (or .jsonl.gz), and its first line is an object with a field "tokens"."""
+    """Whether a file is one of samples: named .jsonl (or .jsonl.gz), and its first line is an object with a field "tokens".
+
+    Or with a "label" and no "text": then "tokens" is misspelt, and :func:`read_samples` says so.
+    """
     if file_kind(path) != ".jsonl":
         return False
     _, first = next(iter(read_json_lines(path)), (None, None))
-    return isinstance(first, dict) and "tokens" in first
+    return isinstance(first, dict) and ("tokens" in first or ("label" in first and "text" not in first))
 
 
 def read_samples(path, *, absent="omit", n_samples=None, progress=None):
@@ -67,7 +70,7 @@ def read_samples(path, *, absent="omit", n_samples=None, progress=None):
             labels.append(label)
         elif absent == "refuse":
             raise ValueError(f"{place}: label {label!r} does not occur in its sequence; attention can only retrieve what is there: "
-                             "correct it; absent='omit' leaves such samples out")
+                             "correct it, or let such samples be left out (absent: omit)")
         else:
             n_left_out += 1
         if len(labels) == n_samples:
@@ -92,8 +95,8 @@ def _sample(place, item, kind):
     kind = kind or (int if type(label) is int else str)
     for value in (*tokens, label):
         if type(value) is not kind:  # True is no number here
-            raise ValueError(f"{place}: {value!r} is a {type(value).__name__}; tokens and labels must be strings, or all of them "
-                             f"whole numbers: here {'whole numbers' if kind is int else 'strings'}")
+            raise ValueError(f"{place}: {value!r} is of type {type(value).__name__}; tokens and labels must be strings, or all "
+                             f"of them whole numbers: here {'whole numbers' if kind is int else 'strings'}")
     try:
         "".join(map(str, (*tokens, label))).encode()
     except UnicodeEncodeError as error:
