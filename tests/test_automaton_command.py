@@ -131,6 +131,22 @@ def test_settings(settings):
         assert "undefined" in printed
 
 
+def test_quick_means_no_more_than_was_asked_for():
+    options = automaton.Options(quick=True, contexts=0, steps=3)
+    assert (options.contexts, options.steps, options.samples) == (0, 3, 120)
+    assert "none was asked for" in in_memory(quick=True, contexts=0)[2]
+
+
+@pytest.mark.parametrize("loss", ["log", "square", "tied"])
+def test_whose_w_fin_it_is(loss):
+    assert ("is of the log loss: descent on the" in in_memory(loss=loss)[2]) == (loss != "log")
+
+
+def test_losses_of_any_size_stand_in_their_column():
+    lines = in_memory(plain_rate=1e29)[2].split("plain descent")[1].splitlines()[1:7]
+    assert {len(line) for line in lines} == {81}
+
+
 def test_figures_of_the_least_there_can_be():
     for settings in ({"vocabulary": 2, "classes": 1}, {"length": 1, "steps": 1}):
         result, _, _ = in_memory(**settings)
@@ -158,6 +174,7 @@ def test_infeasible_samples_are_said_with_their_certificate(run, tmp_path):
     assert "no weights W retrieve" in out
     assert "nothing is trained" in out
     assert sum(weight for _, weight in results["infeasible"]["certificate"]) == pytest.approx(1)
+    assert "S_fin has dimension 1, W 1\n  only W = 0 scores equal inside SCCs" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"priority_graphs.png", "report.html", "results.json"}
 
 
@@ -264,8 +281,8 @@ def test_labels_that_do_not_occur(tmp_path):
 
 @pytest.mark.parametrize(("line", "says"), [
     ('{"tokens": ["a"]}', "found the fields tokens"), ('{"tokens": [], "label": "a"}', "non-empty list"),
-    ('{"tokens": "ab", "label": "a"}', "non-empty list"), ('{"tokens": ["a", 1], "label": "a"}', "1 is a int"),
-    ('{"tokens": [1, true], "label": 1}', "True is a bool"), ('{"tokens": [1.0], "label": 1.0}', "1.0 is a float"),
+    ('{"tokens": "ab", "label": "a"}', "non-empty list"), ('{"tokens": ["a", 1], "label": "a"}', "1 is of type int"),
+    ('{"tokens": [1, true], "label": 1}', "True is of type bool"), ('{"tokens": [1.0], "label": 1.0}', "1.0 is of type float"),
     ('{"tokens": ["a"], "label": "b"}', "none whose label occurs"), ('{"tokens": ["a"', "not valid JSON"),
     ('{"tokens": ["\\ud800"], "label": "\\ud800"}', "half a character"),
 ])
@@ -283,6 +300,11 @@ def test_which_files_hold_samples(tmp_path):
     empty.write_text("")
     plain.write_text('{"tokens": ["a"], "label": "a"}')
     assert holds_samples(sample_file(tmp_path / "mine.JSONL"))
+    misspelt = tmp_path / "misspelt.jsonl"
+    misspelt.write_text('{"token": ["a"], "label": "a"}')
+    assert holds_samples(misspelt)
+    with pytest.raises(ValueError, match='found the fields token, label; an object with the fields "tokens" and "label"'):
+        read_samples(misspelt)
     assert not any(map(holds_samples, (texts, empty, plain)))
 
 
@@ -296,6 +318,9 @@ def test_words_are_printed_whatever_they_are(tmp_path):
     for figure, _ in automaton_figures.figures(result).values():
         figure.set_dpi(30)
         figure.canvas.draw()
+    drawn = {text.get_text() for axes in automaton_figures.figures(result)["priority_graphs.png"][0].axes for text in axes.texts}
+    assert r"line\nbreak" in drawn
+    assert "line\nbreak" not in drawn
 
 
 # ------------------------------------------------------------------------------------------------------------------- texts
@@ -319,8 +344,14 @@ def test_a_text_that_is_repeated_leaves_no_context_unseen(tmp_path):
     path = tmp_path / "story.txt"
     path.write_text("the cat saw the dog and the dog saw the cat .\n" * 30)
     _, numbers, printed = in_memory(text=str(path), vocabulary=20, length=10)
-    assert "no held-out contexts" in printed
+    assert "no held-out contexts: nothing new in the prefixes of the last " in printed
     assert numbers["contexts"] == []
+
+
+def test_a_text_of_few_windows_holds_none_out(tmp_path):
+    path = tmp_path / "story.txt"
+    path.write_text("the cat saw the dog and the dog saw the cat .\n")
+    assert "of each 10 windows one is held out, and here there are only 1 " in in_memory(text=str(path), length=10)[2]
 
 
 def test_a_text_with_labels_that_do_not_occur_is_refused_when_asked(run, tmp_path):

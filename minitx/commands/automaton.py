@@ -112,8 +112,9 @@ class Options:
                 raise ValueError(f"--{name} is not for {SOURCES[source]}; leave it out")
         values = {name: value if getattr(self, name) is None else getattr(self, name) for name, value in own.items()}
         if self.quick:
-            values |= {name: min(most, values.get(name, getattr(self, name)) or most) for name, most in QUICK.items()
-                       if name in values or name in ("steps", "contexts")}
+            given = {name: values.get(name, getattr(self, name)) for name in QUICK
+                     if name in values or name in ("steps", "contexts")}
+            values |= {name: QUICK[name] if value is None else min(QUICK[name], value) for name, value in given.items()}
         for name, value in (values | {"source": source}).items():
             object.__setattr__(self, name, value)
         if source == "generated" and self.classes > self.vocabulary:
@@ -218,9 +219,10 @@ def run(options, say):
     try:
         automaton = Automaton.fit(data.samples, E)
     except InfeasibleError as error:
-        say("\n" + automaton_tables.infeasible_words(error, data.vocabulary, dim))
+        width = data.samples.n_vocab if E is None else E.shape[1]
+        say("\n" + automaton_tables.infeasible_words(error, data.vocabulary, dim, width))
         return Result(options, data, graphs, dim, None, error, {}, [], {})
-    say("\n" + automaton_tables.limit_words(automaton))
+    say("\n" + automaton_tables.limit_words(automaton, options.loss))
     runs = _train(options, automaton, say)
     predictions = [automaton.predict(context) for context in data.contexts]
     trained = {mode: attention(run.weights, data.contexts) for mode, run in runs.items()}
@@ -229,7 +231,7 @@ def run(options, say):
         say("\n" + automaton_tables.contexts_table(result))
         say("\n" + automaton_tables.distances_table(result))
     else:
-        say("\nno held-out contexts: nearly all that are like the samples were seen, or none was asked for")
+        say("\nno held-out contexts: " + (data.without if options.contexts else "none was asked for"))
     if result.stopped:
         say(f"\nstopped early: {result.stopped}")
     return result

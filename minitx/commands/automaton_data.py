@@ -33,6 +33,8 @@ class Data:
         None of them has the last token and the counts of a sample; empty where nearly all have.
     origin : str
         Where the contexts are from.
+    without : str
+        Why there are none, where there are none although some were asked for.
     law : PriorityLaw or None
         What generated samples are drawn from.
     """
@@ -44,6 +46,7 @@ class Data:
     contexts: list
     origin: str
     law: PriorityLaw | None = None
+    without: str = "nearly all that are like the samples were seen"
 
 
 def load(options):
@@ -100,8 +103,11 @@ def _text(options, rng):
              "tokens (--vocabulary, --windows, --length)\n"
              f"samples     {samples.n_given:,} prefixes of the first {n_train:,} windows{_left_out(samples.n_left_out)}; "
              f"{len(samples):,} of them differ")
+    n_last = len(corpus.tokens) - n_train
     return Data(corpus.name, about, corpus.vocabulary, samples, contexts,
-                f"prefixes of the last {len(corpus.tokens) - n_train:,} windows, followed by a token of theirs")
+                f"prefixes of the last {n_last:,} windows, followed by a token of theirs",
+                without=f"nothing new in the prefixes of the last {n_last:,} windows" if n_last else
+                f"of each {HELD_OUT} windows one is held out, and here there are only {n_train:,} (--length, --windows)")
 
 
 def _file_name(options):

@@ -58,7 +58,7 @@ def _layers(graph, vocabulary):
     return "  >  ".join(layers)
 
 
-def limit_words(automaton):
+def limit_words(automaton, loss="log"):
     """What W_svm and W_fin are, and how well they are known."""
     svm, soft = automaton.svm, automaton.soft
     lines = [f"hard retrieval  |W_svm| = {svm.norm:.6g}; {svm.n_inequalities:,} inequalities, {svm.n_equalities:,} equalities",
@@ -68,6 +68,8 @@ def limit_words(automaton):
              f"{soft.loss:.6g}, gradient there {_tiny(soft.gradient_norm)}"]
     if not soft.dim:
         lines[-1] = "soft composition  S_fin has dimension 0: no SCC of several tokens, W_fin = 0"
+    elif loss != "log":
+        lines.append(f"  W_fin, and with it the mix inside SCCs, is of the log loss: descent on the {loss} loss ends at another")
     if not svm.n_inequalities:
         lines.append("no token is above another: W_svm = 0, and correlation with it is undefined")
     if svm.note:
@@ -75,15 +77,18 @@ def limit_words(automaton):
     return "\n".join(lines)
 
 
-def infeasible_words(error, vocabulary, dim):
-    """Why there is no W_svm."""
+def infeasible_words(error, vocabulary, dim, width):
+    """Why there is no W_svm; ``dim`` that of S_fin, ``width`` that of the embeddings."""
     lines = ["no weights W retrieve what the samples ask for: with these embeddings the priorities below, each times its weight, "
              "add up to nothing,", "so not all of them can hold"]
     for (k, i, j), weight in error.certificate[:SHOWN_TOKENS]:
         lines.append(f"  {weight:9.4g}  after {word(vocabulary, k)}: {word(vocabulary, i)} above {word(vocabulary, j)}")
     if len(error.certificate) > SHOWN_TOKENS:
         lines.append(f"  ... and {len(error.certificate) - SHOWN_TOKENS:,} more (all in results.json)")
-    lines.append(f"  the sum, but for its part within SCCs, has norm {error.residual:.1e}; S_fin has dimension {dim}")
+    lines.append(f"  the sum, but for its part within SCCs, has norm {error.residual:.1e}; S_fin has dimension {dim}, "
+                 f"W {width ** 2}")
+    if dim == width ** 2:
+        lines.append("  only W = 0 scores equal inside SCCs, for S_fin is the whole space: no priority can hold")
     lines.append("nothing is trained, for there is no limit to set it beside; with --width of at least the number of tokens, or "
                  "--embedding one-hot, there always is one")
     return "\n".join(lines)
@@ -106,13 +111,17 @@ def mode_rows(mode, rate, loss, run):
     at = np.unique(np.rint(np.linspace(0, len(records) - 1, min(SHOWN_RECORDS, len(records)))).astype(int))
     rows = [f"{how}"]
     for record in (records[i] for i in at):
-        rows.append(f"{record.step:9,}{record.loss:12.6f}{_gap(record):>17}{_tiny(record.cyclic_distance, 2):>14}"
+        rows.append(f"{record.step:9,}{_loss(record.loss):>12}{_gap(record):>17}{_tiny(record.cyclic_distance, 2):>14}"
                     f"{record.norm:11.4g}{record.label_mass:18.9f}")
     return "\n".join(rows)
 
 
 def _tiny(value, digits=1):
     return f"{value:.{digits}e}" if value >= ROUNDING else f"< {ROUNDING:.0e}"
+
+
+def _loss(value):
+    return f"{value:.6f}" if value < 1e4 else f"{value:.4g}"
 
 
 def _gap(record):
