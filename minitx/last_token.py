@@ -52,7 +52,7 @@ class Samples:
     n_given : int
         Samples before merging.
     n_left_out : int
-        Prefixes that were left out, because their label does not occur in them.
+        Prefixes that were left out, because their label does not occur in them, or is unknown.
     """
 
     n_vocab: int
@@ -104,7 +104,7 @@ class Samples:
         return _merged(sequences, labels, n_vocab)
 
     @classmethod
-    def prefixes(cls, texts, n_vocab=None, *, absent="omit", shortest=1):
+    def prefixes(cls, texts, n_vocab=None, *, absent="omit", shortest=1, unknown=None):
         """Samples from texts: every prefix is a sequence, and its label is the token that follows.
 
         Parameters
@@ -118,6 +118,9 @@ class Samples:
             refused by ValueError.
         shortest : int
             Length of the shortest prefix that is used.
+        unknown : int, optional
+            Token that stands for many, such as a Corpus's <unk> (id 0). It is never a label, for what follows a prefix need not be
+            the one of them that occurs in it: such prefixes are left out, and counted.
 
         Raises
         ------
@@ -132,12 +135,13 @@ class Samples:
         sequences, labels, n_left_out = [], [], 0
         for i, text in enumerate(texts):
             _, first, which = np.unique(text, return_index=True, return_inverse=True)
+            known = np.full(len(text), True) if unknown is None else text != unknown
             occurs = first[which] < np.arange(len(text))
-            if absent == "refuse" and not occurs[shortest:].all():
-                t = shortest + int(np.argmin(occurs[shortest:]))
+            if absent == "refuse" and not (occurs | ~known)[shortest:].all():
+                t = shortest + int(np.argmin((occurs | ~known)[shortest:]))
                 raise ValueError(f"text {i}: label {text[t]} does not occur in its sequence, the {t} tokens before it; "
                                  "absent='omit' leaves such samples out")
-            used = shortest + np.flatnonzero(occurs[shortest:])
+            used = shortest + np.flatnonzero((occurs & known)[shortest:])
             n_left_out += max(0, len(text) - shortest) - len(used)
             sequences += [text[:t] for t in used]
             labels.append(text[used])

@@ -108,6 +108,17 @@ def test_prefixes_are_those_whose_label_occurs(texts, shortest):
             Samples.prefixes(texts, absent="refuse", shortest=shortest)
 
 
+def test_an_unknown_token_is_never_a_label():
+    texts = [[0, 1, 0, 1], [2, 0, 2, 0]]
+    samples = Samples.prefixes(texts, unknown=0)
+    assert [sequence.tolist() for sequence in samples.sequences] == [[0, 1, 0], [2, 0]]
+    assert samples.labels.tolist() == [1, 2]
+    assert (samples.n_given, samples.n_left_out) == (2, 4)
+    with pytest.raises(ValueError, match="text 0: label 1 does not occur"):
+        Samples.prefixes(texts, unknown=0, absent="refuse")
+    assert len(Samples.prefixes(texts, unknown=0, absent="refuse", shortest=2)) == 2
+
+
 def test_prefixes_of_a_corpus():
     corpus = minitx.builtin_corpus("stories", n_vocab=30, length=8, n_windows=20)
     samples = Samples.prefixes(corpus.tokens, len(corpus.vocabulary))

@@ -24,7 +24,7 @@ from minitx.weights import LastTokenWeights
 DEFAULTS = {  # of options that not every source of data has
     "generated": {"vocabulary": 8, "samples": 120, "length": 6, "classes": 3},
     "samples": {"samples": None, "absent": "omit"},
-    "text": {"vocabulary": 100, "length": 24, "windows": 100, "absent": "omit"},
+    "text": {"vocabulary": 100, "length": 24, "windows": 300, "absent": "omit"},
 }
 METAVARS = {int: "N", float: "X", str: "DIR"}
 SOURCES = {"generated": "generated samples", "samples": "a file of samples", "text": "a text"}
@@ -38,7 +38,7 @@ HELP = {
     "samples": "number of generated samples (default: 120); use at most so many of a file",
     "length": "tokens of a generated sample (default: 6); of a window of a text, each of whose prefixes is a sample (24)",
     "classes": "classes of tokens that each last token ranks, in generated samples (default: 3)",
-    "windows": "use at most the first so many windows of a text (default: 100)",
+    "windows": "use at most the first so many windows of a text (default: 300)",
     "absent": "what becomes of samples whose label does not occur in them: omit (default) or refuse",
     "embedding": "embeddings of the tokens: one-hot, or random ones of length 1, whose Graph-SVM is one large problem",
     "width": "dimensions of random embeddings (default: as many as tokens)",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minitx.commands.console import progress_bar
-from minitx.corpus import load_corpus
+from minitx.corpus import UNKNOWN, load_corpus
 from minitx.last_token import Samples
 from minitx.sample_files import read_samples
 from minitx.synthetic import PriorityLaw, unseen_contexts
@@ -90,18 +90,20 @@ def _text(options, rng):
                              progress=_progress(bar))
     n_train = len(corpus.tokens) - len(corpus.tokens) // HELD_OUT
     K = len(corpus.vocabulary)
-    samples = Samples.prefixes(corpus.tokens[:n_train], K, absent=options.absent)
+    unknown = corpus.id(UNKNOWN)
+    samples = Samples.prefixes(corpus.tokens[:n_train], K, absent=options.absent, unknown=unknown)
     contexts = []
     if n_train < len(corpus.tokens):
         seen = _keys(samples.sequences)
-        held_out = [row[:t] for row in corpus.tokens[n_train:] for t in range(1, len(row)) if row[t] in row[:t]]
+        held_out = [row[:t] for row in corpus.tokens[n_train:] for t in range(1, len(row))
+                    if row[t] != unknown and row[t] in row[:t]]
         held_out = [context for context, key in zip(held_out, _keys(held_out, list), strict=True) if key not in seen]
         order = np.sort(rng.permutation(len(held_out))[:options.contexts])
         contexts = [held_out[i].astype(np.int64) for i in order]
     about = (f"{corpus.summary()}\n"
              f"limited to  {options.vocabulary:,} words, the first {options.windows:,} windows, prefixes of up to {options.length} "
              "tokens (--vocabulary, --windows, --length)\n"
-             f"samples     {samples.n_given:,} prefixes of the first {n_train:,} windows{_left_out(samples.n_left_out)}; "
+             f"samples     {samples.n_given:,} prefixes of the first {n_train:,} windows{_left_out(samples.n_left_out, UNKNOWN)}; "
              f"{len(samples):,} of them differ")
     n_last = len(corpus.tokens) - n_train
     return Data(corpus.name, about, corpus.vocabulary, samples, contexts,
@@ -114,8 +116,8 @@ def _file_name(options):
     return options.text.replace("\\", "/").rpartition("/")[2].encode("utf-8", "replace").decode()
 
 
-def _left_out(number):
-    return f"; {number:,} left out, whose label does not occur in them" if number else ""
+def _left_out(number, unknown=None):
+    return f"; {number:,} left out, whose label does not occur in them{f' or is {unknown}' if unknown else ''}" if number else ""
 
 
 def _progress(bar):

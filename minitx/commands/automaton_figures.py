@@ -40,7 +40,7 @@ def _training(result, title):
         runs[result.mode_names[mode]] = {name: [getattr(record, name) for record in run.records]
                                          for name in ("step", "norm", "cyclic_distance", "label_mass")}
         runs[result.mode_names[mode]]["correlation_gap"] = [1 - record.correlation for record in run.records]
-    return plots.next_token_training(runs, title=f"Training from W = 0: {title}", has_cycles=result.dim > 0)
+    return plots.next_token_training(runs, title=f"Training: {title}", has_cycles=result.dim > 0)
 
 
 def _predictions(result, title):

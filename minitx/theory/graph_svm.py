@@ -23,6 +23,7 @@ from minitx.theory.priority_graph import Constraints, constraints
 from minitx.theory.rank_one import Coordinates, Span, differences, embeddings, row_blocks
 
 LEAST_GAP = 1e-9  # of embeddings with norms up to 1: constraints that only weights above 1e9 could meet count as infeasible
+NOTHING = 1e-14  # a share of a certificate below this is rounding
 TRUSTED = 1e-8  # largest violation of an optimality condition in a solution to rely on
 
 
@@ -164,7 +165,7 @@ def solve(rows, E):
             part, weight[above] = least_distance(span.off(C))
         except _Contradiction as found:
             rows = zip(both[above].tolist(), found.share.tolist(), strict=True)
-            certificate = [(tuple(row), share) for row, share in rows if share]
+            certificate = [(tuple(row), share) for row, share in rows if abs(share) > NOTHING]
             raise InfeasibleError(certificate, float(np.ldexp(found.residual, 2 * power))) from None
         weight[equal] = span.weights(part - weight[above] @ C)
         x += coordinates.matrix(part)
