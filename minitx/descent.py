@@ -1,5 +1,6 @@
 """Explicit gradient descent: steps, and what is kept of them."""
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,7 +80,7 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
         ``callback(step, loss, weights, gradient)`` for step 0 .. ``steps``, with the weights after that many steps.
     loss_and_gradient : callable
         Another objective ``(weights, batch) -> (loss, gradient)``, of anything in the place of ``batch``:
-        :func:`minitx.moments.loss_and_gradient`.
+        :func:`minitx.moments.loss_and_gradient`, :func:`minitx.theory.reduced.loss_and_gradient`.
 
     Returns
     -------
@@ -92,39 +93,16 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     ValueError
         Settings or a start that cannot be; FloatingPointError when the loss is not finite at the start already.
     """
-    learning_rate, steps = positive("learning_rate", learning_rate), whole_number("steps", steps, 0)
-    if isinstance(frozen, str):
-        raise TypeError(f"frozen is the string {frozen!r}; give a tuple of names, such as ({frozen!r},)")
-    frozen = frozenset(frozen)
-    if unknown := frozen - set(weights.parameters()):
-        raise ValueError(f"frozen names {', '.join(sorted(unknown))}, but the weights are {', '.join(weights.parameters())}")
-    if not (isinstance(batch, Batch) or hasattr(batch, "__next__") or loss_and_gradient is not DEFAULT):
-        raise TypeError(f"batch is a {type(batch).__name__}; give a Batch, or an iterator of Batches such as iter([...])")
-    draw = _batches(batch, batch_size, np.random.default_rng(rng))
-    keep, kept, losses, stopped = set(keep), {}, [], None
-    last, gradient = weights, None
+    steps, keep, kept, losses, stopped = whole_number("steps", steps, 0), set(keep), {}, [], None
+    last = weights
+    walk = descent(weights, batch, learning_rate=learning_rate, batch_size=batch_size, rng=rng, frozen=frozen,
+                   normalised=normalised, loss_and_gradient=loss_and_gradient)
     try:
         for step in range(steps + 1):
-            if step > 0:
-                slopes = _slopes(weights, gradient, frozen)
-                if normalised and (slopes := _normalised(slopes)) is None:
-                    stopped = f"step {step}: the gradient is exactly 0, so that it has no direction; the weights stay as they are"
-                    break
-                weights = _step(weights, slopes, learning_rate)
-                if broken := weights.not_finite():
-                    stopped = f"step {step}: {', '.join(broken)} not finite; use a smaller learning rate than {learning_rate}"
-                    break
-            if (part := next(draw, None)) is None:
-                if step == 0:
-                    raise ValueError("the iterator of batches is empty; it must give one for every step from 0 on")
-                stopped = f"step {step}: the iterator gives no more batches"
-                break
             try:
-                loss, gradient = loss_and_gradient(weights, part)
-            except FloatingPointError as error:
-                if step == 0:
-                    raise
-                stopped = f"step {step}: {error}; the learning rate is {learning_rate}"
+                loss, weights, gradient = next(walk)
+            except DescentEnded as ended:
+                stopped = str(ended)
                 break
             losses.append(loss)
             last = weights
@@ -136,7 +114,69 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
         if not losses:
             raise
         stopped = f"interrupted after step {len(losses) - 1}"
-    return Trajectory(np.array(losses), last, kept, learning_rate, stopped)
+    return Trajectory(np.array(losses), last, kept, float(learning_rate), stopped)
+
+
+class DescentEnded(ArithmeticError):
+    """A descent can take no further step; the message says which, and why."""
+
+
+def descent(weights, batch, *, learning_rate, batch_size=None, rng=None, frozen=(), normalised=False,
+            loss_and_gradient=loss_and_gradient):
+    """The endless iterator under :func:`descend`: ``next`` takes a step. For a theory's descent beside that of training.
+
+    Parameters
+    ----------
+    weights, batch, learning_rate, batch_size, rng, frozen, normalised, loss_and_gradient
+        As for :func:`descend`.
+
+    Yields
+    ------
+    loss, weights, gradient
+        After 0, 1, 2, ... steps.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`descend`, before the first step.
+    DescentEnded
+        By ``next``: a loss or weight is not finite, a gradient of 0 has no direction, or the iterator of batches ended. At the
+        start: FloatingPointError, ValueError.
+    """
+    learning_rate = positive("learning_rate", learning_rate)
+    if isinstance(frozen, str):
+        raise TypeError(f"frozen is the string {frozen!r}; give a tuple of names, such as ({frozen!r},)")
+    frozen = frozenset(frozen)
+    if unknown := frozen - set(weights.parameters()):
+        raise ValueError(f"frozen names {', '.join(sorted(unknown))}, but the weights are {', '.join(weights.parameters())}")
+    if not (isinstance(batch, Batch) or hasattr(batch, "__next__") or loss_and_gradient is not DEFAULT):
+        raise TypeError(f"batch is a {type(batch).__name__}; give a Batch, or an iterator of Batches such as iter([...])")
+    draw = _batches(batch, batch_size, np.random.default_rng(rng))
+    return _descent(weights, draw, learning_rate, frozen, normalised, loss_and_gradient)
+
+
+def _descent(weights, draw, learning_rate, frozen, normalised, loss_and_gradient):
+    gradient = None
+    for step in itertools.count():
+        if step > 0:
+            slopes = _slopes(weights, gradient, frozen)
+            if normalised and (slopes := _normalised(slopes)) is None:
+                raise DescentEnded(f"step {step}: the gradient is exactly 0, so that it has no direction; the weights stay as "
+                                   "they are")
+            weights = _step(weights, slopes, learning_rate)
+            if broken := weights.not_finite():
+                raise DescentEnded(f"step {step}: {', '.join(broken)} not finite; use a smaller learning rate than {learning_rate}")
+        if (part := next(draw, None)) is None:
+            if step == 0:
+                raise ValueError("the iterator of batches is empty; it must give one for every step from 0 on")
+            raise DescentEnded(f"step {step}: the iterator gives no more batches")
+        try:
+            loss, gradient = loss_and_gradient(weights, part)
+        except FloatingPointError as error:
+            if step == 0:
+                raise
+            raise DescentEnded(f"step {step}: {error}; the learning rate is {learning_rate}") from error
+        yield loss, weights, gradient
 
 
 def _slopes(weights, gradient, frozen):

@@ -7,6 +7,7 @@ import pytest
 
 from minitx import Batch, Circuits, OneHotWeights, descend, loss_and_gradient, parallel
 from minitx import blocks as blocks_room
+from minitx.descent import DescentEnded, descent
 from minitx.parameters import Parameters
 
 
@@ -241,3 +242,20 @@ def test_parts_without_a_gradient_are_to_be_frozen():
     with pytest.raises(ValueError, match=r"gives no gradient of b; freeze what it does not train: frozen=\('b',\)"):
         descend(start, "no data", learning_rate=0.1, steps=1,
                 loss_and_gradient=lambda weights, _: (0.0, Tied(np.ones((1, 2)), None)))
+
+
+def test_a_descent_can_be_taken_step_by_step(batch):
+    """For a theory beside training: the same losses and bits as all at once, and it says why it ends."""
+    start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0)
+    settings = {"learning_rate": 0.7, "batch_size": 5, "rng": 3, "frozen": ("P",)}
+    run = descend(start, batch, steps=4, **settings)
+    walk = descent(start, batch, **settings)
+    for loss in run.loss:
+        found, weights, gradient = next(walk)
+        assert found == loss
+    for name, array in run.weights.parameters().items():
+        np.testing.assert_array_equal(getattr(weights, name), array)
+    with pytest.raises(DescentEnded, match="step 1: the iterator gives no more batches"):
+        list(descent(start, iter([batch]), learning_rate=1.0))
+    with pytest.raises(ValueError, match="learning_rate is -1"):
+        descent(start, batch, learning_rate=-1)
