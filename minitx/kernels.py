@@ -612,3 +612,116 @@ def cyclic_terms(starts, slots, counts, label_at, share, scores, gradient, hessi
                 hessian[slots[at], slots[other]] -= share[i] * p * P[other - begin]
             hessian[slots[at], slots[at]] += share[i] * p
     return value
+
+
+# --------------------------------------------------------------------------- reduced dynamics: sums over loss positions
+#
+# A loss position i is (sequence[i], at[i]); a kernel visits order[first..last-1], one piece of the work. A piece adds to arrays, or
+# to rows of a table, that no other adds to. factor = exp(qk - its row's maximum), decay = exp(position - its maximum): attention is
+# a product of looked up numbers, without an exp.
+
+
+@kernel
+def _attend(keys, t, qk_row, position, factor_row, decay, row):
+    """row[j] = attention of position t to j <= t."""
+    total = 0.0
+    for j in range(t + 1):
+        row[j] = factor_row[keys[j]] * decay[t - j]
+        total += row[j]
+    if not total > 1e-25:  # all that is seen lies far below the maximum of its row of the table
+        top = qk_row[keys[0]] + position[t]
+        for j in range(1, t + 1):
+            top = max(top, qk_row[keys[j]] + position[t - j])
+        total = 0.0
+        for j in range(t + 1):
+            row[j] = math.exp(qk_row[keys[j]] + position[t - j] - top)
+            total += row[j]
+    scale = 1.0 / total
+    for j in range(t + 1):
+        row[j] *= scale
+
+
+@kernel
+def context_feature(tokens, sequence, at, order, qk, position, factor, decay, direction, first, last, feature):
+    """feature[i] = sum_j A_tj direction[x_j]."""
+    row = np.empty(tokens.shape[1], factor.dtype)
+    for n in range(first, last):
+        i = order[n]
+        keys, t = tokens[sequence[i]], at[i]
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, row)
+        total = 0.0
+        for j in range(t + 1):
+            total += row[j] * direction[keys[j]]
+        feature[i] = total
+
+
+@kernel
+def sort_within(feature, begin, end, order):
+    """order[begin_a..end_a-1] = the same indices sorted by feature, for every a."""
+    for a in range(begin.size):
+        order[begin[a]:end[a]] = begin[a] + np.argsort(feature[begin[a]:end[a]], kind="mergesort")
+
+
+@kernel
+def context_sums(tokens, sequence, at, weight, rows, order, qk, position, factor, decay, basis, first, last, table, products):
+    """table[rows[i], x_j] += w_i A_tj, and products[x_j, :] += w_i A_tj sum_k A_tk basis[x_k, :] when ``basis`` has columns."""
+    row = np.empty(tokens.shape[1], factor.dtype)
+    image = np.empty(basis.shape[1], basis.dtype)
+    for n in range(first, last):
+        i = order[n]
+        keys, t, w = tokens[sequence[i]], at[i], weight[i]
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, row)
+        to = table[rows[i]]
+        for j in range(t + 1):
+            to[keys[j]] += w * row[j]
+        if image.size == 0:
+            continue
+        image[:] = 0.0
+        for j in range(t + 1):
+            base, share = basis[keys[j]], row[j]
+            for r in range(image.size):
+                image[r] += share * base[r]
+        for r in range(image.size):
+            image[r] *= w
+        for j in range(t + 1):
+            into, share = products[keys[j]], row[j]
+            for r in range(image.size):
+                into[r] += share * image[r]
+
+
+@kernel
+def reduced_scores(tokens, sequence, at, weight, targets, cell, order, qk, position, factor, decay, by_target, by_cell, basis,
+                   centre, response, first, last, d_qk, d_position):
+    """d_qk[x_t, x_j] and d_position[t - j] += w A_tj (delta_tj - sum_k A_tk delta_tk), with
+
+    delta_tj = by_target[y_t, x_j] - by_cell[cell, x_j] - (sum_k A_tk basis[x_k, :] - centre[cell, :]) . response[x_j, :];
+    the last part only when ``basis`` has columns.
+    """
+    row, delta = np.empty((2, tokens.shape[1]), factor.dtype)
+    image = np.empty(basis.shape[1], basis.dtype)
+    for n in range(first, last):
+        i = order[n]
+        keys, t, w = tokens[sequence[i]], at[i], weight[i]
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, row)
+        wanted, expected = by_target[targets[i]], by_cell[cell[i]]
+        for j in range(t + 1):
+            delta[j] = wanted[keys[j]] - expected[keys[j]]
+        if image.size > 0:
+            image[:] = -centre[cell[i]]
+            for j in range(t + 1):
+                base, share = basis[keys[j]], row[j]
+                for r in range(image.size):
+                    image[r] += share * base[r]
+            for j in range(t + 1):
+                other, total = response[keys[j]], 0.0
+                for r in range(image.size):
+                    total += image[r] * other[r]
+                delta[j] -= total
+        mean = 0.0
+        for j in range(t + 1):
+            mean += row[j] * delta[j]
+        to = d_qk[keys[t]]
+        for j in range(t + 1):
+            score = w * row[j] * (delta[j] - mean)
+            to[keys[j]] += score
+            d_position[t - j] += score

@@ -1,5 +1,5 @@
-"""Closed forms, one module a paper."""
+"""Closed forms, one module a paper, and what goes beyond them."""
 
-from minitx.theory import associations, next_token, topics
+from minitx.theory import associations, expansion, next_token, reduced, topics
 
-__all__ = ["associations", "next_token", "topics"]
+__all__ = ["associations", "expansion", "next_token", "reduced", "topics"]

@@ -1,0 +1,237 @@
+"""Reduced dynamics: its equations against slow ones, its limits against the exact gradient and the leading terms."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from minitx import Batch, Circuits, OneHotWeights, builtin_corpus, descend, loss_and_gradient, set_threads
+from minitx.compare import cosine, relative_error
+from minitx.theory import associations, reduced
+
+V, T = 40, 10
+
+
+@cache
+def corpus():
+    return builtin_corpus("stories", n_vocab=V, length=T, n_windows=60, n_documents=100).batch()
+
+
+@cache
+def reduction(order=2, n_cells=None):
+    return reduced.reduce(corpus(), V, order=order, n_cells=n_cells)
+
+
+def reduce_descent(data, *, steps, learning_rate, **options):
+    return descend(OneHotWeights.zeros(V, T), data, learning_rate=learning_rate, steps=steps,
+                   loss_and_gradient=reduced.loss_and_gradient, **options)
+
+
+@cache
+def late_weights():
+    """Weights where outputs and attention are far from uniform, and M is of low rank, as in training."""
+    return descend(OneHotWeights.zeros(V, T), corpus(), learning_rate=2.0, steps=60).weights
+
+
+def closure_by_loops(weights, batch, order):
+    """The equations of the notes, a cell a token and all of M, position by position."""
+    n_vocab = len(weights.W_O)
+    D, M = weights.W_O, weights.V @ weights.W_O
+    N, length = batch.tokens.shape
+    contexts, A = np.zeros((N, length, n_vocab)), np.zeros((N, length, length))
+    for i in range(N):
+        for t in range(length):
+            x = batch.tokens[i]
+            scores = np.array([weights.W[x[t], x[j]] + weights.P[t - j] for j in range(t + 1)])
+            A[i, t, :t + 1] = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+            np.add.at(contexts[i, t], x, A[i, t])
+    alpha = np.bincount(batch.tokens.ravel(), batch.weight.ravel(), n_vocab)
+    mean = np.zeros((n_vocab, n_vocab))
+    np.add.at(mean, batch.tokens.ravel(), (batch.weight[:, :, None] * contexts).reshape(-1, n_vocab))
+    mean /= np.where(alpha, alpha, 1)[:, None]
+    p = np.exp(D + mean @ M)
+    Z = p.sum(axis=1, keepdims=True)
+    p /= Z
+    J = (np.diag(alpha @ p) - p.T @ np.diag(alpha) @ p) if order == 2 else np.zeros((n_vocab, n_vocab))
+    direct, ov, qk, position = (np.zeros(shape) for shape in ((n_vocab, n_vocab), (n_vocab, n_vocab), (n_vocab, n_vocab), length))
+    loss = 0.0
+    for i in range(N):
+        for t in range(length):
+            x, y, w = batch.tokens[i], batch.targets[i, t], batch.weight[i, t]
+            away = contexts[i, t] - mean[x[t]]
+            rho = -p[x[t]] - away @ M @ J
+            rho[y] += 1
+            loss += w * (np.log(Z[x[t], 0]) - D[x[t], y] - contexts[i, t] @ M[:, y] + 0.5 * away @ M @ J @ M.T @ away)
+            direct[x[t]] += w * rho
+            ov += w * np.outer(contexts[i, t], rho)
+            delta = M[x] @ rho
+            sigma = A[i, t] * (delta - A[i, t] @ delta)
+            for j in range(t + 1):
+                qk[x[t], x[j]] += w * sigma[j]
+                position[t - j] += w * sigma[j]
+    return loss, weights.pullback(Circuits(-direct, -ov, -qk, -position, None))
+
+
+def assert_alike(found, expected, tolerance):
+    for name, array in expected.parameters().items():
+        assert np.abs(getattr(found, name) - array).max() <= tolerance * np.abs(array).max(), name
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_one_cell_a_token_is_the_closure_of_the_notes(order):
+    few = corpus().take(slice(0, 8))
+    expected = closure_by_loops(late_weights(), few, order)
+    data = reduced.reduce(few, V, order=order, n_cells=V, rank=V, response_rank=V)
+    loss, gradient = reduced.loss_and_gradient(late_weights(), data)
+    assert loss == pytest.approx(expected[0], rel=1e-12)
+    assert_alike(gradient, expected[1], 1e-10)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_cell_for_every_position_is_the_exact_gradient(order):
+    data = reduced.reduce(corpus(), V, order=order, n_cells=V + T * len(corpus()), rank=V)
+    exact_loss, exact = loss_and_gradient(late_weights(), corpus())
+    loss, gradient = reduced.loss_and_gradient(late_weights(), data)
+    assert loss == pytest.approx(exact_loss, rel=1e-5)
+    assert_alike(gradient, exact, 1e-3)
+
+
+def test_more_cells_and_the_second_order_come_closer_to_the_exact_gradient():
+    exact_loss, exact = loss_and_gradient(late_weights(), corpus())
+    errors = {}
+    for key in ((1, V), (2, V), (1, 3 * V), (2, 3 * V)):
+        loss, gradient = reduced.loss_and_gradient(late_weights(), reduction(*key))
+        errors[key] = [abs(loss - exact_loss)] + [relative_error(array, getattr(exact, name))
+                                                  for name, array in gradient.parameters().items()]
+    assert np.all(np.array(errors[1, 3 * V]) < errors[1, V])
+    assert np.all(np.array(errors[2, 3 * V]) < errors[2, V])
+    assert np.all(np.array(errors[2, 3 * V]) < errors[1, 3 * V])
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("n_cells", [V, 3 * V])
+def test_leading_terms_to_first_order(order, n_cells):
+    """At fixed steps the relative difference from the leading terms halves when eta halves."""
+    known, steps, errors = associations.statistics(corpus(), V), 8, []
+    for learning_rate in (0.02, 0.01):
+        run = reduce_descent(reduction(order, n_cells), steps=steps, learning_rate=learning_rate)
+        leading = associations.leading_weights(known, steps=steps, learning_rate=learning_rate)
+        errors.append([relative_error(array, getattr(leading, name)) for name, array in run.weights.parameters().items()])
+    assert np.max(errors[1]) < 0.01
+    assert np.array(errors[0]) / errors[1] == pytest.approx(2, rel=0.1)
+
+
+def test_first_steps_move_nothing_that_training_does_not():
+    """Step 1 moves W_O only; step 2 moves V; step 3 moves W and P."""
+    run = reduce_descent(reduction(), steps=3, learning_rate=0.1, keep=(1, 2, 3))
+    moved = {step: [name for name, array in kept.parameters().items() if array.any()] for step, kept in run.kept.items()}
+    assert moved == {1: ["W_O"], 2: ["W_O", "V"], 3: ["W_O", "V", "W", "P"]}
+
+
+def test_stays_with_training_after_the_leading_terms_have_left():
+    exact = descend(OneHotWeights.zeros(V, T), corpus(), learning_rate=2.0, steps=60)
+    run = reduce_descent(reduction(), steps=60, learning_rate=2.0)
+    leading = associations.leading_weights(associations.statistics(corpus(), V), steps=60, learning_rate=2.0)
+    assert np.abs(run.loss - exact.loss).max() < 0.01 * (exact.loss[0] - exact.loss[-1])
+    for name, array in exact.weights.parameters().items():
+        assert cosine(getattr(run.weights, name), array) > 0.998
+        assert relative_error(getattr(run.weights, name), array) < 0.05 < relative_error(getattr(leading, name), array)
+
+
+def test_weights_of_positions_and_lengths_are_respected():
+    rng = np.random.default_rng(1)
+    tokens, targets = rng.integers(0, 7, (2, 8, 6))
+    lengths = np.array([6, 4, 5, 1, 6, 2, 6, 3])
+    weight = rng.random((8, 6)) * (np.arange(6) < lengths[:, None])
+    weight[4, :3] = 0
+    batch = Batch(tokens, targets, weight, lengths)
+    weights = OneHotWeights.gaussian(7, 9, scale=0.3, rng=2)  # P longer than the sequences
+    exact_loss, exact = loss_and_gradient(weights, batch)
+    loss, gradient = reduced.loss_and_gradient(weights, reduced.reduce(batch, 7, order=1, n_cells=60))  # a position a cell
+    assert loss == pytest.approx(exact_loss, rel=1e-12)
+    assert_alike(gradient, exact, 1e-10)
+
+
+def test_attention_far_below_its_row_of_the_table():
+    """The largest score of a row belongs to a token that is not seen: the others must not be lost."""
+    for dtype, tolerance in ((np.float32, 1e-4), (np.float64, 1e-10)):
+        batch = Batch([[0, 1, 1], [1, 0, 1]], [[1, 1, 0], [0, 1, 0]])
+        weights = OneHotWeights.gaussian(3, 3, scale=0.5, rng=0, dtype=dtype)
+        weights.W[:, 2] += 900
+        weights.W[1, 0] += 4
+        loss, gradient = reduced.loss_and_gradient(weights, reduced.reduce(batch, 3, order=1, n_cells=9))
+        exact_loss, exact = loss_and_gradient(weights, batch)
+        assert loss == pytest.approx(exact_loss, rel=tolerance)
+        assert_alike(gradient, exact, tolerance)
+
+
+def test_float32():
+    loss, gradient = reduced.loss_and_gradient(late_weights().astype(np.float32), reduction(2, V))
+    expected, exact = reduced.loss_and_gradient(late_weights(), reduction(2, V))
+    assert gradient.W.dtype == gradient.W_O.dtype == gradient.V.dtype == gradient.P.dtype == np.float32
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert_alike(gradient, exact, 1e-3)
+
+
+def test_the_same_bits_for_any_number_of_threads():
+    found = []
+    for n_threads in (1, 2, 5):
+        set_threads(n_threads)
+        found.append(reduced.loss_and_gradient(late_weights(), reduced.reduce(corpus(), V)))
+    for loss, gradient in found[1:]:
+        assert loss == found[0][0]
+        assert all(np.array_equal(array, getattr(found[0][1], name)) for name, array in gradient.parameters().items())
+
+
+def test_cells_are_intervals_of_tokens():
+    z = np.array([0.0, 0.1, 5.0, 5.1, 1.0, 1.0, 1.0, 2.0])  # two tokens of four positions
+    edges = reduced._cells(z, np.ones(8), np.array([0, 4]), np.array([4, 8]), 3)
+    assert edges.tolist() == [0, 2, 4]
+    assert reduced._cells(z, np.ones(8), np.array([0, 4]), np.array([4, 8]), 100).tolist() == [0, 1, 2, 3, 4, 7]
+
+
+def test_small_and_degenerate_batches():
+    for batch in (Batch([[0]], [[1]]), Batch([[1, 1, 1, 1]], [[1, 1, 1, 1]]), Batch([[0, 1]], [[1, 0]], [[0.0, 1.0]])):
+        data = reduced.reduce(batch, 2)
+        zero = OneHotWeights.zeros(2, batch.tokens.shape[1])
+        exact_loss, exact = loss_and_gradient(zero, batch)
+        loss, gradient = reduced.loss_and_gradient(zero, data)
+        assert loss == pytest.approx(exact_loss)
+        assert_alike(gradient, exact, 1e-12)
+        assert descend(zero, data, learning_rate=0.5, steps=20, loss_and_gradient=reduced.loss_and_gradient).loss[-1] < exact_loss
+
+
+def test_what_cannot_be_is_refused():
+    zero = OneHotWeights.zeros(V, T)
+    with pytest.raises(ValueError, match="order is 3"):
+        reduced.reduce(corpus(), V, order=3)
+    with pytest.raises(ValueError, match="n_cells is 5"):
+        reduced.reduce(corpus(), V, n_cells=5)
+    with pytest.raises(TypeError, match="Batch"):
+        reduced.reduce(corpus().tokens, V)
+    with pytest.raises(ValueError, match="vocabulary"):
+        reduced.reduce(corpus(), 5)
+    with pytest.raises(ValueError, match="one sign"):
+        reduced.reduce(Batch([[0, 1]], [[1, 1]], [[1.0, -0.5]]), 2)
+    with pytest.raises(ValueError, match="W_O: an entry is inf"):
+        reduced.loss_and_gradient(replace(zero, W_O=np.full((V, V), np.nan)), reduction())
+    with pytest.raises(TypeError, match="reduce"):
+        reduced.loss_and_gradient(zero, corpus())
+    with pytest.raises(TypeError, match="OneHotWeights"):
+        reduced.loss_and_gradient(zero.circuits(), reduction())
+    with pytest.raises(ValueError, match="zeros"):
+        reduced.loss_and_gradient(OneHotWeights.zeros(V, T - 1), reduction())
+    with pytest.raises(FloatingPointError, match="overflow"):
+        reduced.loss_and_gradient(replace(zero, W_O=np.full((V, V), 1e308) * np.eye(V), V=np.full((V, V), 1e308)), reduction())
+
+
+def test_descend_is_training_on_the_reduction():
+    start, settings = OneHotWeights.zeros(V, T), {"learning_rate": 2.0, "steps": 4, "keep": (2,)}
+    for options in ({}, {"order": 1, "n_cells": V}):
+        run = reduced.descend(start, corpus(), **options, **settings)
+        same = reduce_descent(reduced.reduce(corpus(), V, **options), **settings)
+        np.testing.assert_array_equal(run.loss, same.loss)
+        np.testing.assert_array_equal(run.kept[2].W, same.kept[2].W)
+    with pytest.raises(TypeError, match="batch must be a Batch"):
+        reduced.descend(start, corpus().tokens, **settings)
