@@ -14,6 +14,27 @@ BASIS_FUNCTIONS = {
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How near weights are to those predicted; both dicts are {parameter: number}, nan where it is undefined.
+
+    Attributes
+    ----------
+    cosine, relative_error : dict
+        Of the weight and its prediction; |weight - prediction| / |prediction|.
+    """
+
+    cosine: dict
+    relative_error: dict
+
+
+def agreement(weights, predicted):
+    """Set ``weights`` beside ``predicted`` ones, of the same parametrisation. Returns :class:`Agreement`."""
+    pairs = {name: (array, getattr(predicted, name)) for name, array in weights.parameters().items()}
+    return Agreement({name: cosine(*pair) for name, pair in pairs.items()},
+                     {name: relative_error(*pair) for name, pair in pairs.items()})
+
+
+@dataclass(frozen=True)
 class Beside:
     """Trained weights beside their leading terms after ``step`` steps; every dict is {parameter: number}.
 
@@ -39,11 +60,10 @@ class Beside:
 
 def beside(weights, leading, bounds, *, step, loss):
     """Set ``weights`` beside their ``leading`` terms and the theorem's ``bounds``. Returns :class:`Beside`."""
-    pairs = {name: (array, getattr(leading, name)) for name, array in weights.parameters().items()}
-    return Beside(step, loss, {name: cosine(*pair) for name, pair in pairs.items()},
-                  {name: relative_error(*pair) for name, pair in pairs.items()},
-                  {name: _over(norm(np.subtract(*pair, dtype=np.float64)), getattr(bounds, name)) for name, pair in pairs.items()},
-                  bounds.outside)
+    found = agreement(weights, leading)
+    over_bound = {name: _over(norm(np.subtract(array, getattr(leading, name), dtype=np.float64)), getattr(bounds, name))
+                  for name, array in weights.parameters().items()}
+    return Beside(step, loss, found.cosine, found.relative_error, over_bound, bounds.outside)
 
 
 def _over(error, bound):

@@ -11,6 +11,7 @@ Legend: V vocabulary; of a block of S sequences: M loss positions, U distinct to
 """
 
 import itertools
+from math import exp, log
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from minitx.weights import OneHotWeights
 FACTORS = ("saturation", "attention drift", "weight drift")
 # which factors a term of dL/d ov, and of dL/d qk and dL/d position, holds; the leading ones are lookups (reference.py)
 OV_KEYS = [(True, False), (False, True), (True, True)]
+SHARES = (0.01, 0.1, 0.5)  # of the leading term; a correction above them begins to show, to count, to rule
 SCORE_KEYS = [key for key in itertools.product((False, True), repeat=3) if any(key)]
 
 
@@ -96,6 +98,54 @@ def _nearest_multiple(matrix, direction):
     """The multiple of ``direction`` nearest to ``matrix``."""
     square = np.sum(direction * direction)
     return direction * (np.sum(matrix * direction) / square if square else 0.0)
+
+
+def first_exceeds(steps, norms, *, shares=SHARES):
+    """When each correction first exceeds a share of the leading term.
+
+    Parameters
+    ----------
+    steps : (R,) int
+        At which the gradient was split, ascending, from 1 on.
+    norms : dict {parameter: {term: (R,) float}}
+        Of the terms of :func:`gradient_terms`, ``leading`` among them.
+    shares : iterable of float
+        Of the norm of the leading term.
+
+    Returns
+    -------
+    dict {parameter: {correction: {share: step}}}
+        A float, between the last of ``steps`` below the share and the first above it, read off the power of the step that joins
+        them; None if the correction never exceeds the share.
+
+    Raises
+    ------
+    ValueError
+        Steps that do not ascend from 1, or norms that are not one a step.
+    """
+    steps, shares = list(map(int, steps)), tuple(shares)
+    if any(a >= b for a, b in itertools.pairwise([0, *steps])):
+        raise ValueError(f"steps must ascend, from 1 on; got {steps}")
+    found = {}
+    for parameter, terms in norms.items():
+        if any(len(values) != len(steps) for values in terms.values()):
+            raise ValueError(f"{parameter}: give one norm of every term for each of the {len(steps)} steps")
+        found[parameter] = {name: {share: _crossing(steps, values, share, terms["leading"]) for share in shares}
+                            for name, values in terms.items() if name != "leading"}
+    return found
+
+
+def _crossing(steps, values, share, leading):
+    """Where ``values`` first exceed ``share`` times ``leading``; None: nowhere."""
+    for index, (step, value, limit) in enumerate(zip(steps, values, leading, strict=True)):
+        limit *= share
+        if value > limit:
+            before, below = (values[index - 1], share * leading[index - 1]) if index else (0, 0)
+            if before > 0 and limit > 0:  # then below > 0
+                left, right = log(before / below), log(value / limit)  # left <= 0 < right
+                return steps[index - 1] * exp(log(step / steps[index - 1]) * left / (left - right))
+            return float(step)
+    return None
 
 
 def _circuit_terms(circuits, batch, Phi, ov_parts):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitx import Batch, Circuits, OneHotWeights, gradient_terms, loss_and_gradient
+from minitx.terms import first_exceeds
 from minitx.theory import associations
 
 import naive
@@ -98,3 +99,41 @@ def test_refuses_what_the_theory_is_not_about():
     for other in (Batch([[0, 1]], [[1, 0]], causal=False), Batch([[0, 1]], [[1, 0]], head="squared")):
         with pytest.raises(ValueError, match="causal attention and the head 'cross_entropy'"):
             gradient_terms(OneHotWeights.zeros(2, 2), other)
+
+
+def test_first_exceeds_reads_powers_exactly():
+    """A correction that grows as a power of the step crosses where that power says, whatever the steps of the record."""
+    steps = np.array([1, 2, 3, 8, 20, 50])
+    leading = 2.0 * steps
+    norms = {"W_O": {"leading": leading, "weight drift": leading * 1e-3 * steps**1.5, "saturation": leading * 1e-3}}
+    found = first_exceeds(steps, norms, shares=(0.01, 0.1, 0.5))
+    assert found["W_O"]["weight drift"] == {0.01: pytest.approx(10 ** (2 / 3)), 0.1: pytest.approx(100 ** (2 / 3)), 0.5: None}
+    assert found["W_O"]["saturation"] == dict.fromkeys((0.01, 0.1, 0.5))
+    assert set(found) == {"W_O"} and set(found["W_O"]) == {"weight drift", "saturation"}
+
+
+def test_first_exceeds_where_nothing_was_before():
+    """From zero there is no power to read: the step of the record; a leading term of zero is exceeded by anything."""
+    found = first_exceeds([1, 3, 9], {"W": {"leading": [0, 1, 1], "a": [0, 0.2, 1], "b": [1e-9, 0, 0], "c": [0, 0, 0.2]}})
+    assert found["W"] == {"a": {0.01: 3.0, 0.1: 3.0, 0.5: pytest.approx(3 * 3 ** (np.log(2.5) / np.log(5)))},
+                          "b": {0.01: 1.0, 0.1: 1.0, 0.5: 1.0}, "c": {0.01: 9.0, 0.1: 9.0, 0.5: None}}
+    assert first_exceeds([], {"W": {"leading": [], "a": []}}) == {"W": {"a": dict.fromkeys((0.01, 0.1, 0.5))}}
+
+
+def test_first_exceeds_lies_between_the_steps_around_it():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        steps = np.unique(rng.integers(1, 100, 9))
+        leading, correction = np.exp(rng.standard_normal((2, len(steps))))
+        for share, step in first_exceeds(steps, {"V": {"leading": leading, "a": correction}})["V"]["a"].items():
+            above = np.flatnonzero(correction > share * leading)
+            assert (step is None) == (len(above) == 0)
+            if step is not None:
+                assert steps[max(above[0] - 1, 0)] <= step <= steps[above[0]]
+
+
+def test_first_exceeds_refuses_what_cannot_be():
+    with pytest.raises(ValueError, match="ascend"):
+        first_exceeds([3, 2], {"V": {"leading": [1, 1]}})
+    with pytest.raises(ValueError, match="V: give one norm of every term for each of the 2 steps"):
+        first_exceeds([1, 2], {"V": {"leading": [1, 1], "a": [1]}})
