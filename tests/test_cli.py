@@ -1,6 +1,7 @@
 """``minitx associate``: what it prints and writes, every option, and every mistake said in one line."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -12,13 +13,14 @@ import time
 import numpy as np
 import pytest
 
-from minitx import OneHotWeights, cli, loss_and_gradient
+from minitx import OneHotWeights, cli, compare, descend, loss_and_gradient
 from minitx.commands import associate
 from minitx.corpus import builtin_corpus
+from minitx.theory import reduced
 
 SMALL = ["--vocabulary", "30", "--length", "8", "--windows", "12", "--steps", "5"]
-FILES = {"cosines.png", "gradient_terms.png", "bigram.png", "interchangeability.png", "context.png", "attention.png", "report.html",
-         "weights.npz", "results.json"}
+FILES = {"cosines.png", "gradient_terms.png", "corrections.png", "bigram.png", "interchangeability.png", "context.png",
+         "attention.png", "report.html", "weights.npz", "results.json"}
 
 
 @pytest.fixture
@@ -36,7 +38,8 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
     status, out, _, results = run("--quick", "--words", "mom,nosuchword,the")
     assert status == 0
     for heading in ("documents", "vocabulary", "windows", "cosine", "relative error", "undefined", "proved bound", "outside:",
-                    "exact split of the gradient", "saturation x weight drift", "terms sum to it, digits", "strongest associates"):
+                    "exact split of the gradient", "saturation x weight drift", "terms sum to it, digits", "strongest associates",
+                    "reduced dynamics", "first exceeds 1%, 10%, 50% of the leading term"):
         assert heading in out, heading
     assert "not in the vocabulary, so their associates are not listed: nosuchword" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
@@ -61,6 +64,35 @@ def test_results_are_those_of_the_library(run, tmp_path):
     assert results["loss"][-1] == pytest.approx(loss, rel=1e-14)
     for name, parts in results["split"].items():
         assert parts["gradient"] == pytest.approx(np.linalg.norm(getattr(gradient, name)), rel=1e-12)
+
+
+def test_reduced_dynamics_is_that_of_the_library(run):
+    """From the same start, at the recorded steps, in float32; and it stays nearer than the leading terms."""
+    _, out, _, results = run(*SMALL, "--learning-rate", "4")
+    batch = builtin_corpus("stories", n_vocab=30, length=8, n_windows=12).batch()
+    settings = {"learning_rate": 4.0, "steps": 5, "keep": range(6)}
+    trained = descend(OneHotWeights.zeros(30, 8), batch, **settings)
+    predicted = descend(OneHotWeights.zeros(30, 8, dtype=np.float32), reduced.reduce(batch, 30),
+                        loss_and_gradient=reduced.loss_and_gradient, **settings)
+    np.testing.assert_array_equal(results["predicted_loss"], predicted.loss)
+    for record, found in zip(results["records"], results["reduced"], strict=True):
+        step = record["step"]
+        agreement = compare.agreement(trained.kept[step], predicted.kept[step])
+        for name, error in agreement.relative_error.items():
+            assert found["relative_error"][name] == (None if np.isnan(error) else pytest.approx(error, rel=1e-6))
+        assert f"{record['loss']:9.4f}{predicted.loss[step]:10.4f}" in out
+    assert all(error < 0.2 * record["relative_error"][name] for name, error in found["relative_error"].items())  # at the last step
+
+
+def test_first_exceeds_is_printed_and_written(run):
+    _, out, _, results = run(*SMALL, "--learning-rate", "4")
+    table = out.split("first exceeds")[1].splitlines()
+    for correction, found in results["first_exceeds"]["W_O"].items():
+        row = next(line for line in table if line.startswith(f"{correction}  "))
+        least = {share: min(at[share] for at in results["first_exceeds"]["W_O"].values() if at[share]) for share in found
+                 if found[share]}
+        assert row.removeprefix(correction).split()[:3] == [
+            f"{math.ceil(step)}{'*' if step == least[share] else ''}" if step else "-" for share, step in found.items()]
 
 
 @pytest.mark.parametrize("options", [[], ["--dtype", "float32"],
@@ -190,7 +222,9 @@ def test_a_loss_that_rises_is_said(run):
 
 
 def test_mini_batches_are_outside_the_theorem(run):
-    _, _, _, results = run(*SMALL, "--batch-size", "4", "--learning-rate", "0.01")
+    _, out, _, results = run(*SMALL, "--batch-size", "4", "--learning-rate", "0.01")
+    assert "reduced dynamics predicts full-batch training: left out" in out
+    assert results["predicted_loss"] == [] and results["reduced"] == [None] * len(results["records"])
     assert all("mini-batches, not the full batch" in record["outside"] for record in results["records"])
 
 

@@ -1,4 +1,4 @@
-"""Every figure of the topics paper draws, also from the least and the worst it can be given; labels keep their distance."""
+"""Figures of both papers draw, also from the least and the worst it can be given; labels keep their distance."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from minitx import plots
 from minitx.plots.style import spread
 from minitx.plots.topics import _colour_limit
+from minitx.terms import first_exceeds
 
 BLOCKS = ("same word", "same topic", "different topic", "mask column")
 
@@ -158,3 +159,30 @@ def test_spread_keeps_labels_apart_inside_and_near():
     np.testing.assert_allclose(spread([1, 1, 1], 50, 0, 10), [0, 5, 10])  # no room: evenly
     np.testing.assert_allclose(spread([12], 2, 0, 10), [10])
     assert spread([], 2, 0, 10).shape == (0,)
+
+
+STEPS, WEIGHTS = [1, 2, 5, 9], ("W_O", "V", "W", "P")
+
+
+def test_theories_on_a_scale_of_nines():
+    rising = {name: np.array([np.nan, 1.0, 0.9, -0.99]) for name in WEIGHTS}
+    nearer = {name: 1 - 1e-9 * np.arange(4) for name in WEIGHTS}
+    loss = np.linspace(7, 5, 10)
+    figure = draw(plots.theories(STEPS, {"leading": rising, "of one weight": {"W_O": rising["W_O"]}, "reduced": nearer}, loss,
+                                 {"reduced": loss[:4]}, title="title"))
+    for text in ("leading", "of one weight", "reduced", "trained", "0.99", "≥ 0.999999"):
+        assert text in words_of(figure), text
+    undefined = {"leading": {name: [np.nan] for name in WEIGHTS}}
+    draw(plots.theories([1], undefined, [7.0, 6.9], {}, title="title"))
+
+
+def test_corrections_ring_where_a_share_is_first_exceeded():
+    norms = {name: {"leading": [1.0, 1.0, 1.0, 1.0], "saturation": [0, 0.005, 0.05, 0.2], "weight drift": [0, 0, 0, 0]}
+             for name in WEIGHTS}
+    figure = draw(plots.corrections(STEPS, norms, first_exceeds(STEPS, norms), title="title"))
+    assert "saturation" in words_of(figure)
+    rings = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    assert [len(line.get_xdata()) for line in rings] == [2, 0]
+    np.testing.assert_array_equal(rings[0].get_ydata(), [0.01, 0.1])
+    nothing = {name: {"leading": [0.0], "saturation": [0.0], "weight drift": [0.0]} for name in WEIGHTS}
+    draw(plots.corrections([1], nothing, first_exceeds([1], nothing), title="title"))

@@ -1,7 +1,9 @@
-"""``minitx associate``: train on a text, split the exact gradient, and set both beside the leading terms (Im et al., ICLR 2026)."""
+"""``minitx associate``: train on a text, split the exact gradient, and set both beside theory: leading terms (Im et al., ICLR 2026)
+and reduced dynamics."""
 
 import dataclasses
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -10,15 +12,15 @@ from minitx.checks import positive, whole_number
 from minitx.circuits import loss_and_gradient
 from minitx.commands.console import Printer, progress_bar, status
 from minitx.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, Corpus, builtin_corpus, load_corpus
-from minitx.descent import Trajectory, descend
+from minitx.descent import DescentEnded, Trajectory, descend, descent
 from minitx.files import output_folder
-from minitx.terms import gradient_terms
-from minitx.theory import associations
+from minitx.terms import SHARES, first_exceeds, gradient_terms
+from minitx.theory import associations, reduced
 from minitx.weights import OneHotWeights
 
 N_RECORDS = 12  # rows of the table
 HEAT_MAP_WORDS = 40
-FIGURES = ("cosines.png", "gradient_terms.png", *(f"{name}.png" for name in compare.BASIS_FUNCTIONS))
+FIGURES = ("cosines.png", "gradient_terms.png", "corrections.png", *(f"{name}.png" for name in compare.BASIS_FUNCTIONS))
 DEFAULT_WORDS = "fish,bird,happy,red,mom"
 
 
@@ -71,13 +73,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run found. ``records``: one :class:`minitx.compare.Beside` a recorded step; ``norms`` of the terms beside each."""
+    """What a run found. ``records``: one :class:`minitx.compare.Beside` a recorded step; the two lists after it go with it."""
 
     options: Options
     corpus: Corpus
     statistics: associations.Statistics
     records: list
-    norms: list  # {parameter: {term: Frobenius norm}}, one a record
+    reduced: list  # minitx.compare.Agreement with reduced dynamics, or None
+    norms: list  # {parameter: {term: Frobenius norm}}
+    exceeds: dict  # {parameter: {correction: {share of the leading term: step}}}
+    predicted_loss: list  # of reduced dynamics, from step 0 on
     split: dict  # at the last recorded step: {parameter: {"terms": {term: norm}, "gradient": norm, "digits": float}}
     trajectory: Trajectory
     associates: dict  # {word: {function: [(word, score)]}}
@@ -137,22 +142,32 @@ def run(options, say):
     if missing := [word for word in asked if word not in corpus.vocabulary]:
         say(f"not in the vocabulary, so their associates are not listed: {', '.join(missing)}")
     statistics = associations.statistics(batch, n_vocab)
-    recorder = _Recorder(options, batch, statistics, say)
-    trajectory = _train(options, batch, n_vocab, recorder)
-    records, norms = [record for record, _ in recorder.found], [norms for _, norms in recorder.found]
+    start_rng, batch_rng = np.random.default_rng(options.seed).spawn(2)
+    start = _start(options, n_vocab, start_rng)
+    if options.batch_size:
+        say("reduced dynamics predicts full-batch training: left out, as training is by mini-batches")
+    recorder = _Recorder(options, batch, statistics, None if options.batch_size else _Reduced(options, batch, start), say)
+    trajectory = _train(options, batch, start, batch_rng, recorder)
+    records, agreements, norms = ([found[k] for found in recorder.found] for k in range(3))
     if trajectory.stopped:
         say(f"\nstopped early: {trajectory.stopped}")
     elif trajectory.loss[-1] > trajectory.loss[0]:
         say(f"\nthe loss rose from {trajectory.loss[0]:.4g} to {trajectory.loss[-1]:.4g}: the learning rate is too large")
+    say(f"\nrelative error, |trained - predicted| / |predicted| (Frobenius)\n{errors_table(records, agreements)}")
     say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(records)}")
     split = split_gradient(trajectory.weights, batch, recorder.leading(trajectory.steps))
     say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
+    exceeds = first_exceeds([record.step for record in records], by_term(norms))
+    if records:
+        say(f"\nstep at which a correction first exceeds {', '.join(f'{share:.0%}' for share in SHARES)} of the leading term "
+            f"(* the first to do so; - none)\n{exceeds_table(exceeds)}")
     similarity = words.similarity(statistics)
     associates = {word: {function: words.associates(scores, corpus, word, k=8) for function, scores in similarity.items()}
                   for word in asked if word not in missing}
     if associates:
         say(f"\nstrongest associates (bigram: entries of B; interchangeability, context: cosines)\n{words_table(associates)}")
-    return Result(options, corpus, statistics, records, norms, split, trajectory, associates)
+    predicted_loss = recorder.reduced.loss if recorder.reduced else []
+    return Result(options, corpus, statistics, records, agreements, norms, exceeds, predicted_loss, split, trajectory, associates)
 
 
 def _read(options):
@@ -168,12 +183,13 @@ def _read(options):
         return load_corpus(options.text, layout=options.layout, progress=progress, **settings)
 
 
-def _train(options, batch, n_vocab, recorder):
-    start_rng, batch_rng = np.random.default_rng(options.seed).spawn(2)
+def _start(options, n_vocab, rng):
     if options.init == "zero":
-        start = OneHotWeights.zeros(n_vocab, options.length, dtype=options.dtype)
-    else:
-        start = OneHotWeights.gaussian(n_vocab, options.length, scale=options.init_scale, rng=start_rng, dtype=options.dtype)
+        return OneHotWeights.zeros(n_vocab, options.length, dtype=options.dtype)
+    return OneHotWeights.gaussian(n_vocab, options.length, scale=options.init_scale, rng=rng, dtype=options.dtype)
+
+
+def _train(options, batch, start, rng, recorder):
     with progress_bar(total=options.steps, unit="step") as bar:
 
         def callback(step, loss, weights, gradient):
@@ -181,16 +197,35 @@ def _train(options, batch, n_vocab, recorder):
             bar.update(step > 0)
 
         return descend(start, batch, learning_rate=options.learning_rate, steps=options.steps, batch_size=options.batch_size,
-                       rng=batch_rng, callback=callback)
+                       rng=rng, callback=callback)
+
+
+class _Reduced:
+    """Reduced dynamics from the same start, taken to the steps of training as they are asked for, in float32."""
+
+    def __init__(self, options, batch, start):
+        self.loss, self.weights, self.stopped = [], None, False
+        self.walk = descent(start.astype(np.float32), reduced.reduce(batch, len(start.W_O)), learning_rate=options.learning_rate,
+                            loss_and_gradient=reduced.loss_and_gradient)
+
+    def beside(self, step, weights):
+        """Agreement of the trained ``weights`` after ``step`` steps with those predicted; None where the prediction has ended."""
+        try:
+            while len(self.loss) <= step and not self.stopped:
+                loss, self.weights, _ = next(self.walk)
+                self.loss.append(loss)
+        except (DescentEnded, FloatingPointError):  # it diverges, as training does or is about to
+            self.stopped = True
+        return None if self.stopped else compare.agreement(weights, self.weights)
 
 
 class _Recorder:
-    """Callback of the descent: at the recorded steps, sets weights beside their leading terms and splits the gradient."""
+    """Callback of the descent: at the recorded steps, sets weights beside both theories and splits the gradient."""
 
-    def __init__(self, options, batch, statistics, say):
-        self.options, self.batch, self.statistics, self.say = options, batch, statistics, say
+    def __init__(self, options, batch, statistics, reduced, say):
+        self.options, self.batch, self.statistics, self.reduced, self.say = options, batch, statistics, reduced, say
         self.at = recorded_steps(options.steps)
-        self.found = []  # (record, norms of the terms)
+        self.found = []  # (record, agreement with reduced dynamics, norms of the terms)
 
     def leading(self, step):
         return associations.leading_weights(self.statistics, steps=step, learning_rate=self.options.learning_rate)
@@ -204,18 +239,28 @@ class _Recorder:
                                      init_scale=options.init_scale if options.init == "gaussian" else 0.0,
                                      full_batch=options.batch_size is None)
         record = compare.beside(weights, leading, bounds, step=step, loss=loss)
+        agreement = self.reduced and self.reduced.beside(step, weights)
         terms = gradient_terms(weights, self.batch, leading=leading)
         norms = {parameter: {name: compare.norm(term) for name, term in split.items()} for parameter, split in terms.items()}
         if not self.found:
             losses = "losses of the mini-batches" if options.batch_size else "losses of the full batch"
-            self.say(f"\ntrained weights beside their leading terms, eta = {options.learning_rate:g}, {losses}\n{record_header()}")
-        self.found.append((record, norms))
-        self.say(record_row(record))
+            self.say(f"\ncosine of the trained weights with those predicted, eta = {options.learning_rate:g}, {losses}\n"
+                     + theories_header(f"{'loss':>9}{'reduced':>10}"))
+        self.found.append((record, agreement, norms))
+        predicted = _number(self.reduced.loss[step], 10) if agreement else f"{'-':>10}"
+        self.say(theories_row(record, agreement, "cosine", _number(loss, 9) + predicted))
 
 
 def recorded_steps(steps, most=N_RECORDS):
     """The first three steps (each brings a weight to life) and up to ``most`` more, evenly spaced to the last."""
     return {step for step in (1, 2, 3) if step <= steps} | {max(1, round(steps * k / most)) for k in range(1, most + 1)}
+
+
+def by_term(norms):
+    """[{parameter: {term: norm}}], one a record -> {parameter: {term: [norm, ...]}}."""
+    if not norms:
+        return {}
+    return {parameter: {term: [at[parameter][term] for at in norms] for term in terms} for parameter, terms in norms[0].items()}
 
 
 def split_gradient(weights, batch, leading):
@@ -242,17 +287,39 @@ def _number(value, width):
     return f"{value:{width}.4f}" if abs(value) < 1e4 else f"{value:{width}.2e}"
 
 
-def record_header():
-    """Two lines above the rows of :func:`record_row`."""
+def theories_header(columns):
+    """Two lines above the rows of :func:`theories_row`, with other ``columns`` between the step and the two theories."""
     names = "".join(f"{name:>10}" for name in plots.PARAMETERS)
-    return f"{'':14}  {'cosine':-^40}  {'relative error':-^40}\n{'step':>5} {'loss':>8}  {names}  {names}"
+    return f"{'':{5 + len(columns)}}  {'leading terms':-^40}  {'reduced dynamics':-^40}\n{'step':>5}{columns}  {names}  {names}"
 
 
-def record_row(record):
-    """One row of the table, as it becomes known."""
-    cosine = "".join(_number(record.cosine[name], 10) for name in plots.PARAMETERS)
-    error = "".join(_number(record.relative_error[name], 10) for name in plots.PARAMETERS)
-    return f"{record.step:5d} {_number(record.loss, 8)}  {cosine}  {error}"
+def theories_row(record, agreement, measure, columns):
+    """One row: the ``measure`` of each weight beside its leading term and beside reduced dynamics (None: a dash)."""
+    leading = "".join(_number(getattr(record, measure)[name], 10) for name in plots.PARAMETERS)
+    reduced = "".join(_number(getattr(agreement, measure)[name], 10) if agreement else f"{'-':>10}" for name in plots.PARAMETERS)
+    return f"{record.step:5d}{columns}  {leading}  {reduced}"
+
+
+def errors_table(records, agreements):
+    """Relative error of both theories at each recorded step."""
+    rows = (theories_row(record, agreement, "relative_error", "") for record, agreement in zip(records, agreements, strict=True))
+    return "\n".join([theories_header(""), *rows])
+
+
+def exceeds_table(exceeds):
+    """For each correction and parameter the steps of :func:`minitx.terms.first_exceeds`, side by side."""
+    names = sorted({name for found in exceeds.values() for name in found}, key=plots.term_order)
+    width = max(map(len, names))
+    lines = [f"{'correction':{width}}" + "".join(f"{parameter:>18}" for parameter in exceeds)]
+    for name in names:
+        line = f"{name:{width}}"
+        for found in exceeds.values():
+            for share, step in found.get(name, {}).items():
+                first = step and step == min(at[share] for at in found.values() if at[share])
+                line += f"{ceil(step):5d}{'*' if first else ' '}" if step else f"{'-':>5} "
+            line += "" if name in found else f"{'':18}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
 
 
 def bounds_table(records):
@@ -301,8 +368,8 @@ def write(result, folder, printed):
     report.write_json(folder / "results.json", {
         "configuration": result.options, "environment": report.environment(), "corpus": _corpus_numbers(result.corpus),
         "vocabulary": result.corpus.vocabulary, "records": result.records, "loss": result.trajectory.loss,
-        "stopped": result.trajectory.stopped, "norms_of_terms": result.norms, "split": result.split,
-        "associates": result.associates})
+        "stopped": result.trajectory.stopped, "reduced": result.reduced, "predicted_loss": result.predicted_loss,
+        "norms_of_terms": result.norms, "first_exceeds": result.exceeds, "split": result.split, "associates": result.associates})
     setting = f"V = {len(result.corpus.vocabulary)}, T = {result.options.length}"
     captions = {}
     title = plots.literal(f"{result.corpus.name}: {setting}, ") + rf"$\eta$ = {result.options.learning_rate:g}"
@@ -318,13 +385,19 @@ def _figures(result, title):
     figures, records = {}, result.records
     if records:
         steps = [record.step for record in records]
-        cosines = {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}
-        figures["cosines.png"] = (plots.cosines(steps, cosines, result.trajectory.loss, title=title),
-                                  "Cosine of each trained weight with its leading term, and the loss, over training.")
-        norms = {parameter: {term: [at[parameter][term] for at in result.norms] for term in terms}
-                 for parameter, terms in result.norms[0].items()}
+        loss, predicted = {}, result.predicted_loss
+        cosine = {"leading terms": {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}}
+        if predicted:
+            cosine["reduced dynamics"] = {name: [at.cosine[name] if at else np.nan for at in result.reduced]
+                                          for name in plots.PARAMETERS}
+            loss["reduced dynamics"] = predicted
+        figures["cosines.png"] = (plots.theories(steps, cosine, result.trajectory.loss, loss, title=title),
+                                  "Cosine of each trained weight with what both theories predict, and the loss, over training.")
+        norms = by_term(result.norms)
         figures["gradient_terms.png"] = (plots.gradient_terms(steps, norms, title=title),
                                          "Norm of every term of the exact gradient over training.")
+        figures["corrections.png"] = (plots.corrections(steps, norms, result.exceeds, title=title),
+                                      "Every correction as a share of the leading term of the gradient; rings: 1%, 10%, 50%.")
     frequent = np.argsort(-result.statistics.frequency, kind="stable")[:HEAT_MAP_WORDS]
     labels = [plots.tick_label(result.corpus.vocabulary[token]) for token in frequent]
     for name, (row_label, column_label) in compare.BASIS_FUNCTIONS.items():

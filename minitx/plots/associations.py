@@ -1,12 +1,15 @@
-"""Figures of :mod:`minitx.commands.associate`: trained weights beside their leading terms (Im et al., ICLR 2026)."""
+"""Figures of :mod:`minitx.commands.associate`: weights and gradients of training beside theory (Im et al., ICLR 2026)."""
+
+from math import ceil
 
 import numpy as np
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from minitx.plots.style import COLOURS, MARKERS, literal, tick_label
+from minitx.plots.style import COLOURS, DASHES, MARKERS, literal, tick_label
 
+FURTHEST = 1e-6  # 1 - cosine, of the scale of nines
 PARAMETERS = {"W_O": "output $W_O$", "V": "value $V$", "W": "attention $W$", "P": "position $P$"}
 
 
@@ -77,6 +80,101 @@ def gradient_terms(steps, norms, *, title):
     for axes in panels[1]:
         axes.set_xlabel("gradient descent steps $s$")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(title)
+    figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def theories(steps, cosine, loss, predicted, *, title):
+    """Cosine of each trained weight with what theories predict, a panel a weight, on a scale of nines; the loss below.
+
+    Parameters
+    ----------
+    steps : (R,) int
+    cosine : dict {theory: {parameter: (R,) float}}
+        nan (undefined) is left out of the line; a theory may be silent about a parameter.
+    loss : (steps + 1,) float
+        Of training, at every step from 0.
+    predicted : dict {theory: (steps + 1,) float}
+        Losses that theories predict.
+    """
+    figure = Figure(figsize=(10, 9.5), layout="constrained")
+    axes = figure.subplot_mosaic([["W_O", "V"], ["W", "P"], ["loss", "loss"]], height_ratios=(3, 3, 2), sharex=True)
+    styles = {name: {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 5,
+                     "markevery": (k % 2, 2) if len(steps) > 2 else 1} for k, name in enumerate(cosine)}
+    lines = {}
+    for parameter in PARAMETERS:
+        for name, values in cosine.items():
+            if parameter in values:
+                apart = np.maximum(1 - np.asarray(values[parameter]), FURTHEST)
+                lines[name], = axes[parameter].plot(steps, apart, **styles[name])
+        _scale_of_nines(axes[parameter])
+        axes[parameter].set_title(PARAMETERS[parameter])
+    for parameter in ("W_O", "W"):
+        axes[parameter].set_ylabel("cosine with the trained weight")
+    axes["loss"].plot(range(len(loss)), loss, color="black", linewidth=3, alpha=0.35, label="trained")
+    for name, values in predicted.items():
+        axes["loss"].plot(range(len(values)), values, **styles[name] | {"marker": ""}, label=name)
+    axes["loss"].set_ylabel("loss (nats a token)")
+    axes["loss"].set_xlabel("gradient descent steps $s$")
+    axes["loss"].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes["loss"].legend()
+    for panel in axes.values():
+        panel.grid(alpha=0.3)
+        panel.tick_params(labelbottom=True)
+    figure.suptitle(title)
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _scale_of_nines(axes):
+    """Log scale of 1 - cosine, upside down, with the cosines themselves as labels; all that is nearer to 1 is at the top."""
+    axes.set_yscale("log")
+    decades = range(round(-np.log10(FURTHEST)) + 1)
+    labels = [f"{1 - 10.0**-k:.{k}f}" for k in decades]
+    axes.set_yticks([10.0**-k for k in decades], [*labels[:-1], f"≥ {labels[-1]}"])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(2.2, FURTHEST / 1.5)
+
+
+def corrections(steps, norms, crossings, *, title):
+    """Each correction of the gradient as a share of its leading term, a panel a parameter; rings where it first exceeds a share.
+
+    Parameters
+    ----------
+    steps : (R,) int
+    norms : dict {parameter: {term: (R,) float}}
+    crossings : dict {parameter: {correction: {share: step or None}}}
+        As from :func:`minitx.terms.first_exceeds`.
+    """
+    figure = Figure(figsize=(10, 8.5), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    names = sorted({name for found in crossings.values() for name in found}, key=term_order)
+    styles = {name: {"color": COLOURS[k], "linestyle": DASHES[k % len(DASHES)], "marker": MARKERS[k], "markersize": 4}
+              for k, name in enumerate(names, start=1)}  # as in gradient_terms, where the leading term comes first
+    shares = sorted({share for found in crossings.values() for at in found.values() for share in at})
+    lines, largest = {}, max(shares, default=1)
+    for axes, (parameter, found) in zip(panels.flat, crossings.items(), strict=True):
+        leading = np.array(norms[parameter]["leading"], np.float64)
+        for name, at in found.items():
+            values = np.array(norms[parameter][name], np.float64)
+            share = np.divide(values, leading, out=np.full(len(values), np.nan), where=(leading > 0) & (values > 0))
+            largest = np.nanmax([largest, *share])
+            lines[name], = axes.plot(steps, share, **styles[name], linewidth=1.2)
+            axes.plot([step for step in at.values() if step], [share for share, step in at.items() if step], linestyle="none",
+                      marker="o", markersize=9, markerfacecolor="none", markeredgecolor=styles[name]["color"])
+        for share in shares:
+            axes.axhline(share, color="black", linewidth=0.8, linestyle=":")
+            if known := [at[share] for at in found.values() if at[share]]:
+                axes.annotate(ceil(min(known)), (min(known), share), (-7, 4), textcoords="offset points", ha="right", fontsize=9)
+        axes.set_title(f"gradient of {PARAMETERS[parameter]}")
+    panels[0, 0].set(xscale="log", yscale="log", ylim=(1e-4, 3 * largest))
+    panels[0, 0].xaxis.set_major_formatter("{x:g}")
+    panels[0, 0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("correction / leading term (norms)")
+    for axes in panels[1]:
+        axes.set_xlabel("gradient descent steps $s$")
     figure.suptitle(title)
     figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
     return figure
