@@ -29,6 +29,7 @@ from minitx.last_token import Samples
 from minitx.parallel import one_blas_thread
 from minitx.report import environment, write_json
 from minitx.synthetic.topics import TopicModel, mask_tokens
+from minitx.theory import reduced
 from minitx.theory.associations import leading_weights, statistics
 from minitx.theory.graph_svm import graph_svm
 from minitx.theory.priority_graph import priority_graphs
@@ -317,6 +318,24 @@ def training_step(size, n_dense):
     return result
 
 
+def reduced_step(size, n_few):
+    """A step of the reduced dynamics in float32 on one thread, against the exact step; this is timed on a part, and scaled."""
+    corpus = stories(**size)
+    batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
+    weights = OneHotWeights.gaussian(n_vocab, size["length"], scale=0.01, rng=0, dtype=np.float32)
+    few, more = (on_threads(1, lambda n=n: loss_and_gradient(weights, first(batch, n)), dense=True) for n in (n_few, 3 * n_few))
+    exact = few + (len(batch) - n_few) * (more - few) / (2 * n_few)
+    result = {"size": size, "exact_s": exact, "exact_few_s": few, "exact_more_s": more}
+    for order, cells, asked in ((1, 1, 15), (2, 1, 8), (2, 3, 8)):
+        data = reduced.reduce(batch, n_vocab, order=order, n_cells=cells * n_vocab)
+        ours = on_threads(1, lambda data=data: reduced.loss_and_gradient(weights, data), dense=True)
+        result[f"order {order}, {cells} V cells"] = {"minitx_s": ours, "ratio": exact / ours}
+        print(f"  order {order}, {cells} V cells: {ours:6.2f} s   exact {exact:6.1f} s: {exact / ours:4.1f} times cheaper "
+              f"(asked: {asked})")
+    print(f"  peak memory of the whole process so far {peak_memory():.0f} MB")
+    return result
+
+
 def topic_step(size, learning_rate=20.0):
     """Joint training of W_V, W_Q, W_K on masked documents, whole steps in float64, against the dense formulation of all slots."""
     model = TopicModel(size["n_topics"], size["words_per_topic"], tau=size["tau"], length=size["length"])
@@ -411,6 +430,10 @@ def main():
     size = dict(size, n=16 if quick else 256)
     print(f"\ntraining step, V = {size['n_vocab']}, T = {size['length']}, N = {size['n']}, float32, against the dense formulation")
     results["training step"] = training_step(size, 8)
+    size = {"n_vocab": 100, "length": 12, "n": 200} if quick else {"n_vocab": 3000, "length": 200, "n": 16_384}
+    print(f"\nreduced dynamics, V = {size['n_vocab']}, T = {size['length']}, N = {size['n']:,}, float32, 1 thread, against the "
+          "exact step")
+    results["reduced step"] = reduced_step(size, 4 if quick else 48)
     size = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
     if quick:
         size |= {"n_topics": 3, "words_per_topic": 4, "length": 12, "n": 40, "batch_size": 10}
