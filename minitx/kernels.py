@@ -617,42 +617,56 @@ def cyclic_terms(starts, slots, counts, label_at, share, scores, gradient, hessi
 # --------------------------------------------------------------------------- reduced dynamics: sums over loss positions
 #
 # A loss position i is (sequence[i], at[i]); a kernel visits order[first..last-1], one piece of the work. A piece adds to arrays, or
-# to rows of a table, that no other adds to. factor = exp(qk - its row's maximum), decay = exp(position - its maximum): attention is
-# a product of looked up numbers, without an exp.
+# to rows of a table, that no other adds to. factor = exp(qk - its row's maximum), decay = exp(position - its maximum), last offset
+# first: attention is a product of looked up numbers, without an exp. scale[i] = 1 / the sum of these products, from the first visit
+# on; it stays 0 where they all underflow. Tokens are unsigned: no index can be negative, and the lookups vectorise.
 
 
 @kernel
-def _attend(keys, t, qk_row, position, factor_row, decay, row):
-    """row[j] = attention of position t to j <= t."""
-    total = 0.0
+def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
+    """row[j] = attention of position t, the i-th loss position, to j <= t."""
+    near = decay[decay.size - 1 - t:]  # near[j] belongs to the offset t - j
+    known = scale[i]
+    if known > 0.0:
+        for j in range(t + 1):
+            row[j] = factor_row[keys[j]] * near[j] * known
+        return
+    one = row.dtype.type(1)
+    total = one - one
     for j in range(t + 1):
-        row[j] = factor_row[keys[j]] * decay[t - j]
+        row[j] = factor_row[keys[j]] * near[j]
         total += row[j]
-    if not total > 1e-25:  # all that is seen lies far below the maximum of its row of the table
+    if total > 1e-25:
+        scale[i] = one / total
+    else:  # all that is seen lies far below the maximum of its row of the table
         top = qk_row[keys[0]] + position[t]
         for j in range(1, t + 1):
             top = max(top, qk_row[keys[j]] + position[t - j])
-        total = 0.0
+        total = one - one
         for j in range(t + 1):
             row[j] = math.exp(qk_row[keys[j]] + position[t - j] - top)
             total += row[j]
-    scale = 1.0 / total
+    inverse = one / total
     for j in range(t + 1):
-        row[j] *= scale
+        row[j] *= inverse
 
 
-@kernel
-def context_feature(tokens, sequence, at, order, qk, position, factor, decay, direction, first, last, feature):
-    """feature[i] = sum_j A_tj direction[x_j]."""
+@ordered_kernel  # sums that may be reassociated become vectors filled by gathers, at half the speed
+def context_images(tokens, sequence, at, scale, order, qk, position, factor, decay, basis, first, last, images):
+    """images[i, :] = sum_j A_tj basis[x_j, :], of four columns."""
     row = np.empty(tokens.shape[1], factor.dtype)
     for n in range(first, last):
         i = order[n]
         keys, t = tokens[sequence[i]], at[i]
-        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, row)
-        total = 0.0
-        for j in range(t + 1):
-            total += row[j] * direction[keys[j]]
-        feature[i] = total
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
+        for r in range(0, basis.shape[1], 4):
+            a = b = c = d = basis.dtype.type(0)
+            for j in range(t + 1):
+                a += row[j] * basis[keys[j], r]
+                b += row[j] * basis[keys[j], r + 1]
+                c += row[j] * basis[keys[j], r + 2]
+                d += row[j] * basis[keys[j], r + 3]
+            images[i, r], images[i, r + 1], images[i, r + 2], images[i, r + 3] = a, b, c, d
 
 
 @kernel
@@ -663,65 +677,55 @@ def sort_within(feature, begin, end, order):
 
 
 @kernel
-def context_sums(tokens, sequence, at, weight, rows, order, qk, position, factor, decay, basis, first, last, table, products):
-    """table[rows[i], x_j] += w_i A_tj, and products[x_j, :] += w_i A_tj sum_k A_tk basis[x_k, :] when ``basis`` has columns."""
+def context_sums(tokens, sequence, at, scale, weight, rows, order, qk, position, factor, decay, images, first, last, table,
+                 products):
+    """table[rows[i], x_j] += w_i A_tj, and products[x_j, :] += w_i A_tj images[i, :]."""
     row = np.empty(tokens.shape[1], factor.dtype)
-    image = np.empty(basis.shape[1], basis.dtype)
     for n in range(first, last):
         i = order[n]
         keys, t, w = tokens[sequence[i]], at[i], weight[i]
-        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, row)
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
         to = table[rows[i]]
         for j in range(t + 1):
             to[keys[j]] += w * row[j]
-        if image.size == 0:
-            continue
-        image[:] = 0.0
-        for j in range(t + 1):
-            base, share = basis[keys[j]], row[j]
-            for r in range(image.size):
-                image[r] += share * base[r]
-        for r in range(image.size):
-            image[r] *= w
-        for j in range(t + 1):
-            into, share = products[keys[j]], row[j]
-            for r in range(image.size):
-                into[r] += share * image[r]
+        for r in range(0, images.shape[1], 4):
+            a, b, c, d = w * images[i, r], w * images[i, r + 1], w * images[i, r + 2], w * images[i, r + 3]
+            for j in range(t + 1):
+                key, share = keys[j], row[j]
+                products[key, r] += share * a
+                products[key, r + 1] += share * b
+                products[key, r + 2] += share * c
+                products[key, r + 3] += share * d
 
 
 @kernel
-def reduced_scores(tokens, sequence, at, weight, targets, cell, order, qk, position, factor, decay, by_target, by_cell, basis,
-                   centre, response, first, last, d_qk, d_position):
-    """d_qk[x_t, x_j] and d_position[t - j] += w A_tj (delta_tj - sum_k A_tk delta_tk), with
+def reduced_scores(tokens, sequence, at, scale, weight, targets, cell, order, qk, position, factor, decay, images, by_target,
+                   by_cell, centre, response, first, last, d_qk, d_position):
+    """d_qk[x_t, x_j] and d_position[T - 1 - t + j] += w A_tj (delta_tj - sum_k A_tk delta_tk), with
 
-    delta_tj = by_target[y_t, x_j] - by_cell[cell, x_j] - (sum_k A_tk basis[x_k, :] - centre[cell, :]) . response[x_j, :];
-    the last part only when ``basis`` has columns.
+    delta_tj = by_target[y_t, x_j] - by_cell[cell, x_j] - (images[i, :] - centre[cell, :]) . response[x_j, :].
     """
     row, delta = np.empty((2, tokens.shape[1]), factor.dtype)
-    image = np.empty(basis.shape[1], basis.dtype)
     for n in range(first, last):
         i = order[n]
-        keys, t, w = tokens[sequence[i]], at[i], weight[i]
-        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, row)
-        wanted, expected = by_target[targets[i]], by_cell[cell[i]]
+        keys, t, w, k = tokens[sequence[i]], at[i], weight[i], cell[i]
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
+        wanted, expected = by_target[targets[i]], by_cell[k]
         for j in range(t + 1):
             delta[j] = wanted[keys[j]] - expected[keys[j]]
-        if image.size > 0:
-            image[:] = -centre[cell[i]]
+        for r in range(0, images.shape[1], 4):
+            a, b = images[i, r] - centre[k, r], images[i, r + 1] - centre[k, r + 1]
+            c, d = images[i, r + 2] - centre[k, r + 2], images[i, r + 3] - centre[k, r + 3]
             for j in range(t + 1):
-                base, share = basis[keys[j]], row[j]
-                for r in range(image.size):
-                    image[r] += share * base[r]
-            for j in range(t + 1):
-                other, total = response[keys[j]], 0.0
-                for r in range(image.size):
-                    total += image[r] * other[r]
-                delta[j] -= total
-        mean = 0.0
+                key = keys[j]
+                delta[j] -= (a * response[key, r] + b * response[key, r + 1]
+                             + c * response[key, r + 2] + d * response[key, r + 3])
+        mean = row.dtype.type(0)
         for j in range(t + 1):
             mean += row[j] * delta[j]
-        to = d_qk[keys[t]]
+        to, near = d_qk[keys[t]], d_position[d_position.size - 1 - t:]
         for j in range(t + 1):
-            score = w * row[j] * (delta[j] - mean)
-            to[keys[j]] += score
-            d_position[t - j] += score
+            row[j] *= w * (delta[j] - mean)
+            near[j] += row[j]
+        for j in range(t + 1):
+            to[keys[j]] += row[j]

@@ -26,7 +26,7 @@ With one cell a token and all of M these are the equations of the notes. From ze
 terms of Im et al. (2026), exactly, for any number of cells: there p = 1/V whatever the context.
 
 Cost of a gradient: O(N T^2) lookups, O(N T^2 r') additions at second order, and (K + 2 V) V^2 multiplications, against 3 N T^2 V
-for the exact one; memory O((K + V) V + N T).
+for the exact one; memory O((K + V) V + N T r').
 
 Legend: N sequences, T positions, V vocabulary, K cells, r rank of M, r' rank of the response; n loss positions.
 """
@@ -254,14 +254,15 @@ def _loss_and_gradient(weights, reduction):
     R = (U.T @ weights.V) @ W_O
     M_T = np.ascontiguousarray(matmul(R.T, U.T))  # row = output token, column = attended token
     # 1  cells
-    cell, owner, order = _cells_of(visit, reduction, U)
+    few = min(reduction.response_rank, U.shape[1]) if reduction.order == 2 else 0
+    basis = _fours(U[:, :few])  # of M'
+    images = visit.images(basis)
+    cell, owner, order = _cells_of(visit, reduction, U, images)
     mass = np.bincount(cell, reduction.weight).astype(dtype)[:, None]
     # 2  contexts
     Psi, Ctx = np.zeros((len(owner), n_vocab), dtype), np.zeros((n_vocab, n_vocab), dtype)
-    few = min(reduction.response_rank, U.shape[1]) if reduction.order == 2 else 0
-    basis = np.ascontiguousarray(U[:, :few])  # of M'
-    products = visit.contexts(cell, order, reduction.cuts, basis, Psi)
-    visit.contexts(reduction.following, reduction.by_following, reduction.following_cuts, U[:, :0], Ctx)
+    products = visit.contexts(cell, order, reduction.cuts, images, Psi)[:, :few]
+    visit.contexts(reduction.following, reduction.by_following, reduction.following_cuts, images[:, :0], Ctx)
     centre = (Psi @ U) / mass  # cbar U
     # 3  predictions
     p = matmul(centre, R)
@@ -278,21 +279,28 @@ def _loss_and_gradient(weights, reduction):
     of_owner = sparse.csr_array((mass[:, 0], (owner, np.arange(len(owner)))), shape=(n_vocab, len(owner)))
     G_direct = reduction.pairs.astype(dtype).toarray() - of_owner @ p
     G_ov = Ctx.T - matmul(Psi.T, p)
-    response = basis
+    response = U[:, :0]
     if few:
         R_Jbar = R[:few] * (mass.T @ p) - ((R[:few] @ p.T) * mass.T) @ p
         C_basis = products - Psi.T @ centre[:, :few]
         G_ov -= matmul(C_basis, R_Jbar)
         response = U @ (R @ R_Jbar.T)
-        loss += 0.5 * float(np.sum((basis.T @ C_basis) * (R_Jbar @ R[:few].T), dtype=np.float64))
+        loss += 0.5 * float(np.sum((U[:, :few].T @ C_basis) * (R_Jbar @ R[:few].T), dtype=np.float64))
     # 4, 5  scores
     G_qk = np.zeros((n_vocab, n_vocab), dtype)
     expected = matmul(p @ R.T, U.T)  # p M^T
-    tables = map(np.ascontiguousarray, (M_T, expected, basis, centre[:, :few], response))
-    G_position = visit.scores(cell, order, tuple(tables), G_qk, len(weights.P))
+    tables = M_T, np.ascontiguousarray(expected), _fours(centre[:, :few]), _fours(response)
+    G_position = visit.scores(cell, order, images, tables, G_qk, len(weights.P))
     # 7  back to the weights, by the chain rule
     gradient = Circuits(direct=-G_direct, ov=-G_ov, qk=-G_qk, position=-G_position, bias=None)
     return loss, weights.pullback(gradient)
+
+
+def _fours(columns):
+    """The columns, and columns of zeros up to a multiple of four: the kernels take four at once."""
+    padded = np.zeros((len(columns), -(-columns.shape[1] // 4) * 4), columns.dtype)
+    padded[:, :columns.shape[1]] = columns
+    return padded
 
 
 class _Visits:
@@ -301,33 +309,40 @@ class _Visits:
     def __init__(self, weights, reduction):
         W, P = (np.ascontiguousarray(table) for table in (weights.W, weights.P))
         self.reduction, self.dtype = reduction, W.dtype
-        self.where = (reduction.tokens, reduction.sequence, reduction.at)
+        self.scale = np.zeros(len(reduction.at), self.dtype)  # of the attention, which the first visit finds
+        self.where = (reduction.tokens.view(np.uint32), reduction.sequence, reduction.at, self.scale)
         self.weight = reduction.weight.astype(self.dtype)
         seen = P[:reduction.tokens.shape[1]]
-        self.attention = (W, P, np.exp(W - W.max(axis=1, keepdims=True)), np.exp(seen - seen.max()))
+        self.attention = (W, P, np.exp(W - W.max(axis=1, keepdims=True)), np.exp(seen - seen.max())[::-1].copy())
 
-    def feature(self, order, direction):
-        """c_t . direction at every position, (n,)."""
-        found = np.empty(len(order), self.dtype)
-        self._run(lambda piece, _: kernels.context_feature(*self.where, order, *self.attention, direction, *piece, found))
+    def images(self, basis):
+        """c_t basis at every position, (n, columns of basis)."""
+        order = np.arange(len(self.scale), dtype=np.int32)
+        found = np.empty((len(order), basis.shape[1]), self.dtype)
+        if found.size:
+            self._run(lambda piece, _: kernels.context_images(*self.where, order, *self.attention, basis, *piece, found))
         return found
 
-    def contexts(self, rows, order, cuts, basis, table):
-        """Step 2: table[rows of t, :] += w_t c_t; returns sum_t w_t c_t^T c_t basis, as ``basis``.
+    def contexts(self, rows, order, cuts, images, table):
+        """Step 2: table[rows of t, :] += w_t c_t; returns sum_t w_t c_t^T images_t, (V, columns of images).
 
         No two pieces, which ``cuts`` make of ``order``, have a row in common.
         """
-        parts = np.zeros((len(cuts) - 1, *basis.shape), self.dtype)
-        self._run(lambda piece, part: kernels.context_sums(*self.where, self.weight, rows, order, *self.attention, basis, *piece,
+        images = np.ascontiguousarray(images)
+        parts = np.zeros((len(cuts) - 1, table.shape[1], images.shape[1]), self.dtype)
+        self._run(lambda piece, part: kernels.context_sums(*self.where, self.weight, rows, order, *self.attention, images, *piece,
                                                            table, part), cuts, parts)
         return parts.sum(axis=0)
 
-    def scores(self, cell, order, tables, G_qk, length):
+    def scores(self, cell, order, images, tables, G_qk, length):
         """Steps 4 and 5: adds to ``G_qk``, returns G_position."""
-        parts = np.zeros((len(self.reduction.cuts) - 1, length), self.dtype)
+        n_seen = self.reduction.tokens.shape[1]
+        parts = np.zeros((len(self.reduction.cuts) - 1, n_seen), self.dtype)
         self._run(lambda piece, part: kernels.reduced_scores(*self.where, self.weight, self.reduction.following, cell, order,
-                                                             *self.attention, *tables, *piece, G_qk, part), parts=parts)
-        return parts.sum(axis=0)
+                                                             *self.attention, images, *tables, *piece, G_qk, part), parts=parts)
+        G_position = np.zeros(length, self.dtype)
+        G_position[:n_seen] = parts.sum(axis=0)[::-1]  # the kernel has the last offset first
+        return G_position
 
     def _run(self, visit, cuts=None, parts=None):
         """``visit(piece, part)`` for every piece, in threads."""
@@ -336,13 +351,13 @@ class _Visits:
             run(lambda i: visit(pieces[i], None if parts is None else parts[i]), range(len(pieces)))
 
 
-def _cells_of(visit, reduction, U):
+def _cells_of(visit, reduction, U, images):
     """Step 1: cell of every position (n,), current token of every cell (K,), positions in the order of their cells (n,)."""
     order = np.arange(len(reduction.at), dtype=np.int32)
     edges = reduction.begin
     extra = reduction.n_cells - len(reduction.frequency)  # tokens that do not occur count as cells
     if extra > 0:
-        z = visit.feature(order, np.ascontiguousarray(U[:, 0]))
+        z = np.ascontiguousarray((images if images.size else visit.images(_fours(U[:, :1])))[:, 0])
         token_pieces = np.array_split(np.arange(len(reduction.begin)), PIECES)
         with parallel.workers(PIECES) as run:
             run(lambda part: kernels.sort_within(z, reduction.begin[part], reduction.end[part], order), token_pieces)
@@ -351,6 +366,8 @@ def _cells_of(visit, reduction, U):
     in_order[edges[1:]] = 1
     cell = np.empty_like(in_order)
     cell[order] = np.cumsum(in_order, dtype=np.int32)
+    if extra > 0:  # within a cell by next token, so that rows of next tokens are looked up in turn
+        order = np.argsort(cell, kind="stable").astype(np.int32)
     return cell, reduction.current[edges], order
 
 
