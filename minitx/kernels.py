@@ -620,6 +620,8 @@ def cyclic_terms(starts, slots, counts, label_at, share, scores, gradient, hessi
 # to rows of a table, that no other adds to. factor = exp(qk - its row's maximum), decay = exp(position - its maximum), last offset
 # first: attention is a product of looked up numbers, without an exp. scale[i] = 1 / the sum of these products, from the first visit
 # on; it stays 0 where they all underflow. Tokens are unsigned: no index can be negative, and the lookups vectorise.
+#
+# positions = (tokens, sequence, at, scale), attention = (qk, position, factor, decay), piece = (first, last).
 
 
 @kernel
@@ -652,10 +654,12 @@ def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
 
 
 @ordered_kernel  # sums that may be reassociated become vectors filled by gathers, at half the speed
-def context_images(tokens, sequence, at, scale, order, qk, position, factor, decay, basis, first, last, images):
+def context_images(positions, order, attention, basis, piece, images):
     """images[i, :] = sum_j A_tj basis[x_j, :], of four columns."""
+    tokens, sequence, at, scale = positions
+    qk, position, factor, decay = attention
     row = np.empty(tokens.shape[1], factor.dtype)
-    for n in range(first, last):
+    for n in range(piece[0], piece[1]):
         i = order[n]
         keys, t = tokens[sequence[i]], at[i]
         _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
@@ -677,11 +681,12 @@ def sort_within(feature, begin, end, order):
 
 
 @kernel
-def context_sums(tokens, sequence, at, scale, weight, rows, order, qk, position, factor, decay, images, first, last, table,
-                 products):
+def context_sums(positions, weight, rows, order, attention, images, piece, table, products):
     """table[rows[i], x_j] += w_i A_tj, and products[x_j, :] += w_i A_tj images[i, :]."""
+    tokens, sequence, at, scale = positions
+    qk, position, factor, decay = attention
     row = np.empty(tokens.shape[1], factor.dtype)
-    for n in range(first, last):
+    for n in range(piece[0], piece[1]):
         i = order[n]
         keys, t, w = tokens[sequence[i]], at[i], weight[i]
         _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
@@ -699,14 +704,17 @@ def context_sums(tokens, sequence, at, scale, weight, rows, order, qk, position,
 
 
 @kernel
-def reduced_scores(tokens, sequence, at, scale, weight, targets, cell, order, qk, position, factor, decay, images, by_target,
-                   by_cell, centre, response, first, last, d_qk, d_position):
+def reduced_scores(positions, weight, targets, cell, order, attention, images, tables, piece, d_qk, d_position):
     """d_qk[x_t, x_j] and d_position[T - 1 - t + j] += w A_tj (delta_tj - sum_k A_tk delta_tk), with
 
-    delta_tj = by_target[y_t, x_j] - by_cell[cell, x_j] - (images[i, :] - centre[cell, :]) . response[x_j, :].
+    delta_tj = by_target[y_t, x_j] - by_cell[cell, x_j] - (images[i, :] - centre[cell, :]) . response[x_j, :];
+    tables = (by_target, by_cell, centre, response).
     """
+    tokens, sequence, at, scale = positions
+    qk, position, factor, decay = attention
+    by_target, by_cell, centre, response = tables
     row, delta = np.empty((2, tokens.shape[1]), factor.dtype)
-    for n in range(first, last):
+    for n in range(piece[0], piece[1]):
         i = order[n]
         keys, t, w, k = tokens[sequence[i]], at[i], weight[i], cell[i]
         _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)

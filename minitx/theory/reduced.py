@@ -320,7 +320,7 @@ class _Visits:
         order = np.arange(len(self.scale), dtype=np.int32)
         found = np.empty((len(order), basis.shape[1]), self.dtype)
         if found.size:
-            self._run(lambda piece, _: kernels.context_images(*self.where, order, *self.attention, basis, *piece, found))
+            self._run(lambda piece, _: kernels.context_images(self.where, order, self.attention, basis, piece, found))
         return found
 
     def contexts(self, rows, order, cuts, images, table):
@@ -330,7 +330,7 @@ class _Visits:
         """
         images = np.ascontiguousarray(images)
         parts = np.zeros((len(cuts) - 1, table.shape[1], images.shape[1]), self.dtype)
-        self._run(lambda piece, part: kernels.context_sums(*self.where, self.weight, rows, order, *self.attention, images, *piece,
+        self._run(lambda piece, part: kernels.context_sums(self.where, self.weight, rows, order, self.attention, images, piece,
                                                            table, part), cuts, parts)
         return parts.sum(axis=0)
 
@@ -338,8 +338,8 @@ class _Visits:
         """Steps 4 and 5: adds to ``G_qk``, returns G_position."""
         n_seen = self.reduction.tokens.shape[1]
         parts = np.zeros((len(self.reduction.cuts) - 1, n_seen), self.dtype)
-        self._run(lambda piece, part: kernels.reduced_scores(*self.where, self.weight, self.reduction.following, cell, order,
-                                                             *self.attention, images, *tables, *piece, G_qk, part), parts=parts)
+        self._run(lambda piece, part: kernels.reduced_scores(self.where, self.weight, self.reduction.following, cell, order,
+                                                             self.attention, images, tables, piece, G_qk, part), parts=parts)
         G_position = np.zeros(length, self.dtype)
         G_position[:n_seen] = parts.sum(axis=0)[::-1]  # the kernel has the last offset first
         return G_position
