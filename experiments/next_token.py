@@ -20,9 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from minitx import plots
-from minitx.commands.automaton import attention
 from minitx.files import output_folder
-from minitx.last_token import Samples
+from minitx.last_token import Samples, context_attention
 from minitx.local_training import train_local, train_local_split
 from minitx.next_token_training import train
 from minitx.report import environment, write_json
@@ -208,9 +207,9 @@ def held_out(n_sets, n_contexts, longest):
         contexts = unseen_contexts(one.samples.sequences, n_contexts, length, one.samples.n_vocab, rng=[seed, 5])
         limit = [automaton.predict(context) for context in contexts]
         p, status = np.array([prediction.p for prediction in limit]), np.array([prediction.status for prediction in limit])
-        found = {f"normalised {longest}": attention(_end(one, automaton, "normalised", longest), contexts)}
+        found = {f"normalised {longest}": context_attention(_end(one, automaton, "normalised", longest), contexts)}
         for steps in (step for step in (100, 250, 1000, 4000) if step <= longest):
-            found[f"accelerated {steps}"] = attention(_end(one, automaton, "accelerated", steps), contexts)
+            found[f"accelerated {steps}"] = context_attention(_end(one, automaton, "accelerated", steps), contexts)
         close = np.array([prediction.gap is not None and prediction.gap < 0.01 for prediction in limit])
         told = np.where((status == "extrapolated") & close, CLOSE, status)
         for label, q in found.items():
@@ -220,7 +219,7 @@ def held_out(n_sets, n_contexts, longest):
             tied = np.flatnonzero(status == "tied")
             rho = np.array([automaton.predict(contexts[i], path=True).p for i in tied]).reshape(p[tied].shape)
             _add(distances, "tied", "rho against path",
-                 plots.total_variation(rho, attention(_end(one, automaton, "path", 20), contexts[tied])))
+                 plots.total_variation(rho, context_attention(_end(one, automaton, "path", 20), contexts[tied])))
         predicted.append(np.pad(p, ((0, 0), (0, 10 - p.shape[1]))))
         for label in (f"normalised {longest}", "accelerated 250"):
             trained.setdefault(label, []).append(np.pad(found[label], ((0, 0), (0, 10 - p.shape[1]))))

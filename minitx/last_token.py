@@ -99,7 +99,7 @@ class Samples:
         labels = labels.astype(np.int64)
         for i, (sequence, label) in enumerate(zip(sequences, labels, strict=True)):
             if label not in sequence:
-                raise ValueError(f"sample {i}: label {label} does not occur in its sequence {_shown(sequence)}; attention can only "
+                raise ValueError(f"sample {i}: label {label} does not occur in its sequence {shown(sequence)}; attention can only "
                                  "retrieve what is there: leave the sample out, or correct its label")
         return _merged(sequences, labels, n_vocab)
 
@@ -181,14 +181,15 @@ def _sequences(given, what, a_sequence):
         except ValueError:  # ragged within one sequence
             array = np.empty(0)
         if array.ndim != 1 or array.size == 0:
-            raise ValueError(f"{what} {i}: {a_sequence} must be a non-empty 1-D array of token ids, got {_shown(sequence)}")
+            raise ValueError(f"{what} {i}: {a_sequence} must be a non-empty 1-D array of token ids, got {shown(sequence)}")
         if not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"{what} {i}: token ids must be integers, got dtype {array.dtype}")
         found.append(array.astype(np.int64))
     return found
 
 
-def _shown(sequence):
+def shown(sequence):
+    """A sequence as errors show it: its beginning, if it is long."""
     text = str(sequence.tolist() if isinstance(sequence, np.ndarray) else sequence)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -283,6 +284,21 @@ def loss_and_gradient(weights, samples, loss="log"):
 def attention(weights, samples):
     """Attention of each sample's last token to each of its distinct tokens, in the layout of ``samples.tokens``. (M,) float64"""
     return _attention(_scores(weights, samples), samples)
+
+
+def context_attention(weights, contexts):
+    """Attention of the last token of each context, copies of a token together. (n contexts, K)
+
+    ``contexts``: sequences of token ids below K; they need no label. ``weights``: LastTokenWeights.
+    """
+    scores = weights.circuits().qk  # row = last token
+    found = np.zeros((len(contexts), len(scores)))
+    for row, context in zip(found, contexts, strict=True):
+        tokens, counts = np.unique(context, return_counts=True)
+        score = scores[context[-1], tokens]
+        mass = counts * np.exp(score - score.max())
+        row[tokens] = mass / mass.sum()
+    return found
 
 
 def to_scores(W, E):

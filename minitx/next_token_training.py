@@ -13,7 +13,7 @@ from minitx.compare import cosine, norm
 from minitx.descent import Run, Trajectory, descend
 from minitx.last_token import attention, loss_and_gradient
 from minitx.parallel import one_blas_thread
-from minitx.theory.split_path import roots, split_path
+from minitx.theory.split_path import split_path
 from minitx.weights import LastTokenWeights
 
 FAITHFUL = {"descent": 1.0, "normalised": 0.01}  # modes of the paper, and their usual learning rates
@@ -199,7 +199,7 @@ def smoothness(split):
     1 where no sample has tokens outside its label's SCC: there is nothing to descend.
     """
     samples, owner, E = split.samples, split.samples.owner(), split.embeddings
-    root = split.at_entries({k: roots(graph) for k, graph in split.graphs.items()})
+    root = split.at_entries({k: graph.root for k, graph in split.graphs.items()})
     rows = np.unique(np.stack([samples.last[owner], root, root[samples.label_at][owner]], axis=1)[~split.inside], axis=0)
     k, i, j = rows.T
     squares = np.square(E[i] - E[j]).sum(axis=1) * np.square(E[k]).sum(axis=1)

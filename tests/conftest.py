@@ -35,7 +35,18 @@ def tinystories():
 @pytest.fixture(scope="session")
 def next_token_reference():
     """Instances of the next-token theory with an independent solver's answers; tests that need them are skipped without."""
-    path = DATA / "next_token_reference.json"
+    return recorded("next_token_reference.json")
+
+
+@pytest.fixture(scope="session")
+def topics_reference():
+    """Numbers of the theory of topics; tests that need them are skipped where they are absent."""
+    return recorded("topics_reference.json")
+
+
+def recorded(name):
+    """What the JSON file ``name`` of the data folder holds."""
+    path = DATA / name
     if not path.exists():
         pytest.skip(f"reference numbers absent: {path} (set MINITX_DATA to the folder that holds them)")
     return json.loads(path.read_text())

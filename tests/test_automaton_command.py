@@ -8,7 +8,7 @@ import pytest
 
 from minitx import cli, next_token_training, parallel, report
 from minitx.commands import automaton, automaton_figures
-from minitx.last_token import Samples
+from minitx.last_token import Samples, context_attention
 from minitx.sample_files import holds_samples, read_samples
 from minitx.theory.next_token import graph_svm, priority_graphs
 
@@ -100,7 +100,7 @@ def test_attention_is_that_of_the_weights():
     contexts = [np.array([1, 4, 1, 2]), np.array([3]), np.array([0, 0, 0, 3, 3])]
     samples = Samples.of(contexts, [context[-1] for context in contexts], 5)
     S = weights.W
-    for context, p in zip(contexts, automaton.attention(weights, contexts), strict=True):
+    for context, p in zip(contexts, context_attention(weights, contexts), strict=True):
         mass = np.zeros(5)
         for token in context:
             mass[token] += np.exp(S[token, context[-1]])

@@ -1,6 +1,5 @@
 """Closed forms of the topics theory (Li, Li, Risteski 2023). A number that ends a test's name is the property's in the notes."""
 
-import json
 import math
 from dataclasses import asdict, fields, replace
 from fractions import Fraction
@@ -9,7 +8,6 @@ from itertools import product
 import naive_topics as naive
 import numpy as np
 import pytest
-from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -20,15 +18,6 @@ from minitx.theory.topics import Blocks, Setting
 
 PAPER = {"n_topics": 10, "words_per_topic": 10}
 WORDS = ("same_word", "same_topic", "diff_topic")
-
-
-@pytest.fixture(scope="module")
-def reference():
-    """The project's reference numbers; tests that need them are skipped where they are absent."""
-    path = DATA / "topics_reference.json"
-    if not path.exists():
-        pytest.skip(f"reference numbers absent: {path} (set MINITX_DATA to the folder that holds them)")
-    return json.loads(path.read_text())
 
 
 def paper(length=math.inf, **law):
@@ -640,8 +629,8 @@ def test_ratios_of_the_notes():
     assert topics.optimal_ratio(paper(tau=2, p_m=1e-9)).rho == pytest.approx(11, abs=1e-6)  # 1 + T p_c / p_r
 
 
-def test_reference_value_matrices(reference):
-    stage = reference["stage1a"]
+def test_reference_value_matrices(topics_reference):
+    stage = topics_reference["stage1a"]
     close(topics.paper_value(paper(tau=2)), stage["W_inf"], 1e-15)
     close(topics.other_limit_value(paper(tau=2)), stage["W_lim"], 1e-15)
     assert topics.paper_value(paper(alpha=0.1)).gap == pytest.approx(stage["gap_inf"], abs=1e-15)
@@ -655,20 +644,20 @@ def test_reference_value_matrices(reference):
         close(topics.ridge_value(paper(128, tau=2), float(ridge)), expected, 1e-15)
 
 
-def test_reference_constants(reference):
-    setting, expected = paper(128, tau=2), reference["setting"]
+def test_reference_constants(topics_reference):
+    setting, expected = paper(128, tau=2), topics_reference["setting"]
     for name in ("T", "v", "p_m", "p_c", "p_r", "a", "r", "m", "q0"):
         assert getattr(setting, name) == pytest.approx(expected[name], abs=1e-15)
     assert [paper(tau=2).h, paper(tau=4).h, paper(alpha=0.1).h] == pytest.approx(list(expected["h"].values()), abs=1e-15)
-    found, sectors = topics.moments(setting), reference["stage1a"]["sectors_tau2_N128"]
+    found, sectors = topics.moments(setting), topics_reference["stage1a"]["sectors_tau2_N128"]
     values = {"Cw": found.C_w, "Mw": found.M_w, "Ct": found.C_t, "Mt": found.M_t, "mu": found.mask_share, "s2": found.mask_variance,
               "G": setting.G}
     for name, value in values.items():
         assert value == pytest.approx(sectors[name], rel=1e-14)
 
 
-def test_reference_gram_matrices(reference):
-    stage = reference["stage1b"]
+def test_reference_gram_matrices(topics_reference):
+    stage = topics_reference["stage1b"]
     close(topics.optimal_gram(paper(tau=2)), stage["gram_inf"], 1e-15)
     for name, setting in (("tau2_N128", paper(128, tau=2)), ("tau4_N128", paper(128, tau=4)),
                           ("dir0.1_N100-150", paper((100, 150), alpha=0.1))):
@@ -680,9 +669,9 @@ def test_reference_gram_matrices(reference):
             assert got == pytest.approx(numbers, abs=tolerance)
 
 
-def test_reference_attention(reference):
+def test_reference_attention(topics_reference):
     """The reference's own minimiser stopped within 1e-5 of its optima; its losses are exact."""
-    for expected in reference["stage2"]["Ninf"]["paper_setting"]:
+    for expected in topics_reference["stage2"]["Ninf"]["paper_setting"]:
         setting = paper(tau=expected["tau"])
         found, freed = topics.optimal_ratio(setting), topics.optimal_ratio(setting, free_mask=True)
         assert (found.theta_AB, found.rho_AB) == pytest.approx((expected["theta_AB"], expected["rho_AB"]), abs=1e-12)
@@ -693,13 +682,13 @@ def test_reference_attention(reference):
         copying = topics.optimal_attention(setting, topics.other_limit_value(paper(tau=2)))
         assert copying.beta == 0 and copying.alpha == pytest.approx(expected["W_lim_alpha"], rel=1e-6)
         assert copying.loss == pytest.approx(expected["W_lim_loss"], abs=1e-14)
-    for p_m, *ratios in reference["stage2"]["Ninf"]["pm_to_0"]:
+    for p_m, *ratios in topics_reference["stage2"]["Ninf"]["pm_to_0"]:
         assert [topics.optimal_ratio(paper(tau=tau, p_m=p_m)).rho for tau in (2, 4)] == pytest.approx(ratios, abs=1e-5)
 
 
-def test_reference_cross_entropy(reference):
+def test_reference_cross_entropy(topics_reference):
     for tau in (2, 4):
-        expected = reference["cross_entropy"]["two_param"][f"tau{tau}_N128"]
+        expected = topics_reference["cross_entropy"]["two_param"][f"tau{tau}_N128"]
         setting = paper(128, tau=tau)
         assert topics.A_limit(setting) == pytest.approx(expected["A_inf_closed"], abs=1e-12)
         assert topics.B_asymptotic(setting) == pytest.approx(expected["B_asym_eq"], abs=1e-11)

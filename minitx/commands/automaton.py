@@ -16,7 +16,7 @@ from minitx.checks import positive, whole_number
 from minitx.commands import automaton_data, automaton_figures, automaton_tables
 from minitx.commands.console import Printer, progress_bar, status
 from minitx.files import atomic, output_folder
-from minitx.last_token import LOSSES
+from minitx.last_token import LOSSES, context_attention
 from minitx.sample_files import holds_samples
 from minitx.theory.next_token import Automaton, InfeasibleError, cyclic_subspace, priority_graphs
 from minitx.weights import LastTokenWeights
@@ -225,7 +225,7 @@ def run(options, say):
     say("\n" + automaton_tables.limit_words(automaton, options.loss))
     runs = _train(options, automaton, say)
     predictions = [automaton.predict(context) for context in data.contexts]
-    trained = {mode: attention(run.weights, data.contexts) for mode, run in runs.items()}
+    trained = {mode: context_attention(run.weights, data.contexts) for mode, run in runs.items()}
     result = Result(options, data, graphs, dim, automaton, None, runs, predictions, trained)
     if predictions:
         say("\n" + automaton_tables.contexts_table(result))
@@ -244,18 +244,6 @@ def _embeddings(options, n_vocab):
     rng = np.random.default_rng(options.seed).spawn(4)[3]  # the first three are those of the data
     E = rng.standard_normal((n_vocab, options.width or n_vocab))
     return E / np.linalg.norm(E, axis=1, keepdims=True)
-
-
-def attention(weights, contexts):
-    """Attention of the last token, copies of a token together: (n contexts, K)."""
-    scores = weights.circuits().qk  # row = last token
-    found = np.zeros((len(contexts), len(scores)))
-    for row, context in zip(found, contexts, strict=True):
-        tokens, counts = np.unique(context, return_counts=True)
-        score = scores[context[-1], tokens]
-        mass = counts * np.exp(score - score.max())
-        row[tokens] = mass / mass.sum()
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------------------- cost

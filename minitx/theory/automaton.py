@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from minitx.checks import whole_number
+from minitx.last_token import shown
 from minitx.theory.exact_split import Split
 from minitx.theory.graph_svm import GraphSVM, graph_svm
 from minitx.theory.priority_graph import priority_graphs
@@ -142,11 +143,12 @@ class Automaton:
         component = np.array([-1 if graph is None else graph.component_of(token) for token in tokens.tolist()])
         status, chosen = _retrieve(graph, component, scores)
         gap = None if chosen.all() else float(scores[chosen].min() - scores[~chosen].max())
+        named = shown(np.asarray(context))
         if strict and status != "determined":
-            raise ValueError(f"context {_shown(context)} is {status}: {_REFUSED[status].format(gap=gap, last=k)}; strict=False "
+            raise ValueError(f"context {named} is {status}: {_REFUSED[status].format(gap=gap, last=k)}; strict=False "
                              "returns the limit all the same")
         if path and status == "tied" and k in self.residual.diverging:
-            raise ValueError(f"context {_shown(context)} is tied, and rho diverges for last token {k} (the Graph-SVM has a "
+            raise ValueError(f"context {named} is tied, and rho diverges for last token {k} (the Graph-SVM has a "
                              "multiplier of 0): leave path out")
         mix = (self._path_scores if path and status == "tied" else self._scores[1])[tokens[chosen], k]
         mass = counts[chosen] * np.exp(mix - mix.max())
@@ -213,8 +215,3 @@ def _context(context, n_vocab):
         bad = array.min() if array.min() < 0 else array.max()
         raise ValueError(f"token ids must lie in [0, {n_vocab}), but the context holds {bad}")
     return array.astype(np.int64)
-
-
-def _shown(context):
-    text = str(np.asarray(context).tolist())
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -56,6 +56,11 @@ class PriorityGraph:
         return cls(int(last), tokens, edges, component, tuple(tokens[component == a] for a in range(n_components)), reach,
                    _transitive_reduction(children, reach), layer)
 
+    @property
+    def root(self):
+        """(m,) smallest token of the SCC of each of ``tokens``."""
+        return np.array([members[0] for members in self.components])[self.component]
+
     def component_of(self, token):
         """Number of the SCC that holds ``token``; -1 if no sample that ends in ``last`` has it."""
         at = np.searchsorted(self.tokens, token)

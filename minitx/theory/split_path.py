@@ -85,7 +85,7 @@ class Pairs:
     def of(cls, split, W_fin):
         """Those of ``split``, at ``W_fin`` (d, d)."""
         samples, owner = split.samples, split.samples.owner()
-        root = split.at_entries({k: roots(graph) for k, graph in split.graphs.items()})
+        root = split.at_entries({k: graph.root for k, graph in split.graphs.items()})
         last = samples.last[owner]
         score = split.scores(W_fin)[samples.tokens, last] + np.log(samples.counts)
         inside = np.full(len(samples), -np.inf)
@@ -172,11 +172,6 @@ def _positive(matrix):
     except np.linalg.LinAlgError:
         return False
     return True
-
-
-def roots(graph):
-    """(m,) smallest token of the SCC of each token of the graph."""
-    return np.array([members[0] for members in graph.components])[graph.component]
 
 
 def _coordinates(graphs, E, rows):
