@@ -35,9 +35,9 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 def test_options_that_the_readme_names_exist():
     known = set()
-    for module, _ in cli.COMMANDS.values():
+    for command in cli.COMMANDS:
         parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
+        cli.module_of(command).add_arguments(parser)
         known |= {option for action in parser._actions for option in action.option_strings}
     named = set(re.findall(r"`(--[a-z-]+)", README))
     assert named

@@ -1,0 +1,72 @@
+"""``import minitx``, ``minitx --version`` and ``--help`` import what they need; public names stay visible."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minitx
+from minitx import cli, theory
+
+ROOT = Path(minitx.__file__).parents[1]
+COMMANDS = tuple(f"minitx.commands.{name}" for name in cli.COMMANDS)
+HEAVY = ("matplotlib", "minitx.commands", "minitx.plots", "numba", "numpy", "scipy", "sklearn", "tqdm")
+
+
+def imported_by(code):
+    """Names of the modules that a fresh interpreter has imported after ``code``, on top of those of a bare one."""
+    script = f"import sys\nbare = set(sys.modules)\n{code}\nprint(*set(sys.modules) - bare)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def command_line(*arguments):
+    """Code that runs ``minitx`` with ``arguments`` and goes on after it has exited."""
+    run = f"minitx.cli.main({list(arguments)})"
+    return f"import minitx.cli\ntry:\n    {run}\nexcept SystemExit as ended:\n    assert ended.code == 0"
+
+
+@pytest.mark.parametrize("code", [
+    "import minitx", "import minitx.theory", command_line("--version"), command_line("--help"),
+], ids=["import minitx", "import minitx.theory", "minitx --version", "minitx --help"])
+def test_neither_import_nor_version_nor_help_imports_the_numerical_packages(code):
+    found = imported_by(code)
+    assert "minitx" in found
+    assert found.isdisjoint(HEAVY)
+
+
+def test_training_imports_neither_plots_nor_commands_nor_solvers_nor_theories():
+    found = imported_by("from minitx import OneHotWeights, Samples, builtin_corpus, descend, gradient_terms")
+    assert {"minitx.circuits", "minitx.descent", "numba"} <= found
+    unneeded = {"matplotlib", "minitx.commands", "minitx.plots", "minitx.theory", "scipy.optimize", "sklearn"}
+    assert found.isdisjoint(unneeded)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_command_does_not_import_the_others(name):
+    found = imported_by(command_line(name, "--help"))
+    assert found.intersection(COMMANDS) == {f"minitx.commands.{name}"}
+
+
+@pytest.mark.parametrize("package", [minitx, theory])
+def test_public_names_are_those_that_dir_shows_and_that_type_checkers_see(package):
+    """The imports under TYPE_CHECKING, which only editors and type checkers read, give the same objects as attributes."""
+    tree = ast.parse(inspect.getsource(package))
+    [block] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    seen = {}
+    exec(compile(ast.Module(block.body, []), package.__name__, "exec"), seen)
+    del seen["__builtins__"]
+    assert sorted(seen) == sorted(package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    for name, value in seen.items():
+        assert getattr(package, name) is value, name
+
+
+@pytest.mark.parametrize("package", [minitx, theory])
+def test_a_name_that_is_not_there_is_an_attribute_error(package):
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nosuchname'"):
+        package.nosuchname  # noqa: B018
+    assert not hasattr(package, "__nosuchname__")
