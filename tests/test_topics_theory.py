@@ -1,7 +1,7 @@
 """Closed forms of the topics theory (Li, Li, Risteski 2023). A number that ends a test's name is the property's in the notes."""
 
 import math
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from itertools import product
 
@@ -247,6 +247,23 @@ def test_gradient_descent_follows_the_closed_trajectory_20(setting, steps, fract
     np.testing.assert_allclose(found, W, rtol=0, atol=1e-12)
 
 
+@given(any_laws())
+def test_learning_rates_are_refused_from_where_descent_diverges(setting):
+    """An error along the steepest direction is multiplied by 1 - 2 eta M each step: it grows above eta = 1/M, and only there."""
+    _, M = topics.moments(setting).matrices()
+    scales, directions = np.linalg.eigh(M)
+    limit = 1 / scales[-1]
+    for learning_rate, grows in ((0.999 * limit, False), (1.001 * limit, True)):
+        error = directions[:, -1:].T
+        for _ in range(10):
+            error = error - learning_rate * 2 * (error @ M)
+        assert (np.linalg.norm(error) > 1) == grows
+    topics.value_after(setting, 10, 0.999 * limit)
+    with pytest.raises(ValueError, match="diverges above") as refusal:
+        topics.value_after(setting, 10, 1.001 * limit)
+    assert f"diverges above {limit:.6g} in" in str(refusal.value)
+
+
 def test_trajectory_learns_topics_first_and_ends_at_the_optimum():
     setting = paper(128, tau=2)
     found = topics.moments(setting)
@@ -471,7 +488,6 @@ def test_infinite_documents_are_the_population(T, v, tau, p_m, p_c, p_r):
     assert loss == pytest.approx(topics.attention_loss(setting, alpha, beta, value), rel=0, abs=1e-12)
 
 
-@pytest.mark.skipif("mass" not in [field.name for field in fields(Batch)], reason="this Batch has no mass")
 @pytest.mark.parametrize(("p_m", "p_c", "p_r"), CORRUPTIONS)
 def test_model_on_the_infinite_population_has_the_closed_loss(p_m, p_c, p_r):
     setting = Setting(4, 3, math.inf, tau=2, p_m=p_m, p_c=p_c, p_r=p_r)
