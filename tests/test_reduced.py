@@ -288,6 +288,14 @@ def test_cells_are_intervals_of_tokens():
     assert reduced._cells(z, np.ones(8), np.array([0, 4]), np.array([4, 8]), 100).tolist() == [0, 1, 2, 3, 4, 7]
 
 
+def test_a_cell_is_cut_half_way_between_the_means_of_its_parts():
+    """What 2-means ends at; its first round, which cuts at the mean of all, is far from it when contexts are skewed."""
+    z = 1.5 ** np.arange(12)
+    _, cut = reduced._cells(z, np.ones(12), np.array([0]), np.array([12]), 2)
+    assert z[cut - 1] < (z[:cut].mean() + z[cut:].mean()) / 2 <= z[cut]
+    assert cut > np.searchsorted(z, z.mean())
+
+
 def test_small_and_degenerate_batches():
     for batch in (Batch([[0]], [[1]]), Batch([[1, 1, 1, 1]], [[1, 1, 1, 1]]), Batch([[0, 1]], [[1, 0]], [[0.0, 1.0]])):
         data = reduced.reduce(batch, 2)

@@ -276,6 +276,14 @@ def test_trajectory_learns_topics_first_and_ends_at_the_optimum():
         topics.value_after(setting, 10, 1e3)
 
 
+@given(laws(), st.integers(1, 9))
+def test_a_minute_learning_rate_loses_no_digits(setting, steps):
+    """W = 2 eta steps C to first order in eta: nothing cancels, however small eta is."""
+    C, _ = topics.moments(setting).matrices()
+    found = topics.value_after(setting, steps, 1e-12).matrix(setting)
+    np.testing.assert_allclose(found, 2e-12 * steps * C, rtol=0, atol=1e-21)
+
+
 @given(laws(), st.floats(0.01, 5))
 def test_first_step_21(setting, learning_rate):
     found = topics.moments(setting)
