@@ -158,17 +158,6 @@ def test_closed_values_are_where_the_slope_is_0(setting, power):
     np.testing.assert_allclose(moments.loss_and_gradient(shrunk, known)[1].W_V + 2 * ridge * shrunk.W_V, 0, rtol=0, atol=1e-12)
 
 
-@given(laws(T=(2, 5), v=(1, 4), length=10**13))
-def test_ridge_reaches_one_limit_or_the_other(setting):
-    """(1-m)/(N n) << ridge << a^2 G: the paper's; far below it: the other."""
-    for ridge, limit in ((1e-5 * setting.a**2 * setting.G, topics.paper_value), (1e-5 * (1 - setting.m) / (1e13 * setting.n),
-                                                                                topics.other_limit_value)):
-        found, expected = topics.ridge_value(setting, ridge), limit(setting)
-        for name in (*WORDS, "mask_column"):
-            a, b = getattr(found, name), getattr(expected, name)
-            assert a == pytest.approx(b, rel=1e-3, abs=1e-3) or math.isnan(a) and math.isnan(b), name
-
-
 def sampled(seed, setting, n_documents, head="squared"):
     model = TopicModel(setting.T, setting.v, tau=setting.tau, length=setting.length)
     law = {name: getattr(setting, name) for name in ("p_m", "p_c", "p_r", "loss")}

@@ -8,7 +8,7 @@ from itertools import product
 import naive_topics as naive
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -192,6 +192,38 @@ def test_ridge_at_long_documents_is_the_papers_15():
 def test_ridge_within_its_window_is_the_papers_15(setting):
     """(1-m)/(N n) << ridge << a^2 G: at other settings than the paper's, N = 1e9 and ridge 1e-7 lie outside this window."""
     close(topics.ridge_value(setting, 1e-5 * setting.a**2 * setting.G), table(topics.paper_value(setting)), 1e-4)
+
+
+# One word a topic and hardly a [MASK]: the variance of its share is lost when it is added to the square of the mean share.
+FEW_MASKS = Setting(2, 1, 10**13, tau=1, p_m=0.05, p_c=0.9985, p_r=0.001)
+
+
+@example(FEW_MASKS, -18)
+@example(FEW_MASKS, -20)
+@given(laws(length=10**13), st.floats(-25, 1))
+def test_ridge_reaches_one_limit_or_the_other(setting, power):
+    """Each part of W turns from its other limit to the paper's at a ridge of its own; its distance from both is bounded.
+
+    Let x = ridge / that ridge. The distance from the other limit is at most x times the distance between the limits, and
+    the distance from the paper's limit is at most 1/x times it. That ridge is (1-m)/(N n) for words, where lam_w turns from
+    p_c/(1-m) to 0, and m(1-m)/(N den) for al and be, which turn from 1 to n m/den and (1-m)/den, den = n m^2 + (1-m)^2.
+    Topics have one limit, lam_t = 1/a. A ridge also shrinks what it does not turn: lam_t by at most the share
+    ridge/(a^2 G), al and be by at most the share n ridge/den. What is left of a finite N is at most (1-m) h/(a^2 N), below
+    1e-9 here, since h <= 64 and a >= 0.1.
+    """
+    ridge, N, n, m, a = 10.0**power, setting.length, setting.n, setting.m, setting.a
+    den = n * m**2 + (1 - m)**2
+    found = topics.ridge_value(setting, ridge)
+    lam_w, lam_t, be = found.sectors(setting)
+    assert abs(a * lam_t - 1) <= ridge / (a**2 * setting.G) + 1e-9
+    x, shrunk = ridge * N * den / (m * (1 - m)), n * ridge / den
+    for value, papers in ((n * found.mask_column, n * m / den), (be, (1 - m) / den)):
+        assert abs(value - 1) <= x * (abs(papers - 1) + shrunk) + 1e-9
+        assert abs(value - papers) <= abs(papers - 1) / x + shrunk * papers + 1e-9
+    if setting.v > 1:
+        x, other = ridge * N * n / (1 - m), setting.p_c / (1 - m)
+        assert abs(lam_w - other) <= other * x + 1e-9
+        assert abs(lam_w) <= other / x + 1e-9
 
 
 def test_long_documents_without_ridge_are_the_other_limit_16():

@@ -77,7 +77,16 @@ def other_limit_value(setting):
 def ridge_value(setting, ridge):
     """Minimiser of loss + ridge |W|_F^2: C (M + ridge I)^-1.
 
-    The paper's form needs (1-m)/(N n) << ridge << a^2 G.
+    lam_s = C_s / (M_s + ridge) in each sector. The mask column is al/n and the mean is be:
+
+        al = (s2 + ridge n mu) / (s2 + ridge R),    be = (s2 + ridge (1-mu)) / (s2 + ridge R),
+        R = n E[u_0^2] + E[(1-u_0)^2] + n ridge.
+
+    This solves the 2 x 2 system of the notes (A4) by hand: in long documents s2 is so much smaller than mu^2 that a
+    solver of the matrix, which holds their sum, loses it.
+
+    The paper's form needs (1-m)/(N n) << ridge << a^2 G for words and topics; for [MASK] and the mean it needs
+    m(1-m)/(N den) << ridge << den/n, where den = n m^2 + (1-m)^2.
 
     Returns
     -------
@@ -89,9 +98,11 @@ def ridge_value(setting, ridge):
         ``ridge`` not a number above 0.
     """
     ridge = positive("ridge", ridge)
-    found = moments(setting)
-    pair = np.linalg.solve(found.M_pair + ridge * np.eye(2), found.C_pair.T).T
-    return blocks_of_pair(found, found.C_w / (found.M_w + ridge), found.C_t / (found.M_t + ridge), pair)
+    found, n = moments(setting), setting.n
+    mu, s2 = found.mask_share, found.mask_variance
+    R = n * (mu**2 + s2) + (1 - mu)**2 + s2 + n * ridge
+    al, be = ((s2 + ridge * part) / (s2 + ridge * R) for part in (n * mu, 1 - mu))
+    return _blocks(setting, found.C_w / (found.M_w + ridge), found.C_t / (found.M_t + ridge), al, be)
 
 
 def value_after(setting, steps, learning_rate):
