@@ -4,13 +4,12 @@
 
 The settings of the paper's notebooks (n = 6 samples of T = 4 tokens out of K = 6, embeddings of width 8): correlation with W_svm
 by normalised descent; what every training mode reaches; local convergence with the tied head; trained attention beside its limit on
-held-out contexts of 30 data sets. The instances of the notebooks are read from ../shared/data (or MINITX_DATA) where they are;
-elsewhere random ones of the same kind are drawn. A few minutes on one core; --quick: one of each, a tenth of the steps, in seconds.
+held-out contexts of 30 data sets. The instances of the notebooks are read from tests/data. All takes a few minutes on one
+core. With --quick, which does one of each with a tenth of the steps, it takes seconds.
 """
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -29,8 +28,7 @@ from minitx.synthetic import random_samples, unseen_contexts
 from minitx.theory.next_token import Automaton
 from minitx.weights import LastTokenWeights
 
-DATA = Path(os.environ.get("MINITX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-REFERENCE = DATA / "next_token_reference.json"
+REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "next_token_reference.json"
 # (label, mode, learning rate, steps, steps at which 1 - correlation is told)
 MODES = (("normalised, rate .01", "normalised", 0.01, 4000, (4000,)), ("normalised, rate 1", "normalised", 1.0, 4000, (4000,)),
          ("plain, rate 1", "descent", 1.0, 4000, (4000,)), ("split", "split", 1.0, 4000, (4000,)),
@@ -69,19 +67,11 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def notebook_instances(key, number):
-    """The recorded instances of the notebooks, or ``number`` random ones like them; and what they are, in words."""
-    if REFERENCE.exists():
-        found = json.loads(REFERENCE.read_text(encoding="utf-8"))[key]
-        return [Instance(one["name"], Samples.of(one["ids"], one["labels"], one["K"]), np.array(one["E"]), np.array(one["W0"]), one)
-                for one in found], f"the notebooks' own, from {REFERENCE.name}"
-    made = []
-    for seed in range(number):
-        rng = np.random.default_rng(seed)
-        drawn = random_samples(6, 4, 6, rng=rng)
-        made.append(Instance(f"random {seed}", Samples.of(drawn.sequences, drawn.labels, 6), unit(rng.standard_normal((6, 8))),
-                             rng.standard_normal((8, 8)) * 0.2, {}))
-    return made, f"random ones like the notebooks' ({REFERENCE} is not there)"
+def notebook_instances(kind):
+    """The recorded instances of the notebooks: ``kind`` is "instances" or "local_instances"."""
+    recorded = json.loads(REFERENCE.read_text(encoding="utf-8"))[kind]
+    return [Instance(one["name"], Samples.of(one["ids"], one["labels"], one["K"]), np.array(one["E"]),
+                     np.array(one["W0"]), one) for one in recorded]
 
 
 def mixed_instance(seed):
@@ -110,10 +100,10 @@ def notebooks(instances, quick):
     rows = []
     for one in instances:
         end = train(one.start, Automaton.fit(one.samples, one.E), mode="normalised", steps=steps, at=(steps,)).records[-1]
-        book = one.recorded.get("notebook") or {"corr": np.nan, "normdiff": np.nan}
+        book = one.recorded["notebook"]
         rows.append({"name": one.name, "correlation": end.correlation, "cyclic distance": end.cyclic_distance, "notebook": book})
         print(f"{one.name:20}{end.correlation:12.6f}{book['corr']:12.6f}{abs(end.correlation - book['corr']):10.1e}"
-              f"{end.cyclic_distance:12.4f}{book['normdiff']:12.4f}".replace("nan", "  -"), flush=True)
+              f"{end.cyclic_distance:12.4f}{book['normdiff']:12.4f}", flush=True)
     return rows
 
 
@@ -151,8 +141,6 @@ def modes(instances, column, quick):
 def accelerated_beside(instances):
     """1 - correlation of the accelerated mode beside what was recorded for each instance."""
     at = (100, 250, 1000, 4000)
-    if not instances[0].recorded:
-        return []
     print(f"accelerated: 1 - correlation here | recorded, after\n{'':20}" + "".join(f"{step:>22}" for step in at))
     rows = []
     for one in instances:
@@ -178,10 +166,10 @@ def local(instances, quick):
         overall = float(np.vdot(W, whole.svm.W) / np.linalg.norm(W) / whole.svm.norm)
         chosen = [tokens.tolist() for tokens in run.selection.tokens()]
         known = one.recorded
-        agree = "" if not known else "as recorded" if _by_sequence(one, chosen) == known["selected"] else "NOT as recorded"
+        agree = "as recorded" if _by_sequence(one, chosen) == known["selected"] else "NOT as recorded"
         rows.append({"name": one.name, "global": overall, "local": run.correlation, "split": split.correlation, "selected": chosen,
-                     "notebook global": known.get("notebook_corr_global"), "notebook local": known.get("notebook_corr_local")})
-        books = [f"{known[name]:12.4f}" if known else f"{'-':>12}" for name in ("notebook_corr_global", "notebook_corr_local")]
+                     "notebook global": known["notebook_corr_global"], "notebook local": known["notebook_corr_local"]})
+        books = [f"{known[name]:12.4f}" for name in ("notebook_corr_global", "notebook_corr_local")]
         print(f"{one.name:20}{overall:10.4f}{books[0]}{run.correlation:10.4f}{books[1]}{1 - run.correlation:16.1e}"
               f"{1 - split.correlation:10.1e}  {agree}", flush=True)
     return rows
@@ -267,14 +255,13 @@ def main():
     parser.add_argument("--out", default="results/next_token", metavar="DIR")
     arguments = parser.parse_args()
     folder, quick = output_folder(arguments.out), arguments.quick
-    instances, words = notebook_instances("instances", 6)
-    local_instances, _ = notebook_instances("local_instances", 4)
+    instances, local_instances = notebook_instances("instances"), notebook_instances("local_instances")
     mixed = [mixed_instance(seed) for seed in range(20)]
     if quick:
         instances, local_instances, mixed = instances[:1], local_instances[:1], mixed[:1]
-    print(f"n = 6, T = 4, K = 6, d = 8; instances: {words}\n\nnormalised descent at rate 0.01, "
+    print(f"n = 6, T = 4, K = 6, d = 8; the instances of the notebooks\n\nnormalised descent at rate 0.01, "
           f"{400 if quick else 4000:,} steps; the notebooks have 4,000")
-    found = {"instances": words, "notebooks": notebooks(instances, quick)}
+    found = {"notebooks": notebooks(instances, quick)}
     print(f"\nall training modes, on these {len(instances)} instances (split, accelerated and path are told the SCCs)")
     found["modes"] = modes(instances, 0, quick)
     print()

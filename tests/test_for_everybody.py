@@ -1,0 +1,51 @@
+"""Everybody runs the same tests: a stranger draws what CI draws, and recorded numbers are in tests/data."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+RUN = (TESTS.parent / ".ci" / "run").read_text(encoding="utf-8")
+PROFILES = """
+import conftest
+from hypothesis import settings
+drawn = {name: settings.get_profile(name) for name in ("everybody", "explore")}
+assert settings.default == drawn["everybody"]
+print([drawn[name].derandomize for name in drawn], *drawn.values(), sep="\\n")
+"""
+
+
+def without_ci(**variables):
+    """The variables of this process but those that CI services set, and ``variables``."""
+    return {name: value for name, value in os.environ.items() if name not in ("CI", "GITHUB_ACTIONS")} | variables
+
+
+def test_the_variable_ci_changes_no_profile_of_hypothesis():
+    printed = set()
+    for ci in ({}, {"CI": "true", "GITHUB_ACTIONS": "true"}):
+        command = [sys.executable, "-c", PROFILES]
+        done = subprocess.run(command, cwd=TESTS, env=without_ci(**ci), capture_output=True, text=True, check=True)
+        printed.add(done.stdout)
+    assert len(printed) == 1
+    assert printed.pop().startswith("[True, False]\n")
+
+
+def test_ci_runs_the_commands_as_a_stranger_does():
+    """The variables that tests or hypothesis read are taken away before the README's commands run."""
+    assert not re.search(r"\bCI=|export [^\n]*\b(CI|MINITX_DATA)\b", RUN)
+    assert "\nunset CI MINITX_DATA" in RUN
+    assert RUN.index("\nunset CI MINITX_DATA") < RUN.index('bash -c "${commands[0]}"')
+
+
+@pytest.mark.parametrize("name", ["topics_reference.json", "next_token_reference.json"])
+def test_recorded_numbers_come_with_the_tests(name):
+    reading = "import sys, json, conftest; print(json.dumps(conftest.recorded(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", reading, name], cwd=TESTS, env=without_ci(MINITX_DATA=os.devnull),
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((TESTS / "data" / name).read_text(encoding="utf-8"))
