@@ -1,9 +1,13 @@
 """The README is kept true: two commands, which CI runs as they stand; its Python runs; its options and names exist."""
 
 import argparse
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import minitx
 from minitx import cli
@@ -26,11 +30,13 @@ def test_there_are_exactly_two_commands_and_ci_runs_them():
     assert ".ci/commands > commands" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    namespace = {}
-    for block in _blocks("python"):
-        exec(compile(block, "README.md", "exec"), namespace)
+@pytest.mark.parametrize("example", _blocks("python"), ids=lambda example: example.splitlines()[1])
+def test_every_python_example_runs_on_its_own(example, tmp_path):
+    """Each in a process of its own: no example uses what another has imported or computed."""
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 def test_options_that_the_readme_names_exist():
@@ -44,10 +50,12 @@ def test_options_that_the_readme_names_exist():
     assert named <= known
 
 
-def test_public_names_are_in_the_readme_or_documented():
-    for name in minitx.__all__:
-        assert hasattr(minitx, name)
-        assert getattr(minitx, name).__doc__, name
+def test_public_names_are_in_the_readme_and_documented():
+    """The README has each name in its code, which is what stands between backticks or in a Python example."""
+    code = "\n".join([*re.findall(r"`([^`\n]+)`", README), *_blocks("python")])
+    absent = [name for name in minitx.__all__ if not re.search(rf"\b{name}\b", code)]
+    assert not absent
+    assert not [name for name in minitx.__all__ if not getattr(minitx, name).__doc__]
 
 
 def test_what_the_readme_shows_is_there():
