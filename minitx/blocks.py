@@ -25,6 +25,7 @@ class Block:
     distinct tokens at loss positions, each with the answers of all its copies. Padding: up to the largest U, M and K of the block.
     Where the vocabulary is small, such sequences are joined to one long sequence (S = 1), whose keys are all V tokens and whose
     queries are those of all; ``bags`` says which keys are whose. Its products are large and without padding.
+    Sequences under the head ``log``, which has no products, are not joined.
     """
 
     rows: np.ndarray  # (S,) index of each sequence in the batch
@@ -50,7 +51,7 @@ def blocks(batch, circuits, *, joined=True):
     whole = _positions(batch, rows) if batch.causal else _bags(batch, rows, n_vocab)
     n_queries, n_keys = whole["n_queries"].max(), whole["n_keys"].max()
     size = max(1, BLOCK_BYTES // int(itemsize * (n_queries + n_keys) * (n_vocab + n_keys)))
-    joined = joined and not batch.causal and n_vocab <= JOINED * n_keys
+    joined = joined and not batch.causal and batch.head != "log" and n_vocab <= JOINED * n_keys
     if joined:
         size = max(1, min(BLOCK_BYTES // int(2 * itemsize * n_vocab * whole["n_queries"].mean()), -(-len(rows) // PARTS)))
     found = [_block(batch, rows[start:start + size], {name: array[start:start + size] for name, array in whole.items()},

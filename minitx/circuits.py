@@ -42,6 +42,7 @@ class Batch:
         Whether position t attends to positions 0..t only (default), or to the whole sequence.
     head : {"cross_entropy", "squared", "log"}
         -log softmax(out)[y];  |out - onehot(y)|^2, summed over the V outputs;  -log(out[y]), for outputs that are probabilities.
+        The last is computed from the scores, see :func:`loss_and_gradient`.
     mass : (N, T) floats, or what broadcasts to it, optional
         How many keys each token stands for: 0 hides it from attention, shares make a document of any length. Default: 1.
 
@@ -231,7 +232,17 @@ def loss_and_gradient(weights, batch):
     ValueError
         Shapes, dtypes, tokens or values that cannot be (see :class:`Batch`, :class:`Circuits`).
     FloatingPointError
-        The loss, or a table, is not finite although the weights are.
+        The loss, or a table, is not finite although the weights are; or a derivative is nan, because derivatives of the
+        circuits that overflow are added, or multiplied by 0.
+
+    Notes
+    -----
+    The head ``log`` never takes the logarithm of a stored probability. With v_j = ov[x_j, y] + direct[x_t, y] + bias[y] the
+    output is out_y = sum_j A_tj v_j, and -log(out_y) is computed from the scores and v_j (:func:`minitx.kernels.log_head`).
+    If all v_j lie in [0, 1] (ov is the identity, or its rows are probabilities), the loss is as accurate as the scores are,
+    however near out_y is to 0 or 1; so is dL/d score_j where v_j is 0 or 1, and for other v_j up to rounding of the largest
+    v_k - v_j. If some v_j are negative, digits that cancel in sum_j A_tj v_j are lost. The derivatives in ov, direct and
+    bias are multiples of 1 / out_y; an entry that exceeds the range of floats is inf.
     """
     circuits = valid_circuits(weights, batch)
     gradient = circuits.map(lambda table: np.zeros_like(table, order="C"))
@@ -239,7 +250,13 @@ def loss_and_gradient(weights, batch):
     loss = float(np.sum(losses))
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; use smaller weights or steps")
-    return loss, weights.pullback(gradient)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gradient = weights.pullback(gradient)
+    broken = [name for name, array in gradient.parameters().items() if np.isnan(array).any()] if batch.head == "log" else []
+    if broken:
+        raise FloatingPointError(f"the derivative in {', '.join(broken)} overflows, because it holds 1 / output and the output "
+                                 "is nearly 0; use smaller weights or steps")
+    return loss, gradient
 
 
 def valid_circuits(weights, batch):
@@ -257,6 +274,8 @@ def valid_circuits(weights, batch):
 
 def _loss_and_pieces(circuits, block):
     """What :func:`minitx.blocks.run_blocks` asks of a block: its loss, and what it adds to the gradient."""
+    if block.head == "log":
+        return _log_of_scores(circuits, block)
     loss, cache = forward(circuits, block)
     return loss, [backward(circuits, block, cache)]
 
@@ -362,10 +381,8 @@ def _head(block, cache):
     losses = np.empty(block.queries.shape)
     if block.head == "cross_entropy":
         kernels.cross_entropy_head(cache.R, exp_shifted(block, cache), *answers, cache.scale, losses)
-    elif block.head == "squared":
-        kernels.squared_head(cache.R, *answers, cache.scale, losses)
     else:
-        kernels.log_head(cache.R, *answers, cache.scale, losses)
+        kernels.squared_head(cache.R, *answers, cache.scale, losses)
     return losses.sum()
 
 
@@ -392,6 +409,20 @@ def backward(circuits, block, cache):
         dscore = np.empty_like(cache.A)
         kernels.attention_backward(cache.A, dC, cache.slots, dscore)
     return Pieces(cache.R, cache.scale, D, cache.words, cache.n_words, dscore)
+
+
+def _log_of_scores(circuits, block):
+    """Loss and pieces of a block under the head ``log``: one step, because the output in the middle may underflow."""
+    cache = attend(circuits, block)
+    ov = circuits.ov[cache.words]
+    R = np.zeros((*block.queries.shape, circuits.n_vocab), ov.dtype)
+    D, dscore = np.zeros_like(ov), np.zeros_like(cache.A)
+    losses = np.zeros(block.queries.shape)
+    kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal,
+                     tuple(present(circuits, "direct", "qk", "position", "bias")), cache.slots, cache.C, ov,
+                     (block.asked, block.targets, block.weight, block.n_answers), R, D, dscore, losses)
+    pieces = Pieces(R, np.ones(block.queries.shape, ov.dtype), D, cache.words, cache.n_words, dscore)
+    return losses.sum(), [pieces]
 
 
 def flat(array):

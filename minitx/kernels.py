@@ -23,6 +23,21 @@ ordered_kernel = numba.njit(**_FLAGS)
 
 
 @kernel
+def _scores(keys, mass, t, end, qk, position, row):
+    """row[j] = score_j = qk[x_t, x_j] + position[t - j] for j < end, of one sequence; -inf where the key has no mass."""
+    row[:end] = 0.0
+    if qk.size > 0:
+        for j in range(end):
+            row[j] = qk[keys[t], keys[j]]
+    if position.size > 0:
+        for j in range(end):
+            row[j] += position[t - j]
+    if mass.size > 0:
+        for j in range(end):  # a key without mass must not set the shift: all others could underflow
+            row[j] = row[j] if mass[j] > 0.0 else -np.inf
+
+
+@kernel
 def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, position, A):
     """A[s, m, j] = mass_j exp(score_j) / sum_k mass_k exp(score_k) over the allowed j, t = queries[s, m]; 0 elsewhere. (S, M, T)
 
@@ -36,15 +51,7 @@ def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, positi
                 continue
             t = queries[s, m]
             end = t + 1 if causal else n_keys[s]
-            if qk.size > 0:
-                for j in range(end):
-                    row[j] = qk[keys[s, t], keys[s, j]]
-            if position.size > 0:
-                for j in range(end):
-                    row[j] += position[t - j]
-            if mass.size > 0:
-                for j in range(end):  # a key without mass must not set the shift: all others could underflow
-                    row[j] = row[j] if mass[s, j] > 0.0 else -np.inf
+            _scores(keys[s], mass[s], t, end, qk, position, row)
             top = row[0]
             for j in range(1, end):
                 top = max(top, row[j])
@@ -201,8 +208,8 @@ def add_rows(out, table, rows, bias):
                 row[b] += bias[b]
 
 
-# The heads turn the output of a query, in place, into R and a scale, so that dL/dout_t = scale_t R_t; they return its loss. A
-# softmax is never normalised as a matrix: 1/Z sits in the scale, unless a query has answers that differ.
+# These two heads turn the output of a query, in place, into R and a scale, so that dL/dout_t = scale_t R_t; they return its
+# loss. A softmax is never normalised as a matrix: 1/Z sits in the scale, unless a query has answers that differ.
 
 
 @kernel
@@ -294,20 +301,75 @@ def squared_head(out, asked, targets, weight, n_answers, scale, losses):
             scale[s, m] = 1.0
 
 
-@kernel
-def log_head(out, asked, targets, weight, n_answers, scale, losses):
-    """-log(out_y), the output being probabilities already. R = -sum_k weight_k onehot(y_k) / out_y_k; scale = 1."""
-    scale[:] = 0.0
-    losses[:] = 0.0
-    p = np.empty(asked.shape[1], out.dtype)
-    for s in range(out.shape[0]):
+# The log head goes from the scores to the loss and to all derivatives without storing the output, because the output may
+# underflow although neither its logarithm nor the derivative of that logarithm does.
+
+
+@ordered_kernel
+def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers, R, D, dscore, losses):
+    """-log(out_y) for every answer y of every query, and what its derivatives add to R, D and dscore, all zeros before.
+
+    With v_j = ov[x_j, y] + direct[x_t, y] + bias[y] and A_j = mass_j exp(score_j) / Z, out_y = sum_j A_j v_j = own / Z:
+
+        -log(out_y) = log(Z / own) = log(1 + others / own),   others = sum_j mass_j exp(score_j) (1 - v_j)
+        R[y] = -1 / out_y,   D[u, y] = -A_u / out_y,   dscore_j = A_j (out_y - v_j) / out_y, which is A_j where v_j = 0
+
+    Z and others are computed relative to the largest score, own relative to the largest score whose v_j is not 0; ``gap``
+    is the difference of these two scores. Each answer counts with its weight. answers = (asked, targets, weight,
+    n_answers), tables = (direct, qk, position, bias); slots[s, j] = number u of token x_j, C (S, M, U) = attention to each
+    distinct token, ov (S, U, V) = its row of ov.
+    """
+    direct, qk, position, bias = tables
+    asked, targets, weight, n_answers = answers
+    score, share = np.empty((2, keys.shape[1]))
+    for s in range(keys.shape[0]):
         for k in range(n_answers[s]):
-            p[k] = out[s, asked[s, k], targets[s, k]]
-        out[s] = 0.0
-        for k in range(n_answers[s]):
-            out[s, asked[s, k], targets[s, k]] -= weight[s, k] / p[k]
-            losses[s, asked[s, k]] -= weight[s, k] * np.log(p[k])
-            scale[s, asked[s, k]] = 1.0
+            m, y, w = asked[s, k], targets[s, k], weight[s, k]
+            t = queries[s, m]
+            end = t + 1 if causal else n_keys[s]
+            _scores(keys[s], mass[s], t, end, qk, position, score)
+            fixed = 0.0
+            if direct.size > 0:
+                fixed += direct[keys[s, t], y]
+            if bias.size > 0:
+                fixed += bias[y]
+            top = top_own = -np.inf
+            for j in range(end):
+                top = max(top, score[j])
+                if ov[s, slots[s, j], y] + fixed != 0.0:
+                    top_own = max(top_own, score[j])
+            if top_own == -np.inf:  # out_y is 0, not small
+                losses[s, m] += w * np.inf
+                continue
+            gap = top - top_own
+            Z = own = others = 0.0
+            for j in range(end):
+                copies = mass[s, j] if mass.size > 0 else 1.0
+                v = ov[s, slots[s, j], y] + fixed
+                share[j] = copies * np.exp(score[j] - top)
+                Z += share[j]
+                others += share[j] * (1.0 - v)
+                if v != 0.0:
+                    own += copies * np.exp(score[j] - top_own) * v
+            ratio = others / own * np.exp(gap)
+            losses[s, m] += w * (np.log1p(ratio) if abs(ratio) < 0.5 else gap + np.log(Z / own))
+            R[s, m, y] -= w * np.exp(gap) * (Z / own)
+            # out_y - v_j = (v_lead - v_j) + drift keeps its digits where attention is nearly one-hot, on the token `lead`
+            lead = 0
+            for u in range(C.shape[2]):
+                lead = u if C[s, m, u] > C[s, m, lead] else lead
+            drift = 0.0
+            for u in range(C.shape[2]):
+                drift += C[s, m, u] * (ov[s, u, y] - ov[s, lead, y])
+            for j in range(end):
+                copies = mass[s, j] if mass.size > 0 else 1.0
+                u = slots[s, j]
+                over_out = copies * np.exp(score[j] - top_own) / own  # A_j / out_y
+                D[s, u, y] -= w * over_out
+                if ov[s, u, y] + fixed == 0.0:
+                    dscore[s, m, j] += w * share[j] / Z
+                else:
+                    dscore[s, m, j] += w * over_out * (ov[s, lead, y] - ov[s, u, y] + drift)
 
 
 @kernel

@@ -1,17 +1,20 @@
 """Loss and gradient of the circuits: against loops, against the complex step, at the edges, and bad input at the door."""
 
+import decimal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from minitx import Batch, Circuits, OneHotWeights, attention_and_output, gradient_terms, loss_and_gradient, parallel
+from minitx import Batch, Circuits, OneHotWeights, attention_and_output, gradient_terms, last_token, loss_and_gradient, parallel
 from minitx import blocks as blocks_room
+from minitx.last_token import Samples
 from minitx.testing import STEP, check_gradient, rounding
+from minitx.weights import LastTokenWeights
 
 import naive
 from strategies import arguments, problems
@@ -194,6 +197,78 @@ def test_attention_gradient_keeps_its_digits_when_attention_is_saturated():
         _, gradient = loss_and_gradient(circuits, batch)
         one = np.exp(-margin) / (1 + 2 * np.exp(-margin))
         np.testing.assert_allclose(gradient.qk[2], [-2 * one, one, one], rtol=1e-14)
+
+
+def _exact_log_loss(circuits, tokens, t, y, mass):
+    """-log(out_y) of position t, which attends to all ``tokens``, and its derivative in every score, by 1,200 digits."""
+    D = decimal.Decimal
+
+    def score(j):
+        return D(circuits.qk[tokens[t], tokens[j]]) + (0 if circuits.position is None else D(circuits.position[t - j]))
+
+    with decimal.localcontext() as context:
+        context.prec = 1200
+        A = [D(m) * score(j).exp() for j, m in enumerate(mass)]
+        A = [a / sum(A) for a in A]
+        v = [D(circuits.ov[x, y]) + D(circuits.direct[tokens[t], y]) + D(circuits.bias[y]) for x in tokens]
+        out = sum(a * value for a, value in zip(A, v, strict=True))
+        return float(-out.ln()), [float(a * (out - value) / out) for a, value in zip(A, v, strict=True)]
+
+
+@pytest.mark.parametrize("ov", ["identity", "stochastic"])
+@settings(max_examples=30)
+@given(gap=st.sampled_from((10, 40, 300, 1000)), causal=st.booleans(), seed=st.integers(0, 2**32 - 1))
+def test_log_head_has_all_digits_at_any_gap(ov, gap, causal, seed):
+    """The loss and dL/d scores agree with 1,200 digits where the output is a probability, however near 0 or 1 that is.
+
+    Scores are multiples of 1/8, so that their sums are exact. With the identity every single derivative is exact; with
+    other rows of probabilities the error is relative to the largest derivative.
+    """
+    rng = np.random.default_rng(seed)
+    tokens, t, y = rng.integers(0, 4, 5), 4, int(rng.integers(0, 4))
+    tokens[rng.integers(0, 4)] = y
+    mass = rng.integers(1, 4, 5) * 0.5
+    qk, position = (np.round(rng.uniform(-gap, gap, shape) * 8) / 8 for shape in ((4, 4), 5))
+    rows, direct, bias = np.eye(4), np.zeros(4), np.zeros(4)
+    if ov == "stochastic":
+        rows = rng.dirichlet(np.ones(4), 4) * (rng.random((4, 4)) < 0.4) / 2
+        rows[y, y] = 0.25
+        direct, bias = rng.integers(0, 2, (2, 1)) * rng.dirichlet(np.ones(4), 2) / 4
+    circuits = Circuits(np.tile(direct, (4, 1)), rows, qk, position if causal else None, bias)
+    batch = Batch([tokens], [[y] * 5], [[0, 0, 0, 0, 1.0]], causal=causal, head="log", mass=[mass])
+    loss, gradient = loss_and_gradient(circuits, batch)
+    expected, slopes = _exact_log_loss(circuits, tokens, t, y, mass)
+    assert loss == pytest.approx(expected, rel=1e-13, abs=1e-300)
+    by_key = np.bincount(tokens, slopes, 4)
+    digits = {"rtol": 1e-13, "atol": 1e-300} if ov == "identity" else {"rtol": 0, "atol": 1e-13 * np.abs(slopes).max()}
+    np.testing.assert_allclose(gradient.qk[tokens[t]], by_key, **digits)
+    if causal:
+        np.testing.assert_allclose(gradient.position, slopes[::-1], **digits)
+
+
+@pytest.mark.parametrize("gap", [10.0, 40.0, 300.0, 700.0, 745.0, 800.0, 1000.0])
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_log_head_agrees_with_the_last_token_by_counts(gap, ahead):
+    """The circuits agree with the losses by counts where the label is behind or ahead by a gap."""
+    W = np.zeros((3, 3))
+    W[ahead, 2] = gap
+    samples = Samples.of([[0, 1, 2], [1, 1, 2], [0, 0, 1, 2]], [0, 1, 0])
+    loss, gradient = loss_and_gradient(LastTokenWeights(W), samples.batch())
+    by_counts, slope = last_token.loss_and_gradient(LastTokenWeights(W), samples)
+    assert loss == pytest.approx(by_counts, rel=1e-13)
+    np.testing.assert_allclose(gradient.W, slope.W, rtol=1e-13)
+
+
+def test_log_head_says_which_derivative_is_too_large():
+    """An entry of dL/d ov that no float holds is inf, and never nan; a derivative that is nan is refused by name."""
+    qk = np.array([[0.0, 0.0], [800.0, 0.0]])
+    batch = Batch([[0, 1]], [[1, 1]], [[0.0, 1.0]], head="log")
+    loss, gradient = loss_and_gradient(Circuits(None, np.eye(2), qk, None, None), batch)
+    assert loss == 800
+    np.testing.assert_array_equal(gradient.ov, [[0.0, -np.inf], [0.0, -1.0]])
+    np.testing.assert_array_equal(gradient.qk, [[0.0, 0.0], [1.0, -1.0]])
+    with pytest.raises(FloatingPointError, match="the derivative in .*C overflows"):
+        loss_and_gradient(LastTokenWeights(qk.T, E=np.eye(2), C=np.eye(2)), batch)
 
 
 @pytest.mark.parametrize("head", ["cross_entropy", "squared", "log"])
