@@ -96,7 +96,7 @@ def _positions(batch, rows):
     # loss positions first, in order; the zero-weight ones behind them are the padding
     positions = np.argsort(weight == 0, axis=1, kind="stable").astype(np.int32)
     mass = np.empty((len(rows), 0)) if batch.mass is None else batch.mass[rows]
-    numbers = np.broadcast_to(np.arange(weight.shape[1], dtype=np.int32), weight.shape)
+    numbers = np.tile(np.arange(weight.shape[1], dtype=np.int32), (len(rows), 1))
     return {"keys": batch.tokens[rows], "n_keys": batch.lengths[rows], "mass": mass, "queries": positions, "n_queries": count,
             "asked": numbers, "positions": positions, "n_answers": count}
 
@@ -115,7 +115,7 @@ def _bags(batch, rows, n_vocab):
 
 
 def run_blocks(circuits, batch, compute, tables):
-    """``compute(block) -> (loss, [Pieces, ...])`` for every block, in threads; add the k-th Pieces to ``tables[k]``, a Circuits.
+    """``compute(block) -> (loss, [Pieces, ...])`` for every block, in threads; add the k-th Pieces to ``tables[k]``, Sums.
 
     Blocks are computed in waves; after each, their rows are added by slabs of columns, every slab in the order of the blocks: the
     sums do not depend on the threads. Returns the losses, one a block.
@@ -150,6 +150,17 @@ class Pieces:
     dscore: np.ndarray | None = None  # (S, M, T)
 
 
+@dataclass
+class Sums:
+    """Tables that :func:`run_blocks` adds to, C-contiguous: those of a Circuits, which cannot be written to. None: absent."""
+
+    direct: np.ndarray | None = None
+    ov: np.ndarray | None = None
+    qk: np.ndarray | None = None
+    position: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+
 def _add(slab, done):
     """Add the rows' columns ``slab`` of all pieces, in order; the scores when ``slab`` is None."""
     for block, piece, table in done:
@@ -166,12 +177,16 @@ def _add(slab, done):
             kernels.scatter_rows(table.ov, piece.words, piece.n_words, ones, piece.D, *slab)
 
 
-def present(circuits, *names):
-    """Tables for a kernel: an absent one is an empty array of the same number of dimensions."""
+def present(tables, *names):
+    """Tables of Circuits or Sums for a kernel: an absent one is an empty array of the same number of dimensions.
+
+    It is read-only if the others are, because numba compiles a kernel once for read-only arrays and once more for others.
+    """
     found = []
     for name in names:
-        table = getattr(circuits, name)
+        table = getattr(tables, name)
         if table is None:
-            table = np.empty((0,) * (1 if name in ("position", "bias") else 2), circuits.ov.dtype)
+            table = np.empty((0,) * (1 if name in ("position", "bias") else 2), tables.ov.dtype)
+            table.flags.writeable = tables.ov.flags.writeable
         found.append(table)
     return found

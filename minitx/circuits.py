@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from minitx import kernels
-from minitx.blocks import Pieces, blocks, present, run_blocks
+from minitx.blocks import Pieces, Sums, blocks, present, run_blocks
 from minitx.checks import integers
-from minitx.parameters import Parameters
+from minitx.parameters import Parameters, read_only
 
 HEADS = ("cross_entropy", "squared", "log")
 
@@ -45,6 +45,8 @@ class Batch:
         The last is computed from the scores, see :func:`loss_and_gradient`.
     mass : (N, T) floats, or what broadcasts to it, optional
         How many keys each token stands for: 0 hides it from attention, shares make a document of any length. Default: 1.
+
+    The arrays are kept as read-only copies, so that a batch stays what was checked.
 
     Raises
     ------
@@ -91,6 +93,13 @@ class Batch:
             object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
         object.__setattr__(self, "weight", np.ascontiguousarray(weight))
         object.__setattr__(self, "lengths", np.ascontiguousarray(lengths, np.int32))
+        self._protect()
+
+    def _protect(self):
+        """Make the arrays, which are the batch's own, read-only."""
+        for array in (self.tokens, self.targets, self.weight, self.lengths, self.mass):
+            if array is not None:
+                array.flags.writeable = False
 
     def _masses(self, inside, weight):
         """``mass`` checked, 0 beyond the lengths."""
@@ -126,6 +135,7 @@ class Batch:
             array = getattr(self, name)
             object.__setattr__(part, name, None if array is None else array[rows])
         object.__setattr__(part, "weight", self.weight[rows] * scale)
+        part._protect()
         if not part.weight.any():
             raise ValueError(f"the {len(part)} sequences taken have no loss position; take some that have, or use with_loss()")
         return part
@@ -174,7 +184,7 @@ class Circuits(Parameters):
 
     def __post_init__(self):
         for name, table in self.parameters().items():
-            object.__setattr__(self, name, np.asarray(table))
+            object.__setattr__(self, name, read_only(np.asarray(table)))
 
     def circuits(self):
         """Itself: tables are the simplest weights."""
@@ -245,13 +255,13 @@ def loss_and_gradient(weights, batch):
     bias are multiples of 1 / out_y; an entry that exceeds the range of floats is inf.
     """
     circuits = valid_circuits(weights, batch)
-    gradient = circuits.map(lambda table: np.zeros_like(table, order="C"))
+    gradient = Sums(**{name: np.zeros(table.shape, table.dtype) for name, table in circuits.parameters().items()})
     losses = run_blocks(circuits, batch, lambda block: _loss_and_pieces(circuits, block), [gradient])
     loss = float(np.sum(losses))
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; use smaller weights or steps")
     with np.errstate(over="ignore", invalid="ignore"):
-        gradient = weights.pullback(gradient)
+        gradient = weights.pullback(Circuits(**vars(gradient)))
     broken = [name for name, array in gradient.parameters().items() if np.isnan(array).any()] if batch.head == "log" else []
     if broken:
         raise FloatingPointError(f"the derivative in {', '.join(broken)} overflows, because it holds 1 / output and the output "

@@ -17,6 +17,7 @@ from minitx import kernels
 from minitx.checks import whole_number
 from minitx.circuits import Batch
 from minitx.parallel import matmul
+from minitx.parameters import read_only
 from minitx.weights import LastTokenWeights
 
 LOSSES = ("log", "square", "tied")
@@ -322,7 +323,7 @@ def _scores(weights, samples):
         raise TypeError("the weights are complex, but the losses by counts are of real ones; for a complex step use "
                         "minitx.testing.check_gradient(weights, samples.batch())")
     with np.errstate(over="ignore", invalid="ignore"):  # found in the next line
-        scores = np.ascontiguousarray(to_scores(weights.W, weights.E), np.float64)
+        scores = read_only(np.ascontiguousarray(to_scores(weights.W, weights.E), np.float64))
     if not np.isfinite(scores.sum()) and not np.isfinite(scores).all():
         if broken := weights.not_finite():
             raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")

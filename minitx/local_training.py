@@ -17,6 +17,7 @@ from minitx.compare import cosine
 from minitx.descent import Trajectory, descend
 from minitx.last_token import attention, from_scores, loss_and_gradient, to_scores
 from minitx.parallel import one_blas_thread
+from minitx.parameters import read_only
 from minitx.theory.cyclic_subspace import cyclic_subspace
 from minitx.theory.graph_svm import GraphSVM, graph_svm
 from minitx.theory.priority_graph import PriorityGraph
@@ -167,7 +168,7 @@ class _Leakage:
     def gradient(self, weights):
         """Of the logarithm of the leakage, in W. (d, d)"""
         samples, kept, E = self.selection.samples, self.kept, weights.E
-        scores = np.ascontiguousarray(to_scores(weights.W, E), np.float64)
+        scores = read_only(np.ascontiguousarray(to_scores(weights.W, E), np.float64))
         d_scores = np.zeros_like(scores)
         kernels.excess(self.starts, samples.tokens[kept], samples.counts[kept], self.selection.selected[kept], samples.last,
                        samples.share, scores, d_scores)

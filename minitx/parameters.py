@@ -9,8 +9,20 @@ import numpy as np
 from minitx.files import atomic
 
 
+def read_only(array):
+    """A view of ``array`` that cannot be written through; no copy. Who changes the array itself changes what the view shows."""
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
 class Parameters:
-    """Base of frozen dataclasses whose fields are arrays, or None where a part is absent."""
+    """Base of frozen dataclasses whose fields are arrays, or None where a part is absent.
+
+    The arrays are read-only views of those given, without a copy: ``weights.W[0] = 1`` raises ValueError, and nothing in minitx
+    writes to an array that it was given. Who changes their own array later changes the weights made from it; give a copy if you will.
+    """
 
     def parameters(self):
         """{name: array} of the parts that are present."""

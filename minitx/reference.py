@@ -103,5 +103,6 @@ def _distinct(batch, n_vocab):
     if batch.mass is not None:
         raise ValueError("the statistics of the reference point count every token once; this batch has mass")
     slots, words = np.empty_like(batch.tokens), np.empty_like(batch.tokens)
-    n_words = kernels.distinct(batch.tokens, batch.lengths, n_vocab, slots, words)
+    tokens, lengths = batch.tokens.copy(), batch.lengths.copy()  # the kernel is compiled for arrays that are not read-only
+    n_words = kernels.distinct(tokens, lengths, n_vocab, slots, words)
     return slots, np.ascontiguousarray(words[:, :n_words.max()])

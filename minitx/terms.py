@@ -16,7 +16,7 @@ from math import exp, log
 import numpy as np
 
 from minitx import kernels, reference
-from minitx.blocks import Pieces, run_blocks
+from minitx.blocks import Pieces, Sums, run_blocks
 from minitx.circuits import Circuits, attend, exp_shifted, flat, output, valid_circuits
 from minitx.parallel import matmul
 from minitx.weights import OneHotWeights
@@ -155,8 +155,8 @@ def _circuit_terms(circuits, batch, Phi, ov_parts):
     ``position``. The leading ones come from the reference point's lookups, the others from one pass over the blocks.
     """
     shape = circuits.ov.shape
-    ov_tables = [Circuits(np.zeros(shape) if key == (True, False) else None, np.zeros(shape), None, None, None) for key in OV_KEYS]
-    score_tables = [Circuits(None, None, np.zeros(shape), np.zeros_like(circuits.position), None) for _ in SCORE_KEYS]
+    ov_tables = [Sums(direct=np.zeros(shape) if key == (True, False) else None, ov=np.zeros(shape)) for key in OV_KEYS]
+    score_tables = [Sums(qk=np.zeros(shape), position=np.zeros_like(circuits.position)) for _ in SCORE_KEYS]
     run_blocks(circuits, batch, lambda block: (0.0, _block_terms(circuits, block, ov_parts)), ov_tables + score_tables)
 
     leading_qk, leading_position = reference.scores(batch, ov_parts[0])

@@ -14,7 +14,7 @@ import numpy as np
 from minitx.checks import positive, whole_number
 from minitx.circuits import Circuits
 from minitx.parallel import matmul
-from minitx.parameters import Parameters
+from minitx.parameters import Parameters, read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,12 +317,12 @@ def _transposed(a):
 
 
 def _require_floats(weights, names):
-    """Make these parts arrays; TypeError unless all are float64, or all float32 (complex128 also: for the complex step)."""
+    """Make these parts read-only arrays; TypeError unless all are float64, or all float32 (complex128 also: for the complex step)."""
     for name in names:
         array = np.asarray(getattr(weights, name))
         if array.dtype.char not in "dfD":
             raise TypeError(f"{name} must be an array of float64 or float32, got dtype {array.dtype}")
-        object.__setattr__(weights, name, array)
+        object.__setattr__(weights, name, read_only(array))
     dtypes = {name: array.dtype for name, array in weights.parameters().items() if array.dtype.char in "df"}
     if len(set(dtypes.values())) > 1:
         raise TypeError("all weights must be float64, or all float32; got " + ", ".join(f"{n} {d}" for n, d in dtypes.items()))

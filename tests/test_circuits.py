@@ -381,8 +381,9 @@ def test_calls_at_the_same_time_do_not_disturb_each_other():
 
 def test_nan_is_found_wherever_it_is():
     """Also in the row of a token that is never attended to."""
-    weights = OneHotWeights.zeros(4, 3)
-    weights.V[3, 1] = np.nan
+    V = np.zeros((4, 4))
+    V[3, 1] = np.nan
+    weights = replace(OneHotWeights.zeros(4, 3), V=V)
     batch = Batch([[0, 1, 2]], [[1, 2, 0]])
     for function in (loss_and_gradient, gradient_terms):
         with pytest.raises(ValueError, match="V: an entry is inf or nan"):

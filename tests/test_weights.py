@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx import Batch, EmbeddedWeights, OneHotWeights, attention_and_output, loss_and_gradient
+from minitx import Batch, Circuits, EmbeddedWeights, OneHotWeights, attention_and_output, descend, kernels, loss_and_gradient
+from minitx.terms import gradient_terms
 from minitx.testing import check_gradient
 from minitx.weights import LastTokenWeights
 
@@ -230,3 +231,56 @@ def test_last_token_weights_in_files(tmp_path):
 def test_last_token_weights_refuse(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+# ---------------------------------------------------------------------------------------------------------- read-only
+
+
+@pytest.mark.parametrize("kind", [OneHotWeights, EmbeddedWeights, LastTokenWeights, Circuits])
+def test_weights_and_batches_cannot_be_written_to(kind):
+    """Nor their gradients, nor what descent makes of them; the arrays that were given are as they were, and writable."""
+    rng = np.random.default_rng(0)
+    names = {OneHotWeights: ("W_O", "V", "W"), EmbeddedWeights: ("W_E", "W_Q", "W_K"), LastTokenWeights: ("W", "E"),
+             Circuits: ("direct", "ov", "qk")}[kind]
+    given = {name: rng.standard_normal((5, 5)) for name in names}
+    if kind in (OneHotWeights, Circuits):
+        given["P" if kind is OneHotWeights else "position"] = rng.standard_normal(4)
+    before = {name: array.copy() for name, array in given.items()}
+    weights = kind(**given | ({"bias": None} if kind is Circuits else {}))
+    tokens, weight = rng.integers(0, 5, (3, 4)), np.ones((3, 4))
+    batch = Batch(tokens, tokens, weight, mass=weight, causal=kind in (OneHotWeights, Circuits))
+    run = descend(weights, batch, learning_rate=0.1, steps=2)
+    _, gradient = loss_and_gradient(weights, batch)
+    for found in (weights, run.weights, gradient, weights.astype(np.float32), weights.circuits(),
+                  weights.map(lambda array: 2 * array)):
+        for name, array in found.parameters().items():
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 1.0
+    for part in (batch, batch.take([0, 1]), batch.with_loss()):
+        for name in ("tokens", "targets", "weight", "lengths", "mass"):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(part, name)[0] = 1
+    for name, array in given.items():
+        np.testing.assert_array_equal(array, before[name])
+        assert np.shares_memory(array, getattr(weights, name))  # a view: no table is held twice
+        array[0] = 7.0
+    tokens[:], weight[:] = 0, 0.0
+    assert batch.tokens.any() and batch.weight.all() and batch.mass.all()  # copies
+
+
+def test_kernels_are_compiled_once_for_what_is_read_only_and_what_is_not():
+    """Whatever the memory order of the weights, and for a batch of one sequence as for more."""
+    batch = Batch([[0, 1, 2], [2, 1, 0]], [[1, 2, 3], [1, 0, 3]])
+    weights = OneHotWeights.gaussian(4, 3, scale=0.1, rng=0)
+    loss_and_gradient(weights, batch)
+    heads = (kernels.attention_forward, kernels.add_rows, kernels.cross_entropy_head, kernels.add_scores, kernels.scatter_rows,
+             kernels.distinct)
+    if not hasattr(heads[0], "signatures"):
+        pytest.skip("numba is switched off")
+    for other in (weights, weights.map(np.asfortranarray), weights.circuits(), Circuits(None, weights.W_O, None, None, None)):
+        for part in (batch, batch.take([0])):
+            loss_and_gradient(other, part)
+    gradient_terms(weights, batch)
+    for kernel in heads:
+        kinds = {tuple(str(kind).removeprefix("readonly ") for kind in signature) for signature in kernel.signatures}
+        assert len(kinds) == len(kernel.signatures), kernel.__name__

@@ -51,6 +51,7 @@ from minitx import descent, kernels, parallel, reference
 from minitx.checks import whole_number
 from minitx.circuits import Batch, Circuits
 from minitx.parallel import matmul
+from minitx.parameters import read_only
 from minitx.weights import OneHotWeights
 
 PIECES = 16  # pieces of work: a constant, so that results are bit-identical for any number of threads
@@ -317,7 +318,7 @@ class _Visits:
     """The kernels that visit all loss positions, in pieces, at the attention of some weights."""
 
     def __init__(self, weights, reduction):
-        W, P = (np.ascontiguousarray(table) for table in (weights.W, weights.P))
+        W, P = (read_only(np.ascontiguousarray(table)) for table in (weights.W, weights.P))
         self.reduction, self.dtype = reduction, W.dtype
         self.scale = np.zeros(len(reduction.at), self.dtype)  # of the attention, which the first visit finds
         self.where = (reduction.tokens.view(np.uint32), reduction.sequence, reduction.at, self.scale)
