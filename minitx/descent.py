@@ -9,6 +9,44 @@ from minitx.checks import positive, whole_number
 from minitx.circuits import Batch, loss_and_gradient
 
 DEFAULT = loss_and_gradient
+KINDS = ("interrupted", "diverged", "no direction", "no more batches", "rounding")
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Why a descent ended before its last step. ``str()`` of it is the message.
+
+    Attributes
+    ----------
+    kind : {"interrupted", "diverged", "no direction", "no more batches", "rounding"}
+        Ctrl-C; a loss or weight is not finite; a gradient of 0 should be normalised; the iterator of batches ended; only rounding
+        is left to compute. The first two cut a run short, after the others there was nothing left to do.
+    step : int
+        The step that the message names: the one that could not be taken, or, when interrupted, the last one that was.
+    message : str
+        The reason, for readers; nothing is decided by its words.
+
+    Raises
+    ------
+    ValueError
+        An unknown kind.
+    """
+
+    kind: str
+    step: int
+    message: str
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}")
+
+    def __str__(self):
+        return self.message
+
+    @classmethod
+    def interrupted(cls, step):
+        """By Ctrl-C, after ``step`` steps."""
+        return cls("interrupted", step, f"interrupted after step {step}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +62,7 @@ class Trajectory:
     kept : dict {step: weights}
         The weights at the steps asked for, those that were reached.
     learning_rate : float
-    stopped : str or None
+    stopped : Stopped or None
         Why the run ended before its last step; None when it did not.
     """
 
@@ -32,7 +70,7 @@ class Trajectory:
     weights: object
     kept: dict
     learning_rate: float
-    stopped: str | None
+    stopped: Stopped | None
 
     @property
     def steps(self):
@@ -102,7 +140,7 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
             try:
                 loss, weights, gradient = next(walk)
             except DescentEnded as ended:
-                stopped = str(ended)
+                stopped = ended.stopped
                 break
             losses.append(loss)
             last = weights
@@ -113,12 +151,16 @@ def descend(weights, batch, *, learning_rate, steps, batch_size=None, rng=None, 
     except KeyboardInterrupt:
         if not losses:
             raise
-        stopped = f"interrupted after step {len(losses) - 1}"
+        stopped = Stopped.interrupted(len(losses) - 1)
     return Trajectory(np.array(losses), last, kept, float(learning_rate), stopped)
 
 
 class DescentEnded(ArithmeticError):
-    """A descent can take no further step; the message says which, and why."""
+    """A descent can take no further step; ``stopped`` (:class:`Stopped`) says which, and why."""
+
+    def __init__(self, stopped):
+        super().__init__(stopped)
+        self.stopped = stopped
 
 
 def descent(weights, batch, *, learning_rate, batch_size=None, rng=None, frozen=(), normalised=False,
@@ -161,22 +203,26 @@ def _descent(weights, draw, learning_rate, frozen, normalised, loss_and_gradient
         if step > 0:
             slopes = _slopes(weights, gradient, frozen)
             if normalised and (slopes := _normalised(slopes)) is None:
-                raise DescentEnded(f"step {step}: the gradient is exactly 0, so that it has no direction; the weights stay as "
-                                   "they are")
+                raise _ended("no direction", step, "the gradient is exactly 0, so that it has no direction; the weights stay as "
+                                                   "they are")
             weights = _step(weights, slopes, learning_rate)
             if broken := weights.not_finite():
-                raise DescentEnded(f"step {step}: {', '.join(broken)} not finite; use a smaller learning rate than {learning_rate}")
+                raise _ended("diverged", step, f"{', '.join(broken)} not finite; use a smaller learning rate than {learning_rate}")
         if (part := next(draw, None)) is None:
             if step == 0:
                 raise ValueError("the iterator of batches is empty; it must give one for every step from 0 on")
-            raise DescentEnded(f"step {step}: the iterator gives no more batches")
+            raise _ended("no more batches", step, "the iterator gives no more batches")
         try:
             loss, gradient = loss_and_gradient(weights, part)
         except FloatingPointError as error:
             if step == 0:
                 raise
-            raise DescentEnded(f"step {step}: {error}; the learning rate is {learning_rate}") from error
+            raise _ended("diverged", step, f"{error}; the learning rate is {learning_rate}") from error
         yield loss, weights, gradient
+
+
+def _ended(kind, step, reason):
+    return DescentEnded(Stopped(kind, step, f"step {step}: {reason}"))
 
 
 def _slopes(weights, gradient, frozen):

@@ -130,7 +130,9 @@ def train_local_split(start, samples, *, learning_rate=0.1, steps=2000, loss="ti
         return value, replace(gradient, W=change.astype(weights.W.dtype, copy=False))
 
     second = descend(first.weights, samples, learning_rate=1.0, steps=steps - until, frozen=_fixed(start), loss_and_gradient=step)
-    both = replace(second, loss=np.append(first.loss[:-1], second.loss), learning_rate=learning_rate)
+    stopped = second.stopped and replace(second.stopped, step=until + second.stopped.step,
+                                         message=f"{second.stopped} (counted from step {until}, where the selection was made)")
+    both = replace(second, loss=np.append(first.loss[:-1], second.loss), learning_rate=learning_rate, stopped=stopped)
     return _report(samples, both)
 
 

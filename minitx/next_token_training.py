@@ -10,7 +10,7 @@ import numpy as np
 
 from minitx.checks import positive, whole_number
 from minitx.compare import cosine, norm
-from minitx.descent import Run, Trajectory, descend
+from minitx.descent import Run, Stopped, Trajectory, descend
 from minitx.last_token import attention, loss_and_gradient
 from minitx.parallel import one_blas_thread
 from minitx.theory.split_path import split_path
@@ -220,7 +220,7 @@ def _follow(start, automaton, steps, callback):
     except KeyboardInterrupt:
         if not losses:
             raise
-        stopped = f"interrupted after step {len(losses) - 1}"
+        stopped = Stopped.interrupted(len(losses) - 1)
     except FloatingPointError as error:
-        stopped = f"step {len(losses)}: {error}"
+        stopped = Stopped("rounding", len(losses), f"step {len(losses)}: {error}")
     return Trajectory(np.array(losses), weights, {}, float("nan"), stopped)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from minitx import cli, next_token_training, parallel, report
-from minitx.commands import automaton, automaton_figures
+from minitx.commands import automaton, automaton_figures, console
+from minitx.descent import Stopped
 from minitx.last_token import Samples, context_attention
 from minitx.sample_files import holds_samples, read_samples
 from minitx.theory.next_token import graph_svm, priority_graphs
@@ -201,7 +202,7 @@ def test_ctrl_c_keeps_and_writes_what_was_done(stopped_mode, run, monkeypatch):
 def test_training_that_ends_early_ends_the_run_with_status_1(run, monkeypatch):
     def train(*arguments, **settings):
         found = whole(*arguments, **settings)
-        object.__setattr__(found.trajectory, "stopped", "step 3: the loss is nan")
+        object.__setattr__(found.trajectory, "stopped", Stopped("diverged", 3, "step 3: the loss is nan"))
         return found
 
     whole = next_token_training.train
@@ -210,7 +211,7 @@ def test_training_that_ends_early_ends_the_run_with_status_1(run, monkeypatch):
     status, out, _, results = run(*SMALL)
     assert status == 1
     assert "stopped early: step 3: the loss is nan" in out
-    assert results["stopped"] == "step 3: the loss is nan"
+    assert results["stopped"] == {"kind": "diverged", "step": 3, "message": "step 3: the loss is nan"}
     assert list(results["records"]) == ["descent"]
 
 

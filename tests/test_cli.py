@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from minitx import OneHotWeights, cli, compare, descend, loss_and_gradient
-from minitx.commands import associate
+from minitx.commands import associate, console
 from minitx.corpus import builtin_corpus
+from minitx.descent import Stopped
 from minitx.theory import reduced
 
 SMALL = ["--vocabulary", "30", "--length", "8", "--windows", "12", "--steps", "5"]
@@ -123,7 +124,8 @@ def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
     status, out, _, results = run(*SMALL, "--learning-rate", "1e50", "--steps", "20", "--init", "gaussian", "--init-scale", "1")
     assert status == 1
     assert "stopped early: step" in out
-    assert results["stopped"]
+    assert results["stopped"]["kind"] == "diverged"
+    assert results["stopped"]["step"] == len(results["loss"])
     assert len(results["loss"]) < 21
 
 
@@ -233,3 +235,11 @@ def test_version(capsys):
         cli.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("minitx 0.")
+
+
+@pytest.mark.parametrize(("stopped", "expected"), [
+    (None, 0), (Stopped("no more batches", 4, "interrupted data"), 0), (Stopped("no direction", 1, ""), 0),
+    (Stopped("rounding", 9, ""), 0), (Stopped("diverged", 2, "interrupted"), 1), (Stopped("interrupted", 3, "diverged"), 130),
+])
+def test_exit_status_is_decided_by_the_kind_and_not_by_the_words(stopped, expected):
+    assert console.status(stopped) == expected

@@ -7,7 +7,7 @@ import pytest
 
 from minitx import Batch, Circuits, OneHotWeights, descend, loss_and_gradient, parallel
 from minitx import blocks as blocks_room
-from minitx.descent import DescentEnded, descent
+from minitx.descent import DescentEnded, Stopped, descent
 from minitx.parameters import Parameters
 
 
@@ -86,8 +86,8 @@ def test_mini_batches_use_every_sequence_once_an_epoch(batch):
 def test_a_learning_rate_that_diverges_stops_and_keeps_what_was(batch):
     start = OneHotWeights.gaussian(5, 6, scale=1.0, rng=0)
     run = descend(start, batch, learning_rate=1e200, steps=10, keep=range(11))
-    assert run.stopped.startswith("step ")
-    assert "1e+200" in run.stopped
+    assert (run.stopped.kind, run.stopped.step) == ("diverged", len(run.loss))
+    assert str(run.stopped).startswith(f"step {len(run.loss)}: ") and "1e+200" in run.stopped.message
     assert 1 <= len(run.loss) < 11
     assert np.isfinite(run.loss).all()
     assert not run.weights.not_finite()
@@ -98,7 +98,7 @@ def test_a_learning_rate_that_diverges_stops_and_keeps_what_was(batch):
 def test_divergence_warns_of_nothing(batch, dtype, learning_rate):
     """What overflows is said in ``stopped``; warnings are errors in these tests."""
     start = OneHotWeights.gaussian(5, 6, scale=1.0, rng=0, dtype=dtype)
-    assert descend(start, batch, learning_rate=learning_rate, steps=10).stopped
+    assert descend(start, batch, learning_rate=learning_rate, steps=10).stopped.kind == "diverged"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def test_ctrl_c_keeps_what_was_recorded(batch):
             raise KeyboardInterrupt
 
     run = descend(OneHotWeights.zeros(5, 6), batch, learning_rate=0.5, steps=10, keep=range(11), callback=interrupt)
-    assert run.stopped == "interrupted after step 4"
+    assert run.stopped == Stopped("interrupted", 4, "interrupted after step 4")
     assert run.steps == 4
     whole = descend(OneHotWeights.zeros(5, 6), batch, learning_rate=0.5, steps=4)
     np.testing.assert_array_equal(run.weights.W_O, whole.weights.W_O)
@@ -177,7 +177,7 @@ def test_an_iterator_gives_the_batch_of_each_step(batch):
     np.testing.assert_array_equal(run.weights.W_O, weights.W_O)
     ended = descend(start, iter(parts), learning_rate=0.5, steps=9)
     assert ended.steps == 3
-    assert ended.stopped == "step 4: the iterator gives no more batches"
+    assert ended.stopped == Stopped("no more batches", 4, "step 4: the iterator gives no more batches")
     with pytest.raises(ValueError, match="the iterator of batches is empty"):
         descend(start, iter([]), learning_rate=0.5, steps=3)
     for wrong in (None, parts):
@@ -232,7 +232,8 @@ def test_a_gradient_of_0_has_no_direction():
     start = Tied(np.ones((1, 2)), np.ones((1, 2)))
     run = descend(start, "no data", learning_rate=0.1, steps=5, normalised=True,
                   loss_and_gradient=lambda weights, _: (0.0, Tied(np.zeros((1, 2)), np.zeros((1, 2)))))
-    assert run.stopped.startswith("step 1: the gradient is exactly 0")
+    assert (run.stopped.kind, run.stopped.step) == ("no direction", 1)
+    assert str(run.stopped).startswith("step 1: the gradient is exactly 0")
     assert run.steps == 0
     np.testing.assert_array_equal(run.weights.a, start.a)
 
@@ -255,7 +256,10 @@ def test_a_descent_can_be_taken_step_by_step(batch):
         assert found == loss
     for name, array in run.weights.parameters().items():
         np.testing.assert_array_equal(getattr(weights, name), array)
-    with pytest.raises(DescentEnded, match="step 1: the iterator gives no more batches"):
+    with pytest.raises(DescentEnded, match="step 1: the iterator gives no more batches") as caught:
         list(descent(start, iter([batch]), learning_rate=1.0))
+    assert caught.value.stopped.kind == "no more batches"
+    with pytest.raises(ValueError, match="kind is 'bored'; it must be one of interrupted, diverged"):
+        Stopped("bored", 1, "")
     with pytest.raises(ValueError, match="learning_rate is -1"):
         descent(start, batch, learning_rate=-1)

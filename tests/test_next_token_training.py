@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx import parallel
+from minitx import local_training, parallel
 from minitx.compare import cosine
+from minitx.descent import Stopped
 from minitx.last_token import Samples, loss_and_gradient
 from minitx.local_training import Selection, train_local, train_local_split
 from minitx.next_token_training import MODES, TOLD, record, smoothness, spaced, train
@@ -241,7 +242,7 @@ def test_nothing_to_retrieve(mode):
     if mode in TOLD:
         np.testing.assert_array_equal(run.weights.W, automaton.soft.W)
     if mode == "split":
-        assert run.trajectory.stopped.startswith("step 1: the gradient is exactly 0")
+        assert (run.trajectory.stopped.kind, run.trajectory.stopped.step) == ("no direction", 1)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -256,8 +257,8 @@ def test_nothing_to_learn(mode):
 def test_path_ends_where_rounding_hides_it(small):
     automaton, start = small
     run = train(start, automaton, mode="path", steps=100)
-    assert run.trajectory.stopped.startswith(f"step {len(run.records)}: tau = ")
-    assert "so large that rounding hides the least point" in run.trajectory.stopped
+    assert (run.trajectory.stopped.kind, run.trajectory.stopped.step) == ("rounding", len(run.records))
+    assert "so large that rounding hides the least point" in str(run.trajectory.stopped)
     assert run.records[-1].step > 30
     assert run.records[-1].correlation_rest > 1 - 1e-10
 
@@ -270,7 +271,7 @@ def test_interrupted_path_keeps_what_was_recorded(small):
             raise KeyboardInterrupt
 
     run = train(start, automaton, mode="path", steps=9, progress=interrupt)
-    assert run.trajectory.stopped == "interrupted after step 3"
+    assert run.trajectory.stopped == Stopped("interrupted", 3, "interrupted after step 3")
     assert [found.step for found in run.records] == [0, 1, 2, 3]
 
 
@@ -360,8 +361,24 @@ def test_local_training_in_float32(small):
 def test_local_training_that_stops_early_stops():
     """Nothing to learn: no second stage either."""
     run = train_local_split(LastTokenWeights.zeros(2), Samples.of([[0, 0]], [0], 2), steps=50, until=10)
-    assert run.trajectory.stopped.startswith("step 1: the gradient is exactly 0")
+    assert (run.trajectory.stopped.kind, run.trajectory.stopped.step) == ("no direction", 1)
     assert run.trajectory.steps == 0
+
+
+def test_local_training_counts_the_step_at_which_its_second_stage_stops(small, monkeypatch):
+    """From the start of the first stage, as the losses are."""
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    calls, whole = [], local_training._Leakage.gradient
+    monkeypatch.setattr(local_training._Leakage, "gradient", interrupted)
+    _, start = small
+    run = train_local_split(start, Samples.of([[0, 1, 2, 4], [1, 0, 0, 4]], [0, 1], 5), steps=20, until=5)
+    assert (run.trajectory.stopped.kind, run.trajectory.stopped.step) == ("interrupted", 7)
+    assert run.trajectory.steps == 7
 
 
 def test_same_bits_for_any_number_of_threads():

@@ -7,6 +7,7 @@ import pytest
 
 from minitx import EmbeddedWeights, cli, parallel, report, topic_training
 from minitx.commands import topics_figures, topics_synthetic
+from minitx.descent import Stopped
 from minitx.theory import topics
 
 SMALL = ["--topics", "3", "--words", "2", "--length", "12", "--documents", "60", "--effort", "0.01"]
@@ -124,7 +125,7 @@ def test_a_stage_that_is_stopped_before_its_first_record(name, run, monkeypatch)
         stopping = stage == name and self.seed == 1
         found = original(self, stage, *arguments, **settings)
         if stopping:
-            object.__setattr__(found.trajectory, "stopped", "step 1: the loss is nan")
+            object.__setattr__(found.trajectory, "stopped", Stopped("diverged", 1, "step 1: the loss is nan"))
         return found
 
     stopping, whole, original = False, topic_training.train, topics_synthetic._Data.train
@@ -133,14 +134,14 @@ def test_a_stage_that_is_stopped_before_its_first_record(name, run, monkeypatch)
     status, out, _, results = run(*SMALL, "--seeds", "2")
     assert status == 1
     assert "stopped early: step 1" in out
-    assert results["stopped"] == "step 1: the loss is nan"
+    assert results["stopped"] == {"kind": "diverged", "step": 1, "message": "step 1: the loss is nan"}
 
 
 def test_ctrl_c_writes_what_was_recorded(run, monkeypatch):
     def interrupted(self, name, *arguments, **settings):
         found = train(self, name, *arguments, **settings)
         if name == "attention":
-            object.__setattr__(found.trajectory, "stopped", "interrupted after step 3")
+            object.__setattr__(found.trajectory, "stopped", Stopped.interrupted(3))
         return found
 
     train = topics_synthetic._Data.train

@@ -204,19 +204,19 @@ class _Reduced:
     """Reduced dynamics from the same start, taken to the steps of training as they are asked for, in float32."""
 
     def __init__(self, options, batch, start):
-        self.loss, self.weights, self.stopped = [], None, False
+        self.loss, self.weights, self.ended = [], None, False
         self.walk = descent(start.astype(np.float32), reduced.reduce(batch, len(start.W_O)), learning_rate=options.learning_rate,
                             loss_and_gradient=reduced.loss_and_gradient)
 
     def beside(self, step, weights):
         """Agreement of the trained ``weights`` after ``step`` steps with those predicted; None where the prediction has ended."""
         try:
-            while len(self.loss) <= step and not self.stopped:
+            while len(self.loss) <= step and not self.ended:
                 loss, self.weights, _ = next(self.walk)
                 self.loss.append(loss)
         except (DescentEnded, FloatingPointError):  # it diverges, as training does or is about to
-            self.stopped = True
-        return None if self.stopped else compare.agreement(weights, self.weights)
+            self.ended = True
+        return None if self.ended else compare.agreement(weights, self.weights)
 
 
 class _Recorder:

@@ -52,7 +52,6 @@ HELP = {
     "out": "folder for figures, results.json, report.html and weights.npz",
     "quick": "the same job in seconds: fewer steps, contexts and words",
 }
-NOTHING_LEFT = "the gradient is exactly 0"  # how minitx.descend says so
 ACCELERATED_STEPS = 1000  # at most: farther out, where |W| is 10,000 and more, rounding grows
 MOST_SECONDS = 1800  # what is judged to take longer is refused
 # Measured on one core of an AMD EPYC: a block of so many rows; of a step, a token of a sample, a number of W, a product with E, and
@@ -310,9 +309,8 @@ def _train(options, automaton, say):
 
 
 def _early(run):
-    """Why a run ended early; None when it did not, or when there was nothing left to descend."""
-    stopped = run.trajectory.stopped
-    return None if stopped is None or NOTHING_LEFT in stopped else stopped
+    """Why a run was cut short; None when it was not, or when there was nothing left to descend."""
+    return run.trajectory.stopped if status(run.trajectory.stopped) else None
 
 
 # ---------------------------------------------------------------------------------------------------------------- writing

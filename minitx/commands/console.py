@@ -27,5 +27,8 @@ def progress_bar(**settings):
 
 
 def status(stopped):
-    """Exit status of a run that ended early (``Trajectory.stopped``): 0 if it did not, 130 if interrupted, 1 if it diverged."""
-    return 0 if stopped is None else 130 if stopped.startswith("interrupted") else 1
+    """Exit status of a run, by its :class:`minitx.descent.Stopped` or None: 130 if it was interrupted, 1 if it diverged.
+
+    0 if it took all its steps, or as many as there were to take: a gradient that is exactly 0, or data that ended, is no failure.
+    """
+    return {"interrupted": 130, "diverged": 1}.get(stopped.kind, 0) if stopped else 0

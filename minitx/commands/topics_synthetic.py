@@ -9,8 +9,8 @@ from minitx import plots, report, topic_training
 from minitx.checks import positive, whole_number
 from minitx.circuits import Batch
 from minitx.commands import topics_figures
-from minitx.commands.console import progress_bar
-from minitx.descent import descend
+from minitx.commands.console import lower, progress_bar
+from minitx.descent import Stopped, descend
 from minitx.synthetic import TopicModel, mask_tokens
 from minitx.theory import topics
 from minitx.topic_training import CLASSES
@@ -134,7 +134,7 @@ class Result:
     options: Options
     stages: dict
     infinite: dict | None
-    stopped: str | None
+    stopped: Stopped | None
 
     @property
     def held_out(self):
