@@ -27,28 +27,70 @@ def environment():
             "threads": parallel.get_threads(), "packages": versions}
 
 
-def plain(value):
-    """``value`` as JSON can hold it: dataclasses and arrays become dicts and lists, what is not a finite number becomes null."""
+def plain(value, where="results"):
+    """``value`` as JSON can hold it: dataclasses become objects; lists, tuples and arrays become lists.
+
+    JSON has no number that is infinite or undefined: they become the strings "Infinity", "-Infinity" and "NaN", which ``float``
+    reads back. null stands for None alone.
+
+    Parameters
+    ----------
+    value : dataclass, dict, list, tuple, array, str, bool, int, float or None
+        NumPy's numbers and strings also.
+    where : str
+        What ``value`` is called in messages.
+
+    Raises
+    ------
+    TypeError
+        Anything else, such as a set; a key that is neither a string nor a whole number.
+    ValueError
+        Keys that would be written alike, such as 1 and "1".
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name), f"{where}.{field.name}") for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        found = {}
+        for key, item in value.items():
+            name = _key(key, where)
+            if name in found:
+                raise ValueError(f"two keys of {where} would both be written as {name!r}; give them different names")
+            found[name] = plain(item, f"{where}[{key!r}]")
+        return found
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return plain(value[()], where)
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(item) for item in value]
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value if value is None else str(value)
+        return _number(float(value))
+    if value is None or isinstance(value, str):
+        return value if value is None else str(value)
+    raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; give a dict, a list, an array, a string or a number")
+
+
+def _key(key, where):
+    if isinstance(key, str):
+        return str(key)
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return str(int(key))
+    raise TypeError(f"{where} has the key {key!r}, a {type(key).__name__}; it must be a string or a whole number")
+
+
+def _number(value):
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def write_json(path, results):
-    """Write ``results`` to ``path``, completely or not at all."""
+    """Write ``results`` to ``path``, completely or not at all; :func:`plain` says in which form, and what it refuses."""
+    text = json.dumps(plain(results), indent=1, allow_nan=False)
     with atomic(path) as file:
-        json.dump(plain(results), file, indent=1)
-        file.write("\n")
+        file.write(text + "\n")
 
 
 def write_page(path, title, text, figures):

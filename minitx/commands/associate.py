@@ -369,7 +369,7 @@ def write(result, folder, printed):
         "configuration": result.options, "environment": report.environment(), "corpus": _corpus_numbers(result.corpus),
         "vocabulary": result.corpus.vocabulary, "records": result.records, "loss": result.trajectory.loss,
         "stopped": result.trajectory.stopped, "reduced": result.reduced, "predicted_loss": result.predicted_loss,
-        "norms_of_terms": result.norms, "first_exceeds": result.exceeds, "split": result.split, "associates": result.associates})
+        "norms_of_terms": result.norms, "first_exceeds": _exceeds_numbers(result.exceeds), "split": result.split, "associates": result.associates})
     setting = f"V = {len(result.corpus.vocabulary)}, T = {result.options.length}"
     captions = {}
     title = plots.literal(f"{result.corpus.name}: {setting}, ") + rf"$\eta$ = {result.options.learning_rate:g}"
@@ -406,6 +406,12 @@ def _figures(result, title):
                                 row_label=row_label, column_label=column_label)
         figures[f"{name}.png"] = (figure, f"{name.capitalize()} function over the most frequent tokens.")
     return figures
+
+
+def _exceeds_numbers(exceeds):
+    """``exceeds`` with the shares as strings, which keys of JSON must be."""
+    return {parameter: {correction: {str(share): step for share, step in steps.items()} for correction, steps in found.items()}
+            for parameter, found in exceeds.items()}
 
 
 def _corpus_numbers(corpus):
