@@ -135,6 +135,8 @@ def test_settings(settings):
 def test_quick_means_no_more_than_was_asked_for():
     options = automaton.Options(quick=True, contexts=0, steps=3)
     assert (options.contexts, options.steps, options.samples) == (0, 3, 120)
+    assert options.asked == {}
+    assert report.plain(automaton.Options(quick=True, samples=500))["asked"] == {"steps": 4000, "contexts": 500, "samples": 500}
     assert "none was asked for" in in_memory(quick=True, contexts=0)[2]
 
 
@@ -222,7 +224,6 @@ def test_training_that_ends_early_ends_the_run_with_status_1(run, monkeypatch):
     (["--absent", "omit"], "--absent is not for generated samples"), (["--learning-rate", "0"], "--learning-rate is 0"),
     (["--plain-rate", "-1"], "--plain-rate is -1"), (["--seed", "-1"], "--seed is -1"), (["nowhere.txt"], "there is no file"),
     (["nowhere.jsonl"], "there is no file"), ([""], "one of them is empty"),
-    (["--steps", "100000000"], "training would take about"),
 ])
 def test_mistakes_are_said_in_one_line(run, arguments, says):
     status, _, err, results = run(*arguments)
@@ -233,14 +234,59 @@ def test_mistakes_are_said_in_one_line(run, arguments, says):
     assert results is None
 
 
-@pytest.mark.parametrize(("limit", "value", "says"), [("SVM_ROWS", 3, "take about"), ("MOST_BYTES", 1e3, "need about")])
-def test_a_graph_svm_too_large_is_refused_before_it_is_begun(limit, value, says, run, monkeypatch):
-    monkeypatch.setattr(automaton, limit, value)
+def test_a_graph_svm_too_large_for_the_memory_is_refused_before_it_is_begun(run, monkeypatch):
+    monkeypatch.setattr(automaton, "MOST_BYTES", 1e3)
     monkeypatch.setattr(automaton, "Automaton", None)
     status, out, err, _ = run("--embedding", "random")
     assert status == 2
-    assert err.startswith(f"minitx: error: the Graph-SVM would {says}")
+    assert err.startswith("minitx: error: the Graph-SVM would need about")
     assert "use --embedding one-hot, or fewer" in err
+
+
+def test_what_takes_hours_is_begun(run, monkeypatch):
+    def train(*arguments, progress, **settings):
+        def interrupted(step):
+            progress(step)
+            if step == 3:
+                raise KeyboardInterrupt
+
+        return whole(*arguments, progress=interrupted, **settings)
+
+    whole = next_token_training.train
+    monkeypatch.setattr(next_token_training, "train", train)
+    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    status, out, err, results = run("--steps", "100000000", "--contexts", "5")
+    assert (status, err) == (130, "")
+    assert results["stopped"]["step"] == 3
+
+
+@pytest.mark.parametrize("embedding", ["one-hot", "random"])
+def test_an_estimate_is_said_once_for_each_long_job(embedding, monkeypatch):
+    """And changes no number."""
+    _, plain, without = in_memory(embedding=embedding)
+    monkeypatch.setattr(console, "MEASURED", 0.0)
+    monkeypatch.setattr(console, "LONG", 0.0)
+    monkeypatch.setattr(automaton, "SVM_TRIAL", 1)
+    _, numbers, printed = in_memory(embedding=embedding)
+    said = [line for line in printed.splitlines() if "will take about" in line]
+    assert [line.split(" will take about ")[0] for line in said] == ["the Graph-SVM", *automaton.MODES.values()]
+    assert "judged by the first 1 of its" in said[0]
+    assert all("judged by its first 1 steps" in line for line in said[1:])
+    assert [line for line in printed.splitlines() if line not in said] == without.splitlines()
+    assert numbers == plain
+
+
+def test_an_estimate_is_taken_from_the_first_steps(monkeypatch):
+    """100 steps of 2 seconds: after 3 of them, the first that make 5 seconds, 194 seconds are left."""
+    clock, lines = iter([10.0, 12.0, 14.0, 16.0]), []
+    monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
+    forecast = console.Forecast("training", 100, lines.append)
+    for step in range(7):
+        forecast(step)
+    assert lines == ["training will take about 3 minutes more, judged by its first 3 steps; Ctrl-C ends it and keeps what is done"]
+    console.announce("it", 3e5, "nothing", lines.append)
+    console.announce("it", 100.0, "nothing", lines.append)
+    assert lines[1:] == ["it will take about 83 hours more, judged by nothing"]
 
 
 # -------------------------------------------------------------------------------------------------------- files of samples

@@ -45,6 +45,7 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
     assert "not in the vocabulary, so their associates are not listed: nosuchword" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert results["configuration"]["steps"] == 12
+    assert results["configuration"]["asked"] == {"vocabulary": 600, "length": 64, "windows": 512, "steps": 100}
     assert results["corpus"]["windows"] == 64
     assert results["configuration"]["seed"] == 0
     assert set(results["associates"]) == {"mom", "the"}

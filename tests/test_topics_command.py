@@ -69,6 +69,12 @@ def test_settings(settings):
     assert topics_figures.figures(result)
 
 
+def test_quick_says_what_was_asked_for():
+    options = topics_synthetic.Options(quick=True, documents=500)
+    assert (options.seeds, options.documents, options.effort) == (1, 500, 0.1)
+    assert report.plain(options)["asked"] == {"seeds": 3, "effort": 1.0}
+
+
 def test_options_reach_the_run(run):
     status, _, _, results = run(*SMALL, "--seeds", "1", "--seed", "4", "--threads", "1", "--p-m", "0.3")
     assert status == 0

@@ -113,7 +113,7 @@ def test_ctrl_c_keeps_what_was_recorded(planted, tmp_path, monkeypatch):
 
 
 def test_every_option_has_a_help_text():
-    assert list(HELP) == [field.name for field in fields(Options)]
+    assert list(HELP) == [field.name for field in fields(Options) if field.init]
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -128,6 +128,10 @@ def test_settings_that_cannot_be(settings, message):
 def test_quick_is_small():
     options = Options("a.txt", quick=True, steps=7)
     assert (options.steps, options.windows, options.topics) == (7, 300, 5)
+    assert "steps" not in options.asked
+    assert {name: options.asked[name] for name in ("windows", "topics", "vocabulary")} == {
+        "windows": None, "topics": 10, "vocabulary": 800}
+    assert Options("a.txt").asked == {}
 
 
 def test_a_text_that_is_too_short(planted):

@@ -2,7 +2,7 @@
 and reduced dynamics."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from minitx import compare, parallel, plots, report, words
 from minitx.checks import positive, whole_number
 from minitx.circuits import loss_and_gradient
-from minitx.commands.console import Printer, progress_bar, status
+from minitx.commands.console import Printer, lower, progress_bar, status
 from minitx.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, Corpus, builtin_corpus, load_corpus
 from minitx.descent import DescentEnded, Trajectory, descend, descent
 from minitx.files import output_folder
@@ -21,6 +21,7 @@ from minitx.weights import OneHotWeights
 N_RECORDS = 12  # rows of the table
 HEAT_MAP_WORDS = 40
 FIGURES = ("cosines.png", "gradient_terms.png", "corrections.png", *(f"{name}.png" for name in compare.BASIS_FUNCTIONS))
+QUICK = {"vocabulary": 300, "length": 24, "windows": 64, "steps": 12}
 DEFAULT_WORDS = "fish,bird,happy,red,mom"
 
 
@@ -46,6 +47,7 @@ class Options:
     words: str = DEFAULT_WORDS
     out: str = "minitx-associate"
     quick: bool = False
+    asked: dict = field(init=False, compare=False, default_factory=dict)  # what --quick lowered: {option: value asked for}
 
     def __post_init__(self):
         if self.init not in ("zero", "gaussian"):
@@ -66,9 +68,7 @@ class Options:
         whole_number("--seed", self.seed, 0)
         positive("--learning-rate", self.learning_rate, below=1e60)
         if self.quick:  # the same job, small
-            for name, most in (("vocabulary", 300), ("length", 24), ("windows", 64), ("steps", 12)):
-                value = getattr(self, name)
-                object.__setattr__(self, name, most if value is None else min(value, most))
+            lower(self, QUICK)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def main(arguments):
 
     Returns the exit status: 0; 1 when training diverged, 130 when it was interrupted (what was done is written all the same).
     """
-    options = Options(**{option.name: getattr(arguments, option.name) for option in dataclasses.fields(Options)})
+    options = Options(**{option.name: getattr(arguments, option.name) for option in dataclasses.fields(Options) if option.init})
     parallel.set_threads(options.threads)
     folder = output_folder(options.out)
     say = Printer()

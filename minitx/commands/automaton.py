@@ -6,19 +6,22 @@ Legend: n samples, K tokens, d width, k the last token of a sequence.
 """
 
 import dataclasses
+import time
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from minitx import next_token_training, parallel, plots, report
 from minitx.checks import positive, whole_number
 from minitx.commands import automaton_data, automaton_figures, automaton_tables
-from minitx.commands.console import Printer, progress_bar, status
+from minitx.commands.console import Forecast, Printer, announce, lower, progress_bar, status
 from minitx.files import atomic, output_folder
 from minitx.last_token import LOSSES, context_attention
 from minitx.sample_files import holds_samples
+from minitx.theory.graph_svm import solve
 from minitx.theory.next_token import Automaton, InfeasibleError, cyclic_subspace, priority_graphs
+from minitx.theory.priority_graph import constraints
 from minitx.weights import LastTokenWeights
 
 DEFAULTS = {  # of options that not every source of data has
@@ -53,12 +56,8 @@ HELP = {
     "quick": "the same job in seconds: fewer steps, contexts and words",
 }
 ACCELERATED_STEPS = 1000  # at most: farther out, where |W| is 10,000 and more, rounding grows
-MOST_SECONDS = 1800  # what is judged to take longer is refused
-# Measured on one core of an AMD EPYC: a block of so many rows; of a step, a token of a sample, a number of W, a product with E, and
-# in the accelerated mode a number of W for each SCC of several tokens.
-SVM_SECONDS, SVM_ROWS = 82.0, 4562
-BYTES, MOST_BYTES = 40, 6e9  # of memory, for each number of the rows
-ENTRY_SECONDS, NUMBER_SECONDS, PRODUCT_SECONDS, BLOCK_SECONDS = 5e-8, 1e-8, 1e-10, 1e-8
+BYTES, MOST_BYTES = 40, 6e9  # of memory, for each number of the rows of a Graph-SVM; what needs more is refused
+SVM_TRIAL = 1000  # rows of the Graph-SVM that an estimate of its time is taken from, where a block has several times as many
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class Options:
     threads: int | None = None
     out: str = "minitx-automaton"
     quick: bool = False
+    asked: dict = field(init=False, compare=False, default_factory=dict)  # what --quick lowered: {option: value asked for}
     source: str = field(init=False, default="generated")
 
     def __post_init__(self):
@@ -110,12 +110,10 @@ class Options:
             if getattr(self, name) is not None:
                 raise ValueError(f"--{name} is not for {SOURCES[source]}; leave it out")
         values = {name: value if getattr(self, name) is None else getattr(self, name) for name, value in own.items()}
-        if self.quick:
-            given = {name: values.get(name, getattr(self, name)) for name in QUICK
-                     if name in values or name in ("steps", "contexts")}
-            values |= {name: QUICK[name] if value is None else min(QUICK[name], value) for name, value in given.items()}
         for name, value in (values | {"source": source}).items():
             object.__setattr__(self, name, value)
+        if self.quick:
+            lower(self, {name: most for name, most in QUICK.items() if name in own or name in ("steps", "contexts")})
         if source == "generated" and self.classes > self.vocabulary:
             raise ValueError(f"--classes is {self.classes} but --vocabulary {self.vocabulary}; no class may be empty")
 
@@ -205,16 +203,16 @@ def run(options, say):
     Raises
     ------
     ValueError, FileNotFoundError
-        A file that cannot be read; what would take hours (before it is begun).
+        A file that cannot be read; a Graph-SVM that needs more memory than ``MOST_BYTES`` (before it is begun).
     """
     data = automaton_data.load(options)
     say(data.about)
-    _require_affordable_training(options, data.samples)
     E = _embeddings(options, data.samples.n_vocab)
     graphs = priority_graphs(data.samples)
-    _require_affordable(options, data.samples, graphs)
+    _require_memory(options, data.samples, graphs)
     say("\n" + automaton_tables.graphs_table(graphs, data.vocabulary))
     dim = cyclic_subspace(graphs, np.eye(data.samples.n_vocab) if E is None else E).dim
+    _announce_graph_svm(options, graphs, np.eye(data.samples.n_vocab) if E is None else E, say)
     try:
         automaton = Automaton.fit(data.samples, E)
     except InfeasibleError as error:
@@ -248,38 +246,33 @@ def _embeddings(options, n_vocab):
 # ------------------------------------------------------------------------------------------------------------------- cost
 
 
-def _training_seconds(options, samples):
-    """What the steps of all modes take, but for the projections of the accelerated one."""
+def _require_memory(options, samples, graphs):
+    """ValueError where the rows of the Graph-SVM would take more than ``MOST_BYTES``."""
+    if options.embedding == "one-hot":  # a block for each last token
+        return
     width = samples.n_vocab if options.width is None else options.width
-    step = ENTRY_SECONDS * len(samples.tokens) + NUMBER_SECONDS * width * width
-    if options.embedding == "random":
-        step += PRODUCT_SECONDS * 2 * samples.n_vocab * width * (samples.n_vocab + width)
-    return step * sum(_steps(options, mode) for mode in MODES)
+    n_rows = sum(len(graph.reduction) for graph in graphs.values())
+    needed = BYTES * n_rows * width * min(width, len(graphs))
+    if needed > MOST_BYTES:
+        raise ValueError(f"the Graph-SVM would need about {needed / 1e9:.2g} GB for {n_rows:,} inequalities in one block; random "
+                         "embeddings do not split them by last token: use --embedding one-hot, or fewer samples, windows or words")
 
 
-def _require_affordable_training(options, samples, more=0.0):
-    """ValueError where training would take over ``MOST_SECONDS``; ``more``: seconds that come on top."""
-    if (seconds := _training_seconds(options, samples) + more) > MOST_SECONDS:
-        raise ValueError(f"training would take about {seconds / 3600:.2g} hours, {options.steps:,} steps of {len(MODES)} modes on "
-                         f"{len(samples):,} different samples of {samples.n_vocab:,} tokens; use fewer --steps, samples or words")
-
-
-def _require_affordable(options, samples, graphs):
-    """ValueError where Graph-SVM or training would take over ``MOST_SECONDS`` or ``MOST_BYTES``, judged by what was measured."""
-    width = samples.n_vocab if options.width is None else options.width
-    cyclic = sum(len(part) > 1 for graph in graphs.values() for part in graph.components)
-    _require_affordable_training(options, samples, _steps(options, "accelerated") * BLOCK_SECONDS * cyclic * width * width)
-    rows = np.array([len(graph.reduction) for graph in graphs.values()])
-    remedy = "use fewer samples, windows or words"
-    numbers = 0  # of the rows, written out
-    if options.embedding == "random":  # all in one block; else a block for each last token
-        rows = np.array([rows.sum()])
-        remedy = "random embeddings do not split them by last token: use --embedding one-hot, or fewer samples, windows or words"
-        numbers = rows.max() * width * min(width, len(graphs))
-    seconds = SVM_SECONDS * float(((rows / SVM_ROWS) ** 3).sum())
-    if seconds > MOST_SECONDS or numbers * BYTES > MOST_BYTES:
-        needs = f"take about {seconds / 3600:.2g} hours" if seconds > MOST_SECONDS else f"need about {numbers * BYTES / 1e9:.2g} GB"
-        raise ValueError(f"the Graph-SVM would {needs} for {rows.max():,} inequalities in one block; {remedy}")
+def _announce_graph_svm(options, graphs, E, say):
+    """Say how long the Graph-SVM will take, if that is long: the time of a block grows with the cube of its rows."""
+    sizes = {k: len(graph.reduction) for k, graph in graphs.items()}
+    blocks = list(sizes.values()) if options.embedding == "one-hot" else [sum(sizes.values())]
+    if max(blocks, default=0) < 3 * SVM_TRIAL:
+        return
+    rows = constraints({max(sizes, key=sizes.get): graphs[max(sizes, key=sizes.get)]} if options.embedding == "one-hot" else graphs)
+    some = replace(rows, inequalities=rows.inequalities[:SVM_TRIAL])
+    start = time.perf_counter()
+    try:
+        solve(some, E)
+    except InfeasibleError:  # as the whole, which says so
+        return
+    seconds = (time.perf_counter() - start) * sum((n_rows / SVM_TRIAL) ** 3 for n_rows in blocks)
+    announce("the Graph-SVM", seconds, f"the first {SVM_TRIAL:,} of its {sum(blocks):,} inequalities", say)
 
 
 def _steps(options, mode):
@@ -298,9 +291,15 @@ def _train(options, automaton, say):
     say(f"\ntraining from W = 0\n{automaton_tables.record_header()}")
     for mode, (rate, loss) in how.items():
         steps = _steps(options, mode)
+        forecast = Forecast(MODES[mode], steps, say)
         with progress_bar(total=steps, unit="step", desc=MODES[mode]) as bar:
+
+            def progress(step, bar=bar, forecast=forecast):
+                bar.update(step > 0)
+                forecast(step)
+
             run = next_token_training.train(start, automaton, mode=mode, learning_rate=rate, steps=steps, loss=loss,
-                                            progress=lambda step, bar=bar: bar.update(step > 0))
+                                            progress=progress)
         runs[mode] = run
         say(automaton_tables.mode_rows(mode, rate, loss, run))
         if _early(run):

@@ -22,7 +22,7 @@ def add_arguments(parser):
                         help="text to read: .txt, .jsonl, .json, or .gz of each; without it, documents of known topics")
     groups = {"synthetic": parser.add_argument_group("options without a TEXT"),
               "text": parser.add_argument_group("options with a TEXT"), "both": parser.add_argument_group("options of both")}
-    synthetic, text = ({option.name: option for option in dataclasses.fields(mode.Options)}
+    synthetic, text = ({option.name: option for option in dataclasses.fields(mode.Options) if option.init}
                        for mode in (topics_synthetic, topics_text))
     for name, option in (text | synthetic).items():
         if name != "text":
@@ -65,7 +65,7 @@ def main(arguments):
     """
     given = {name: value for name, value in vars(arguments).items() if name != "command"}
     mode = topics_text if "text" in given else topics_synthetic
-    known = [option.name for option in dataclasses.fields(mode.Options)]
+    known = [option.name for option in dataclasses.fields(mode.Options) if option.init]
     if stray := ["--" + name.replace("_", "-") for name in given if name not in known]:
         raise ValueError(f"{', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not for "
                          f"{'a TEXT' if mode is topics_text else 'documents of known topics'}; leave out, or "

@@ -18,6 +18,7 @@ from minitx.weights import EmbeddedWeights
 
 HEADS = ("squared", "cross_entropy")
 MOST_PAIRS = 3_000_000  # of queries and keys, in all infinite documents, which are trained on together
+QUICK = {"seeds": 1, "documents": 1000, "effort": 0.1}
 HELD_OUT = 500  # clean documents for attention
 
 
@@ -42,6 +43,7 @@ class Options:
     threads: int | None = None
     out: str = "minitx-topics"
     quick: bool = False
+    asked: dict = field(init=False, compare=False, default_factory=dict)  # what --quick lowered: {option: value asked for}
 
     def __post_init__(self):
         if self.tau is None and self.alpha is None:
@@ -54,8 +56,7 @@ class Options:
         if not self.out:
             raise ValueError("--out is empty; it must name a folder")
         if self.quick:
-            for name, most in (("seeds", 1), ("documents", 1000), ("effort", 0.1)):
-                object.__setattr__(self, name, min(getattr(self, name), most))
+            lower(self, QUICK)
         _require_something_to_learn(self.setting, self.model)  # both refuse what cannot be, before any work
 
     @property

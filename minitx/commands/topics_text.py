@@ -7,7 +7,7 @@ as they are, the attention: the two stages of the paper, with cross-entropy loss
 Legend: V tokens with [MASK], R recorded steps.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from minitx.averages import PairTable, attention_table, cosine_matrix, gram, pai
 from minitx.checks import positive, probability, whole_number
 from minitx.circuits import loss_and_gradient
 from minitx.commands import topics_text_figures
-from minitx.commands.console import progress_bar
+from minitx.commands.console import lower, progress_bar
 from minitx.corpus import Corpus, load_corpus
 from minitx.synthetic.topics import Documents, mask_tokens
 from minitx.weights import EmbeddedWeights
@@ -95,6 +95,7 @@ class Options:
     threads: int | None = None
     out: str = "minitx-topics"
     quick: bool = False
+    asked: dict = field(init=False, compare=False, default_factory=dict)  # what --quick lowered: {option: value asked for}
 
     def __post_init__(self):
         if not self.text or not self.out:
@@ -113,9 +114,7 @@ class Options:
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"--dtype is {self.dtype!r}; it must be float32 or float64")
         if self.quick:
-            for name, most in QUICK.items():
-                value = getattr(self, name)
-                object.__setattr__(self, name, most if value is None else min(value, most))
+            lower(self, QUICK)
 
 
 def _option(name):
