@@ -255,8 +255,10 @@ def test_attention_far_below_its_row_of_the_table():
     for dtype, tolerance in ((np.float32, 1e-4), (np.float64, 1e-10)):
         batch = Batch([[0, 1, 1], [1, 0, 1]], [[1, 1, 0], [0, 1, 0]])
         weights = OneHotWeights.gaussian(3, 3, scale=0.5, rng=0, dtype=dtype)
-        weights.W[:, 2] += 900
-        weights.W[1, 0] += 4
+        W = weights.W.copy()
+        W[:, 2] += 900
+        W[1, 0] += 4
+        weights = replace(weights, W=W)
         loss, gradient = reduced.loss_and_gradient(weights, reduced.reduce(batch, 3, order=1, n_cells=9))
         exact_loss, exact = loss_and_gradient(weights, batch)
         assert loss == pytest.approx(exact_loss, rel=tolerance)
