@@ -18,6 +18,7 @@ import numpy as np
 from minitx import kernels
 from minitx.blocks import Pieces, Sums, blocks, present, run_blocks
 from minitx.checks import integers
+from minitx.parallel import one_blas_thread
 from minitx.parameters import Parameters, read_only
 
 HEADS = ("cross_entropy", "squared", "log")
@@ -247,12 +248,12 @@ def loss_and_gradient(weights, batch):
 
     Notes
     -----
-    The head ``log`` never takes the logarithm of a stored probability. With v_j = ov[x_j, y] + direct[x_t, y] + bias[y] the
-    output is out_y = sum_j A_tj v_j, and -log(out_y) is computed from the scores and v_j (:func:`minitx.kernels.log_head`).
-    If all v_j lie in [0, 1] (ov is the identity, or its rows are probabilities), the loss is as accurate as the scores are,
-    however near out_y is to 0 or 1; so is dL/d score_j where v_j is 0 or 1, and for other v_j up to rounding of the largest
-    v_k - v_j. If some v_j are negative, digits that cancel in sum_j A_tj v_j are lost. The derivatives in ov, direct and
-    bias are multiples of 1 / out_y; an entry that exceeds the range of floats is inf.
+    The head ``log`` never takes the logarithm of a stored probability. The output is out_y = sum_j A_tj v_j with
+    v_j = ov[x_j, y] + direct[x_t, y] + bias[y], and -log(out_y) is computed from the scores and v_j. If all v_j lie in
+    [0, 1] (ov is the identity, or its rows are probabilities), the loss is as accurate as the scores are, however near
+    out_y is to 0 or 1; so is dL/d score_j where v_j is 0 or 1, else up to rounding of the largest v_k - v_j. If some v_j
+    are negative, digits that cancel in sum_j A_tj v_j are lost. The derivatives in ov, direct and bias are multiples of
+    1 / out_y; an entry that exceeds the range of floats is inf.
     """
     circuits = valid_circuits(weights, batch)
     gradient = Sums(**{name: np.zeros(table.shape, table.dtype) for name, table in circuits.parameters().items()})
@@ -262,10 +263,10 @@ def loss_and_gradient(weights, batch):
         raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; use smaller weights or steps")
     with np.errstate(over="ignore", invalid="ignore"):
         gradient = weights.pullback(Circuits(**vars(gradient)))
-    broken = [name for name, array in gradient.parameters().items() if np.isnan(array).any()] if batch.head == "log" else []
-    if broken:
-        raise FloatingPointError(f"the derivative in {', '.join(broken)} overflows, because it holds 1 / output and the output "
-                                 "is nearly 0; use smaller weights or steps")
+    if batch.head == "log":
+        if broken := [name for name, array in gradient.parameters().items() if np.isnan(array).any()]:
+            raise FloatingPointError(f"the derivative in {', '.join(broken)} overflows: it holds 1 / output, and the "
+                                     "output is nearly 0; use smaller weights or steps")
     return loss, gradient
 
 
@@ -290,6 +291,7 @@ def _loss_and_pieces(circuits, block):
     return loss, [backward(circuits, block, cache)]
 
 
+@one_blas_thread()
 def attention_and_output(weights, batch):
     """Attention and output at the loss positions of ``batch``; memory N T (T + V), so meant for small batches.
 
@@ -375,6 +377,7 @@ def attend(circuits, block):
     return cache
 
 
+@one_blas_thread()
 def output(circuits, block, cache):
     """Step 3: the output at the queries, into ``cache.R``."""
     # out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
@@ -404,6 +407,7 @@ def exp_shifted(block, cache):
     return shifted
 
 
+@one_blas_thread()
 def backward(circuits, block, cache):
     """Pieces of dL/d tables: the steps of :func:`forward` in reverse. Uses the cache up: D takes the memory of its ov rows."""
     dout_scale = cache.scale[:, :, None]

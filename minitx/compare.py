@@ -70,11 +70,19 @@ def _over(error, bound):
     return error / bound if bound > 0 else float("nan")  # a bound so small that it underflows
 
 
-def norm(a):
-    """Frobenius norm in float64, of entries of any size: no square underflows or overflows."""
+def norm(a, axis=None, *, keepdims=False):
+    """Euclidean (Frobenius) norm in float64, of all of ``a`` or along ``axis``; no square underflows or overflows.
+
+    Entries are scaled by a power of 2, which is exact, and summed by NumPy, because the bits of a sum by BLAS depend on
+    its threads. Returns a float, or an array as ``np.linalg.norm`` does.
+    """
     a = np.asarray(a, np.float64)
-    size = np.abs(a).max(initial=0)
-    return float(size * np.sqrt(np.sum(np.square(a / size)))) if 0 < size < np.inf else float(size)
+    largest = np.abs(a).max(axis=axis, keepdims=True, initial=0.0)
+    scale = np.ldexp(1.0, np.frexp(largest)[1] - 1)  # 1/2 for 0, and for inf and nan, which are then their own norm
+    size = scale * np.sqrt(np.sum(np.square(a / scale), axis=axis, keepdims=True))
+    if axis is None:
+        return float(size.item())
+    return size if keepdims else np.squeeze(size, axis=axis)
 
 
 def cosine(a, b):

@@ -24,7 +24,7 @@ ordered_kernel = numba.njit(**_FLAGS)
 
 @kernel
 def _scores(keys, mass, t, end, qk, position, row):
-    """row[j] = score_j = qk[x_t, x_j] + position[t - j] for j < end, of one sequence; -inf where the key has no mass."""
+    """row[j] = qk[x_t, x_j] + position[t - j], the score of key j < end of one sequence; -inf if it has no mass."""
     row[:end] = 0.0
     if qk.size > 0:
         for j in range(end):
@@ -208,8 +208,8 @@ def add_rows(out, table, rows, bias):
                 row[b] += bias[b]
 
 
-# These two heads turn the output of a query, in place, into R and a scale, so that dL/dout_t = scale_t R_t; they return its
-# loss. A softmax is never normalised as a matrix: 1/Z sits in the scale, unless a query has answers that differ.
+# These two heads turn the output of a query, in place, into R and a scale, so that dL/dout_t = scale_t R_t; they return
+# its loss. A softmax is never normalised as a matrix: 1/Z sits in the scale, unless a query has answers that differ.
 
 
 @kernel
@@ -301,8 +301,8 @@ def squared_head(out, asked, targets, weight, n_answers, scale, losses):
             scale[s, m] = 1.0
 
 
-# The log head goes from the scores to the loss and to all derivatives without storing the output, because the output may
-# underflow although neither its logarithm nor the derivative of that logarithm does.
+# The log head goes from the scores to the loss and to all derivatives without storing the output, because the output
+# may underflow although neither its logarithm nor the derivative of that logarithm does.
 
 
 @ordered_kernel
@@ -314,10 +314,10 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers,
         -log(out_y) = log(Z / own) = log(1 + others / own),   others = sum_j mass_j exp(score_j) (1 - v_j)
         R[y] = -1 / out_y,   D[u, y] = -A_u / out_y,   dscore_j = A_j (out_y - v_j) / out_y, which is A_j where v_j = 0
 
-    Z and others are computed relative to the largest score, own relative to the largest score whose v_j is not 0; ``gap``
-    is the difference of these two scores. Each answer counts with its weight. answers = (asked, targets, weight,
-    n_answers), tables = (direct, qk, position, bias); slots[s, j] = number u of token x_j, C (S, M, U) = attention to each
-    distinct token, ov (S, U, V) = its row of ov.
+    Z and others are computed relative to the largest score, own relative to the largest score whose v_j is not 0;
+    ``gap`` is the difference of these two scores. Each answer counts with its weight. answers = (asked, targets,
+    weight, n_answers), tables = (direct, qk, position, bias); slots[s, j] = number u of token x_j, C (S, M, U) =
+    attention to each distinct token, ov (S, U, V) = its row of ov.
     """
     direct, qk, position, bias = tables
     asked, targets, weight, n_answers = answers
@@ -354,7 +354,7 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers,
             ratio = others / own * np.exp(gap)
             losses[s, m] += w * (np.log1p(ratio) if abs(ratio) < 0.5 else gap + np.log(Z / own))
             R[s, m, y] -= w * np.exp(gap) * (Z / own)
-            # out_y - v_j = (v_lead - v_j) + drift keeps its digits where attention is nearly one-hot, on the token `lead`
+            # out_y - v_j = (v_lead - v_j) + drift keeps its digits where nearly all attention is on the token `lead`
             lead = 0
             for u in range(C.shape[2]):
                 lead = u if C[s, m, u] > C[s, m, lead] else lead

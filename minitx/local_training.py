@@ -13,7 +13,7 @@ import numpy as np
 
 from minitx import kernels
 from minitx.checks import positive, whole_number
-from minitx.compare import cosine
+from minitx.compare import cosine, norm
 from minitx.descent import Trajectory, descend
 from minitx.last_token import attention, from_scores, loss_and_gradient, to_scores
 from minitx.parallel import one_blas_thread
@@ -125,7 +125,7 @@ def train_local_split(start, samples, *, learning_rate=0.1, steps=2000, loss="ti
     def step(weights, _):
         value, gradient = loss_and_gradient(weights, samples, loss)
         outside = subspace.rest(leaking.gradient(weights))
-        size = np.linalg.norm(outside)
+        size = norm(outside)
         change = learning_rate * subspace.project(gradient.W) + (outside / size if size else outside)
         return value, replace(gradient, W=change.astype(weights.W.dtype, copy=False))
 

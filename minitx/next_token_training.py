@@ -193,6 +193,7 @@ class _Accelerated(_Excess):
         return self.g + G
 
 
+@one_blas_thread()
 def smoothness(split):
     """Largest squared norm of the rows ``(token outside - token inside) e_k'`` projected off S_fin: bounds the excess's curvature.
 
@@ -211,7 +212,7 @@ def smoothness(split):
 def _follow(start, automaton, steps, callback):
     """Trajectory of mode ``path``; its learning rate is nan, for it has none."""
     losses, weights, stopped = [], start, None
-    longest = np.linalg.norm(automaton.split.embeddings, axis=1).max() or 1.0
+    longest = norm(automaton.split.embeddings, axis=1).max() or 1.0
     try:
         for step, W in enumerate(split_path(automaton.split, automaton.soft.W, 2.0 ** np.arange(steps + 1) / longest**4)):
             weights = replace(start, W=W)

@@ -1,25 +1,26 @@
 """Threads: independent pieces of work on all cores, and the same bits for any number of them.
 
-Bits survive a change of thread count because (1) what a piece of work is, and the order in which results are added, never
-depends on the number of threads, and (2) BLAS itself runs on one thread inside :func:`workers`: OpenBLAS rounds float32 products
-differently on one and on two threads (measured), so the threads are ours, one product each.
+Results are bit-identical for any number of threads because (1) neither the pieces of the work nor the order in which
+their results are added depends on it, and (2) BLAS itself runs on one thread inside :func:`workers` and
+:class:`one_blas_thread`: OpenBLAS rounds products differently on one and on two threads (measured), so the threads are
+ours, one product each.
 """
 
-import ctypes
 import functools
 import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 
 import numpy as np
-from scipy.linalg import cython_blas
+from threadpoolctl import ThreadpoolController
 
 from minitx.checks import whole_number
 
 PANEL = 512  # most rows of one piece of a large product; fixed, so that the bits are
-SMALL = 2**16  # multiplications of a product that OpenBLAS runs on one thread anyway: nothing to arrange (measured: 5 us, not 90)
+SMALL = 2**16  # multiplications of a product that OpenBLAS runs on one thread anyway; a guard takes 30 us
+SMALL_VECTOR = 2**13  # the same for a product with a vector, which OpenBLAS gives to several threads earlier
 
 _threads = None  # None: every core this process may use
 _blas_lock, _blas_users, _blas_before = threading.Lock(), 0, ()
@@ -63,7 +64,7 @@ def _quietly(function, item):
 
 def matmul(a, b):
     """``a @ b``, by fixed panels of rows if it is large: all threads, the same bits for any number of them."""
-    if a.size * b.shape[1] <= SMALL:
+    if a.size * b.shape[1] <= (SMALL if min(a.shape[0], b.shape[1]) > 1 else SMALL_VECTOR):
         return _quietly(lambda right: a @ right, b)
     out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
     n_panels = 1
@@ -76,39 +77,38 @@ def matmul(a, b):
     return out
 
 
-@contextmanager
-def one_blas_thread():
-    """BLAS on one thread within this context, or within a function that it decorates, whoever else is in one at the same time.
+class one_blas_thread(ContextDecorator):  # its name is that of a function, because it is used as one
+    """BLAS runs on one thread within this context, or within a function that it decorates.
 
-    Both that of NumPy and that of SciPy, which are two libraries in their wheels. Another BLAS than OpenBLAS is left alone.
+    Contexts may be nested, and entered by several threads at once: the first one in stores how many threads each BLAS
+    has, the last one out gives them back. NumPy and SciPy bring a BLAS each; both are found by threadpoolctl, which
+    knows OpenBLAS, MKL, BLIS and FlexiBLAS. Another BLAS, such as Apple's Accelerate, keeps its threads.
     """
-    global _blas_users, _blas_before
-    controls = _openblas()
-    with _blas_lock:
-        if _blas_users == 0:
-            _blas_before = [get() for get, _ in controls]
-            for _, set_ in controls:
-                set_(1)
-        _blas_users += 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self):
+        """Set every BLAS to one thread, unless somebody has."""
+        global _blas_users, _blas_before
+        with _blas_lock:
+            if _blas_users == 0:
+                _blas_before = [library.num_threads for library in blas_libraries()]
+                for library in blas_libraries():
+                    library.set_num_threads(1)
+            _blas_users += 1
+        return self
+
+    def __exit__(self, *error):
+        """Give every BLAS its threads back, unless somebody is still inside."""
+        global _blas_users
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:
-                for (_, set_), before in zip(controls, _blas_before, strict=True):
-                    set_(before)
+                for library, before in zip(blas_libraries(), _blas_before, strict=True):
+                    library.set_num_threads(before)
 
 
 @functools.cache
-def _openblas():
-    """(get, set) of each OpenBLAS that NumPy and SciPy are linked with."""
-    found = []
-    for extension in (np.linalg._umath_linalg, cython_blas):
-        library = ctypes.CDLL(extension.__file__)  # symbols of its dependencies are found through it
-        for prefix, suffix in itertools.product(("scipy_openblas", "openblas"), ("64_", "")):
-            names = [f"{prefix}_{do}_num_threads{suffix}" for do in ("get", "set")]
-            if all(hasattr(library, name) for name in names):
-                found.append(tuple(getattr(library, name) for name in names))
-                break
-    return tuple(found)
+def blas_libraries():
+    """Controllers (threadpoolctl's) of the BLAS of NumPy and of SciPy; cached, because the search takes 10 ms."""
+    import scipy.linalg  # noqa: F401  what is not loaded yet would not be found
+
+    return ThreadpoolController().select(user_api="blas").lib_controllers

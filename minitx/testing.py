@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from minitx.circuits import loss_and_gradient
+from minitx.parallel import one_blas_thread
 
 STEP = 1e-100
 
@@ -98,6 +99,7 @@ def plain_loss(circuits, batch):
                for s, t in np.argwhere(batch.weight != 0))
 
 
+@one_blas_thread()
 def plain_output(circuits, batch, s, t):
     """Output of position t of sequence s, (V,)."""
     tokens = batch.tokens[s]

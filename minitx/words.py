@@ -14,6 +14,7 @@ Legend: V vocabulary.
 
 import numpy as np
 
+from minitx.compare import norm
 from minitx.corpus import UNKNOWN
 from minitx.parallel import matmul
 
@@ -38,7 +39,7 @@ def _context_similarity(statistics):
     total = statistics.share.sum()
     surplus = np.maximum(np.sqrt(O) - np.sqrt(following * (statistics.share / total)), 0)
     profile = np.hstack([surplus, surplus.T])
-    profile = _divide(profile.T, np.linalg.norm(profile, axis=1)).T
+    profile = _divide(profile.T, norm(profile, axis=1)).T
     return matmul(profile, profile.T)
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
-from minitx import Batch, Circuits, OneHotWeights, attention_and_output, gradient_terms, last_token, loss_and_gradient, parallel
+from minitx import Batch, Circuits, OneHotWeights, attention_and_output, gradient_terms, loss_and_gradient, parallel
 from minitx import blocks as blocks_room
 from minitx.last_token import Samples
+from minitx.last_token import loss_and_gradient as by_counts
 from minitx.testing import STEP, check_gradient, rounding
 from minitx.weights import LastTokenWeights
 
@@ -200,7 +202,7 @@ def test_attention_gradient_keeps_its_digits_when_attention_is_saturated():
 
 
 def _exact_log_loss(circuits, tokens, t, y, mass):
-    """-log(out_y) of position t, which attends to all ``tokens``, and its derivative in every score, by 1,200 digits."""
+    """-log(out_y) of position t, which attends to all tokens, and its derivative in every score, by 1,200 digits."""
     D = decimal.Decimal
 
     def score(j):
@@ -254,8 +256,8 @@ def test_log_head_agrees_with_the_last_token_by_counts(gap, ahead):
     W[ahead, 2] = gap
     samples = Samples.of([[0, 1, 2], [1, 1, 2], [0, 0, 1, 2]], [0, 1, 0])
     loss, gradient = loss_and_gradient(LastTokenWeights(W), samples.batch())
-    by_counts, slope = last_token.loss_and_gradient(LastTokenWeights(W), samples)
-    assert loss == pytest.approx(by_counts, rel=1e-13)
+    expected, slope = by_counts(LastTokenWeights(W), samples)
+    assert loss == pytest.approx(expected, rel=1e-13)
     np.testing.assert_allclose(gradient.W, slope.W, rtol=1e-13)
 
 
@@ -373,10 +375,10 @@ def test_calls_at_the_same_time_do_not_disturb_each_other():
     batch = Batch(rng.integers(0, 40, (30, 20)), rng.integers(0, 40, (30, 20)))
     circuits = Circuits(*(rng.standard_normal((40, 40)) for _ in range(3)), None, None)
     expected = loss_and_gradient(circuits, batch)[0]
-    before = [get() for get, _ in parallel._openblas()]
+    before = threadpool_info()
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(lambda _: loss_and_gradient(circuits, batch)[0], range(40))) == {expected}
-    assert [get() for get, _ in parallel._openblas()] == before
+    assert threadpool_info() == before
 
 
 def test_nan_is_found_wherever_it_is():

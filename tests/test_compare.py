@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.compare import cosine, relative_error
+from minitx.compare import cosine, norm, relative_error
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from((1e-200, 1e-10, 1.0, 1e10, 1e200)))
@@ -34,3 +34,24 @@ def test_refusals():
         cosine(np.ones(2), np.ones(3))
     with pytest.raises(ValueError, match="inf or nan"):
         relative_error(np.ones(2), np.array([1.0, np.nan]))
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-1000, 2.0**1000])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_norm_of_entries_of_any_size(scale, axis, keepdims):
+    """Squares would under- or overflow; scaling by a power of 2 costs no digit."""
+    a = np.random.default_rng(0).standard_normal((5, 4))
+    a[:, 1] = 0
+    found, expected = norm(scale * a, axis, keepdims=keepdims), np.linalg.norm(a, axis=axis, keepdims=keepdims)
+    if axis is None:
+        assert isinstance(found, float)
+    else:
+        assert found.shape == expected.shape
+    np.testing.assert_allclose(found / scale, expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize(("a", "expected"), [([], 0), ([0.0, 0.0], 0), ([3.0, 4.0], 5), ([np.inf, 1.0], np.inf),
+                                             ([np.nan, 1.0], np.nan)])
+def test_norm_at_its_edges(a, expected):
+    np.testing.assert_equal(norm(a), expected)

@@ -1,13 +1,17 @@
 """Threads: the setting, and products whose bits do not depend on it."""
 
+import itertools
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401  its BLAS is found only when it is loaded
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from minitx import parallel
+from minitx import Batch, Circuits, attention_and_output, compare, parallel
+from minitx.theory.expansion import expand
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128])
@@ -24,18 +28,20 @@ def test_matmul_is_the_product_with_the_same_bits_for_any_number_of_threads(dtyp
 
 
 def test_blas_gets_its_threads_back():
-    """Those of NumPy and of SciPy."""
-    controls = parallel._openblas()
-    if not controls:
-        pytest.skip("NumPy and SciPy are not linked with OpenBLAS here")
+    """BLAS has one thread inside, however deep, and as many as before outside: that of NumPy and that of SciPy."""
+    with threadpool_limits(2, user_api="blas"):
+        before = _blas_threads()
+        assert before
+        with parallel.workers(4) as run, parallel.one_blas_thread():
+            assert run(lambda _: _blas_threads(), range(4)) == [[1] * len(before)] * 4
+        assert _blas_threads() == before
+        with pytest.raises(ZeroDivisionError), parallel.one_blas_thread():
+            1 / 0  # noqa: B018
+        assert _blas_threads() == before
 
-    def threads():
-        return [get() for get, _ in controls]
 
-    before = threads()
-    with parallel.workers(4) as run:
-        assert run(lambda _: threads(), range(4)) == [[1] * len(controls)] * 4
-    assert threads() == before
+def _blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "two"])
@@ -122,4 +128,35 @@ def test_same_bits_whatever_the_threads_of_blas_and_ours(script):
         done = subprocess.run([sys.executable, "-c", script, ours], capture_output=True, text=True, timeout=300, check=True,
                               env=os.environ | {"OPENBLAS_NUM_THREADS": blas})
         digests.add(done.stdout)
+    assert len(digests) == 1
+
+
+def _expansion(rng):
+    batch = Batch(rng.integers(0, 300, (4, 8)), rng.integers(0, 300, (4, 8)))
+    found = expand(batch, 300, order=5)
+    sizes = [*found.flow_sizes().values(), *found.sizes(steps=5, learning_rate=1.0).values()]
+    return [*found.weights(steps=5, learning_rate=1.0).parameters().values(), *sizes]
+
+
+def _attention_and_output(rng):
+    circuits = Circuits(None, *rng.standard_normal((2, 400, 400)).astype(np.float32), None, None)
+    return attention_and_output(circuits, Batch(rng.integers(0, 400, (2, 300)), rng.integers(0, 400, (2, 300))))
+
+
+def _norm(rng):
+    return [compare.norm(rng.standard_normal(60_000))]
+
+
+def _product_of_vectors(rng):
+    return [parallel.matmul(rng.standard_normal((1, 60_000)), rng.standard_normal((60_000, 1)))]
+
+
+@pytest.mark.parametrize("compute", [_expansion, _attention_and_output, _norm, _product_of_vectors])
+def test_same_bits_whoever_has_set_the_threads_of_blas(compute):
+    """The threads of BLAS are set by the caller here, through threadpoolctl; those of minitx by set_threads."""
+    digests = set()
+    for ours, blas in itertools.product((1, 2), (1, 2)):
+        parallel.set_threads(ours)
+        with threadpool_limits(blas, user_api="blas"):
+            digests.add(b"".join(np.asarray(array).tobytes() for array in compute(np.random.default_rng(0))))
     assert len(digests) == 1

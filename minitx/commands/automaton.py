@@ -16,6 +16,7 @@ from minitx import next_token_training, parallel, plots, report
 from minitx.checks import positive, whole_number
 from minitx.commands import automaton_data, automaton_figures, automaton_tables
 from minitx.commands.console import Forecast, Printer, announce, lower, progress_bar, status
+from minitx.compare import norm
 from minitx.files import atomic, output_folder
 from minitx.last_token import LOSSES, context_attention
 from minitx.sample_files import holds_samples
@@ -240,7 +241,7 @@ def _embeddings(options, n_vocab):
         return None
     rng = np.random.default_rng(options.seed).spawn(4)[3]  # the first three are those of the data
     E = rng.standard_normal((n_vocab, options.width or n_vocab))
-    return E / np.linalg.norm(E, axis=1, keepdims=True)
+    return E / norm(E, axis=1, keepdims=True)
 
 
 # ------------------------------------------------------------------------------------------------------------------- cost
@@ -348,7 +349,7 @@ def numbers(result):
     return found | {
         "W_svm": {"norm": automaton.svm.norm, "kkt": automaton.svm.kkt, "inequalities": automaton.svm.n_inequalities,
                   "equalities": automaton.svm.n_equalities},
-        "W_fin": {"norm": np.linalg.norm(automaton.soft.W), "loss": automaton.soft.loss,
+        "W_fin": {"norm": norm(automaton.soft.W), "loss": automaton.soft.loss,
                   "gradient norm": automaton.soft.gradient_norm, "dimension": automaton.soft.dim},
         "records": {mode: run.records for mode, run in result.runs.items()},
         "contexts": [{"context": context, "status": prediction.status, "gap": prediction.gap, "retrieved": prediction.retrieved,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minitx import plots
+from minitx.compare import norm
 
 SHORT = {"descent": "plain", "normalised": "normalised", "accelerated": "accelerated"}
 MEANING = {"determined": "one SCC is above all others present: it is retrieved",
@@ -64,7 +65,7 @@ def limit_words(automaton, loss="log"):
     lines = [f"hard retrieval  |W_svm| = {svm.norm:.6g}; {svm.n_inequalities:,} inequalities, {svm.n_equalities:,} equalities",
              f"  its conditions, missed by: equalities {svm.kkt.primal_equality:.1e}, margins {svm.kkt.primal_inequality:.1e}, "
              f"stationarity {svm.kkt.stationarity:.1e}, complementarity {svm.kkt.complementarity:.1e}, gap {svm.kkt.gap:.1e}",
-             f"soft composition  S_fin has dimension {soft.dim}; |W_fin| = {np.linalg.norm(soft.W):.6g}, least log loss "
+             f"soft composition  S_fin has dimension {soft.dim}; |W_fin| = {norm(soft.W):.6g}, least log loss "
              f"{soft.loss:.6g}, gradient there {_tiny(soft.gradient_norm)}"]
     if not soft.dim:
         lines[-1] = "soft composition  S_fin has dimension 0: no SCC of several tokens, W_fin = 0"

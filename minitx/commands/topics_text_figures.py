@@ -3,6 +3,7 @@
 import numpy as np
 
 from minitx import plots, topic_training
+from minitx.parallel import one_blas_thread
 
 NAMES = ("cosines.png", "attention.png", "permutations.png", "cosines_training.png", "attention_training.png")
 _SHOWN = 80  # words of a heat map, at most
@@ -43,6 +44,7 @@ def _cosines(result, title):
     return figure, "Cosines of the trained embeddings, words grouped by topic; a topic is named by its two most probable words."
 
 
+@one_blas_thread()
 def _attention(result, title):
     """In a document that holds every word as often as the text does, so that every pair of words has a value."""
     tokens, topics, names = _shown(result)

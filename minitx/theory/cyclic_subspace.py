@@ -51,6 +51,7 @@ class CyclicSubspace:
         """Its dimension; 0 if nothing is cyclic."""
         return sum(block.dim for block in self.blocks)
 
+    @one_blas_thread()
     def project(self, W):
         """(d, d) the part of ``W`` (d, d) in S_fin."""
         W = np.asarray(W)

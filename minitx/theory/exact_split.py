@@ -19,6 +19,7 @@ import numpy as np
 
 from minitx import kernels
 from minitx.last_token import Samples, from_scores, to_scores
+from minitx.parallel import one_blas_thread
 from minitx.parameters import read_only
 from minitx.theory.cyclic_subspace import cyclic_subspace
 from minitx.theory.rank_one import embeddings
@@ -98,6 +99,7 @@ class Split:
         """S of ``W`` (d, d): row = attended token, column = last token. (K, K) float64"""
         return read_only(np.ascontiguousarray(to_scores(W, self.E)))
 
+    @one_blas_thread()
     def cyclic_loss(self, W):
         """L_cyc at ``W`` (d, d), of which only the part in the cyclic subspace matters. FloatingPointError if it is not finite."""
         samples, losses = self.samples, np.empty(len(self.samples))

@@ -29,6 +29,7 @@ from scipy import sparse
 from minitx import parallel
 from minitx.checks import positive, whole_number
 from minitx.circuits import Batch
+from minitx.compare import norm
 from minitx.weights import OneHotWeights
 
 NAMES = ("W_O", "V", "W", "P")
@@ -86,13 +87,13 @@ class Expansion:
         learning_rate = positive("learning_rate", learning_rate)
         terms = [self.coefficient(m, steps=steps).parameters() for m in range(1, self.order + 1)]
         scales = learning_rate ** np.arange(1, self.order + 1)
-        return {name: scales * [np.linalg.norm(term[name]) for term in terms] for name in NAMES}
+        return {name: scales * [norm(term[name]) for term in terms] for name in NAMES}
 
     def flow_sizes(self):
         """|Theta_{m,m}| / m!, m = 1 .. M: size of every order in powers of s eta, for many small steps. {parameter: (M,)}"""
         def size(name, m):
             there = self.differences.get((m, m))
-            return 0.0 if there is None else np.linalg.norm(getattr(there, name)) / factorial(m)
+            return 0.0 if there is None else norm(getattr(there, name)) / factorial(m)
 
         return {name: np.array([size(name, m) for m in range(1, self.order + 1)]) for name in NAMES}
 
@@ -117,6 +118,7 @@ class Expansion:
         return order
 
 
+@parallel.one_blas_thread()
 def expand(batch, n_vocab, *, order, callback=None):
     """Coefficients of full-batch gradient descent from zero :class:`~minitx.weights.OneHotWeights`, up to eta^``order``.
 

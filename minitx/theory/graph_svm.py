@@ -18,6 +18,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import nnls
 
+from minitx.compare import norm
 from minitx.parallel import one_blas_thread
 from minitx.theory.priority_graph import Constraints, constraints
 from minitx.theory.rank_one import Coordinates, Span, differences, embeddings, row_blocks
@@ -90,7 +91,7 @@ class GraphSVM:
     @property
     def norm(self):
         """|W|_F."""
-        return float(np.linalg.norm(self.W))
+        return norm(self.W)
 
     @property
     def trustworthy(self):
@@ -152,7 +153,7 @@ def solve(rows, E):
     """
     both, n_equalities = np.concatenate([rows.equalities, rows.inequalities]), len(rows.equalities)
     E = embeddings(E, 1 + int(both.max(initial=-1)))
-    power = int(np.frexp(np.linalg.norm(E, axis=1).max(initial=0))[1])
+    power = int(np.frexp(norm(E, axis=1).max(initial=0))[1])
     unit = np.ldexp(E, -power)  # norms up to 1, and the same digits
     x, weight = np.zeros((E.shape[1], E.shape[1])), np.zeros(len(both))
     for block in row_blocks(unit, both, np.arange(len(both))):
@@ -176,15 +177,15 @@ def solve(rows, E):
 def _report(W, E, rows, weight, n_equalities):
     """KKT of ``W`` and the multipliers ``weight`` of ``rows``, the first ``n_equalities`` of them equalities."""
     u, v = differences(E, rows), E[rows[:, 0]]
-    value, size = ((u @ W) * v).sum(axis=1), np.linalg.norm(W) or 1.0
+    value, size = ((u @ W) * v).sum(axis=1), norm(W) or 1.0
     short, multiplier = 1 - value[n_equalities:], weight[n_equalities:]
     return KKT(
         primal_equality=float(np.abs(value[:n_equalities]).max(initial=0)),
         primal_inequality=float(short.max(initial=0)),
-        stationarity=float(np.linalg.norm(W - (u * weight[:, None]).T @ v) / size),
+        stationarity=float(norm(W - (u * weight[:, None]).T @ v) / size),
         complementarity=float(np.abs(multiplier * short).max(initial=0) / size**2),
         dual=float((-multiplier).max(initial=0) / size**2),
-        gap=float(abs(multiplier.sum() - np.linalg.norm(W) ** 2) / size**2),
+        gap=float(abs(multiplier.sum() - norm(W) ** 2) / size**2),
     )
 
 
@@ -205,18 +206,20 @@ class _Candidate:
     error: float  # how far from optimal, beyond what rounding explains: at most 1 is optimal
 
     @classmethod
+    @one_blas_thread()
     def of(cls, C, x, weight):
         weight = np.maximum(weight, 0)
-        size = np.linalg.norm(x)
+        size = norm(x)
         if not 0 < size < np.inf:  # rows that contradict each other
             return cls(x, weight, np.inf)
-        missed = max((1 - C @ x).max(), np.linalg.norm(x - weight @ C) / size, abs(weight.sum() / size**2 - 1))
+        missed = max((1 - C @ x).max(), norm(x - weight @ C) / size, abs(weight.sum() / size**2 - 1))
         return cls(x, weight, missed / (2e-13 * (1 + size)))
 
 
+@one_blas_thread()
 def least_distance(C):
     """The shortest x (c,) with ``C x >= 1`` for rows C (R, c), and weights (R,) >= 0 with ``x = weight @ C``."""
-    length = np.linalg.norm(C, axis=1)
+    length = norm(C, axis=1)
     if length.min() <= LEAST_GAP:
         raise _Contradiction((np.arange(len(C)) == length.argmin()).astype(float), length.min())
     best = None
@@ -225,7 +228,7 @@ def least_distance(C):
             best = candidate if best is None or candidate.error < best.error else best
         if best.error <= 1:
             break
-    if np.linalg.norm(best.x) * LEAST_GAP >= 1:
+    if norm(best.x) * LEAST_GAP >= 1:
         raise _contradiction(C, best.weight / best.weight.sum())
     return best.x, best.weight
 
@@ -238,6 +241,7 @@ def _weights(C):
     yield from _by_nnls(C)
 
 
+@one_blas_thread()
 def pivoting(G, most=100):
     """(R,) weights that minimise ``weight' (G + tiny) weight / 2 - sum(weight)`` over ``weight >= 0``; None if it does not end.
 
@@ -269,6 +273,7 @@ def pivoting(G, most=100):
     return None
 
 
+@one_blas_thread()
 def polish(C, weight):
     """The candidate near ``weight`` (R,) whose rows with weight have margins of exactly 1: least norm by QR, with refinement."""
     weight, rows = weight.copy(), np.flatnonzero(weight)
@@ -299,7 +304,7 @@ def _by_nnls(C):
         if not share.sum() > 0:
             continue
         share = share / share.sum()
-        least = np.linalg.norm(share @ C)  # 1 / |x| at the solution
+        least = norm(share @ C)  # 1 / |x| at the solution
         if least <= LEAST_GAP:
             raise _contradiction(C, share)
         none = False
@@ -315,7 +320,7 @@ def _contradiction(C, share):
     rows = np.flatnonzero(share)
     null = np.linalg.svd(C[rows].T)[2][-1]
     null = null / null.sum()
-    if (null > 0).all() and np.linalg.norm(null @ C[rows]) <= np.linalg.norm(share @ C):
+    if (null > 0).all() and norm(null @ C[rows]) <= norm(share @ C):
         share = np.zeros(len(C))
         share[rows] = null
-    return _Contradiction(share, np.linalg.norm(share @ C))
+    return _Contradiction(share, norm(share @ C))

@@ -3,11 +3,15 @@
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from minitx.compare import norm
+from minitx.parallel import one_blas_thread
+
 _STEPS = 500  # a handful is usual; many where the least point is far away
 _QUADRATIC = 1e-8  # below this decrement values no longer tell steps apart, and the gradient does
 _SHORTEST = 2.0**-10  # step by which the gradient must become smaller, or nothing but rounding is left of it
 
 
+@one_blas_thread()
 def minimise(function, x, stop=None):
     """The least point of a convex function, as far as its gradient can tell.
 
@@ -37,11 +41,11 @@ def minimise(function, x, stop=None):
             length /= 2
             found = function(x + length * step)
         if decrement <= _QUADRATIC:
-            size = np.linalg.norm(gradient)
-            while length > _SHORTEST and not np.linalg.norm(found[1]) < (1 - length / 2) * size:
+            size = norm(gradient)
+            while length > _SHORTEST and not norm(found[1]) < (1 - length / 2) * size:
                 length /= 4
                 found = function(x + length * step)
-            if not np.linalg.norm(found[1]) < (1 - length / 2) * size:
+            if not norm(found[1]) < (1 - length / 2) * size:
                 break
         x = x + length * step
         value, gradient, hessian = found

@@ -15,7 +15,8 @@ from scipy.linalg import qr, solve_triangular
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from minitx.parallel import matmul
+from minitx.compare import norm
+from minitx.parallel import matmul, one_blas_thread
 
 SAME = 1e-13  # cosines below this are rounding: orthogonal
 RANK = 1e-10  # a unit row this close to the span of others lies in it
@@ -45,6 +46,7 @@ def differences(E, rows):
     return E[rows[:, 1]] - E[rows[:, 2]]
 
 
+@one_blas_thread()
 def row_blocks(E, rows, group):
     """Index arrays of the blocks of ``rows`` (R, 3); rows of the same ``group`` (R,) stay in one block, by first row."""
     ks, at = np.unique(rows[:, 0], return_inverse=True)
@@ -67,7 +69,7 @@ def row_blocks(E, rows, group):
 
 def _unit(x):
     """Rows of ``x`` at length 1; zero rows stay zero."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
+    length = norm(x, axis=1, keepdims=True)
     return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
 
 
@@ -79,10 +81,12 @@ class Coordinates:
     right: np.ndarray  # (d, b) float64: orthonormal columns that span the v
 
     @classmethod
+    @one_blas_thread()
     def of(cls, E, rows):
         """Those of the block ``rows`` (R, 3)."""
         return cls(*(_range(x) for x in (differences(E, rows), E[np.unique(rows[:, 0])])))
 
+    @one_blas_thread()
     def flatten(self, E, rows):
         """(R, a b): each row (k, i, j) as a vector."""
         u, v = differences(E, rows) @ self.left, E[rows[:, 0]] @ self.right
@@ -133,22 +137,25 @@ class Span:
     n_rows: int
 
     @classmethod
+    @one_blas_thread()
     def of(cls, rows, rank=RANK):
         """That of ``rows``; each counts by its direction, and one within ``rank`` of the span of the others adds nothing."""
         if rows.size == 0:  # older SciPy refuses it
             return cls(np.zeros((0, rows.shape[1])), np.zeros(0, np.int64), np.zeros((0, 0)), len(rows))
-        length = np.linalg.norm(rows, axis=1)
+        length = norm(rows, axis=1)
         Q, R, pivots = qr(_unit(rows).T, mode="economic", pivoting=True, check_finite=False)
         r = int((np.abs(np.diagonal(R)) > rank).sum())
         kept = pivots[:r].astype(np.int64)
         return cls(np.ascontiguousarray(Q[:, :r].T), kept, R[:r, :r] * length[kept], len(rows))
 
+    @one_blas_thread()
     def off(self, x):
         """``x`` (..., c) without its part in the span, twice for the sake of rounding."""
         for _ in range(2):
             x = x - x @ self.basis.T @ self.basis
         return x
 
+    @one_blas_thread()
     def weights(self, x):
         """(n_rows,) weights of the rows whose sum comes closest to ``x`` (c,), zero for rows that were not kept."""
         found = np.zeros(self.n_rows)

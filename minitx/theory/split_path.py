@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csr_array
 
+from minitx.compare import norm
 from minitx.parallel import one_blas_thread
 from minitx.theory.newton import minimise
 from minitx.theory.rank_one import Coordinates, Span, row_blocks
@@ -60,7 +61,7 @@ def _least(pairs, tau, strength, y):
     """The least point of the objective at ``tau``, which is ``strength`` in the units of the pairs, from ``y`` (r,)."""
     try:
         y, gradient, _ = minimise(lambda y: pairs.objective(y, strength), y)
-        found = np.linalg.norm(gradient) <= _LOST * np.linalg.norm(y)
+        found = norm(gradient) <= _LOST * norm(y)
     except np.linalg.LinAlgError:
         found = False
     if not found:
@@ -82,6 +83,7 @@ class Pairs:
     log_share: np.ndarray  # (n,)
 
     @classmethod
+    @one_blas_thread()
     def of(cls, split, W_fin):
         """Those of ``split``, at ``W_fin`` (d, d)."""
         samples, owner = split.samples, split.samples.owner()
@@ -94,7 +96,7 @@ class Pairs:
         triples = np.stack([last, root, root[samples.label_at][owner]], axis=1)[out]
         rows, row = np.unique(triples, axis=0, return_inverse=True)
         sample, starts = np.unique(owner[out], return_index=True)
-        power = int(np.rint(np.log2(np.linalg.norm(split.embeddings, axis=1).max() or 1.0)))
+        power = int(np.rint(np.log2(norm(split.embeddings, axis=1).max() or 1.0)))
         matrix, parts = _coordinates(split.graphs, np.ldexp(split.embeddings, -power), rows)
         return cls(rows, power, matrix, parts, np.append(starts, len(out)), row.ravel(), score[out] - inside[owner[out]],
                    np.log(samples.share[sample]))
@@ -104,17 +106,20 @@ class Pairs:
         edges = np.cumsum([0, *(len(basis) for _, basis in self.parts)])
         return [slice(a, b) for a, b in pairwise(edges)]
 
+    @one_blas_thread()
     def vector(self, W):
         """(r,) coordinates of ``W`` (d, d), or of its part that has some."""
         W = np.ldexp(W, 2 * self.power)
         return np.concatenate([np.zeros(0), *(basis @ coordinates.vector(W) for coordinates, basis in self.parts)])
 
+    @one_blas_thread()
     def matrix(self, x):
         """(d, d) matrix whose coordinates are ``x`` (r,)."""
         W = sum((coordinates.matrix(x[own] @ basis)
                  for (coordinates, basis), own in zip(self.parts, self.columns(), strict=True)), 0.0)
         return np.ldexp(W, -2 * self.power)
 
+    @one_blas_thread()
     def objective(self, y, tau):
         """``|y|^2 / 2 + log(excess(tau y)) / tau``, its gradient and its Hessian, in y (r,).
 
@@ -155,10 +160,12 @@ class _Excess:
     curvature: np.ndarray  # (n,): s''(z) / s(z), at most steep^2
 
     @property
+    @one_blas_thread()
     def slope(self):
         """Gradient (R,)."""
         return self.P.T @ (self.weight * self.steep)
 
+    @one_blas_thread()
     def hessian(self, curvature):
         """(R, R); a covariance, with ``curvature`` = steep^2."""
         slope = self.slope

@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 
 from minitx.checks import positive, probability, whole_number
+from minitx.parallel import one_blas_thread
 
 LOSSES = ("pooled", "per_document")
 MOST_LENGTHS = 10**6
@@ -322,6 +323,7 @@ def blocks_of_pair(sectors, lam_w, lam_t, pair):
                                mask_row=pair[0, 1] / root)
 
 
+@one_blas_thread()
 def moments(setting):
     """The exact second moments of a chosen slot, under uniform attention with one-hot embeddings.
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from minitx.checks import positive, whole_number
+from minitx.parallel import one_blas_thread
 from minitx.theory.topic_setting import Blocks, blocks_of_pair, moments
 
 
@@ -74,6 +75,7 @@ def other_limit_value(setting):
     return _blocks(setting, lam_w, lam_t, *_mean(moments(replace(setting, length=2, loss="pooled"))))
 
 
+@one_blas_thread()
 def ridge_value(setting, ridge):
     """Minimiser of loss + ridge |W|_F^2: C (M + ridge I)^-1.
 
@@ -105,6 +107,7 @@ def ridge_value(setting, ridge):
     return _blocks(setting, found.C_w / (found.M_w + ridge), found.C_t / (found.M_t + ridge), al, be)
 
 
+@one_blas_thread()
 def value_after(setting, steps, learning_rate):
     """The value matrix after gradient descent from zero on the squared loss, whose gradient is 2 (W M - C): exact.
 
