@@ -21,7 +21,8 @@ class Parameters:
     """Base of frozen dataclasses whose fields are arrays, or None where a part is absent.
 
     The arrays are read-only views of those given, without a copy: ``weights.W[0] = 1`` raises ValueError, and nothing in minitx
-    writes to an array that it was given. Who changes their own array later changes the weights made from it; give a copy if you will.
+    writes to an array that it was given. If you change your own array
+    later, the weights made from it change too; give a copy where that is not wanted.
     """
 
     def parameters(self):

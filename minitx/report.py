@@ -69,7 +69,8 @@ def plain(value, where="results"):
         return _number(float(value))
     if value is None or isinstance(value, str):
         return value if value is None else str(value)
-    raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; give a dict, a list, an array, a string or a number")
+    raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; give a dict, a list, an array, a string or a "
+                    "number")
 
 
 def _key(key, where):

@@ -317,7 +317,7 @@ def _transposed(a):
 
 
 def _require_floats(weights, names):
-    """Make these parts read-only arrays; TypeError unless all are float64, or all float32 (complex128 also: for the complex step)."""
+    """Make these parts read-only arrays; TypeError unless all are float64, or all float32 (or complex128, for the complex step)."""
     for name in names:
         array = np.asarray(getattr(weights, name))
         if array.dtype.char not in "dfD":

@@ -253,7 +253,7 @@ def test_weights_and_batches_cannot_be_written_to(kind):
     _, gradient = loss_and_gradient(weights, batch)
     for found in (weights, run.weights, gradient, weights.astype(np.float32), weights.circuits(),
                   weights.map(lambda array: 2 * array)):
-        for name, array in found.parameters().items():
+        for array in found.parameters().values():
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 1.0
     for part in (batch, batch.take([0, 1]), batch.with_loss()):

@@ -369,7 +369,8 @@ def write(result, folder, printed):
         "configuration": result.options, "environment": report.environment(), "corpus": _corpus_numbers(result.corpus),
         "vocabulary": result.corpus.vocabulary, "records": result.records, "loss": result.trajectory.loss,
         "stopped": result.trajectory.stopped, "reduced": result.reduced, "predicted_loss": result.predicted_loss,
-        "norms_of_terms": result.norms, "first_exceeds": _exceeds_numbers(result.exceeds), "split": result.split, "associates": result.associates})
+        "norms_of_terms": result.norms, "first_exceeds": _exceeds_numbers(result.exceeds), "split": result.split,
+        "associates": result.associates})
     setting = f"V = {len(result.corpus.vocabulary)}, T = {result.options.length}"
     captions = {}
     title = plots.literal(f"{result.corpus.name}: {setting}, ") + rf"$\eta$ = {result.options.learning_rate:g}"

@@ -45,8 +45,8 @@ class Forecast:
             self.began = time.perf_counter()
         elif not self.told and (seconds := time.perf_counter() - self.began) >= MEASURED:
             self.told = True
-            announce(self.name, seconds / step * (self.steps - step), f"its first {step:,} steps; Ctrl-C ends it and keeps what is done",
-                     self.say)
+            announce(self.name, seconds / step * (self.steps - step),
+                     f"its first {step:,} steps; Ctrl-C ends it and keeps what is done", self.say)
 
 
 def announce(name, seconds, judged_by, say):
