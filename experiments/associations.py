@@ -11,11 +11,14 @@ import argparse
 
 import numpy as np
 
-from minitx import OneHotWeights, builtin_corpus, compare, descend, load_corpus, plots, words
-from minitx.files import output_folder
-from minitx.report import environment, write_json
-from minitx.synthetic import STORY_CLASSES, STORY_COMPANIONS
-from minitx.theory import associations
+from minitx import OneHotWeights, associations, builtin_corpus, descend, load_corpus
+from minitx.associations import figures as plots
+from minitx.associations import leading as leading_terms
+from minitx.associations import words
+from minitx.base import style
+from minitx.base.checks import output_folder
+from minitx.base.report import environment, write_json
+from minitx.data.stories import STORY_CLASSES, STORY_COMPANIONS
 
 # s eta at the end of the paper's runs (3,200 steps at 0.005 and at 0.05) and after 30 of the 100 epochs
 SMALL, LARGE, EARLY = 16.0, 160.0, 48.0
@@ -34,7 +37,7 @@ def train(batch, statistics, *, time, steps, batch_size):
         if step in at and step > 0:
             leading = associations.leading_weights(statistics, steps=step, learning_rate=eta)
             bounds = associations.bounds(steps=step, learning_rate=eta, length=batch.tokens.shape[1], n_vocab=statistics.n_vocab)
-            records.append(compare.beside(weights, leading, bounds, step=step, loss=loss))
+            records.append(leading_terms.beside(weights, leading, bounds, step=step, loss=loss))
 
     start = OneHotWeights.zeros(statistics.n_vocab, batch.tokens.shape[1], dtype=np.float32)
     run = descend(start, batch, learning_rate=eta, steps=steps, batch_size=batch_size, rng=0, callback=record)
@@ -107,9 +110,9 @@ def main():
         figure = plots.cosines([record.step for record in records],
                                {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}, run.loss,
                                title=f"{corpus.name}, one layer: $\\eta$ = {run.learning_rate:.3g}, $s\\,\\eta$ up to {time:g}")
-        plots.save(figure, folder / f"figure4-{time:g}.png")
+        style.save(figure, folder / f"figure4-{time:g}.png")
     if listed:
-        plots.save(plots.associates(listed, title=f"strongest associates in {corpus.name}"), folder / "figure5.png")
+        style.save(plots.associates(listed, title=f"strongest associates in {corpus.name}"), folder / "figure5.png")
     write_json(folder / "associations.json", {"environment": environment(), "corpus": corpus.summary().splitlines(), "steps": steps,
                "batch_size": batch_size, "records": {time: records for time, (records, _) in runs.items()},
                "associates": listed, "precision": precision})

@@ -23,16 +23,17 @@ from scipy.linalg import orth
 from scipy.optimize import nnls
 
 from minitx import Batch, EmbeddedWeights, OneHotWeights, builtin_corpus, descend, get_threads, loss_and_gradient, set_threads
-from minitx.blocks import blocks
-from minitx.files import output_folder
-from minitx.last_token import Samples
-from minitx.parallel import one_blas_thread
-from minitx.report import environment, write_json
-from minitx.synthetic.topics import TopicModel, mask_tokens
-from minitx.theory import reduced
-from minitx.theory.associations import leading_weights, statistics
-from minitx.theory.graph_svm import graph_svm
-from minitx.theory.priority_graph import priority_graphs
+from minitx.associations import reduced
+from minitx.associations.basis import statistics
+from minitx.associations.leading import leading_weights
+from minitx.base.checks import output_folder
+from minitx.base.parallel import one_blas_thread
+from minitx.base.report import environment, write_json
+from minitx.model.blocks import blocks
+from minitx.next_token.graphs import priority_graphs
+from minitx.next_token.samples import Samples
+from minitx.next_token.svm import graph_svm
+from minitx.topics.documents import TopicModel, mask_tokens
 
 # ----------------------------------------------------------------------------------------------- the dense formulation
 

@@ -18,15 +18,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from minitx import plots
-from minitx.files import output_folder
-from minitx.last_token import Samples, context_attention
-from minitx.local_training import train_local, train_local_split
-from minitx.next_token_training import train
-from minitx.report import environment, write_json
-from minitx.synthetic import random_samples, unseen_contexts
-from minitx.theory.next_token import Automaton
-from minitx.weights import LastTokenWeights
+from minitx.base import numbers, style
+from minitx.base.checks import output_folder
+from minitx.base.report import environment, write_json
+from minitx.model.weights import LastTokenWeights
+from minitx.next_token import figures as plots
+from minitx.next_token.automaton import Automaton
+from minitx.next_token.law import random_samples, unseen_contexts
+from minitx.next_token.local_training import train_local, train_local_split
+from minitx.next_token.losses import context_attention
+from minitx.next_token.samples import Samples
+from minitx.next_token.training import train
 
 REFERENCE = Path(__file__).resolve().parents[1] / "tests" / "data" / "next_token_reference.json"
 # (label, mode, learning rate, steps, steps at which 1 - correlation is told)
@@ -202,12 +204,12 @@ def held_out(n_sets, n_contexts, longest):
         told = np.where((status == "extrapolated") & close, CLOSE, status)
         for label, q in found.items():
             for name in np.unique(told):
-                _add(distances, name, label, plots.total_variation(p[told == name], q[told == name]))
+                _add(distances, name, label, numbers.total_variation(p[told == name], q[told == name]))
         if not automaton.residual.degenerate:
             tied = np.flatnonzero(status == "tied")
             rho = np.array([automaton.predict(contexts[i], path=True).p for i in tied]).reshape(p[tied].shape)
             _add(distances, "tied", "rho against path",
-                 plots.total_variation(rho, context_attention(_end(one, automaton, "path", 20), contexts[tied])))
+                 numbers.total_variation(rho, context_attention(_end(one, automaton, "path", 20), contexts[tied])))
         predicted.append(np.pad(p, ((0, 0), (0, 10 - p.shape[1]))))
         for label in (f"normalised {longest}", "accelerated 250"):
             trained.setdefault(label, []).append(np.pad(found[label], ((0, 0), (0, 10 - p.shape[1]))))
@@ -243,9 +245,9 @@ def figures(instance, drawn, folder, quick):
         runs[label] = {name: [getattr(record, name) for record in records]
                        for name in ("step", "norm", "cyclic_distance", "label_mass")}
         runs[label]["correlation_gap"] = [1 - record.correlation for record in records]
-    plots.save(plots.next_token_training(runs, title=instance.name.replace("_", " "), has_cycles=automaton.soft.dim > 0),
+    style.save(plots.next_token_training(runs, title=instance.name.replace("_", " "), has_cycles=automaton.soft.dim > 0),
                folder / "training.png")
-    plots.save(plots.next_token_predictions(*drawn, title="Held-out contexts of all data sets"), folder / "predictions.png")
+    style.save(plots.next_token_predictions(*drawn, title="Held-out contexts of all data sets"), folder / "predictions.png")
 
 
 def main():

@@ -29,14 +29,16 @@ from pathlib import Path
 
 import numpy as np
 
-from minitx import OneHotWeights, builtin_corpus, compare, descend, gradient_terms, load_corpus, plots
-from minitx.commands.associate import by_term, exceeds_table
-from minitx.commands.console import Printer, progress_bar
-from minitx.descent import descent
-from minitx.files import output_folder
-from minitx.report import environment, write_json
-from minitx.terms import first_exceeds
-from minitx.theory import associations, reduced
+from minitx import OneHotWeights, associations, builtin_corpus, descend, gradient_terms, load_corpus
+from minitx.associations import figures as plots
+from minitx.associations import reduced
+from minitx.associations.command import by_term, exceeds_table
+from minitx.associations.terms import first_exceeds
+from minitx.base import numbers, style
+from minitx.base.checks import output_folder
+from minitx.base.console import Printer, progress_bar
+from minitx.base.report import environment, write_json
+from minitx.model.descent import descent
 
 TINYSTORIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinystories-1000.txt"
 SIZE = {"n_vocab": 800, "length": 64, "n_windows": 1500}
@@ -45,7 +47,7 @@ SMALL_SIZE = {"n_vocab": 100, "length": 16, "n_windows": 100}
 SMALL_LEARNING_RATE, SMALL_SHOWN = 2.0, (6, 15, 20, 30, 45, 60)
 LEADING, OUTPUT = "leading terms", "leading terms, output to second order"
 FIRST, SECOND = "reduced, first order, a cell a token", "reduced, second order"
-MEASURES = {"cosine": compare.cosine, "relative_error": compare.relative_error}
+MEASURES = {"cosine": numbers.cosine, "relative_error": numbers.relative_error}
 
 
 class Theories:
@@ -90,7 +92,7 @@ class Recorder:
         found = {theory: {measure: {name: function(array, trained[name]) for name, array in predicted.items()}
                           for measure, function in MEASURES.items()} for theory, predicted in self.theories.at(step).items()}
         terms = gradient_terms(weights, self.batch, leading=self.theories.leading(step))
-        self.norms.append({name: {term: compare.norm(array) for term, array in split.items()} for name, split in terms.items()})
+        self.norms.append({name: {term: numbers.norm(array) for term, array in split.items()} for name, split in terms.items()})
         self.records.append({"step": step, "loss": loss, "theories": found})
         if step in self.shown:
             self.say(self._rows(step, loss, found))
@@ -137,8 +139,8 @@ def show(recorder, loss, title, say, folder):
     say(exceeds_table(exceeds))
     cosine = {theory: {name: [record["theories"][theory]["cosine"][name] for record in recorder.records]
                        for name in measures["cosine"]} for theory, measures in extremes.items()}
-    plots.save(plots.theories(steps, cosine, loss, recorder.theories.loss, title=title), folder / "reduced.png")
-    plots.save(plots.corrections(steps, norms, exceeds, title=title), folder / "corrections.png")
+    style.save(plots.theories(steps, cosine, loss, recorder.theories.loss, title=title), folder / "reduced.png")
+    style.save(plots.corrections(steps, norms, exceeds, title=title), folder / "corrections.png")
     return {"worst": extremes, "first_exceeds": exceeds}
 
 
@@ -167,7 +169,7 @@ def main():
         run = descend(start, batch, learning_rate=eta, steps=steps, callback=callback)
     if run.stopped:
         say(f"\nstopped early: {run.stopped}")
-    title = plots.literal(f"{corpus.name}: V = {n_vocab}, T = {corpus.length}, ") + rf"$\eta$ = {eta:g}"
+    title = style.literal(f"{corpus.name}: V = {n_vocab}, T = {corpus.length}, ") + rf"$\eta$ = {eta:g}"
     found = show(recorder, run.loss, title, say, folder) if recorder.records else {}
     write_json(folder / "reduced.json", {
         "environment": environment(), "corpus": corpus.summary().splitlines(), "learning_rate": eta, "stopped": run.stopped,

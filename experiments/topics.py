@@ -17,14 +17,14 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
-from minitx import Batch, EmbeddedWeights, descend, get_threads, moments, plots, set_threads
-from minitx.averages import attention_table, gram, pair_averages
-from minitx.commands import topics_figures
-from minitx.files import output_folder
-from minitx.report import environment, write_json
-from minitx.synthetic import TopicModel, mask_tokens
-from minitx.theory import topics
-from minitx.topic_training import attention_ratios
+from minitx import Batch, EmbeddedWeights, descend, get_threads, set_threads, topics
+from minitx.base import style
+from minitx.base.checks import output_folder
+from minitx.base.report import environment, write_json
+from minitx.topics import command_law_figures, uniform_attention
+from minitx.topics.averages import attention_table, gram, pair_averages
+from minitx.topics.documents import TopicModel, mask_tokens
+from minitx.topics.training import attention_ratios
 
 LAWS = {"Dirichlet 0.1, N 100..150": {"alpha": 0.1, "length": (100, 150)}, "2 topics, N 128": {"tau": 2, "length": 128}}
 FIELDS = ("same_word", "same_topic", "different_topic")
@@ -67,7 +67,7 @@ class Data:
     def __init__(self, model, held_out, entropy, squared, seed, divide):
         self.model, self.held_out, self.entropy, self.squared = model, held_out, entropy, squared
         self.seed, self.divide = seed, divide
-        self.quadratic = moments.moments(squared, model.n_vocab)
+        self.quadratic = uniform_attention.moments(squared, model.n_vocab)
 
     def start(self, **parts):
         """Gaussian start of the given standard deviations."""
@@ -77,7 +77,7 @@ class Data:
         """The Trajectory of a run."""
         steps = max(1, steps // self.divide) if long else steps
         if data is self.quadratic:
-            settings["loss_and_gradient"] = moments.loss_and_gradient
+            settings["loss_and_gradient"] = uniform_attention.loss_and_gradient
         run = descend(start, data, learning_rate=eta, steps=steps, batch_size=size, rng=self.seed, **settings)
         if run.stopped:
             raise RuntimeError(f"a run ended early: {run.stopped}")
@@ -213,15 +213,15 @@ def infinite(quick):
 
 # -------------------------------------------------------------------------------------------- closed forms, step by step
 
-BLOCKS = topics_figures.BLOCK_FIELDS
+BLOCKS = command_law_figures.BLOCK_FIELDS
 
 
 def two_limits(folder):
     """Print and draw how the minimiser goes from one limit to the other as the ridge falls."""
     infinite_length = topics.Setting(10, 10, math.inf, tau=2)
-    plots.save(topics_figures.two_limits(topics.Setting(10, 10, 128, tau=2)), folder / "two-limits.png")
+    style.save(command_law_figures.two_limits(topics.Setting(10, 10, 128, tau=2)), folder / "two-limits.png")
     header("the value matrix that minimises the squared loss: the limits N -> inf and ridge -> 0 do not commute")
-    for N in topics_figures.N_LENGTHS:
+    for N in command_law_figures.N_LENGTHS:
         setting = topics.Setting(10, 10, N, tau=2)
         sectors = topics.moments(setting)
         between = math.sqrt(sectors.M_w * sectors.M_t)
@@ -237,12 +237,12 @@ def trajectory(quick):
     for law in LAWS:
         setting = topics.Setting(10, 10, **LAWS[law])
         C, M = topics.moments(setting).matrices()
-        exact = moments.Moments(M=M, C=C)
+        exact = uniform_attention.Moments(M=M, C=C)
         model = TopicModel(10, 10, **LAWS[law])
-        sampled = [moments.moments(mask_tokens(model.documents(10_000, rng=seed), head="squared", rng=seed), setting.V)
+        sampled = [uniform_attention.moments(mask_tokens(model.documents(10_000, rng=seed), head="squared", rng=seed), setting.V)
                    for seed in range(6)]
         kept = [descend(EmbeddedWeights.gaussian(setting.V, W_V=0.0), data, learning_rate=eta, steps=at[-1], keep=at,
-                        loss_and_gradient=moments.loss_and_gradient).kept for data in (*sampled, exact)]
+                        loss_and_gradient=uniform_attention.loss_and_gradient).kept for data in (*sampled, exact)]
         header(f"stage 1a, {law}: closed trajectory, and how many s.d. of 6 seeds the mean of 10,000 documents is away")
         worst = 0.0
         for step in at:
@@ -261,8 +261,8 @@ def embeddings(quick):
     setting = topics.Setting(10, 10, 128, tau=2)
     C, M = topics.moments(setting).matrices()
     steps = 2000 if quick else 48_000
-    run = descend(EmbeddedWeights.gaussian(setting.V, W_E=1e-3, rng=0), moments.Moments(M=M, C=C), learning_rate=8.0, steps=steps,
-                  loss_and_gradient=moments.loss_and_gradient, keep=(400,))
+    run = descend(EmbeddedWeights.gaussian(setting.V, W_E=1e-3, rng=0), uniform_attention.Moments(M=M, C=C), learning_rate=8.0, steps=steps,
+                  loss_and_gradient=uniform_attention.loss_and_gradient, keep=(400,))
     header("stage 1b, 2 topics, N = 128: E^T E, trained on the exact population, eta = 8")
     for label, weights, closed in (("after 400 steps", run.kept[400], topics.gram_plateau(setting)),
                                    (f"after {steps:,} steps", run.weights, topics.optimal_gram(setting))):

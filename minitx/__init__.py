@@ -4,31 +4,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers; Python itself finds the names by __getattr__
-    from minitx import compare, testing, theory
-    from minitx.circuits import Batch, Circuits, attention_and_output, loss_and_gradient
-    from minitx.corpus import Corpus, builtin_corpus, load_corpus
-    from minitx.descent import Trajectory, descend
-    from minitx.last_token import Samples
-    from minitx.parallel import get_threads, set_threads
-    from minitx.terms import gradient_terms
-    from minitx.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights
+    from minitx import associations, base, data, model, next_token, testing, topics
+    from minitx.associations.terms import gradient_terms
+    from minitx.base.numbers import agreement, cosine, relative_error
+    from minitx.base.parallel import get_threads, set_threads
+    from minitx.data.batch import Batch
+    from minitx.data.corpus import Corpus, builtin_corpus, load_corpus
+    from minitx.model.circuits import Circuits, attention_and_output, loss_and_gradient
+    from minitx.model.descent import Trajectory, descend
+    from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights
+    from minitx.next_token.samples import Samples
 
 __version__ = "0.1.0"
 __all__ = [
     "Batch", "Circuits", "Corpus", "EmbeddedWeights", "LastTokenWeights", "OneHotWeights", "Samples", "Trajectory",
-    "attention_and_output", "builtin_corpus", "compare", "descend", "get_threads", "gradient_terms", "load_corpus",
-    "loss_and_gradient", "set_threads", "testing", "theory",
+    "agreement", "associations", "attention_and_output", "base", "builtin_corpus", "cosine", "data", "descend", "get_threads",
+    "gradient_terms", "load_corpus", "loss_and_gradient", "model", "next_token", "relative_error", "set_threads", "testing",
+    "topics",
 ]
 
-_MODULES = ("compare", "testing", "theory")  # the public names that are modules; every other one is defined in a module:
+# The public names that are modules; every other one is defined in a module.
+_MODULES = ("associations", "base", "data", "model", "next_token", "testing", "topics")
 _DEFINED_IN = {
-    "Batch": "circuits", "Circuits": "circuits", "attention_and_output": "circuits", "loss_and_gradient": "circuits",
-    "Corpus": "corpus", "builtin_corpus": "corpus", "load_corpus": "corpus",
-    "Trajectory": "descent", "descend": "descent",
-    "Samples": "last_token",
-    "get_threads": "parallel", "set_threads": "parallel",
-    "gradient_terms": "terms",
-    "EmbeddedWeights": "weights", "LastTokenWeights": "weights", "OneHotWeights": "weights",
+    "gradient_terms": "associations.terms",
+    "agreement": "base.numbers", "cosine": "base.numbers", "relative_error": "base.numbers",
+    "get_threads": "base.parallel", "set_threads": "base.parallel",
+    "Batch": "data.batch", "Corpus": "data.corpus", "builtin_corpus": "data.corpus", "load_corpus": "data.corpus",
+    "Circuits": "model.circuits", "attention_and_output": "model.circuits", "loss_and_gradient": "model.circuits",
+    "Trajectory": "model.descent", "descend": "model.descent",
+    "EmbeddedWeights": "model.weights", "LastTokenWeights": "model.weights", "OneHotWeights": "model.weights",
+    "Samples": "next_token.samples",
 }
 
 

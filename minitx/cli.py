@@ -1,4 +1,4 @@
-"""``minitx <command>``: reads the command line; the work is in ``minitx/commands/``."""
+"""``minitx <command>``: reads the command line; the work is in each theory's ``command.py``."""
 
 import argparse
 import sys
@@ -6,15 +6,18 @@ from importlib import import_module
 
 import minitx
 
-# Each command is the module of its name in minitx/commands/, which is imported only when the command is asked for.
-COMMANDS = {"associate": "train on a text and set the exact gradient beside the leading terms that predict it",
-            "topics": "train on documents of topics; embeddings, value matrix and attention beside closed forms",
-            "automaton": "priority graphs of samples or a text, and the automaton that attention becomes, by training"}
+# {command: (module, summary)}; the module is imported only when the command is asked for.
+COMMANDS = {
+    "associate": ("associations", "train on a text and set the exact gradient beside the leading terms that predict it"),
+    "topics": ("topics", "train on documents of topics; embeddings, value matrix and attention beside closed forms"),
+    "automaton": ("next_token",
+                  "priority graphs of samples or a text, and the automaton that attention becomes, by training"),
+}
 
 
 def module_of(command):
     """The module of a command: ``add_arguments(parser)`` declares its options, ``main(parsed)`` runs it."""
-    return import_module(f"minitx.commands.{command}")
+    return import_module(f"minitx.{COMMANDS[command][0]}.command")
 
 
 def main(arguments=None):
@@ -24,7 +27,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="minitx", description=minitx.__doc__)
     parser.add_argument("--version", action="version", version=f"minitx {minitx.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in COMMANDS.items():
+    for name, (_, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name == asked:
             module_of(name).add_arguments(command)

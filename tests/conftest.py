@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from minitx import parallel
+from minitx.base import parallel
 
 # Everybody has one profile, which draws the same examples on every machine. Hypothesis has a profile of its own where CI is
 # set; the parent keeps ours from inheriting it. `pytest --hypothesis-profile=explore` draws other examples on every run, and

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from minitx import Batch, Circuits
-from minitx.circuits import HEADS
+from minitx.data.batch import HEADS
 
 SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)
 

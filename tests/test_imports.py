@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import minitx
-from minitx import cli, theory
+from minitx import cli
 
 ROOT = Path(minitx.__file__).parents[1]
-COMMANDS = tuple(f"minitx.commands.{name}" for name in cli.COMMANDS)
-HEAVY = ("matplotlib", "minitx.commands", "minitx.plots", "numba", "numpy", "scipy", "sklearn", "tqdm")
+COMMANDS = {name: f"minitx.{room}.command" for name, (room, _) in cli.COMMANDS.items()}
+HEAVY = ("matplotlib", "numba", "numpy", "scipy", "sklearn", "tqdm", *COMMANDS.values())
 
 
 def imported_by(code):
@@ -30,43 +30,41 @@ def command_line(*arguments):
 
 
 @pytest.mark.parametrize("code", [
-    "import minitx", "import minitx.theory", command_line("--version"), command_line("--help"),
-], ids=["import minitx", "import minitx.theory", "minitx --version", "minitx --help"])
+    "import minitx", command_line("--version"), command_line("--help"),
+], ids=["import minitx", "minitx --version", "minitx --help"])
 def test_neither_import_nor_version_nor_help_imports_the_numerical_packages(code):
     found = imported_by(code)
     assert "minitx" in found
     assert found.isdisjoint(HEAVY)
 
 
-def test_training_imports_neither_plots_nor_commands_nor_solvers_nor_theories():
-    found = imported_by("from minitx import OneHotWeights, Samples, builtin_corpus, descend, gradient_terms")
-    assert {"minitx.circuits", "minitx.descent", "numba"} <= found
-    unneeded = {"matplotlib", "minitx.commands", "minitx.plots", "minitx.theory", "scipy.optimize", "sklearn"}
+def test_training_imports_neither_figures_nor_commands_nor_solvers_nor_other_theories():
+    found = imported_by("from minitx import OneHotWeights, builtin_corpus, descend, gradient_terms")
+    assert {"minitx.model.circuits", "minitx.model.descent", "numba"} <= found
+    unneeded = {"matplotlib", "minitx.topics", "minitx.next_token", "scipy.optimize", "sklearn", *COMMANDS.values()}
     assert found.isdisjoint(unneeded)
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_a_command_does_not_import_the_others(name):
     found = imported_by(command_line(name, "--help"))
-    assert found.intersection(COMMANDS) == {f"minitx.commands.{name}"}
+    assert found.intersection(COMMANDS.values()) == {COMMANDS[name]}
 
 
-@pytest.mark.parametrize("package", [minitx, theory])
-def test_public_names_are_those_that_dir_shows_and_that_type_checkers_see(package):
+def test_public_names_are_those_that_dir_shows_and_that_type_checkers_see():
     """The imports under TYPE_CHECKING, which only editors and type checkers read, give the same objects as attributes."""
-    tree = ast.parse(inspect.getsource(package))
+    tree = ast.parse(inspect.getsource(minitx))
     [block] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     seen = {}
-    exec(compile(ast.Module(block.body, []), package.__name__, "exec"), seen)
+    exec(compile(ast.Module(block.body, []), minitx.__name__, "exec"), seen)
     del seen["__builtins__"]
-    assert sorted(seen) == sorted(package.__all__)
-    assert set(package.__all__) <= set(dir(package))
+    assert sorted(seen) == sorted(minitx.__all__)
+    assert set(minitx.__all__) <= set(dir(minitx))
     for name, value in seen.items():
-        assert getattr(package, name) is value, name
+        assert getattr(minitx, name) is value, name
 
 
-@pytest.mark.parametrize("package", [minitx, theory])
-def test_a_name_that_is_not_there_is_an_attribute_error(package):
-    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nosuchname'"):
-        package.nosuchname  # noqa: B018
-    assert not hasattr(package, "__nosuchname__")
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'minitx' has no attribute 'nosuchname'"):
+        minitx.nosuchname  # noqa: B018
+    assert not hasattr(minitx, "__nosuchname__")

@@ -21,10 +21,10 @@ NUMPY = {f"np.{name}" for name in ("dot", "vdot", "inner", "matmul", "tensordot"
 SPARSE = "the product is of a sparse matrix, by SciPy's own loops in one thread"
 SMALL = "the matrix is 2 x 2"
 ALLOWED = {  # file: {function: why its products need no guard}
-    "commands/topics_synthetic.py": {"_value": SMALL, "_embedding": SMALL},
-    "moments.py": {"moments": SPARSE},
-    "parallel.py": {"matmul": "the product is so small that OpenBLAS runs it on one thread"},
-    "terms.py": {"gradient_terms": SPARSE},
+    "topics/command_law.py": {"_value": SMALL, "_embedding": SMALL},
+    "topics/uniform_attention.py": {"moments": SPARSE},
+    "base/parallel.py": {"matmul": "the product is so small that OpenBLAS runs it on one thread"},
+    "associations/terms.py": {"gradient_terms": SPARSE},
 }
 
 

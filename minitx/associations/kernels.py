@@ -1,0 +1,208 @@
+"""The numba kernels of the associations theory: the reference point, and reduced dynamics.
+
+Legend: N sequences, T positions, V vocabulary; U distinct tokens of a sequence."""
+
+import math
+
+import numpy as np
+
+from minitx.base.parallel import kernel, ordered_kernel
+
+# ------------------------------------------------------- the reference point: output uniform, attention uniform
+
+
+@kernel
+def _count(slots, n_seen, positions, count):
+    """Count the distinct tokens at ``positions``; return how many have been seen so far (they are numbered by appearance)."""
+    for j in positions:
+        count[slots[j]] += 1.0
+        n_seen = max(n_seen, slots[j] + 1)
+    return n_seen
+
+
+@kernel
+def reference_context(tokens, lengths, targets, weight, causal, words, slots, owner, n_owners, context):
+    """context[y_t, a] += w_t (count of a among the allowed x_j) / (their number), for the rows y of one owner.
+
+    Threads share the table by rows (row y belongs to owner y mod n_owners), so each entry is added to in the same order.
+    """
+    count = np.zeros(words.shape[1])
+    for s in range(tokens.shape[0]):
+        count[:] = 0.0
+        seen = 0 if causal else _count(slots[s], 0, range(lengths[s]), count)
+        for t in range(lengths[s]):
+            if causal:
+                seen = _count(slots[s], seen, range(t, t + 1), count)
+            y = targets[s, t]
+            if weight[s, t] != 0.0 and y % n_owners == owner:
+                share = weight[s, t] / (t + 1 if causal else lengths[s])
+                row = context[y]
+                for u in range(seen):
+                    row[words[s, u]] += share * count[u]
+
+
+@kernel
+def reference_attention(tokens, lengths, targets, weight, causal, words, slots, g, owner, n_owners, qk):
+    """qk[x_t, a] += w_t sum_{j: x_j = a} (g[y_t, a] - mean_k g[y_t, x_k]) / n_keys, for the rows x_t of one owner."""
+    count = np.zeros(words.shape[1])
+    centred = np.empty(words.shape[1])
+    for s in range(tokens.shape[0]):
+        count[:] = 0.0
+        seen = 0 if causal else _count(slots[s], 0, range(lengths[s]), count)
+        for t in range(lengths[s]):
+            if causal:
+                seen = _count(slots[s], seen, range(t, t + 1), count)
+            if weight[s, t] == 0.0 or tokens[s, t] % n_owners != owner:
+                continue
+            n_keys = t + 1 if causal else lengths[s]
+            mean = 0.0
+            for u in range(seen):
+                centred[u] = g[targets[s, t], words[s, u]]
+                mean += count[u] * centred[u]
+            mean /= n_keys
+            row, share = qk[tokens[s, t]], weight[s, t] / n_keys
+            for u in range(seen):
+                row[words[s, u]] += share * count[u] * (centred[u] - mean)
+
+
+@kernel
+def reference_position(tokens, lengths, targets, weight, g, position):
+    """position[t - j] += w_t (g[y_t, x_j] - mean_{k <= t} g[y_t, x_k]) / (t + 1), causal attention."""
+    scores = np.empty(tokens.shape[1])
+    for s in range(tokens.shape[0]):
+        for t in range(lengths[s]):
+            if weight[s, t] == 0.0:
+                continue
+            mean = 0.0
+            for j in range(t + 1):
+                scores[j] = g[targets[s, t], tokens[s, j]]
+                mean += scores[j]
+            mean /= t + 1
+            share = weight[s, t] / (t + 1)
+            for j in range(t + 1):
+                position[t - j] += share * (scores[j] - mean)
+
+
+# --------------------------------------------------------------------------- reduced dynamics: sums over loss positions
+#
+# A loss position i is (sequence[i], at[i]); a kernel visits order[first..last-1], one piece of the work. A piece adds to arrays, or
+# to rows of a table, that no other adds to. factor = exp(qk - its row's maximum), decay = exp(position - its maximum), last offset
+# first: attention is a product of looked up numbers, without an exp. scale[i] = 1 / the sum of these products, from the first visit
+# on; it stays 0 where they all underflow. Tokens are unsigned: no index can be negative, and the lookups vectorise.
+#
+# positions = (tokens, sequence, at, scale), attention = (qk, position, factor, decay), piece = (first, last).
+
+
+@kernel
+def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
+    """row[j] = attention of position t, the i-th loss position, to j <= t."""
+    near = decay[decay.size - 1 - t:]  # near[j] belongs to the offset t - j
+    known = scale[i]
+    if known > 0.0:
+        for j in range(t + 1):
+            row[j] = factor_row[keys[j]] * near[j] * known
+        return
+    one = row.dtype.type(1)
+    total = one - one
+    for j in range(t + 1):
+        row[j] = factor_row[keys[j]] * near[j]
+        total += row[j]
+    if total > 1e-25:
+        scale[i] = one / total
+    else:  # all that is seen lies far below the maximum of its row of the table
+        top = qk_row[keys[0]] + position[t]
+        for j in range(1, t + 1):
+            top = max(top, qk_row[keys[j]] + position[t - j])
+        total = one - one
+        for j in range(t + 1):
+            row[j] = math.exp(qk_row[keys[j]] + position[t - j] - top)
+            total += row[j]
+    inverse = one / total
+    for j in range(t + 1):
+        row[j] *= inverse
+
+
+@ordered_kernel  # sums that may be reassociated become vectors filled by gathers, at half the speed
+def context_images(positions, order, attention, basis, piece, images):
+    """images[i, :] = sum_j A_tj basis[x_j, :], of four columns."""
+    tokens, sequence, at, scale = positions
+    qk, position, factor, decay = attention
+    row = np.empty(tokens.shape[1], factor.dtype)
+    for n in range(piece[0], piece[1]):
+        i = order[n]
+        keys, t = tokens[sequence[i]], at[i]
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
+        for r in range(0, basis.shape[1], 4):
+            a = b = c = d = basis.dtype.type(0)
+            for j in range(t + 1):
+                a += row[j] * basis[keys[j], r]
+                b += row[j] * basis[keys[j], r + 1]
+                c += row[j] * basis[keys[j], r + 2]
+                d += row[j] * basis[keys[j], r + 3]
+            images[i, r], images[i, r + 1], images[i, r + 2], images[i, r + 3] = a, b, c, d
+
+
+@kernel
+def sort_within(feature, begin, end, order):
+    """order[begin_a..end_a-1] = the same indices sorted by feature, for every a."""
+    for a in range(begin.size):
+        order[begin[a]:end[a]] = begin[a] + np.argsort(feature[begin[a]:end[a]], kind="mergesort")
+
+
+@kernel
+def context_sums(positions, weight, rows, order, attention, images, piece, table, products):
+    """table[rows[i], x_j] += w_i A_tj, and products[x_j, :] += w_i A_tj images[i, :]."""
+    tokens, sequence, at, scale = positions
+    qk, position, factor, decay = attention
+    row = np.empty(tokens.shape[1], factor.dtype)
+    for n in range(piece[0], piece[1]):
+        i = order[n]
+        keys, t, w = tokens[sequence[i]], at[i], weight[i]
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
+        to = table[rows[i]]
+        for j in range(t + 1):
+            to[keys[j]] += w * row[j]
+        for r in range(0, images.shape[1], 4):
+            a, b, c, d = w * images[i, r], w * images[i, r + 1], w * images[i, r + 2], w * images[i, r + 3]
+            for j in range(t + 1):
+                key, share = keys[j], row[j]
+                products[key, r] += share * a
+                products[key, r + 1] += share * b
+                products[key, r + 2] += share * c
+                products[key, r + 3] += share * d
+
+
+@kernel
+def reduced_scores(positions, weight, targets, cell, order, attention, images, tables, piece, d_qk, d_position):
+    """d_qk[x_t, x_j] and d_position[T - 1 - t + j] += w A_tj (delta_tj - sum_k A_tk delta_tk), with
+
+    delta_tj = by_target[y_t, x_j] - by_cell[cell, x_j] - (images[i, :] - centre[cell, :]) . response[x_j, :];
+    tables = (by_target, by_cell, centre, response).
+    """
+    tokens, sequence, at, scale = positions
+    qk, position, factor, decay = attention
+    by_target, by_cell, centre, response = tables
+    row, delta = np.empty((2, tokens.shape[1]), factor.dtype)
+    for n in range(piece[0], piece[1]):
+        i = order[n]
+        keys, t, w, k = tokens[sequence[i]], at[i], weight[i], cell[i]
+        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
+        wanted, expected = by_target[targets[i]], by_cell[k]
+        for j in range(t + 1):
+            delta[j] = wanted[keys[j]] - expected[keys[j]]
+        for r in range(0, images.shape[1], 4):
+            a, b = images[i, r] - centre[k, r], images[i, r + 1] - centre[k, r + 1]
+            c, d = images[i, r + 2] - centre[k, r + 2], images[i, r + 3] - centre[k, r + 3]
+            for j in range(t + 1):
+                key = keys[j]
+                delta[j] -= (a * response[key, r] + b * response[key, r + 1]
+                             + c * response[key, r + 2] + d * response[key, r + 3])
+        mean = row.dtype.type(0)
+        for j in range(t + 1):
+            mean += row[j] * delta[j]
+        to, near = d_qk[keys[t]], d_position[d_position.size - 1 - t:]
+        for j in range(t + 1):
+            row[j] *= w * (delta[j] - mean)
+            near[j] += row[j]
+        for j in range(t + 1):
+            to[keys[j]] += row[j]

@@ -1,0 +1,158 @@
+"""Associations: the leading terms of the gradient and what they predict (Im, Oh, Fang, Li, ICLR 2026, arXiv 2601.19208).
+
+Legend: N sequences, T positions, V vocabulary, s steps, eta learning rate. alpha_a: frequency of token a.
+"""
+
+from dataclasses import dataclass
+from math import comb, sqrt
+
+import numpy as np
+
+from minitx.base.checks import positive, whole_number
+from minitx.base.numbers import agreement, norm
+from minitx.model.weights import OneHotWeights
+
+
+def leading_weights(statistics, *, steps, learning_rate):
+    """Leading terms of the weights after ``steps`` steps of full-batch gradient descent from zero (Thms. D.7, D.10).
+
+    W_O ~ s eta B,  V ~ C(s,2) eta^2 Phi^T B^T,  W ~ (3 C(s,4) + 2 C(s,3)) eta^4 Q,  P ~ (the same) eta^4 Delta.
+
+    Returns
+    -------
+    OneHotWeights
+        float64.
+
+    Raises
+    ------
+    ValueError
+        ``steps`` or ``learning_rate`` that cannot be.
+    """
+    _require_run(steps, learning_rate)
+    attention = (3 * comb(steps, 4) + 2 * comb(steps, 3)) * learning_rate**4
+    return OneHotWeights(W_O=steps * learning_rate * statistics.bigram,
+                         V=comb(steps, 2) * learning_rate**2 * statistics.value,
+                         W=attention * statistics.attention, P=attention * statistics.position)
+
+
+def second_order_output(statistics, *, steps, learning_rate):
+    """W_O to second order: s eta B - C(s,2) (eta^2 / V) diag(alpha) B, the error being O(eta^3). (V, V), as W_O."""
+    _require_run(steps, learning_rate)
+    shrink = comb(steps, 2) * learning_rate**2 / statistics.n_vocab * statistics.frequency
+    return (steps * learning_rate - shrink[:, None]) * statistics.bigram
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Proved bounds on |weight - leading term|, Frobenius, and what keeps a run outside the theorem.
+
+    Attributes
+    ----------
+    W_O, V, W, P : float
+        Each holds when ``inside``.
+    outside : tuple of str
+        The conditions that the run does not meet, in words. Empty: the theorem applies.
+    """
+
+    W_O: float
+    V: float
+    W: float
+    P: float
+    outside: tuple
+
+    @property
+    def inside(self):
+        """Whether the run meets every condition of the theorem."""
+        return not self.outside
+
+
+def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0, full_batch=True):
+    """Bounds of Theorem D.7 (one layer) or D.10 (more) of Im et al. 2026 for training from zero.
+
+    Parameters
+    ----------
+    steps, learning_rate : int, float
+        s and eta.
+    length, n_vocab, n_layers : int
+        T, V, L.
+    init_scale : float
+        Standard deviation of a Gaussian start; anything but 0 is outside these two theorems (Theorem D.13, for starts of at most
+        eta^2 / (T^2 V), has bounds of its own, which are not here).
+    full_batch : bool
+        Whether every step used the whole batch; mini-batches are outside.
+
+    Returns
+    -------
+    Bounds
+
+    Raises
+    ------
+    ValueError
+        Settings that cannot be.
+    """
+    _require_run(steps, learning_rate)
+    for name, value in (("length", length), ("n_vocab", n_vocab), ("n_layers", n_layers)):
+        whole_number(name, value, 1)
+    time, T = steps * learning_rate, length
+    one_layer = n_layers == 1
+    limit = 3 / (8 * T**0.375) if one_layer else min(1 / (12 * n_layers), 5 / (8 * sqrt(T)))
+    conditions = [(time <= limit, f"s eta = {time:.4g} is above {limit:.4g}"),
+                  (T >= (3 if one_layer else 60), f"T = {T} is below {3 if one_layer else 60}"),
+                  (n_vocab >= 500, f"V = {n_vocab} is below 500"),
+                  (one_layer or n_layers <= sqrt(T) / 4, f"L = {n_layers} is above sqrt(T)/4 = {sqrt(T) / 4:.3g}"),
+                  (full_batch, "mini-batches, not the full batch"),
+                  (init_scale == 0, f"the start is Gaussian (s.d. {init_scale:.3g}), not zero")]
+    value, attention = (4, 6) if one_layer else (12, 13)
+    return Bounds(W_O=3 * time**2, V=value * time**3, W=attention * time**5 * T, P=attention * time**5 * T,
+                  outside=tuple(words for met, words in conditions if not met))
+
+
+def _require_run(steps, learning_rate):
+    """Both enter to the fourth power, which must not overflow."""
+    if whole_number("steps", steps, 0) > 10**12:
+        raise ValueError(f"steps is {steps}; more than 10^12 are not training")
+    positive("learning_rate", learning_rate, below=1e60)
+
+# the basis functions of the associations theory and what their rows and columns are
+BASIS_FUNCTIONS = {
+    "bigram": ("current token", "next token"),
+    "interchangeability": ("token", "token"),
+    "context": ("next token", "token of its context"),
+    "attention": ("query (current) token", "key (attended) token"),
+}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Trained weights beside their leading terms after ``step`` steps; every dict is {parameter: number}.
+
+    Attributes
+    ----------
+    step : int
+    loss : float
+    cosine, relative_error : dict
+        Of the weight and its leading term; nan where the leading term (or the weight) is zero and they are undefined.
+    over_bound : dict
+        |weight - leading term| / its proved bound; nan where the bound underflows to 0.
+    outside : tuple of str
+        Conditions of the theorem that are not met at this step (empty: the bound is proved).
+    """
+
+    step: int
+    loss: float
+    cosine: dict
+    relative_error: dict
+    over_bound: dict
+    outside: tuple
+
+
+def beside(weights, leading, bounds, *, step, loss):
+    """Set ``weights`` beside their ``leading`` terms and the theorem's ``bounds``. Returns :class:`Beside`."""
+    found = agreement(weights, leading)
+    over_bound = {name: _over(norm(np.subtract(array, getattr(leading, name), dtype=np.float64)), getattr(bounds, name))
+                  for name, array in weights.parameters().items()}
+    return Beside(step, loss, found.cosine, found.relative_error, over_bound, bounds.outside)
+
+
+def _over(error, bound):
+    return error / bound if bound > 0 else float("nan")  # a bound so small that it underflows

@@ -1,0 +1,121 @@
+"""Threads: independent pieces of work on all cores, and the same bits for any number of them.
+
+Results are bit-identical for any number of threads because (1) neither the pieces of the work nor the order in which
+their results are added depends on it, and (2) BLAS itself runs on one thread inside :func:`workers` and
+:class:`one_blas_thread`: OpenBLAS rounds products differently on one and on two threads (measured), so the threads are
+ours, one product each.
+"""
+
+import functools
+import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ContextDecorator, contextmanager
+
+import numba
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from minitx.base.checks import whole_number
+
+PANEL = 512  # most rows of one piece of a large product; fixed, so that the bits are
+SMALL = 2**16  # multiplications of a product that OpenBLAS runs on one thread anyway; a guard takes 30 us
+SMALL_VECTOR = 2**13  # the same for a product with a vector, which OpenBLAS gives to several threads earlier
+
+_threads = None  # None: every core this process may use
+_blas_lock, _blas_users, _blas_before = threading.Lock(), 0, ()
+
+
+def set_threads(n_threads):
+    """Use ``n_threads`` threads from now on (``None``: one per core this process may use). Results do not depend on it."""
+    global _threads
+    _threads = None if n_threads is None else whole_number("threads", n_threads, 1)
+
+
+def get_threads():
+    """Number of threads that will be used."""
+    if _threads is not None:
+        return _threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def workers(n_pieces=2):
+    """Yield ``map(function, items) -> list``, run by up to :func:`get_threads` threads, with BLAS on one thread each.
+
+    ``n_pieces`` is the largest number of items that will be mapped at once: for a single one no thread is started.
+    """
+    n_threads = max(1, min(get_threads(), n_pieces))
+    with one_blas_thread():
+        if n_threads == 1:
+            yield lambda function, items: [_quietly(function, item) for item in items]
+            return
+        pool = ThreadPoolExecutor(n_threads)
+        try:
+            yield lambda function, items: list(pool.map(functools.partial(_quietly, function), items))
+        finally:  # after Ctrl-C, do not start what is still queued
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _quietly(function, item):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # training that diverges is found, and said, by its loss
+        return function(item)
+
+
+def matmul(a, b):
+    """``a @ b``, by fixed panels of rows if it is large: all threads, the same bits for any number of them."""
+    if a.size * b.shape[1] <= (SMALL if min(a.shape[0], b.shape[1]) > 1 else SMALL_VECTOR):
+        return _quietly(lambda right: a @ right, b)
+    out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
+    n_panels = 1
+    while n_panels * PANEL < a.shape[0]:
+        n_panels *= 2  # equal panels, as many for each of 2, 4, 8 threads
+    edges = [a.shape[0] * panel // n_panels for panel in range(n_panels + 1)]
+    panels = [slice(*pair) for pair in itertools.pairwise(edges)]
+    with workers(len(panels)) as run:
+        run(lambda rows: np.matmul(a[rows], b, out=out[rows]), panels)
+    return out
+
+
+class one_blas_thread(ContextDecorator):  # its name is that of a function, because it is used as one
+    """BLAS runs on one thread within this context, or within a function that it decorates.
+
+    Contexts may be nested, and entered by several threads at once: the first one in stores how many threads each BLAS
+    has, the last one out gives them back. NumPy and SciPy bring a BLAS each; both are found by threadpoolctl, which
+    knows OpenBLAS, MKL, BLIS and FlexiBLAS. Another BLAS, such as Apple's Accelerate, keeps its threads.
+    """
+
+    def __enter__(self):
+        """Set every BLAS to one thread, unless somebody has."""
+        global _blas_users, _blas_before
+        with _blas_lock:
+            if _blas_users == 0:
+                _blas_before = [library.num_threads for library in blas_libraries()]
+                for library in blas_libraries():
+                    library.set_num_threads(1)
+            _blas_users += 1
+        return self
+
+    def __exit__(self, *error):
+        """Give every BLAS its threads back, unless somebody is still inside."""
+        global _blas_users
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                for library, before in zip(blas_libraries(), _blas_before, strict=True):
+                    library.set_num_threads(before)
+
+
+@functools.cache
+def blas_libraries():
+    """Controllers (threadpoolctl's) of the BLAS of NumPy and of SciPy; cached, because the search takes 10 ms."""
+    import scipy.linalg  # noqa: F401  what is not loaded yet would not be found
+
+    return ThreadpoolController().select(user_api="blas").lib_controllers
+
+# The flag sets of all kernels. In `kernel` sums may be reassociated, so that they vectorise; nnan and ninf stay out, so that an inf
+# or nan is seen. `ordered_kernel` computes as written: for differences whose digits depend on the order of operations.
+_FLAGS = {"nogil": True, "cache": True, "error_model": "numpy"}
+kernel = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **_FLAGS)
+ordered_kernel = numba.njit(**_FLAGS)

@@ -1,0 +1,110 @@
+"""Results written down: one JSON file, and one HTML page that shows the figures beside the printed tables."""
+
+import dataclasses
+import html
+import importlib.metadata
+import json
+import math
+import platform
+
+import numpy as np
+
+from minitx.base import parallel
+from minitx.base.checks import atomic
+
+PACKAGES = ("minitx", "numpy", "scipy", "numba", "matplotlib")
+
+
+def environment():
+    """Versions and machine, for the reader who wants to repeat a result."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            versions[package] = "not installed"
+    return {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system(),
+            "threads": parallel.get_threads(), "packages": versions}
+
+
+def plain(value, where="results"):
+    """``value`` as JSON can hold it: dataclasses become objects; lists, tuples and arrays become lists.
+
+    JSON has no number that is infinite or undefined: they become the strings "Infinity", "-Infinity" and "NaN", which ``float``
+    reads back. null stands for None alone.
+
+    Parameters
+    ----------
+    value : dataclass, dict, list, tuple, array, str, bool, int, float or None
+        NumPy's numbers and strings also.
+    where : str
+        What ``value`` is called in messages.
+
+    Raises
+    ------
+    TypeError
+        Anything else, such as a set; a key that is neither a string nor a whole number.
+    ValueError
+        Keys that would be written alike, such as 1 and "1".
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name), f"{where}.{field.name}") for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        found = {}
+        for key, item in value.items():
+            name = _key(key, where)
+            if name in found:
+                raise ValueError(f"two keys of {where} would both be written as {name!r}; give them different names")
+            found[name] = plain(item, f"{where}[{key!r}]")
+        return found
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return plain(value[()], where)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return _number(float(value))
+    if value is None or isinstance(value, str):
+        return value if value is None else str(value)
+    raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; give a dict, a list, an array, a string or a "
+                    "number")
+
+
+def _key(key, where):
+    if isinstance(key, str):
+        return str(key)
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return str(int(key))
+    raise TypeError(f"{where} has the key {key!r}, a {type(key).__name__}; it must be a string or a whole number")
+
+
+def _number(value):
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def write_json(path, results):
+    """Write ``results`` to ``path``, completely or not at all; :func:`plain` says in which form, and what it refuses."""
+    text = json.dumps(plain(results), indent=1, allow_nan=False)
+    with atomic(path) as file:
+        file.write(text + "\n")
+
+
+def write_page(path, title, text, figures):
+    """One HTML page: ``text`` as printed, then the figures, ``{file name beside the page: caption}``."""
+    images = "\n".join(f'<figure><img src="{html.escape(name)}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}'
+                       "</figcaption></figure>" for name, caption in figures.items())
+    with atomic(path) as file:
+        file.write(f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
+<style>body {{ font: 16px sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
+pre {{ overflow-x: auto; font-size: 13px }} img {{ max-width: 100% }} figure {{ margin: 2rem 0 }}</style></head>
+<body><h1>{html.escape(title)}</h1>
+<pre>{html.escape(text)}</pre>
+{images}
+</body></html>
+""")

@@ -1,1 +1,0 @@
-"""The jobs behind ``minitx <command>``, one module each."""

@@ -1,0 +1,1 @@
+"""Texts and laws become batches of tokens."""

@@ -1,0 +1,166 @@
+"""A batch: what is to be predicted, from what, and how it is scored.
+
+Legend: N sequences, T positions."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from minitx.base.checks import integers
+
+HEADS = ("cross_entropy", "squared", "log")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What is to be predicted, from what, and how it is scored: ``loss = sum_it weight[i, t] head(out[i, t], targets[i, t])``.
+
+    Parameters
+    ----------
+    tokens : (N, T) integers
+        Row = sequence, column = position.
+    targets : (N, T) integers
+        The token to predict at each position. Not read where the weight is 0.
+    weight : (N, T) floats, or what broadcasts to it, optional
+        Weight of each position in the loss; positions of weight 0 cost nothing. Default: 1 / (N T) everywhere, or
+        1 / (sum of lengths) within the sequences' lengths.
+    lengths : (N,) integers, optional
+        Number of tokens of each sequence, for padded batches; what lies beyond is neither read nor attended to. Default: T.
+    causal : bool
+        Whether position t attends to positions 0..t only (default), or to the whole sequence.
+    head : {"cross_entropy", "squared", "log"}
+        -log softmax(out)[y];  |out - onehot(y)|^2, summed over the V outputs;  -log(out[y]), for outputs that are probabilities.
+        The last is computed from the scores, see :func:`loss_and_gradient`.
+    mass : (N, T) floats, or what broadcasts to it, optional
+        How many keys each token stands for: 0 hides it from attention, shares make a document of any length. Default: 1.
+
+    The arrays are kept as read-only copies, so that a batch stays what was checked.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Shapes that do not agree, tokens that are not integers or are negative, weights that are not finite, no weight at all,
+        masses that are negative or leave a loss position nothing to attend to.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weight: np.ndarray | None = None
+    lengths: np.ndarray | None = None
+    causal: bool = True
+    head: str = "cross_entropy"
+    mass: np.ndarray | None = None
+
+    def __post_init__(self):
+        tokens = _tokens("tokens", self.tokens, 2)
+        targets = _tokens("targets", self.targets, 2)
+        n, length = tokens.shape
+        if targets.shape != tokens.shape:
+            raise ValueError(f"tokens have shape {tokens.shape} but targets {targets.shape}; give one target for each position")
+        if tokens.size == 0:
+            raise ValueError(f"the batch is empty: tokens have shape {tokens.shape}; give at least one sequence of one token")
+        lengths = np.full(n, length, np.int32) if self.lengths is None else _tokens("lengths", self.lengths, 1)
+        if lengths.shape != (n,) or lengths.min() < 1 or lengths.max() > length:
+            raise ValueError(f"lengths must be {n} numbers from 1 to {length}, one a sequence")
+        inside = np.arange(length) < lengths[:, None]
+        weight = inside / inside.sum() if self.weight is None else _broadcast(self.weight, "weight", tokens.shape)
+        if not weight.any():
+            raise ValueError("every loss position has weight 0: there is nothing to predict; give some position a weight")
+        if weight[~inside].any():
+            raise ValueError("positions beyond their sequence's length have a weight; set it to 0")
+        if not isinstance(self.causal, (bool, np.bool_)):
+            raise TypeError(f"causal is {self.causal!r}; it must be True or False")
+        if self.head not in HEADS:
+            raise ValueError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
+        if self.mass is not None:
+            object.__setattr__(self, "mass", self._masses(inside, weight))
+        tokens, targets = np.where(inside, tokens, 0), np.where(weight != 0, targets, 0)
+        for name, array in (("tokens", tokens), ("targets", targets)):
+            if array.min() < 0:
+                raise ValueError(f"{name} must not be negative, found {array.min()}")
+            object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
+        object.__setattr__(self, "weight", np.ascontiguousarray(weight))
+        object.__setattr__(self, "lengths", np.ascontiguousarray(lengths, np.int32))
+        self._protect()
+
+    def _protect(self):
+        """Make the arrays, which are the batch's own, read-only."""
+        for array in (self.tokens, self.targets, self.weight, self.lengths, self.mass):
+            if array is not None:
+                array.flags.writeable = False
+
+    def _masses(self, inside, weight):
+        """``mass`` checked, 0 beyond the lengths."""
+        mass = np.where(inside, _broadcast(self.mass, "mass", weight.shape), 0.0)
+        if mass.min() < 0:
+            raise ValueError(f"mass must not be negative, found {mass.min()}")
+        reached = np.cumsum(mass, axis=1) if self.causal else mass.sum(axis=1, keepdims=True)
+        if alone := np.count_nonzero((weight != 0) & (reached == 0)):
+            raise ValueError(f"{alone} loss positions have nothing to attend to: all their keys have mass 0; give one of them mass")
+        return mass
+
+    def __len__(self):
+        """Number of sequences."""
+        return len(self.tokens)
+
+    def take(self, rows):
+        """Batch of the sequences ``rows`` (indices), weights scaled by N / len(rows): its loss estimates this batch's loss."""
+        try:
+            rows = np.arange(len(self))[rows]
+        except IndexError as error:
+            raise ValueError(f"rows of the batch are 0 to {len(self) - 1}: {error}") from error
+        if rows.ndim != 1 or rows.size == 0:
+            raise ValueError(f"take needs at least one row, in a list, slice or mask; got shape {rows.shape}")
+        return self._rows(rows, len(self) / len(rows))
+
+    def with_loss(self):
+        """Batch of the sequences that have a loss position: the same loss."""
+        return self._rows(np.flatnonzero(self.weight.any(axis=1)), 1.0)
+
+    def _rows(self, rows, scale):
+        part = copy.copy(self)  # rows of what was checked are not checked again
+        for name in ("tokens", "targets", "lengths", "mass"):
+            array = getattr(self, name)
+            object.__setattr__(part, name, None if array is None else array[rows])
+        object.__setattr__(part, "weight", self.weight[rows] * scale)
+        part._protect()
+        if not part.weight.any():
+            raise ValueError(f"the {len(part)} sequences taken have no loss position; take some that have, or use with_loss()")
+        return part
+
+    def require_vocabulary(self, n_vocab):
+        """Raise ValueError unless every token and target is below ``n_vocab``."""
+        for name in ("tokens", "targets"):
+            largest = getattr(self, name).max()
+            if largest >= n_vocab:
+                raise ValueError(f"{name} hold id {largest} but the vocabulary has {n_vocab} tokens (ids 0 to {n_vocab - 1}); "
+                                 "build the weights with a larger n_vocab, or map rare tokens to <unk>")
+
+    def require_next_token(self):
+        """Raise ValueError unless this is next-token training as Im et al. (2026) have it: causal attention, cross-entropy."""
+        if not self.causal or self.head != "cross_entropy" or self.mass is not None:
+            raise ValueError("the theory of associations is about causal attention and the head 'cross_entropy', without mass; "
+                             f"this batch has causal={self.causal} and head={self.head!r}"
+                             + ("" if self.mass is None else " and mass"))
+
+
+def _broadcast(array, name, shape):
+    """A float64 copy of ``array`` in the shape of the tokens. ValueError unless it fits and is finite."""
+    array = np.asarray(array, np.float64)
+    try:
+        array = np.broadcast_to(array, shape).copy()
+    except ValueError:
+        raise ValueError(f"tokens have shape {shape} but {name} {array.shape}; give one {name} for each position, "
+                         "or what broadcasts to that") from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(array))} values of {name} are not finite")
+    return array
+
+
+def _tokens(name, array, ndim):
+    """``array`` as integers that fit int32."""
+    array = integers(name, array, ndim)
+    if array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
+        raise ValueError(f"{name} must be below 2^31, found {array.min()} to {array.max()}")
+    return array

@@ -1,0 +1,422 @@
+"""Text in, token windows out: readers of documents, the word tokenizer, vocabularies and built-in corpora.
+
+A word token is a maximal run of letters, or any other single character that is not a space; everything is lower-cased.
+
+Legend: N windows of T = ``length`` positions, V words in the vocabulary.
+"""
+
+import codecs
+import difflib
+import gzip
+import io
+import itertools
+import json
+import re
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minitx.base.checks import whole_number
+from minitx.data.batch import Batch
+from minitx.data.stories import stories
+
+UNKNOWN = "<unk>"  # the tokenizer cannot make this word: it would be three tokens
+OMIT = "omit"
+LAYOUTS = {"lines": r"\n", "paragraphs": r"\n[^\S\n]*\n", "endoftext": r"<\|endoftext\|>"}  # what is between documents
+BUILTIN = ("stories", "python-docs")
+
+_WORD = re.compile(r"[^\W\d_]+|\S")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BLOCK = 1 << 20  # bytes read at a time; the layout is detected in the first block
+
+
+# ---- Documents ------------------------------------------------------------------------------------------------------
+
+
+def read_documents(path, *, layout=None, progress=None):
+    """Iterate over the documents of a file, in order, blank ones left out.
+
+    ``.jsonl`` holds one object a line, the document in its field ``text`` (or a string a line); ``.json`` an array of
+    them. Any other file is plain text. All are UTF-8 and may be compressed (``.gz``); all but ``.json`` are streamed.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    layout : {"lines", "paragraphs", "endoftext"}, optional
+        Where documents of a plain text end: at each line end, at blank lines, or at the mark ``<|endoftext|>``.
+        Default: judged from the first megabyte: "endoftext" if the mark is there, else "paragraphs" if at least one
+        line in twenty is followed by a blank one, else "lines".
+    progress : callable, optional
+        Called as ``progress(bytes_done, bytes_in_file)`` while reading.
+
+    Returns
+    -------
+    iterator of str
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        An unknown layout, a folder; on iterating: a file that is blank, binary, not UTF-8, damaged, without ``text``.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}, or None to detect it")
+    path = _existing(path)
+    blocks, kind = _blocks(path, progress), file_kind(path)
+    if kind == ".jsonl":
+        documents = (_text(item, place) for place, item in _json_lines(path, blocks))
+    elif kind == ".json":
+        documents = _json_array(path, blocks)
+    else:
+        documents = _plain(blocks, layout)
+    return _filled(path, documents)
+
+
+def read_json_lines(path, *, progress=None):
+    """Iterate over the lines of a file that holds a JSON value a line, blank lines left out: pairs (place, value).
+
+    ``place`` names file and line, for messages. Parameters ``path`` and ``progress``, encoding and errors are as for
+    :func:`read_documents`; ValueError also for a line that is not valid JSON.
+    """
+    path = _existing(path)
+    return _json_lines(path, _blocks(path, progress))
+
+
+def file_kind(path):
+    """Ending of the file name in lower case, such as ".jsonl"; that of compression left out."""
+    path = Path(path)
+    return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
+
+
+def _existing(path):
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give one text file (.txt, .jsonl or .json, possibly .gz)")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path} (looked from {Path.cwd()}); check the name")
+    return path
+
+
+def _filled(path, documents):
+    """Strip the documents, skip the blank ones, and insist that one is left."""
+    found = False
+    for document in documents:
+        document = document.strip()
+        if document:
+            found = True
+            yield document
+    if not found:
+        raise ValueError(f"{path} is empty or blank: it holds no document; give a file with text in it")
+
+
+def _blocks(path, progress):
+    """Decoded pieces of a file, with newlines as ``\\n`` and without byte order mark; the last piece may be blank."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    done, block = 0, None  # bytes after decompression
+    with open(path, "rb") as file:
+        stream = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
+        while block != b"":
+            try:
+                block = stream.read(_BLOCK)
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise ValueError(f"{path} is not a whole gzip file ({error}); compress or download it again") from error
+            if b"\0" in block:
+                offset = done + block.index(0)
+                raise ValueError(f"{path} is a binary file: NUL byte at offset {offset}; text in UTF-8 is needed")
+            begin = done - len(decoder.getstate()[0])  # a character that the last block cut in two is still to decode
+            try:
+                text = newlines.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                bad = f"bad byte 0x{error.object[error.start]:02x} at offset {begin + error.start}"
+                hint = "convert it first, for example with iconv -f latin1 -t utf-8"
+                raise ValueError(f"{path} is not UTF-8: {bad}; {hint}") from error
+            yield text if done else text.removeprefix("\ufeff")
+            done += len(block)
+            if progress and block and file.seekable():  # how far along, unless the file is a pipe
+                progress(file.tell(), path.stat().st_size)
+
+
+def _split(blocks, separator):
+    """Pieces of the blocks' text between matches of a separator. Only the current piece and block are in memory."""
+    separator = re.compile(separator)
+    rest = ""
+    for block in blocks:
+        *whole, rest = separator.split(rest + block)
+        yield from whole
+    yield rest
+
+
+def _plain(blocks, layout):
+    head = next(blocks)
+    return _split(itertools.chain([head], blocks), LAYOUTS[layout or _detect(head)])
+
+
+def _detect(head):
+    if re.search(LAYOUTS["endoftext"], head):
+        return "endoftext"
+    lines = [bool(line.strip()) for line in head.strip().split("\n")]
+    gaps = sum(before and not after for before, after in itertools.pairwise(lines))
+    return "paragraphs" if gaps and gaps * 20 >= len(lines) - gaps else "lines"
+
+
+def _json_lines(path, blocks):
+    for number, line in enumerate(_split(blocks, r"\n"), start=1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            yield place, _parse(line, place)
+
+
+def _json_array(path, blocks):
+    items = _parse("".join(blocks).strip() or "[]", path)
+    if not isinstance(items, list):
+        hint = "an array is needed (a file of one object a line is to be named .jsonl)"
+        raise ValueError(f"{path} holds one JSON {type(items).__name__}; {hint}")
+    for number, item in enumerate(items, start=1):
+        yield _text(item, f"{path}, item {number}")
+
+
+def _parse(text, place):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: not valid JSON ({error})") from error
+
+
+def _text(item, place):
+    text = item.get("text") if isinstance(item, dict) else item
+    if not isinstance(text, str):
+        found = f"the fields {', '.join(item) or '(none)'}" if isinstance(item, dict) else f"a {type(item).__name__}"
+        raise ValueError(f'{place}: found {found}; an object with a string in its field "text" is needed')
+    if _SURROGATE.search(text):
+        raise ValueError(f"{place}: the text holds half a character (a lone \\ud800 to \\udfff), not valid in UTF-8")
+    return text
+
+
+# ---- Corpus ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Windows of tokens over a vocabulary.
+
+    Attributes
+    ----------
+    name : str
+        File name, or name of the built-in corpus.
+    vocabulary : tuple of str, V
+        ``vocabulary[i]`` is the word of id i.
+    tokens : (N, T + 1) int32
+        Row = window: T inputs and, shifted by one, their T targets.
+    n_documents, n_left_out : int
+        Documents read, and those of them that give no window: too short, or holding a word to omit.
+    n_words, n_distinct, n_covered : int
+        Word tokens read, how many are distinct, and how many of the tokens are in the vocabulary.
+    unknown : {"<unk>", "omit"}
+        What became of words outside the vocabulary.
+    """
+
+    name: str
+    vocabulary: tuple[str, ...]
+    tokens: np.ndarray
+    n_documents: int
+    n_left_out: int
+    n_words: int
+    n_distinct: int
+    n_covered: int
+    unknown: str
+
+    @property
+    def length(self):
+        """T, the number of positions of a window."""
+        return self.tokens.shape[1] - 1
+
+    def batch(self):
+        """Next-token prediction over all windows and positions, as a :class:`~minitx.data.batch.Batch`."""
+        return Batch(self.tokens[:, :-1], self.tokens[:, 1:])
+
+    def id(self, word):
+        """Return the id of a word; ValueError, naming words written alike, if it is not in the vocabulary."""
+        if word not in self.vocabulary:
+            close = difflib.get_close_matches(str(word).lower(), self.vocabulary)
+            hint = f"close to it: {', '.join(close)}" if close else "no word is written alike"
+            raise ValueError(f"{word!r} is not among the {len(self.vocabulary):,} words of {self.name}; {hint}")
+        return self.vocabulary.index(word)
+
+    def text(self, row):
+        """Return window number ``row`` as words with spaces between them."""
+        return " ".join(self.vocabulary[i] for i in self.tokens[row])
+
+    def summary(self):
+        """Return a few lines for people: documents, tokens, vocabulary, windows, coverage."""
+        others = "their documents are left out" if self.unknown == OMIT else f"read as {self.unknown}"
+        return "\n".join([
+            f"corpus      {self.name}",
+            f"documents   {self.n_documents:,} read, {self.n_left_out:,} of them without a window",
+            f"tokens      {self.n_words:,} read, {self.n_distinct:,} distinct",
+            f"vocabulary  {len(self.vocabulary):,} words, covering {self.n_covered / self.n_words:.2%} of the tokens",
+            f"other words {others}",
+            f"windows     {len(self.tokens):,} of {self.length} + 1 tokens",
+        ])
+
+
+def load_corpus(path, *, n_vocab, length, unknown=UNKNOWN, n_windows=None, layout=None, progress=None):
+    """Read a text file, choose its vocabulary and cut it into windows.
+
+    Documents are cut into windows of ``length + 1`` tokens starting every ``length`` tokens, so that no token is an
+    input twice; what is left at the end of a document and does not fill a window is dropped.
+
+    Parameters
+    ----------
+    path : str or Path
+        See :func:`read_documents`, also for ``layout`` and ``progress``.
+    n_vocab : int
+        Size V of the vocabulary, at least 2: the most frequent words, in that order, ties broken by first appearance.
+        It is smaller when the text has fewer distinct words: ``len(corpus.vocabulary)`` tells.
+    length : int
+        Positions T of a window, at least 1.
+    unknown : {"<unk>", "omit"}
+        Words outside the vocabulary become ``<unk>``, which is id 0 and one of the V; or their documents are left out.
+    n_windows : int, optional
+        Keep at most the first ``n_windows`` windows.
+
+    Returns
+    -------
+    Corpus
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Files that cannot be read as text, settings out of range, settings that leave no window.
+    """
+    settings = _Settings(n_vocab, length, unknown, n_windows)
+    name = Path(path).name.encode("utf-8", "replace").decode()  # a name that is not UTF-8 can be neither drawn nor printed
+    return _corpus(name, *_number(read_documents(path, layout=layout, progress=progress)), settings)
+
+
+def builtin_corpus(name, *, n_vocab=800, length=64, unknown=UNKNOWN, n_windows=None, n_documents=None, rng=0):
+    """Make a corpus without a file: the names are in ``BUILTIN``.
+
+    "stories" are drawn by :func:`minitx.data.stories.stories`, each of ``length + 1`` tokens: one window a story.
+    "python-docs" are the help topics that come with Python, about 80 documents; versions of Python differ a little.
+
+    Parameters
+    ----------
+    name : {"stories", "python-docs"}
+        Which corpus.
+    n_vocab, length, unknown, n_windows
+        See :func:`load_corpus`.
+    n_documents : int, optional
+        Number of stories (default: 2048), or at most how many topics (default: all).
+    rng : int, numpy.random.Generator or None
+        Seed of the stories.
+
+    Returns
+    -------
+    Corpus
+
+    Raises
+    ------
+    ValueError
+        An unknown name, settings out of range, settings that leave no window.
+    """
+    settings = _Settings(n_vocab, length, unknown, n_windows)
+    if n_documents is not None:
+        whole_number("n_documents", n_documents, 1)
+    if name == "stories":
+        made = stories(n_documents or 2048, n_words=length + 1, rng=rng)
+        return _corpus(name, made.words, made.tokens.ravel(), np.full(len(made.tokens), length + 1), settings)
+    if name == "python-docs":
+        from pydoc_data.topics import topics  # half a megabyte that few need
+
+        return _corpus(name, *_number(itertools.islice(topics.values(), n_documents)), settings)
+    raise ValueError(f"no built-in corpus is named {name!r}; the names are {', '.join(BUILTIN)} (files: load_corpus)")
+
+
+@dataclass(frozen=True)
+class _Settings:
+    n_vocab: int
+    length: int
+    unknown: str
+    n_windows: int | None
+
+    def __post_init__(self):
+        whole_number("n_vocab", self.n_vocab, 2)
+        whole_number("length", self.length, 1)
+        if self.n_windows is not None:
+            whole_number("n_windows", self.n_windows, 1)
+        if self.unknown not in (UNKNOWN, OMIT):
+            raise ValueError(f"unknown is {self.unknown!r}; it must be {UNKNOWN!r} or 'omit'")
+
+
+def _number(documents):
+    """Tokenize, numbering the words by first appearance: (words, all documents' ids in one row, documents' sizes)."""
+    index = defaultdict()
+    index.default_factory = index.__len__  # a word not seen before gets the next number, without a line of Python
+    ids = []
+    for document in documents:
+        words = _WORD.findall(document.lower())
+        ids.append(np.fromiter(map(index.__getitem__, words), np.int32, len(words)))
+    return tuple(index), np.concatenate(ids), np.array([len(row) for row in ids])
+
+
+def _corpus(name, words, ids, sizes, settings):
+    """Corpus of the documents that lie one after the other in ``ids``, ``words[i]`` being the word of id i."""
+    frequency = np.bincount(ids, minlength=len(words))
+    first = np.full(len(words), len(ids))
+    first[ids[::-1]] = np.arange(len(ids))[::-1]  # of a repeated index the last assignment holds: the first appearance
+    order = np.lexsort((first, -frequency))[: np.count_nonzero(frequency)]
+    special = [UNKNOWN] if settings.unknown == UNKNOWN else []
+    kept = order[: settings.n_vocab - len(special)]
+    rank = np.full(len(words), 0 if special else -1, np.int32)
+    rank[kept] = np.arange(len(special), len(special) + len(kept))
+    if len(special) + len(kept) < 2:
+        raise ValueError(f"{name} holds one distinct word only; nothing can be predicted from it")
+    tokens = rank[ids]
+    usable = _usable_sizes(tokens, sizes)
+    begin = _window_starts(sizes, usable, settings.length)
+    if not len(begin):
+        raise ValueError(_no_window(name, sizes, usable, settings))
+    return Corpus(
+        name=name,
+        vocabulary=(*special, *(words[i] for i in kept)),
+        tokens=np.lib.stride_tricks.sliding_window_view(tokens, settings.length + 1)[begin[: settings.n_windows]],
+        n_documents=len(sizes),
+        n_left_out=int(np.count_nonzero(usable <= settings.length)),
+        n_words=len(ids),
+        n_distinct=len(order),
+        n_covered=int(frequency[kept].sum()),
+        unknown=settings.unknown,
+    )
+
+
+def _usable_sizes(tokens, sizes):
+    """Sizes of the documents, 0 for those that hold a token of id -1."""
+    lowest = np.minimum.reduceat(tokens, np.cumsum(sizes) - sizes)  # no document is empty
+    return np.where(lowest < 0, 0, sizes)
+
+
+def _window_starts(sizes, usable, length):
+    """Where each window begins in the row of all documents."""
+    count = np.maximum(usable - 1, 0) // length
+    number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # of the window in its document
+    return np.repeat(np.cumsum(sizes) - sizes, count) + number * length
+
+
+def _no_window(name, sizes, usable, settings):
+    """Say what other settings would give."""
+    longest = int(usable.max())
+    parts = [f"no window of {settings.length} + 1 tokens is left of the {len(sizes):,} documents of {name}"]
+    parts.append(f"the longest usable one has {longest} tokens" if longest else "each holds an unknown word")
+    if longest > 1:
+        number = len(_window_starts(sizes, usable, longest - 1))
+        parts.append(f"with length={longest - 1} windows would number {number:,}")
+    if settings.unknown == OMIT:
+        number = len(_window_starts(sizes, sizes, settings.length))
+        parts.append(f"with unknown={UNKNOWN!r} they would number {number:,}")
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""One attention layer, exactly: circuits, weights, gradients, descent."""

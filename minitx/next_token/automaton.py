@@ -1,0 +1,216 @@
+"""The automaton that one attention layer learns: hard retrieval of an SCC, soft composition inside it.
+
+After training, attention of the last token k retrieves from the context the SCC of G(k) that is above all others present, and
+mixes its tokens as W_fin says (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024, Section 3). What the limit is where no SCC is above
+all others, and how far the data determine it, goes beyond the paper.
+
+Legend: K tokens in the vocabulary, d width, R tokens retrieved.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from minitx.base.checks import whole_number
+from minitx.next_token.graphs import priority_graphs
+from minitx.next_token.path import residual
+from minitx.next_token.samples import shown
+from minitx.next_token.split import SoftComponent, Split, soft_component
+from minitx.next_token.svm import GraphSVM, graph_svm
+
+STATUSES = ("determined", "extrapolated", "tied", "unseen")
+_TIE = 1e-8  # scores this close, beside 1 or the largest of them, tie
+
+_REFUSED = {
+    "extrapolated": "no SCC is above all others present, and only the least norm of W_svm tells them apart (gap {gap:.3g})",
+    "tied": "SCCs tie: W_svm + W_fin do not determine how they share the attention",
+    "unseen": "no sample ends in token {last}",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The limit of trained attention on one context.
+
+    Attributes
+    ----------
+    p : (K,) float64
+        Probability of each token to follow.
+    status : str
+        "determined": one SCC is above all others present. "extrapolated": none is, but one has the largest score of W_svm. "tied":
+        several have. "unseen": no sample ends in this last token; W_svm extrapolates, or says nothing.
+    gap : float or None
+        Score of W_svm by which what is retrieved leads over the rest; at least 1 (but for rounding) where determined, of any size
+        elsewhere. None where everything is retrieved.
+    retrieved : (R,) int64
+        Tokens of the context that are retrieved, ascending.
+    component : (R,) int64
+        Number of the SCC of each, in the graph of the last token; -1 for a token that the graph does not have.
+    """
+
+    p: np.ndarray
+    status: str
+    gap: float | None
+    retrieved: np.ndarray
+    component: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Automaton:
+    """What attention trained on some samples becomes; ``Automaton.fit`` makes it."""
+
+    split: Split  # of the samples
+    svm: GraphSVM  # W_svm
+    soft: SoftComponent  # W_fin
+
+    @classmethod
+    def fit(cls, samples, E=None):
+        """The automaton of ``samples``.
+
+        Parameters
+        ----------
+        samples : minitx.next_token.samples.Samples
+        E : (K, d) floats, optional
+            Embeddings, row = token; of any length. Default: one-hot.
+
+        Raises
+        ------
+        InfeasibleError
+            No weights retrieve what the samples ask for.
+        TypeError, ValueError
+            Embeddings that are not real, not (K, d), or not finite.
+        """
+        split = Split(samples, priority_graphs(samples), E)
+        return cls(split, graph_svm(split.graphs, split.embeddings), soft_component(split))
+
+    @property
+    def samples(self):
+        """What it was fitted to. Samples"""
+        return self.split.samples
+
+    @property
+    def graphs(self):
+        """{k: PriorityGraph} of every last token k."""
+        return self.split.graphs
+
+    @property
+    def E(self):
+        """Embeddings, row = token; None: one-hot. (K, d)"""
+        return self.split.E
+
+    @cached_property
+    def residual(self):
+        """rho: what decides ties along the regularisation path. Residual"""
+        return residual(self.split, self.svm.W, self.soft.W)
+
+    @cached_property
+    def _scores(self):
+        """Scores of W_svm, and of W_fin: row = attended token, column = last token. Two (K, K)"""
+        return self.split.scores(self.svm.W), self.split.scores(self.soft.W)
+
+    @cached_property
+    def _path_scores(self):
+        return self._scores[1] + self.split.scores(self.residual.W)
+
+    def predict(self, context, *, strict=False, path=False):
+        """The limit of trained attention on a context.
+
+        Parameters
+        ----------
+        context : (length,) integers
+            Token ids; the last one asks.
+        strict : bool
+            Raise unless the status is "determined".
+        path : bool
+            Let SCCs that tie share the attention as W_fin + rho says, which is the limit of the regularisation path. Gradient
+            descent need not agree, for its shares depend on where it began. Default: as W_fin alone says.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        ValueError
+            A context that is empty or not one-dimensional, or ids that are not integers in [0, K); with ``strict``, a limit that
+            the data do not determine; with ``path``, a tie where rho diverges.
+        """
+        tokens, counts = np.unique(_context(context, self.samples.n_vocab), return_counts=True)
+        k = int(np.asarray(context)[-1])
+        graph, scores = self.graphs.get(k), self._scores[0][tokens, k]
+        component = np.array([-1 if graph is None else graph.component_of(token) for token in tokens.tolist()])
+        status, chosen = _retrieve(graph, component, scores)
+        gap = None if chosen.all() else float(scores[chosen].min() - scores[~chosen].max())
+        named = shown(np.asarray(context))
+        if strict and status != "determined":
+            raise ValueError(f"context {named} is {status}: {_REFUSED[status].format(gap=gap, last=k)}; strict=False "
+                             "returns the limit all the same")
+        if path and status == "tied" and k in self.residual.diverging:
+            raise ValueError(f"context {named} is tied, and rho diverges for last token {k} (the Graph-SVM has a "
+                             "multiplier of 0): leave path out")
+        mix = (self._path_scores if path and status == "tied" else self._scores[1])[tokens[chosen], k]
+        mass = counts[chosen] * np.exp(mix - mix.max())
+        p = np.zeros(self.samples.n_vocab)
+        p[tokens[chosen]] = mass / mass.sum()
+        return Prediction(p, status, gap, tokens[chosen], component[chosen])
+
+    def generate(self, context, length, *, rng=None, strict=False):
+        """Draw tokens that follow a context, each from the prediction for all that is before it.
+
+        A token that was drawn may be one that no sample ends in: what follows it is then "unseen", that is, the extrapolation of
+        W_svm (with one-hot embeddings: any token before, by how often it occurs). ``strict`` refuses this, as all that is not
+        determined.
+
+        Parameters
+        ----------
+        context : (n,) integers
+            Token ids.
+        length : int
+            How many tokens to draw.
+        rng : int, numpy.random.Generator or None
+        strict : bool
+            Raise at the first prediction that is not determined.
+
+        Returns
+        -------
+        (length,) int64
+
+        Raises
+        ------
+        ValueError
+            As for :meth:`predict`; a length that is not a whole number.
+        """
+        length, rng = whole_number("length", length, 0), np.random.default_rng(rng)
+        text = list(_context(context, self.samples.n_vocab))
+        for _ in range(length):
+            p = self.predict(text, strict=strict).p
+            text.append(int(rng.choice(len(p), p=p)))
+        return np.array(text[len(text) - length:], np.int64)
+
+
+def _retrieve(graph, component, scores):
+    """(status, which tokens are retrieved) of the distinct tokens of a context, their SCCs and their scores."""
+    tied = scores >= scores.max() - _TIE * max(1.0, np.abs(scores).max())
+    if graph is None:
+        return "unseen", tied
+    if component.min() >= 0:
+        top = component.min()  # the numbers are topological: no other one can be above all others
+        if graph.reach[top, np.unique(component[component != top])].all():
+            return "determined", component == top
+    chosen = tied | np.isin(component, component[tied & (component >= 0)])
+    n_sccs = len(np.unique(component[chosen & (component >= 0)])) + (chosen & (component < 0)).sum()
+    return ("extrapolated" if n_sccs == 1 else "tied"), chosen
+
+
+def _context(context, n_vocab):
+    """``context`` as (length,) int64, checked."""
+    array = np.asarray(context)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"context: a sequence must be a non-empty 1-D array of token ids, got shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"context: token ids must be integers, got dtype {array.dtype}")
+    if array.min() < 0 or array.max() >= n_vocab:
+        bad = array.min() if array.min() < 0 else array.max()
+        raise ValueError(f"token ids must lie in [0, {n_vocab}), but the context holds {bad}")
+    return array.astype(np.int64)

@@ -1,0 +1,164 @@
+"""Rows ``(e_i - e_j) e_k'`` of the next-token theory as vectors: which are orthogonal to which, and in few coordinates.
+
+A row (k, i, j) stands for the d x d matrix ``u v'``, u = e_i - e_j, v = e_k; its inner product with W is the score difference
+``(e_i - e_j)' W e_k``. Rows split into blocks orthogonal to each other, and a block lives in span(u) x span(v): with orthonormal
+embeddings, one small block a last token and connected piece of its graph, without a special case (our own, beyond the paper).
+
+Legend: R rows (k, i, j), K tokens, d width, a and b the dimensions of span(u) and span(v) of a block.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import qr, solve_triangular
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from minitx.base.numbers import norm
+from minitx.base.parallel import matmul, one_blas_thread
+
+SAME = 1e-13  # cosines below this are rounding: orthogonal
+RANK = 1e-10  # a unit row this close to the span of others lies in it
+
+
+def embeddings(E, n_vocab):
+    """``E`` as (K, d) float64. ValueError unless it is a finite matrix with a row for each of ``n_vocab`` tokens, or more.
+
+    Its largest entry must be 0 or between 1e-70 and 1e70: the fourth powers of lengths enter the theory.
+    """
+    E = np.asarray(E)
+    if E.dtype.kind not in "iuf":
+        raise TypeError(f"E must be real numbers, got dtype {E.dtype}")
+    E = E.astype(np.float64)
+    if E.ndim != 2 or len(E) < n_vocab or E.shape[1] == 0:
+        raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row for each of the {n_vocab} tokens")
+    if not np.isfinite(E).all():
+        raise ValueError("E holds values that are not finite; every embedding must be finite")
+    largest = np.abs(E).max(initial=0.0)
+    if largest and not 1e-70 <= largest <= 1e70:
+        raise ValueError(f"the largest entry of E is {largest:.3g}, too far from 1 to compute with; scale E, and W goes as 1 / E^2")
+    return E
+
+
+def differences(E, rows):
+    """(R, d) u = e_i - e_j of each row (k, i, j)."""
+    return E[rows[:, 1]] - E[rows[:, 2]]
+
+
+@one_blas_thread()
+def row_blocks(E, rows, group):
+    """Index arrays of the blocks of ``rows`` (R, 3); rows of the same ``group`` (R,) stay in one block, by first row."""
+    ks, at = np.unique(rows[:, 0], return_inverse=True)
+    u, v = _unit(differences(E, rows)), _unit(E[ks])
+    cosine = np.abs(v @ v.T)
+    coarse = connected_components(cosine > SAME, directed=False)[1][at]
+    found = []
+    for number in range(coarse.max(initial=-1) + 1):
+        inside = np.flatnonzero(coarse == number)
+        touch = np.abs(u[inside] @ u[inside].T)
+        touch *= cosine[np.ix_(at[inside], at[inside])]
+        a, b = np.nonzero(touch > SAME)
+        same = np.unique(group[inside], return_inverse=True)[1] + len(inside)  # a node for each group, joined to its rows
+        a, b = np.append(a, np.arange(len(inside))), np.append(b, same)
+        n_nodes = same.max() + 1
+        label = connected_components(coo_array((np.ones(len(a), np.int8), (a, b)), shape=(n_nodes, n_nodes)), directed=False)[1]
+        found += [inside[label[: len(inside)] == block] for block in np.unique(label)]
+    return sorted(found, key=lambda block: block[0])
+
+
+def _unit(x):
+    """Rows of ``x`` at length 1; zero rows stay zero."""
+    length = norm(x, axis=1, keepdims=True)
+    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """span(u) x span(v) of a block: vectors of a * b numbers stand for d x d matrices, lengths and angles kept."""
+
+    left: np.ndarray  # (d, a) float64: orthonormal columns that span the u
+    right: np.ndarray  # (d, b) float64: orthonormal columns that span the v
+
+    @classmethod
+    @one_blas_thread()
+    def of(cls, E, rows):
+        """Those of the block ``rows`` (R, 3)."""
+        return cls(*(_range(x) for x in (differences(E, rows), E[np.unique(rows[:, 0])])))
+
+    @one_blas_thread()
+    def flatten(self, E, rows):
+        """(R, a b): each row (k, i, j) as a vector."""
+        u, v = differences(E, rows) @ self.left, E[rows[:, 0]] @ self.right
+        return (u[:, :, None] * v[:, None, :]).reshape(len(rows), u.shape[1] * v.shape[1])
+
+    @cached_property
+    def support(self):
+        """Rows and columns (as np.ix_) of a matrix here that need not be 0: few, where embeddings are one-hot."""
+        return np.ix_(self.left.any(axis=1), self.right.any(axis=1))
+
+    @cached_property
+    def _inner(self):
+        """``left`` and ``right`` without their rows of zeros."""
+        rows, columns = self.support
+        return np.ascontiguousarray(self.left[rows.ravel()]), np.ascontiguousarray(self.right[columns.ravel()])
+
+    def vector(self, W):
+        """(a b,): the part of ``W`` (d, d) that lies here."""
+        left, right = self._inner
+        return matmul(matmul(left.T, W[self.support]), right).ravel()
+
+    def inner_matrix(self, x):
+        """What is not 0 of the matrix that the vector ``x`` (a b,) stands for: its rows and columns ``support``."""
+        left, right = self._inner
+        return matmul(matmul(left, x.reshape(left.shape[1], right.shape[1])), right.T)
+
+    def matrix(self, x):
+        """(d, d): the matrix that the vector ``x`` (a b,) stands for; the matrices, where x is (R, a b)."""
+        (d, a), b = self.left.shape, self.right.shape[1]
+        half = matmul(x.reshape(-1, b), self.right.T).reshape(-1, a, d).swapaxes(1, 2)
+        return matmul(half.reshape(-1, a), self.left.T).reshape(*x.shape[:-1], d, d).swapaxes(-1, -2)
+
+
+def _range(x):
+    """(d, r) orthonormal columns that span the rows of ``x`` (R, d) to rounding."""
+    Q, R, _ = qr(x.T, mode="economic", pivoting=True, check_finite=False)
+    size = np.abs(np.diagonal(R))
+    return Q[:, size > np.finfo(float).eps * max(x.shape) * size[0]]
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """The span of rows (R, c), by pivoted QR."""
+
+    basis: np.ndarray  # (r, c) float64: orthonormal rows
+    kept: np.ndarray  # (r,) int64: independent rows, in the order of the pivots
+    triangle: np.ndarray  # (r, r) float64: rows[kept] = triangle' basis
+    n_rows: int
+
+    @classmethod
+    @one_blas_thread()
+    def of(cls, rows, rank=RANK):
+        """That of ``rows``; each counts by its direction, and one within ``rank`` of the span of the others adds nothing."""
+        if rows.size == 0:  # older SciPy refuses it
+            return cls(np.zeros((0, rows.shape[1])), np.zeros(0, np.int64), np.zeros((0, 0)), len(rows))
+        length = norm(rows, axis=1)
+        Q, R, pivots = qr(_unit(rows).T, mode="economic", pivoting=True, check_finite=False)
+        r = int((np.abs(np.diagonal(R)) > rank).sum())
+        kept = pivots[:r].astype(np.int64)
+        return cls(np.ascontiguousarray(Q[:, :r].T), kept, R[:r, :r] * length[kept], len(rows))
+
+    @one_blas_thread()
+    def off(self, x):
+        """``x`` (..., c) without its part in the span, twice for the sake of rounding."""
+        for _ in range(2):
+            x = x - x @ self.basis.T @ self.basis
+        return x
+
+    @one_blas_thread()
+    def weights(self, x):
+        """(n_rows,) weights of the rows whose sum comes closest to ``x`` (c,), zero for rows that were not kept."""
+        found = np.zeros(self.n_rows)
+        if len(self.kept):
+            found[self.kept] = solve_triangular(self.triangle, self.basis @ x, check_finite=False)
+        return found

@@ -1,0 +1,429 @@
+"""Topics, stage 2: the value matrix frozen, attention trained; infinitely long documents of tau topics.
+
+Legend: as in ``topic_setting``. A word attends with weight alpha to its own word, beta to the other words of its topic and 1 to all
+other tokens; [MASK] attends uniformly. rho = (alpha + (v-1) beta) / v is the average weight of its topic. s, w: share of a topic
+inside, outside the document.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy.optimize import brentq, minimize, root
+from scipy.special import betaln, gammaln, roots_sh_jacobi
+
+from minitx.base.parallel import one_blas_thread
+from minitx.topics.values import separated_value
+
+TINY = 1e-100  # complex step
+MOST_POSITIONS = 10**7
+
+
+def attention_loss(setting, alpha, beta, value=None):
+    """Squared loss in infinitely long documents as a function of the attention values (``setting.length`` is ignored).
+
+    Parameters
+    ----------
+    setting : Setting
+        Of tau.
+    alpha, beta : floats or arrays, at least 0
+        Broadcast together, so that a surface can be drawn.
+    value : Blocks, optional
+        W_V (row = output token, column = attended token). Default: ``separated_value``, the paper's W_inf.
+
+    Returns
+    -------
+    float, or array of the broadcast shape
+
+    Raises
+    ------
+    ValueError
+        Dirichlet shares; attention values that are negative, not finite or all 0.
+    """
+    alpha, beta, rho = _weights(setting, alpha, beta)
+    loss = _loss(setting, _value(setting, value), rho, alpha - beta)
+    return float(loss) if loss.ndim == 0 else loss
+
+
+def _weights(setting, alpha, beta):
+    """(alpha, beta, rho) as float64. ValueError unless they are attention."""
+    alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
+    rho = (alpha + (setting.v - 1) * beta) / setting.v
+    if not (np.isfinite(rho) & (rho > 0) & (alpha >= 0) & (beta >= 0)).all():
+        raise ValueError(f"alpha goes down to {np.min(alpha):g}, beta to {np.min(beta):g}, the averages rho from {np.min(rho):g} "
+                         f"to {np.max(rho):g}; give finite alpha and beta of at least 0, not all 0 (1 and 1 is uniform attention)")
+    return alpha, beta, rho
+
+
+def _value(setting, value):
+    setting.require_tau("the loss of attention")
+    return separated_value(setting) if value is None else value
+
+
+def _loss(setting, value, rho, excess, rho_0=1.0):
+    """The loss with alpha - beta = ``excess`` and weight ``rho_0`` on the keys [MASK]. Analytic in all three: complex steps pass.
+
+    Any ``value``: outputs of [MASK], and to queries [MASK], included.
+    """
+    T, v, tau, s, w, m = setting.T, setting.v, setting.tau, setting.s, setting.w, setting.m
+    lam_w, lam_t, mean = value.sectors(setting)
+    contrast = lam_w * (1 - 1 / v)
+
+    def outputs(Z, mask, *shares):
+        """Output per word of topics with ``shares`` of the attention, and of [MASK]."""
+        mask = mask / Z
+        common = (setting.n * value.mask_column * mask + mean * (1 - mask)) / setting.n
+        topics = [lam_t / v * (share / Z - (1 - mask) / T) + common for share in shares]
+        return *topics, value.mask_mask * mask + value.mask_row * (1 - mask)
+
+    # a query word of a topic of the document; "other": another one of its topics; "out": a topic outside
+    Z = 1 + (rho - 1) * s + (rho_0 - 1) * m
+    own, other, out, to_mask = outputs(Z, rho_0 * m, rho * s, s, w)
+    delta = excess * s / (v * Z)
+    square = v * (own**2 + (tau - 1) * other**2 + (T - tau) * out**2) + to_mask**2 + lam_w * contrast * delta**2 + 1
+    kept = square - 2 * (own + contrast * delta)
+    random_inside = square - 2 / tau * (own + (tau - 1) * other)
+    # a query word, shown at random, of a topic outside
+    Z = 1 + (rho - 1) * w + (rho_0 - 1) * m
+    own, other, out, to_mask = outputs(Z, rho_0 * m, rho * w, s, w)
+    delta = excess * w / (v * Z)
+    square = v * (own**2 + tau * other**2 + (T - tau - 1) * out**2) + to_mask**2 + lam_w * contrast * delta**2 + 1
+    random_outside = square - 2 * other
+    # a query [MASK]
+    other, out, to_mask = outputs(1.0, m, s, w)
+    masked = v * (tau * other**2 + (T - tau) * out**2) + to_mask**2 + 1 - 2 * other
+    return setting.p_c * kept + setting.p_r * (tau / T * random_inside + (1 - tau / T) * random_outside) + setting.q0 * masked
+
+
+@dataclass(frozen=True)
+class OptimalRatio:
+    """Best attention with W_inf, whose loss depends on the average rho alone.
+
+    Attributes
+    ----------
+    rho : float
+        Average weight of a key of the query's topic; of a key of another topic it is 1.
+    rho_0 : float
+        Weight of a key [MASK]; 1 unless freed.
+    rho_AB, theta_AB : float
+        Proved: 1 < rho <= rho_AB (of the loss with rho_0 = 1); theta = (rho-1) s / (1 + (rho-1) s) is at most theta_AB.
+    loss_uniform, loss : float
+        At rho = 1, and at the optimum.
+    """
+
+    rho: float
+    rho_0: float
+    rho_AB: float
+    theta_AB: float
+    loss_uniform: float
+    loss: float
+
+
+def optimal_ratio(setting, *, free_mask=False):
+    """The attention of least squared loss when W_V is W_inf (``separated_value``). ``setting.length`` is ignored.
+
+    Parameters
+    ----------
+    setting : Setting
+        Of tau.
+    free_mask : bool
+        Whether words may also weigh keys [MASK] otherwise than 1.
+
+    Returns
+    -------
+    OptimalRatio
+
+    Raises
+    ------
+    ValueError
+        Dirichlet shares; no slot shows its own word, or every chosen one does; ``free_mask`` not True or False.
+
+    Notes
+    -----
+    With theta in [0, 1) as in OptimalRatio, e_t the uniform words of topic t and y_S those of the document, g = W e_t - y_S:
+    L = L(0) - 2 theta p_c (tau-1)/(a tau v) + theta^2 (p_c + p_r tau/T) |g|^2 [t in S] + theta'^2 p_r (1 - tau/T) |g|^2
+    [t not in S], where theta' = c theta / (1 - (1-c) theta), c = w/s: convex. Only the slots that show their word push rho above 1:
+    it is 1 if p_c = 0 or tau = 1.
+    """
+    if not isinstance(free_mask, bool):
+        raise ValueError(f"free_mask is {free_mask!r}; it must be True or False")
+    if setting.p_c == 1 and setting.tau != 1:
+        raise ValueError("p_c is 1: every chosen slot shows its word, copying has no cost and the loss no minimum; lower p_c")
+    value = _value(setting, None)
+    theta, theta_AB = _best_theta(setting, value.diff_topic)
+    rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
+    rho, rho_0 = _with_mask(setting, value, rho) if free_mask else (rho, 1.0)
+    uniform, best = float(_loss(setting, value, 1.0, 0.0)), float(_loss(setting, value, rho, 0.0, rho_0))
+    return OptimalRatio(rho, rho_0, rho_AB, theta_AB, uniform, best)
+
+
+def _best_theta(setting, kap):
+    """(theta, theta_AB); kap = diff_topic of W_inf."""
+    T, v, tau, a, n, p_c, p_r = setting.T, setting.v, setting.tau, setting.a, setting.n, setting.p_c, setting.p_r
+    if p_c == 0 or tau == 1:
+        return 0.0, 0.0
+    push = p_c * (tau - 1) / (a * tau * v)
+    outside = 1 / (a**2 * v) + 2 * kap / a + kap**2 * n - 2 * kap + 1 / (tau * v)  # |g|^2, t not in S
+    inside = outside - 2 / (a * tau * v)
+    c = setting.w / setting.s
+
+    def slope(theta):
+        theta_out = c * theta / (1 - (1 - c) * theta)
+        change = c / (1 - (1 - c) * theta)**2
+        return theta * (p_c + p_r * tau / T) * inside + theta_out * change * p_r * (1 - tau / T) * outside - push
+
+    theta_AB = push / ((p_c + p_r * tau / T) * inside)
+    return (theta_AB if slope(theta_AB) <= 0 else brentq(slope, 0, theta_AB, xtol=1e-18, rtol=1e-15)), theta_AB
+
+
+def _rho(setting, theta):
+    return 1 + theta / (setting.s * (1 - theta)) if theta else 1.0
+
+
+def _with_mask(setting, value, rho):
+    """The best (rho, rho_0), from (``rho``, 1)."""
+    if setting.p_c == 0 and setting.p_r == 0 or setting.m == 0:
+        return rho, 1.0
+
+    def loss(logs):
+        rho, rho_0 = np.exp(logs)
+        return _loss(setting, value, rho, 0.0, rho_0)
+
+    def slope(logs):
+        return np.array([loss(logs + step).imag / TINY for step in 1j * TINY * np.eye(2)])
+
+    found = minimize(loss, [math.log(rho), 0.0], jac=slope, method="BFGS", options={"gtol": 1e-9})
+    return tuple(map(float, np.exp(root(slope, found.x, tol=1e-14).x)))
+
+
+@dataclass(frozen=True)
+class OptimalAttention:
+    """Best attention values with a given W_V: alpha on the own word, beta on its topic, their average rho, and the loss."""
+
+    alpha: float
+    beta: float
+    rho: float
+    loss_uniform: float
+    loss: float
+
+
+def optimal_attention(setting, value):
+    """The attention values of least squared loss when W_V is ``value``. ``setting.length`` is ignored.
+
+    With lam_w > 0 (``other_limit_value``, ``optimal_value`` of a fixed length) it is copying: alpha large, beta 0. Where the loss
+    depends on the average alone (lam_w = 0: W_inf), alpha = beta is returned.
+
+    Parameters
+    ----------
+    setting : Setting
+        Of tau.
+    value : Blocks
+
+    Returns
+    -------
+    OptimalAttention
+
+    Raises
+    ------
+    ValueError
+        Dirichlet shares; the loss has no minimum.
+
+    Notes
+    -----
+    At a given rho the loss is a parabola in alpha - beta, minimised on beta >= 0, alpha >= 0; what is left is a function of rho.
+    """
+    _value(setting, value)
+    logs = np.linspace(-12, 30, 841)
+
+    def profile(log):
+        rho = np.exp(log)
+        excess = _best_excess(setting, value, rho)
+        return _loss(setting, value, rho, excess), rho, excess
+
+    def slope(log):
+        return profile(log + 1j * TINY)[0].imag / TINY
+
+    losses = profile(logs)[0]
+    best = int(np.argmin(losses))
+    if setting.p_c + setting.p_r == 0 or np.ptp(losses) < 1e-14:  # only [MASK] queries, or words that all weigh the same
+        log = 0.0
+    elif best in (0, len(logs) - 1) or not slope(logs[best - 1]) < 0 < slope(logs[best + 1]):
+        raise ValueError(f"the loss has no minimum: it still falls at an average attention rho of {math.exp(logs[best]):.3g}, and "
+                         "nothing stands against copying; raise p_r (random words), or give a value in which topics differ more")
+    else:
+        log = brentq(slope, logs[best - 1], logs[best + 1], xtol=1e-14)
+    loss, rho, excess = profile(log)
+    v = setting.v
+    copying = v > 1 and excess >= v * rho
+    return OptimalAttention(float(rho + excess * (1 - 1 / v)), 0.0 if copying else float(rho - excess / v), float(rho),
+                            float(_loss(setting, value, 1.0, 0.0)), float(loss))
+
+
+def _best_excess(setting, value, rho):
+    """The best alpha - beta at each average ``rho`` (complex steps pass)."""
+    v, tau, T, s, w, p_c, p_r = setting.v, setting.tau, setting.T, setting.s, setting.w, setting.p_c, setting.p_r
+    lam_w = value.sectors(setting)[0]
+    if v == 1:
+        return rho
+    inside, outside = s / (v * (1 + (rho - 1) * s)), w / (v * (1 + (rho - 1) * w))
+    if lam_w == 0 or p_c == 0:
+        return 0 * rho
+    best = p_c * inside / (lam_w * ((p_c + p_r * tau / T) * inside**2 + p_r * (1 - tau / T) * outside**2))
+    best = np.where(np.real(best) > np.real(v * rho), v * rho, best)  # beta >= 0
+    return np.where(np.real(best) < np.real(-v * rho / (v - 1)), -v * rho / (v - 1), best)  # alpha >= 0
+
+
+@dataclass(frozen=True)
+class AttentionProfile:
+    """Average attention over ordered pairs (query slot, key slot) of clean documents, times N: 1 is uniform. nan: no such pair."""
+
+    same_word: float
+    same_topic: float
+    diff_topic: float
+
+
+@one_blas_thread()
+def attention_profile(setting, alpha, beta):
+    """What attention with values alpha : beta : 1 looks like on documents without corruption, pooled over documents.
+
+    Parameters
+    ----------
+    setting : Setting
+        Any; its corruption and ``loss`` are not used. Lengths (low, high) weigh as documents, each with all its pairs.
+    alpha, beta : float
+        Attention weights of the same word (the query's own slot included), and of other words of its topic.
+
+    Returns
+    -------
+    AttentionProfile
+
+    Raises
+    ------
+    ValueError
+        ``alpha`` or ``beta`` negative, not finite, or both 0.
+
+    Notes
+    -----
+    Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1, c - 1 binomial in k - 1.
+    The attention of a key is its weight over alpha c + beta (k - c) + N - k.
+    """
+    alpha, beta, _ = map(float, _weights(setting, alpha, beta))
+    attention, pairs = np.zeros(3), np.zeros(3)
+    if setting.length == math.inf:
+        theta, weight = _own_share(setting)
+        counts = np.array([theta / setting.v, theta * (1 - 1 / setting.v), 1 - theta])
+        attention, pairs = _profile(counts, weight, 1.0, alpha, beta)
+    else:
+        low, high = setting.length if isinstance(setting.length, tuple) else (setting.length, setting.length)
+        for N in range(low, high + 1):
+            k, c, weight = _own_counts(setting, N)
+            one = _profile(np.array([c, k - c, N - k], np.float64), N * weight, N, alpha, beta)
+            attention, pairs = attention + one[0], pairs + one[1]
+    return AttentionProfile(*(float(x / y) if y > 0 else math.nan for x, y in zip(attention, pairs, strict=True)))
+
+
+def _profile(counts, weight, N, alpha, beta):
+    """Sums over queries of N attention, and of pairs, to the same word, the same topic and another one."""
+    weights = np.array([alpha, beta, 1.0])
+    return (N * weights[:, None] * counts / (weights @ counts)) @ weight, counts @ weight
+
+
+def _own_share(setting):
+    """Share of a slot's topic in its infinite document: values and probabilities."""
+    if setting.tau is not None:
+        return np.array([1 / setting.tau]), np.ones(1)
+    if setting.T == 1:
+        return np.ones(1), np.ones(1)
+    ours, others = setting.alpha + 1, (setting.T - 1) * setting.alpha
+    theta, weight = roots_sh_jacobi(200, ours + others - 1, ours)
+    return theta, weight / weight.sum()
+
+
+def _own_counts(setting, N):
+    """(k, c, probability), each (number of pairs 1 <= c <= k <= N,)."""
+    k, c = (index + 1 for index in np.tril_indices(N))
+    if setting.tau is not None:
+        topic = _log_binomial(N - 1, k - 1, 1 / setting.tau)
+    elif setting.T == 1:
+        topic = _log_binomial(N - 1, k - 1, 1.0)
+    else:
+        ours, others = setting.alpha + 1, (setting.T - 1) * setting.alpha
+        topic = _log_choose(N - 1, k - 1) + betaln(k - 1 + ours, N - k + others) - betaln(ours, others)
+    return k, c, np.exp(topic + _log_binomial(k - 1, c - 1, 1 / setting.v))
+
+
+def _log_choose(N, k):
+    return gammaln(N + 1) - gammaln(k + 1) - gammaln(N - k + 1)
+
+
+def _log_binomial(N, k, p):
+    if p == 1:
+        return np.where(k == N, 0.0, -np.inf)
+    return _log_choose(N, k) + k * math.log(p) + (N - k) * math.log1p(-p)
+
+
+@dataclass(frozen=True, eq=False)
+class InfiniteDocuments:
+    """The population of infinitely long documents of tau topics: one row a set S of topics, one column a kind of chosen slot.
+
+    Attributes
+    ----------
+    tokens : (n_S, P) int32
+        The token that the slot shows; [MASK] first. Several columns may show the same token.
+    targets : (n_S, P) int32
+        The slot's word.
+    weight : (n_S, P)
+        Probability of such a slot among all chosen ones; the sum is 1. Where it is 0 the column is there for its mass.
+    mass : (n_S, P)
+        Share of its kind among the keys: A_tj is proportional to mass_j exp(score_tj). A token's masses sum to its share q_S in the
+        document; a row sums to 1.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weight: np.ndarray
+    mass: np.ndarray
+
+
+def infinite_documents(setting):
+    """All C(T, tau) infinitely long documents, each with P (shown token, target) pairs. ``setting.length`` is ignored.
+
+    P = tau v (n + 1) with random words; 2 tau v without; tau v less where nothing shows [MASK].
+
+    Returns
+    -------
+    InfiniteDocuments
+
+    Raises
+    ------
+    ValueError
+        Dirichlet shares; more than 10^7 pairs.
+    """
+    tau, T, v, n = setting.require_tau("the infinite population"), setting.T, setting.v, setting.n
+    n_targets = tau * v
+    n_pairs = n_targets * ((setting.q0 > 0) + (n if setting.p_r > 0 else setting.a > 0))
+    if math.comb(T, tau) * n_pairs > MOST_POSITIONS:
+        raise ValueError(f"{math.comb(T, tau)} sets of topics with {n_pairs} pairs of shown token and target each are more than "
+                         f"{MOST_POSITIONS}; take fewer topics, or fewer words a topic")
+    rows = [_infinite_document(setting, np.array(S)) for S in combinations(range(T), tau)]
+    tokens, targets, weight, mass = (np.array(arrays) for arrays in zip(*rows, strict=True))
+    return InfiniteDocuments(tokens.astype(np.int32), targets.astype(np.int32), weight / len(rows), mass)
+
+
+def _infinite_document(setting, S):
+    """tokens, targets, weight (sum 1), mass of the document with topics ``S``, each (P,)."""
+    v, n, p_c, p_r, q0 = setting.v, setting.n, setting.p_c, setting.p_r, setting.q0
+    words = (1 + S[:, None] * v + np.arange(v)).ravel()
+    n_targets = len(words)
+    share = np.full(n + 1, setting.r / n)  # q_S
+    share[words] += setting.a / n_targets
+    share[0] = setting.m
+    shown = [0] * (q0 > 0) + list(range(1, n + 1) if p_r > 0 else [])
+    tokens, targets = np.repeat(shown, n_targets).astype(int), np.tile(words, len(shown))
+    weight = np.where(tokens == 0, q0, p_c * (tokens == targets) + p_r / n) / n_targets
+    mass = share[tokens] / n_targets
+    if p_r == 0 and setting.a > 0:  # then a word is shown by slots of that word only
+        tokens, targets = np.append(tokens, words), np.append(targets, words)
+        weight, mass = np.append(weight, np.full(n_targets, p_c / n_targets)), np.append(mass, share[words])
+    return tokens, targets, weight, mass

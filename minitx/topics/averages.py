@@ -1,0 +1,345 @@
+"""What the words of one topic have in common: averages over pairs of words, and how surely they differ between topics.
+
+A pair (a, b) is ordered: a is the query or left word (row), b the key or right word (column). Every pair falls in one class: the
+same word (a = b), the same topic (different words of one topic), or different topics. Words without a topic are left out.
+
+Legend: n words, d dimensions of an embedding.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minitx.base.checks import integers, whole_number
+from minitx.base.parallel import one_blas_thread
+from minitx.data.batch import Batch
+from minitx.model import kernels as model_kernels
+from minitx.model.blocks import blocks
+from minitx.model.circuits import attend, valid_circuits
+from minitx.topics import kernels
+
+_ROUNDING = 1e-12  # differences of averages closer than this, relative to what was summed, are the same number
+
+
+# ---- Pairs ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PairTable:
+    """A quantity of pairs of words, summed over their occurrences.
+
+    Attributes
+    ----------
+    total : (n, n) float64
+        Row = query (left) word a, column = key (right) word b: the sum over all occurrences of the ordered pair (a, b).
+    count : (n, n) float64
+        How often the pair occurs.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ or are not square, entries that are not finite, a negative count, a total other than 0 of no occurrence.
+    """
+
+    total: np.ndarray
+    count: np.ndarray
+
+    def __post_init__(self):
+        total, count = np.asarray(self.total, np.float64), np.asarray(self.count, np.float64)
+        if total.ndim != 2 or total.shape[0] != total.shape[1] or count.shape != total.shape:
+            raise ValueError(f"total has shape {total.shape} and count {count.shape}; give two square matrices of the same shape, "
+                             "row = left word, column = right word")
+        if not (np.isfinite(total).all() and np.isfinite(count).all()):
+            raise ValueError("the pairs hold inf or nan, of which there is no average; give finite numbers")
+        if (count < 0).any() or total[count == 0].any():
+            raise ValueError("a pair has a negative count, or a total without any occurrence; give total 0 where count is 0")
+        object.__setattr__(self, "total", total)
+        object.__setattr__(self, "count", count)
+
+    @classmethod
+    def of_matrix(cls, matrix):
+        """Table of a quantity known once for each pair: ``matrix`` (n, n), row = left word, column = right word; every count 1."""
+        matrix = np.asarray(matrix, np.float64)
+        return cls(matrix, np.ones(matrix.shape))
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Averages over the occurrences of the pairs of each class (pooled sums / pooled counts); nan where a class has none.
+
+    Attributes
+    ----------
+    same_word, same_topic, different_topic : float
+        Of a = b; of different words of one topic; of words of different topics.
+    same_topic_including : float
+        Of the first two classes pooled: all pairs within a topic, the same word included.
+    n_same_word, n_same_topic, n_different_topic : float
+        The pooled counts: with a matrix, numbers of ordered pairs.
+    """
+
+    same_word: float
+    same_topic: float
+    different_topic: float
+    same_topic_including: float
+    n_same_word: float
+    n_same_topic: float
+    n_different_topic: float
+
+    @property
+    def difference(self):
+        """How far words of one topic are above words of different ones: ``same_topic - different_topic``."""
+        return self.same_topic - self.different_topic
+
+
+def pair_averages(pairs, topics):
+    """Average over pairs of the same word, of different words of one topic, and of words of different topics.
+
+    Parameters
+    ----------
+    pairs : PairTable or (n, n) array
+        Row = query (left) word, column = key (right) word. In a matrix every pair counts once.
+    topics : (n,) integers
+        Topic of each word; -1: none (special token, stop word, ambiguous word), the word is left out.
+
+    Returns
+    -------
+    Averages
+
+    Raises
+    ------
+    TypeError
+        Topics that are not integers.
+    ValueError
+        Shapes that do not agree, a topic below -1, fewer than two topics; a matrix that is no table (:class:`PairTable`).
+    """
+    pairs, words, starts = _labelled(pairs, topics)
+    (t_word, t_topic, t_other), (n_word, n_topic, n_other) = (_sums(part, words, starts) for part in (pairs.total, pairs.count))
+    return Averages(_ratio(t_word, n_word), _ratio(t_topic, n_topic), _ratio(t_other, n_other),
+                    _ratio(t_word + t_topic, n_word + n_topic), n_word, n_topic, n_other)
+
+
+def _labelled(pairs, topics):
+    """The checked table, the words that have a topic, sorted by it, and where in them each topic starts."""
+    if not isinstance(pairs, PairTable):
+        pairs = PairTable.of_matrix(pairs)
+    topics = integers("topics", topics, 1)
+    n = len(pairs.total)
+    if topics.shape != (n,):
+        raise ValueError(f"topics has shape {topics.shape} but there are {n} words; give one topic for each, -1 for none")
+    if topics.min(initial=-1) < -1:
+        raise ValueError(f"topics hold {topics.min()}; give numbers from 0 on, and -1 for words without a topic")
+    words = np.argsort(topics, kind="stable")[np.count_nonzero(topics < 0):]
+    found, starts = np.unique(topics[words], return_index=True)
+    if len(found) < 2:
+        raise ValueError(f"{len(words)} of {n} words have a topic, and they have {len(found)} different ones; give topics to words "
+                         "of at least two topics")
+    return pairs, words, starts
+
+
+def _sums(matrix, words, starts):
+    """Sums over the pairs of the same word, of different words of one topic, of different topics."""
+    matrix = matrix[np.ix_(words, words)]
+    same_word = matrix.trace()
+    np.fill_diagonal(matrix, 0)
+    blocks = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)  # row = left topic, column = right topic
+    same_topic = blocks.trace()
+    np.fill_diagonal(blocks, 0)
+    return float(same_word), float(same_topic), float(blocks.sum())
+
+
+def _ratio(total, count):
+    return total / count if count > 0 else float("nan")
+
+
+# ---- Embeddings -----------------------------------------------------------------------------------------------------
+
+
+@one_blas_thread()
+def gram(E):
+    """Inner products of embeddings, ``E^T E``, exactly symmetric.
+
+    Parameters
+    ----------
+    E : (d, n)
+        Row = dimension, column = word.
+
+    Returns
+    -------
+    (n, n) float64
+        Row = word, column = word.
+
+    Raises
+    ------
+    ValueError
+        ``E`` is not a matrix, or holds inf or nan.
+    """
+    E = _embeddings(E)
+    return E.T @ E
+
+
+def cosine_matrix(E):
+    """Cosines of embeddings, of entries of any size. The zero vector has cosine 0 with every vector, itself included.
+
+    So a word that was never embedded goes with none; give it topic -1 to leave it out of averages. Other diagonal entries are 1.
+
+    Parameters
+    ----------
+    E : (d, n)
+        Row = dimension, column = word.
+
+    Returns
+    -------
+    (n, n) float64
+        Row = word, column = word; symmetric, within [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        As :func:`gram`.
+    """
+    E = _embeddings(E)
+    E = _columns_over(E, np.abs(E).max(axis=0, initial=0))  # no square underflows or overflows
+    E = _columns_over(E, np.sqrt(np.sum(E * E, axis=0)))
+    cosines = np.clip(gram(E), -1.0, 1.0)
+    np.fill_diagonal(cosines, E.any(axis=0))
+    return cosines
+
+
+def _embeddings(E):
+    E = np.asarray(E, np.float64)
+    if E.ndim != 2:
+        raise ValueError(f"E has shape {E.shape}; give a matrix, row = dimension, column = word")
+    if not np.isfinite(E).all():
+        raise ValueError("E holds inf or nan; give finite embeddings")
+    return np.ascontiguousarray(E)
+
+
+def _columns_over(E, size):
+    return np.divide(E, size, out=np.zeros_like(E), where=size > 0)
+
+
+# ---- Attention ------------------------------------------------------------------------------------------------------
+
+
+def attention_table(weights, documents):
+    """Attention from every slot of clean documents to every slot, times the document's length: 1 is uniform attention.
+
+    Parameters
+    ----------
+    weights : any parametrisation, of ``documents.n_vocab`` tokens
+    documents : Documents
+        Not masked.
+
+    Returns
+    -------
+    PairTable
+        (V, V). Row = word of the query slot, column = word of the key slot; a slot attends to itself too (Li, Li, Risteski 2023).
+
+    Raises
+    ------
+    ValueError, FloatingPointError
+        As for :func:`minitx.loss_and_gradient`.
+    """
+    batch = Batch(documents.tokens, documents.tokens, lengths=documents.lengths, causal=False)
+    circuits = valid_circuits(weights, batch)
+    shape = (circuits.n_vocab, circuits.n_vocab)
+    total, count, nothing = np.zeros(shape), np.zeros(shape), np.empty(0)
+    for block in blocks(batch, circuits, joined=False):
+        copies = np.take_along_axis(block.mass, block.queries, axis=1)  # slots that hold the query's word
+        copies = np.where(np.arange(copies.shape[1]) < block.n_queries[:, None], copies, 0.0)[:, :, None]
+        lengths = documents.lengths[block.rows][:, None, None]
+        model_kernels.add_scores(block.keys, block.queries, copies * lengths * attend(circuits, block).A, total, nothing)
+        model_kernels.add_scores(block.keys, block.queries, copies * block.mass[:, None], count, nothing)
+    return PairTable(total, count)
+
+
+# ---- Chance ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PermutationTest:
+    """How often topics given to words at random would differ as much.
+
+    Attributes
+    ----------
+    difference : float
+        Observed: same topic (different words) minus different topics, :attr:`Averages.difference`.
+    null : (n_permutations,) float64
+        The same with the topics shuffled; nan where a shuffle leaves a class without a pair.
+    p_value : float
+        One-sided: (1 + number of ``null`` >= ``difference``) / (1 + n_permutations); ties up to rounding, and nan, are counted.
+    z : float
+        (difference - mean of ``null``) / its s.d. (ddof 1); nan where that is undefined.
+    """
+
+    difference: float
+    null: np.ndarray
+    p_value: float
+    z: float
+
+
+def permutation_test(pairs, topics, *, n_permutations=999, rng=0):
+    """Test whether words of one topic have more in common than words of different topics.
+
+    The topics are shuffled among the words that have one, so their sizes stay; pairs of the same word play no part.
+    If topics say nothing about the pairs, P(p_value <= p) <= p for every p.
+
+    Parameters
+    ----------
+    pairs, topics
+        See :func:`pair_averages`.
+    n_permutations : int
+        Number of shuffles, at least 1. Asking for more keeps the first ones.
+    rng : int, numpy.random.Generator or None
+        Seed.
+
+    Returns
+    -------
+    PermutationTest
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`pair_averages`; and when the difference is undefined, since one of the two classes has no pair.
+    """
+    n_permutations = whole_number("n_permutations", n_permutations, 1)
+    pairs, words, starts = _labelled(pairs, topics)
+    averages = pair_averages(pairs, topics)
+    if np.isnan(averages.difference):
+        raise ValueError(f"{averages.n_same_topic:g} pairs are of different words of one topic, {averages.n_different_topic:g} "
+                         "of different topics; give topics with at least two words, and pairs that occur")
+    null = _null(pairs, words, starts, n_permutations, np.random.default_rng(rng))
+    summed = np.abs(pairs.total[np.ix_(words, words)]).sum() / min(averages.n_same_topic, averages.n_different_topic)
+    reached = ~(null < averages.difference - _ROUNDING * summed)
+    return PermutationTest(averages.difference, null, float((1 + reached.sum()) / (1 + n_permutations)),
+                           _z(averages.difference, null[np.isfinite(null)]))
+
+
+def _null(pairs, words, starts, n_permutations, rng):
+    """Difference of the averages for each shuffle, (n_permutations,)."""
+    topics = np.repeat(np.arange(len(starts), dtype=np.int32), np.diff([*starts, len(words)]))
+    shuffled = np.array([rng.permutation(topics) for _ in range(n_permutations)])
+    same, other = [], []
+    for matrix in (pairs.total, pairs.count):
+        matrix, sums = _both_orders(matrix, words), np.empty(n_permutations)
+        kernels.sums_within_topics(matrix, shuffled, sums)
+        same.append(sums)
+        other.append(matrix.sum() / 2 - sums)
+    defined = (same[1] > 0) & (other[1] > _ROUNDING * same[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        null = same[0] / same[1] - other[0] / other[1]
+    return np.where(defined, null, np.nan)
+
+
+def _both_orders(matrix, words):
+    """``matrix[a, b] + matrix[b, a]`` of different words, 0 on the diagonal."""
+    matrix = matrix[np.ix_(words, words)]
+    matrix = matrix + matrix.T
+    np.fill_diagonal(matrix, 0)
+    return matrix
+
+
+def _z(difference, null):
+    size = np.abs(null).max(initial=0)  # no square underflows or overflows
+    spread = (null / size).std(ddof=1) if len(null) > 1 and size > 0 else 0.0
+    return float((difference / size - (null / size).mean()) / spread) if spread > 0 else float("nan")

@@ -1,0 +1,146 @@
+"""Training on documents of topics, and what is recorded on the way: averages over pairs of words, for every part that is learned.
+
+Legend: V vocabulary, R recorded steps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minitx.model.circuits import loss_and_gradient
+from minitx.model.descent import Run, descend
+from minitx.topics import law, uniform_attention
+from minitx.topics.averages import Averages, attention_table, cosine_matrix, gram, pair_averages
+
+CLASSES = {"same word": "same_word", "same topic": "same_topic", "different topic": "different_topic"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the weights look like after ``step`` steps, by class of word pair (:class:`minitx.topics.averages.Averages`).
+
+    Attributes
+    ----------
+    step : int
+    loss : float
+        Of the batch or mini-batch of this step.
+    embedding, cosine : Averages or None
+        Inner products and cosines of the embeddings; None for one-hot embeddings.
+    value : Averages
+        The matrix that carries attended words to the output, W_U W_V W_E: W_V for one-hot embeddings, E^T E for tied ones without
+        W_V. Row = output word, column = attended word.
+    mask_column : float
+        Average of its column of [MASK], over output words.
+    attention : Averages or None
+        On clean documents, times their length: 1 is uniform. None where attention is uniform by construction.
+    """
+
+    step: int
+    loss: float
+    embedding: Averages | None
+    cosine: Averages | None
+    value: Averages
+    mask_column: float
+    attention: Averages | None
+
+
+def record(step, loss, weights, topics, documents):
+    """Measure ``weights``. ``topics`` (V,): topic of each token, -1 for none; ``documents``: clean ones, for attention."""
+    value = weights.circuits().ov.T
+    has_embedding, has_attention = weights.W_E is not None, weights.W_Q is not None
+    return Record(step, float(loss),
+                  pair_averages(gram(weights.W_E), topics) if has_embedding else None,
+                  pair_averages(cosine_matrix(weights.W_E), topics) if has_embedding else None,
+                  pair_averages(value, topics), float(value[1:, 0].mean()),
+                  pair_averages(attention_table(weights, documents), topics) if has_attention else None)
+
+
+def train(start, batch, *, topics, documents, learning_rate, steps, batch_size=None, frozen=(), at=None, rng=None, progress=None):
+    """Train by gradient descent, and record.
+
+    Parameters
+    ----------
+    start : EmbeddedWeights
+        Which parts are present says which are trained, but for those named in ``frozen``.
+    batch : Batch
+        Masked documents (:func:`minitx.topics.mask_tokens`).
+    topics : (V,) integers
+        Topic of each token; -1: none.
+    documents : Documents
+        Clean documents, not those trained on, for the averages of attention.
+    learning_rate, steps, batch_size, frozen, rng
+        As for :func:`minitx.descend`. A full batch of squared loss at uniform attention is trained through its moments: the same
+        mathematics at V x V a step.
+    at : iterable of int, optional
+        Steps to record. Default: twelve, evenly spaced to the last.
+    progress : callable, optional
+        ``progress(step)`` after every step.
+
+    Returns
+    -------
+    Run
+    """
+    at = set(log_steps(steps) if at is None else at)
+    quadratic = batch_size is None and batch.head == "squared" and set(start.circuits().parameters()) == {"ov"}
+    found = []
+
+    def callback(step, loss, weights, gradient):
+        if step in at:
+            found.append(record(step, loss, weights, topics, documents))
+        if progress is not None:
+            progress(step)
+
+    data = uniform_attention.moments(batch, start.n_vocab) if quadratic else batch
+    objective = uniform_attention.loss_and_gradient if quadratic else loss_and_gradient
+    run = descend(start, data, learning_rate=learning_rate, steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
+                  callback=callback, loss_and_gradient=objective)
+    return Run(found, run)
+
+
+def log_steps(steps, most=12):
+    """Up to ``most`` steps, evenly spaced to the last."""
+    return sorted({max(1, round(steps * k / most)) for k in range(1, most + 1)}) if steps else [0]
+
+
+def over_seeds(runs, part):
+    """Averages of ``part`` ("embedding", "cosine", "value" or "attention") over training, over runs of several seeds.
+
+    Returns
+    -------
+    steps : (R,) int
+    measured : dict {class of pairs: (mean (R,), s.d. (R,))}
+        ddof 1; an s.d. of a single run is nan.
+    """
+    steps = [record.step for record in min((run.records for run in runs), key=len)]
+    measured = {}
+    for name, field in CLASSES.items():
+        values = np.array([[getattr(getattr(record, part), field) for record in run.records[:len(steps)]] for run in runs])
+        measured[name] = values.mean(axis=0), values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(len(steps), np.nan)
+    return np.array(steps), measured
+
+
+def same_exceeds_different(runs, part):
+    """Recorded steps, over all runs, at which same topic (the same word included; different words only) exceeds different topic.
+
+    Returns
+    -------
+    (int, int, int)
+        Steps at which it does with the same word included, at which it does for different words, recorded steps in all.
+    """
+    averages = [getattr(record, part) for run in runs for record in run.records]
+    return (sum(one.same_topic_including > one.different_topic for one in averages),
+            sum(one.same_topic > one.different_topic for one in averages), len(averages))
+
+
+def attention_ratios(weights, setting):
+    """Attention of a word over that to a word of another topic: alpha (same word), beta (same topic), rho_0 ([MASK]); and rho.
+
+    ``setting``: a :class:`minitx.topics.Setting`. Averages over query words; rho = (alpha + (v - 1) beta) / v, which is all
+    that the loss depends on at W_inf.
+    """
+    scores = np.exp(weights.circuits().qk[1:])  # row = query word, column = key token
+    topic = np.arange(setting.n) // setting.v
+    other = np.array([row[1:][topic != own].mean() for row, own in zip(scores, topic, strict=True)])
+    blocks = law.Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
+    alpha, beta = blocks.same_word, blocks.same_word if setting.v == 1 else blocks.same_topic
+    return {"alpha": alpha, "beta": beta, "rho": (alpha + (setting.v - 1) * beta) / setting.v, "rho_0": blocks.mask_column}

@@ -1,0 +1,93 @@
+"""Uniform attention and squared loss: the loss is a quadratic function of ``ov``, known from two second moments of the data.
+
+u = uniform-attention average of a document's tokens, (V,); y the target. With M = E[u u^T] and C = E[onehot(y) u^T],
+
+    L(ov) = E |ov^T u - onehot(y)|^2 = tr(ov^T M ov) - 2 tr(C ov) + E[1],    dL/d ov = 2 (M ov - C^T)
+
+so that a full-batch step over any number of documents costs two products of V x V matrices, and a step over the exact population of
+a law of documents is possible. Legend: N documents, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from minitx.base.parallel import matmul
+from minitx.model.circuits import Circuits
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Second moments of uniform attention and targets.
+
+    Parameters
+    ----------
+    M : (V, V) floats
+        E[u u^T]. Row, column = attended token.
+    C : (V, V) floats
+        E[onehot(y) u^T]. Row = target, column = attended token.
+    weight : float
+        E[1], the sum of the weights.
+    """
+
+    M: np.ndarray
+    C: np.ndarray
+    weight: float = 1.0
+
+
+def moments(batch, n_vocab):
+    """Moments of a :class:`minitx.Batch`, weighted as its loss. Exact; costs the pairs of distinct tokens of every document.
+
+    Raises
+    ------
+    ValueError
+        Causal attention, tokens outside the vocabulary.
+    """
+    if batch.causal:
+        raise ValueError("moments are those of attention to the whole document; this batch is causal: give causal=False")
+    batch.require_vocabulary(n_vocab)
+    rows, length = batch.tokens.shape
+    mass = (np.arange(length) < batch.lengths[:, None]).astype(np.float64) if batch.mass is None else batch.mass
+    used = batch.weight != 0
+    document = np.broadcast_to(np.arange(rows)[:, None], batch.tokens.shape)
+    share = mass / np.where(mass.any(axis=1), mass.sum(axis=1), 1.0)[:, None]
+    u = sparse.coo_array((share.ravel(), (document.ravel(), batch.tokens.ravel())), shape=(rows, n_vocab)).tocsr()
+    y = sparse.coo_array((batch.weight[used], (document[used], batch.targets[used])), shape=(rows, n_vocab)).tocsr()
+    weight = batch.weight.sum(axis=1)
+    return Moments(M=((u * weight[:, None]).T @ u).toarray(), C=(y.T @ u).toarray(), weight=float(weight.sum()))
+
+
+def loss_and_gradient(weights, moments):
+    """Loss and exact gradient of the squared loss at uniform attention: what ``minitx.loss_and_gradient`` gives on all the data.
+
+    Parameters
+    ----------
+    weights : any parametrisation whose circuits are ``ov`` alone
+    moments : Moments
+
+    Returns
+    -------
+    loss : float
+    gradient : same type as ``weights``
+
+    Raises
+    ------
+    ValueError
+        Circuits that attend by score, or that have more than ``ov``; a vocabulary of another size.
+    FloatingPointError
+        The loss is not finite.
+    """
+    circuits = weights.circuits()
+    if extra := set(circuits.parameters()) - {"ov"}:
+        raise ValueError(f"the circuits have {', '.join(sorted(extra))}; moments are for uniform attention, through ov alone; "
+                         "leave out W_Q, W_K and b, or train on the batch")
+    if circuits.ov.shape != moments.M.shape:
+        raise ValueError(f"ov has shape {circuits.ov.shape} but the moments {moments.M.shape}; build both with the same vocabulary")
+    with np.errstate(over="ignore", invalid="ignore"):
+        M_ov = matmul(moments.M, circuits.ov)
+        loss = float(np.sum(circuits.ov * (M_ov - 2 * moments.C.T)) + moments.weight)
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}: the outputs overflow; use smaller weights or steps")
+        d_ov = (2 * (M_ov - moments.C.T)).astype(circuits.ov.dtype)
+        return loss, weights.pullback(Circuits(direct=None, ov=d_ov, qk=None, position=None, bias=None))

@@ -1,0 +1,247 @@
+"""``minitx associate``: what it prints and writes, every option, and every mistake said in one line."""
+
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from minitx import OneHotWeights, cli, descend, loss_and_gradient
+from minitx.associations import command as associate
+from minitx.associations import reduced
+from minitx.base import console, numbers
+from minitx.data.corpus import builtin_corpus
+from minitx.model.descent import Stopped
+
+SMALL = ["--vocabulary", "30", "--length", "8", "--windows", "12", "--steps", "5"]
+FILES = {"cosines.png", "gradient_terms.png", "corrections.png", "bigram.png", "interchangeability.png", "context.png",
+         "attention.png", "report.html", "weights.npz", "results.json"}
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(*arguments, out="out"):
+        status = cli.main(["associate", *map(str, arguments), "--out", str(tmp_path / out)])
+        captured = capsys.readouterr()
+        path = tmp_path / out / "results.json"
+        return status, captured.out, captured.err, json.loads(path.read_text()) if path.exists() else None
+
+    return run
+
+
+def test_quick_run_prints_and_writes_everything(run, tmp_path):
+    status, out, _, results = run("--quick", "--words", "mom,nosuchword,the")
+    assert status == 0
+    for heading in ("documents", "vocabulary", "windows", "cosine", "relative error", "undefined", "proved bound", "outside:",
+                    "exact split of the gradient", "saturation x weight drift", "terms sum to it, digits", "strongest associates",
+                    "reduced dynamics", "first exceeds 1%, 10%, 50% of the leading term"):
+        assert heading in out, heading
+    assert "not in the vocabulary, so their associates are not listed: nosuchword" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert results["configuration"]["steps"] == 12
+    assert results["configuration"]["asked"] == {"vocabulary": 600, "length": 64, "windows": 512, "steps": 100}
+    assert results["corpus"]["windows"] == 64
+    assert results["configuration"]["seed"] == 0
+    assert set(results["associates"]) == {"mom", "the"}
+    assert results["records"][0]["cosine"]["W"] == "NaN"  # undefined before step 3
+    assert all(float(parts["digits"]) > 13 for parts in results["split"].values())
+    assert results["environment"]["packages"]["numpy"] == np.__version__
+    for record in results["records"]:
+        assert f"{record['loss']:8.4f}" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f'src="{name}"' in page for name in FILES if name.endswith(".png"))
+
+
+def test_results_are_those_of_the_library(run, tmp_path):
+    _, _, _, results = run(*SMALL, "--learning-rate", "0.5")
+    corpus = builtin_corpus("stories", n_vocab=30, length=8, n_windows=12)
+    weights = OneHotWeights.load(tmp_path / "out" / "weights.npz")
+    loss, gradient = loss_and_gradient(weights, corpus.batch())
+    assert results["loss"][-1] == pytest.approx(loss, rel=1e-14)
+    for name, parts in results["split"].items():
+        assert parts["gradient"] == pytest.approx(np.linalg.norm(getattr(gradient, name)), rel=1e-12)
+
+
+def test_reduced_dynamics_is_that_of_the_library(run):
+    """From the same start, at the recorded steps, in float32; and it stays nearer than the leading terms."""
+    _, out, _, results = run(*SMALL, "--learning-rate", "4")
+    batch = builtin_corpus("stories", n_vocab=30, length=8, n_windows=12).batch()
+    settings = {"learning_rate": 4.0, "steps": 5, "keep": range(6)}
+    trained = descend(OneHotWeights.zeros(30, 8), batch, **settings)
+    predicted = descend(OneHotWeights.zeros(30, 8, dtype=np.float32), reduced.reduce(batch, 30),
+                        loss_and_gradient=reduced.loss_and_gradient, **settings)
+    np.testing.assert_array_equal(results["predicted_loss"], predicted.loss)
+    for record, found in zip(results["records"], results["reduced"], strict=True):
+        step = record["step"]
+        agreement = numbers.agreement(trained.kept[step], predicted.kept[step])
+        for name, error in agreement.relative_error.items():
+            assert float(found["relative_error"][name]) == pytest.approx(error, rel=1e-6, nan_ok=True)
+        assert f"{record['loss']:9.4f}{predicted.loss[step]:10.4f}" in out
+    assert all(error < 0.2 * record["relative_error"][name] for name, error in found["relative_error"].items())  # at the last step
+
+
+def test_first_exceeds_is_printed_and_written(run):
+    _, out, _, results = run(*SMALL, "--learning-rate", "4")
+    table = out.split("first exceeds")[1].splitlines()
+    for correction, found in results["first_exceeds"]["W_O"].items():
+        row = next(line for line in table if line.startswith(f"{correction}  "))
+        least = {share: min(at[share] for at in results["first_exceeds"]["W_O"].values() if at[share]) for share in found
+                 if found[share]}
+        assert row.removeprefix(correction).split()[:3] == [
+            f"{math.ceil(step)}{'*' if step == least[share] else ''}" if step else "-" for share, step in found.items()]
+
+
+@pytest.mark.parametrize("options", [[], ["--dtype", "float32"],
+                                     ["--init", "gaussian", "--init-scale", "0.1", "--batch-size", "5"]])
+def test_same_seed_same_bits_for_any_number_of_threads(run, tmp_path, options):
+    results = [run(*SMALL, *options, "--threads", threads, out=f"threads{threads}")[3] for threads in (1, 2)]
+    for result in results:
+        for volatile in ("threads", "out"):
+            result["configuration"].pop(volatile)
+        result["environment"].pop("threads")
+    assert results[0] == results[1]
+    one, two = (OneHotWeights.load(tmp_path / f"threads{threads}" / "weights.npz") for threads in (1, 2))
+    for name, array in one.parameters().items():
+        np.testing.assert_array_equal(array, getattr(two, name))
+
+
+def test_own_text_and_python_docs(run, tmp_path):
+    text = tmp_path / "b$e_t$a.txt"  # no mathematics for matplotlib
+    text.write_text("\n".join(["the red fish paid 3 $ in the $ blue pond and the red bird sings"] * 9))
+    status, out, _, results = run(text, *SMALL, "--words", "fish")
+    assert status == 0
+    assert results["configuration"]["text"] == str(text)
+    assert "fish" in results["associates"]
+    assert run("--builtin", "python-docs", *SMALL)[0] == 0
+
+
+def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
+    status, out, _, results = run(*SMALL, "--learning-rate", "1e50", "--steps", "20", "--init", "gaussian", "--init-scale", "1")
+    assert status == 1
+    assert "stopped early: step" in out
+    assert results["stopped"]["kind"] == "diverged"
+    assert results["stopped"]["step"] == len(results["loss"])
+    assert len(results["loss"]) < 21
+
+
+@pytest.mark.parametrize("size", [["--steps", "1"], ["--vocabulary", "2", "--length", "1", "--windows", "1", "--steps", "4"]])
+def test_the_smallest_runs(run, size):
+    """Nothing but W_O moves in one step: panels and rows of zeros are drawn and printed."""
+    status, out, _, _ = run(*SMALL, *size)
+    assert status == 0
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["/no/such/file.txt"], "/no/such/file.txt"),
+    (["--length", "0"], "--length is 0"),
+    (["--vocabulary", "1"], "--vocabulary is 1"),
+    (["--windows", "0"], "--windows is 0"),
+    (["--steps", "0"], "--steps is 0; it must be a whole number, at least 1"),
+    (["--learning-rate", "-1"], "--learning-rate is -1.0; it must be a number above 0"),
+    (["--learning-rate", "nan"], "--learning-rate is nan"),
+    (["--batch-size", "99999", *SMALL], "batch_size is 99999, but the batch has 12 sequences"),
+    (["--init", "gaussian", "--init-scale", "-1", *SMALL], "--init-scale is -1.0"),
+    (["--threads", "0"], "threads is 0"),
+    (["--seed", "-1"], "--seed is -1; it must be a whole number, at least 0"),
+    (["a.txt", "--builtin", "stories"], "not both"),
+    (["--length", "100000", "--builtin", "python-docs"], "window"),
+])
+def test_mistakes_are_said_in_one_line(run, tmp_path, arguments, says):
+    status, _, err, results = run(*arguments)
+    assert status == 2
+    assert err.startswith("minitx: error: ")
+    assert re.search(says, err), err
+    assert results is None
+
+
+def test_files_that_are_not_text(run, tmp_path):
+    for name, content, says in (("empty.txt", b"", "empty"), ("latin.txt", b"caf\xe9 au lait", "byte"),
+                                ("binary.txt", b"a\0b", "binary")):
+        (tmp_path / name).write_bytes(content)
+        status, _, err, _ = run(tmp_path / name)
+        assert status == 2
+        assert says in err
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["associate", *SMALL, "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write to the output folder" in capsys.readouterr().err
+
+
+def test_unknown_options_are_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["associate", "--layers", "3"])
+    assert stop.value.code == 2
+    with pytest.raises(ValueError, match="--init is 'ones'"):
+        associate.Options(init="ones")
+    with pytest.raises(ValueError, match="--dtype is 'float16'"):
+        associate.Options(dtype="float16")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_writes_what_was_recorded(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-m", "minitx", "associate", *SMALL, "--steps", "1000000", "--out", out],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a background job ignores it
+    for line in process.stdout:  # recorded steps are printed as they become known
+        if line.split()[:1] == ["3"]:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "interrupted after step" in printed
+    results = json.loads((out / "results.json").read_text())
+    assert [record["step"] for record in results["records"]][:3] == [1, 2, 3]
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_a_reader_that_stops_reading_stops_nothing_else(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "minitx", "associate", *SMALL, "--out", str(out)]
+    done = subprocess.run(f"{shlex.join(command)} | head -n 1", shell=True, capture_output=True, text=True, timeout=120)
+    assert "Error" not in done.stderr
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_an_earlier_run_leaves_no_figure_behind(run, tmp_path):
+    run(*SMALL)
+    stale = tmp_path / "out" / "cosines.png"
+    stale.write_text("stale")
+    run(*SMALL)
+    assert stale.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_loss_that_rises_is_said(run):
+    assert "the loss rose from" in run(*SMALL, "--learning-rate", "1000")[1]
+
+
+def test_mini_batches_are_outside_the_theorem(run):
+    _, out, _, results = run(*SMALL, "--batch-size", "4", "--learning-rate", "0.01")
+    assert "reduced dynamics predicts full-batch training: left out" in out
+    assert results["predicted_loss"] == [] and results["reduced"] == [None] * len(results["records"])
+    assert all("mini-batches, not the full batch" in record["outside"] for record in results["records"])
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("minitx 0.")
+
+
+@pytest.mark.parametrize(("stopped", "expected"), [
+    (None, 0), (Stopped("no more batches", 4, "interrupted data"), 0), (Stopped("no direction", 1, ""), 0),
+    (Stopped("rounding", 9, ""), 0), (Stopped("diverged", 2, "interrupted"), 1), (Stopped("interrupted", 3, "diverged"), 130),
+])
+def test_exit_status_is_decided_by_the_kind_and_not_by_the_words(stopped, expected):
+    assert console.status(stopped) == expected

@@ -1,0 +1,190 @@
+"""Figures of both papers draw, also from the least and the worst it can be given; labels keep their distance."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from minitx.associations import figures as associations_figures
+from minitx.associations.terms import first_exceeds
+from minitx.base import style
+from minitx.base.style import spread
+from minitx.topics import figures as topics_figures
+from minitx.topics.figures import _colour_limit
+
+BLOCKS = ("same word", "same topic", "different topic", "mask column")
+
+
+def draw(figure):
+    """Lay out and draw; the tests turn any warning of matplotlib or NumPy into an error."""
+    assert isinstance(figure, Figure)
+    figure.set_dpi(40)
+    figure.canvas.draw()
+    return figure
+
+
+def blocky(topics, word=0.22, same=0.1, different=-0.002):
+    matrix = np.where(topics[:, None] == topics, same, different)
+    np.fill_diagonal(matrix, word)
+    return matrix
+
+
+def words_of(figure):
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def test_save_writes_a_png(tmp_path):
+    topics = np.repeat(range(3), 2)
+    style.save(topics_figures.topic_heat_maps({"one": blocky(topics)}, topics, title="title"), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+@pytest.mark.parametrize("topics", [
+    np.repeat(np.arange(-1, 10), [1] + 10 * [10]), np.arange(6), np.zeros(5, int), np.array([0]), np.array([2, 0, 1, -1, 0, -1]),
+    np.repeat(range(60), 2), np.repeat(range(5), [40, 9, 1, 1, 1]), np.array([-1, -1])],
+    ids=["paper", "a word a topic", "one topic", "one word", "specials", "many topics", "unequal", "only specials"])
+@pytest.mark.parametrize("positive", [False, True])
+def test_heat_maps(topics, positive):
+    matrix = np.abs(blocky(topics)) if positive else blocky(topics)
+    draw(topics_figures.topic_heat_maps({"trained": matrix, "closed": 2 * matrix}, topics, title="title", positive=positive))
+
+
+def test_heat_maps_with_what_is_constant_or_unknown():
+    topics = np.repeat(range(3), 2)
+    unknown = np.where(np.eye(6), np.nan, 0.1)
+    panels = {"zero": np.zeros((6, 6)), "constant": np.ones((6, 6)), "some": unknown, "none": np.full((6, 6), np.nan)}
+    draw(topics_figures.topic_heat_maps(panels, topics, title="title", row_label=dict.fromkeys(panels, "query"), column_label="key"))
+    draw(topics_figures.topic_heat_maps({"none": panels["none"]}, topics, title="title"))
+    draw(topics_figures.topic_heat_maps({"zero": panels["zero"]}, topics, title="title", positive=True))
+
+
+def test_heat_maps_sort_words_by_topic_specials_first():
+    topics = np.random.default_rng(0).permutation(np.repeat(range(-1, 4), [1, 3, 2, 4, 5]))
+    figure = draw(topics_figures.topic_heat_maps({"one": blocky(topics)}, topics, title="title", names=["a$", "b", "c", "d"]))
+    image = figure.axes[0].images[0].get_array()
+    np.testing.assert_array_equal(image, blocky(np.sort(topics)))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["[MASK]", r"a\$", "b", "c", "d"]
+
+
+def test_colours_end_above_the_topics_and_say_so():
+    topics = np.repeat(range(10), 10)
+    limit, lowest, highest = _colour_limit([blocky(topics)], topics, False)
+    assert (limit, lowest, highest) == (pytest.approx(0.12), -0.002, 0.22)
+    figure = draw(topics_figures.topic_heat_maps({"one": blocky(topics)}, topics, title="title"))
+    assert "colours end at ±0.12; largest 0.22" in words_of(figure)
+    figure = draw(topics_figures.topic_heat_maps({"one": blocky(topics, word=0.11)}, topics, title="title"))
+    assert "colours end" not in words_of(figure)
+
+
+@pytest.mark.parametrize("log_steps", [True, False])
+def test_block_values(log_steps):
+    steps = np.array([0, 1, 10, 100])
+    rising = steps / 100
+    measured = {"same word": (rising, rising / 9), "same topic": (rising, None), "different topic": (0 * rising, 0 * rising),
+                "unknown": (np.full(4, np.nan), np.full(4, np.nan))}
+    closed = {"same word": (np.arange(100), np.linspace(0, 1, 100)), "same topic": 1.0, "not measured": np.float64(0.5)}
+    figure = draw(topics_figures.block_values(steps, measured, closed, title="title", ylabel="mean entry", log_steps=log_steps,
+                                     final={"same word": 1.0}))
+    for text in (*measured, "not measured", "± 1 s.d.", "trajectory", "final value"):
+        assert text in words_of(figure), text
+
+
+def test_block_values_of_one_step_and_one_seed():
+    for steps in ([0], [7]):
+        figure = draw(topics_figures.block_values(steps, {"same word": ([0.2], [0.0])}, {}, title="title", ylabel="mean entry"))
+        assert "s.d." not in words_of(figure)
+    draw(topics_figures.block_values([1, 2], {}, {"same word": 0.2}, title="title", ylabel="mean entry"))
+
+
+def test_ridge_path():
+    ridges = np.logspace(-8, -1, 30)
+    blocks = {name: np.linspace(0.2, 0, 30) * (index - 1) for index, name in enumerate(BLOCKS)}  # one of them is constant
+    limits = {"W_inf (N first)": dict.fromkeys(BLOCKS, -0.1), "W_lim (lambda first)": dict.fromkeys(BLOCKS, -0.1)}
+    draw(topics_figures.ridge_path(ridges, blocks, limits, title="title"))
+    draw(topics_figures.ridge_path(ridges, blocks, limits, (1e-4, 1e-3), title="title"))
+    lengths = {length: blocks for length in (128, 1024, 10**6)}
+    figure = draw(topics_figures.ridge_path(ridges, lengths, limits, {length: (1 / length, 0.01) for length in lengths}, title="title"))
+    for text in ("1,024", "1,000,000", "W_inf −0.1000", "W_lim −0.1000", "W_inf (N first)"):
+        assert text in words_of(figure), text
+
+
+def test_ridge_path_of_one_ridge_and_of_nothing_known():
+    draw(topics_figures.ridge_path([1e-3], {"same word": [0.1]}, {"W_inf": {"same word": np.nan}}, title="title"))
+    draw(topics_figures.ridge_path([1e-3, 1e-2], {name: [np.nan, np.nan] for name in BLOCKS[:3]}, {}, title="title"))
+
+
+def test_loss_surface():
+    alpha, beta = np.logspace(-1, 2, 20), np.logspace(-1, 1, 15)
+    loss = (np.log(alpha[:, None] + 9 * beta) - 4) ** 2
+    paths = {"seed 0": ([1, 5, 6], [1, 4, 6]), "one point": ([2.0], [3.0]), "unknown": ([1, np.nan], [1, np.nan])}
+    draw(topics_figures.loss_surface(alpha, beta, loss, paths=paths, optimum_line=(54 - 9 * beta, beta), title="title"))
+    loss[3, 4] = np.nan
+    draw(topics_figures.loss_surface(alpha, beta, loss, paths={}, optimum_line=None, title="title"))
+    for values, text in ((0 * alpha, "the same everywhere"), (np.nan * alpha, "undefined")):
+        loss = np.repeat(values[:, None], 15, axis=1)
+        figure = draw(topics_figures.loss_surface(alpha, beta, loss, paths={}, optimum_line=None, title="title"))
+        assert text in words_of(figure)
+
+
+def test_loss_over_ratio():
+    rho = np.logspace(-1, 2, 50)
+    curves = {f"tau = {tau}": (np.log(rho) - tau) ** 2 for tau in (1, 2)} | {"flat": np.ones(50), "unknown": np.full(50, np.nan)}
+    optima = {"tau = 1": (np.e, 3.0), "tau = 2": (np.e**2, None), "flat": (1.0, np.nan)}
+    trained = {"tau = 1": (2.7, 0.0), "tau = 2": (np.array([7.0, 7.5]), np.array([0.01, 0.02]))}
+    figure = draw(topics_figures.loss_over_ratio(rho, curves, optima, trained, "title"))
+    assert "2.72" in words_of(figure)
+    draw(topics_figures.loss_over_ratio(rho, curves, {}, {}, "title"))
+    with pytest.raises(ValueError, match="widen their range"):
+        topics_figures.loss_over_ratio(rho + 2, curves, {}, {}, "title")
+
+
+@pytest.mark.parametrize("observed", [0.0, 0.5, 3.0, -40.0, 1e5, np.nan])
+def test_permutation_histogram_shows_the_null_and_what_was_observed(observed):
+    null = np.random.default_rng(0).uniform(-1, 1, 199)
+    nulls = {"null": null, "off zero": null + 30, "constant": np.full(9, 0.5), "one": [0.25], "zero": np.zeros(5),
+             "holes": np.where(null > 0, null, np.nan)}
+    figure = draw(topics_figures.permutation_histogram({name: (values, observed, 0.005) for name, values in nulls.items()}, title="title",
+                                              xlabel="difference"))
+    for axes, values in zip(figure.axes, nulls.values(), strict=True):
+        low, high = axes.get_xlim()
+        assert low <= np.nanmin(values) and np.nanmax(values) <= high
+        assert np.isnan(observed) or low <= observed <= high
+        assert "p = 0.005" in axes.get_title()
+        assert ("undefined" in words_of(axes)) == np.isnan(observed)
+    draw(topics_figures.permutation_histogram({"no shuffles": ([], observed, 1.0)}, title="title", xlabel="difference"))
+
+
+def test_spread_keeps_labels_apart_inside_and_near():
+    np.testing.assert_allclose(spread([0, 5, 9], 2, 0, 10), [0, 5, 9])
+    np.testing.assert_allclose(spread([4, 4, 9], 2, 0, 10), [3, 5, 9])
+    np.testing.assert_allclose(spread([9, 9.5, 10], 2, 0, 10), [6, 8, 10])
+    np.testing.assert_allclose(spread([1, 1, 1], 50, 0, 10), [0, 5, 10])  # no room: evenly
+    np.testing.assert_allclose(spread([12], 2, 0, 10), [10])
+    assert spread([], 2, 0, 10).shape == (0,)
+
+
+STEPS, WEIGHTS = [1, 2, 5, 9], ("W_O", "V", "W", "P")
+
+
+def test_theories_on_a_scale_of_nines():
+    rising = {name: np.array([np.nan, 1.0, 0.9, -0.99]) for name in WEIGHTS}
+    nearer = {name: 1 - 1e-9 * np.arange(4) for name in WEIGHTS}
+    loss = np.linspace(7, 5, 10)
+    figure = draw(associations_figures.theories(STEPS, {"leading": rising, "of one weight": {"W_O": rising["W_O"]}, "reduced": nearer}, loss,
+                                 {"reduced": loss[:4]}, title="title"))
+    for text in ("leading", "of one weight", "reduced", "trained", "0.99", "≥ 0.999999"):
+        assert text in words_of(figure), text
+    undefined = {"leading": {name: [np.nan] for name in WEIGHTS}}
+    draw(associations_figures.theories([1], undefined, [7.0, 6.9], {}, title="title"))
+
+
+def test_corrections_ring_where_a_share_is_first_exceeded():
+    norms = {name: {"leading": [1.0, 1.0, 1.0, 1.0], "saturation": [0, 0.005, 0.05, 0.2], "weight drift": [0, 0, 0, 0]}
+             for name in WEIGHTS}
+    figure = draw(associations_figures.corrections(STEPS, norms, first_exceeds(STEPS, norms), title="title"))
+    assert "saturation" in words_of(figure)
+    rings = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    assert [len(line.get_xdata()) for line in rings] == [2, 0]
+    np.testing.assert_array_equal(rings[0].get_ydata(), [0.01, 0.1])
+    nothing = {name: {"leading": [0.0], "saturation": [0.0], "weight drift": [0.0]} for name in WEIGHTS}
+    draw(associations_figures.corrections([1], nothing, first_exceeds([1], nothing), title="title"))

@@ -1,0 +1,52 @@
+"""The exactly trained weights on 1,000 real stories, against figures measured independently with autodiff (float64, full batch)."""
+
+import pytest
+
+from minitx import OneHotWeights, associations, descend, gradient_terms, load_corpus
+from minitx.base.numbers import cosine, norm
+
+ETA, CHECKED = 0.5, (60, 150, 200)
+
+
+@pytest.fixture(scope="module")
+def trained(tinystories):
+    """{step: (cosines in the order W_O, V, W, P; digits to which the terms sum to the gradient)}, and the losses."""
+    corpus = load_corpus(tinystories, n_vocab=800, length=64, unknown="<unk>", n_windows=1500)
+    batch = corpus.batch()
+    statistics = associations.statistics(batch, 800)
+    found = {}
+
+    def look(step, loss, weights, gradient):
+        if step in CHECKED:
+            leading = associations.leading_weights(statistics, steps=step, learning_rate=ETA)
+            terms = gradient_terms(weights, batch, leading=leading)
+            found[step] = ([cosine(array, getattr(leading, name)) for name, array in weights.parameters().items()],
+                           [norm(sum(terms[name].values()) - array) / norm(array) for name, array in gradient.parameters().items()])
+
+    run = descend(OneHotWeights.zeros(800, 64), batch, learning_rate=ETA, steps=max(CHECKED), callback=look)
+    return found, run.loss
+
+
+def test_leading_terms_hold_in_the_early_phase(trained):
+    output, value, attention, position = trained[0][60][0]
+    assert output >= 0.999
+    assert value >= 0.9999
+    assert attention >= 0.9999
+    assert position >= 0.9995
+
+
+@pytest.mark.parametrize(("step", "expected"), [(150, [0.969, 1.000, 1.000, 0.993]), (200, [0.931, 0.999, 0.987, -0.394])])
+def test_cosines_are_those_measured(trained, step, expected):
+    assert [round(value, 3) for value in trained[0][step][0]] == expected
+
+
+def test_losses_are_those_measured(trained):
+    """The table's losses at 150 and 200 are those of the 150th and 200th gradient, at the weights one step before."""
+    assert trained[1][149] == pytest.approx(6.3054, abs=5e-5)
+    assert trained[1][199] == pytest.approx(5.8344, abs=5e-5)
+    assert trained[1][0] == pytest.approx(6.685, abs=5e-4)
+
+
+def test_terms_sum_to_the_gradient(trained):
+    for _, misses in trained[0].values():
+        assert max(misses) < 1e-13

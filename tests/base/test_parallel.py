@@ -1,0 +1,163 @@
+"""Threads: the setting, and products whose bits do not depend on it."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.linalg  # noqa: F401  its BLAS is found only when it is loaded
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from minitx import Batch, Circuits, attention_and_output
+from minitx.associations.expansion import expand
+from minitx.base import numbers, parallel
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128])
+def test_matmul_is_the_product_with_the_same_bits_for_any_number_of_threads(dtype):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((600, 600)).astype(dtype) for _ in range(2))
+    results = []
+    for threads in (1, 2, 4):
+        parallel.set_threads(threads)
+        results.append(parallel.matmul(a.T, b))
+    np.testing.assert_allclose(results[0], a.T @ b, rtol=0, atol=1e-3 if dtype == np.float32 else 1e-11)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_blas_gets_its_threads_back():
+    """BLAS has one thread inside, however deep, and as many as before outside: that of NumPy and that of SciPy."""
+    with threadpool_limits(2, user_api="blas"):
+        before = _blas_threads()
+        assert before
+        with parallel.workers(4) as run, parallel.one_blas_thread():
+            assert run(lambda _: _blas_threads(), range(4)) == [[1] * len(before)] * 4
+        assert _blas_threads() == before
+        with pytest.raises(ZeroDivisionError), parallel.one_blas_thread():
+            1 / 0  # noqa: B018
+        assert _blas_threads() == before
+
+
+def _blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "two"])
+def test_set_threads_refuses(threads):
+    with pytest.raises(ValueError, match="whole number, at least 1"):
+        parallel.set_threads(threads)
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    parallel.set_threads(2)
+    with pytest.raises(ZeroDivisionError), parallel.workers(4) as run:
+        run(lambda item: 1 / item, [1, 1, 0, 1])
+
+
+BITS = """
+import hashlib, sys
+import numpy as np
+import minitx
+from minitx.base import numbers
+from minitx import associations
+
+minitx.set_threads(int(sys.argv[1]))
+rng = np.random.default_rng(0)
+batch = minitx.Batch(rng.integers(0, 700, (8, 64)), rng.integers(0, 700, (8, 64)))
+found = associations.statistics(batch, 700)
+digest = hashlib.sha256(b"".join(array.tobytes() for array in vars(found).values()))
+for dtype in (np.float32, np.float64):
+    weights = minitx.OneHotWeights.gaussian(700, 64, scale=0.05, rng=0, dtype=dtype)
+    run = minitx.descend(weights, batch, learning_rate=1.0, steps=1)
+    digest.update(run.loss.tobytes() + b"".join(array.tobytes() for array in run.weights.parameters().values()))
+terms = minitx.gradient_terms(run.weights, batch)
+digest.update(b"".join(term.tobytes() for split in terms.values() for term in split.values()))
+digest.update(repr([numbers.norm(found.context), numbers.cosine(found.bigram, found.context)]).encode())
+print(digest.hexdigest())
+"""
+
+MASKED_BITS = """
+import hashlib, sys
+import numpy as np
+import minitx
+from minitx.model.blocks import blocks
+from minitx.topics.documents import TopicModel, mask_tokens
+
+minitx.set_threads(int(sys.argv[1]))
+digest = hashlib.sha256()
+for model, n_documents, joined in ((TopicModel(10, 10, tau=4, length=128), 400, True),
+                                   (TopicModel(20, 35, tau=2, length=(64, 128)), 60, False)):
+    batch = mask_tokens(model.documents(n_documents, rng=0), rng=0)
+    for dtype in (np.float32, np.float64):
+        start = minitx.EmbeddedWeights.gaussian(model.n_vocab, W_V=0.05, W_QK=0.05, b=0.1, rng=0, dtype=dtype)
+        cut = blocks(batch, start.circuits())
+        assert len(cut) > 1 and all((block.bags is not None) == joined for block in cut), (len(cut), joined)
+        run = minitx.descend(start, batch, learning_rate=1.0, steps=2)
+        digest.update(run.loss.tobytes() + b"".join(array.tobytes() for array in run.weights.parameters().values()))
+print(digest.hexdigest())
+"""
+
+GRAPH_BITS = """
+import hashlib, sys
+import numpy as np
+import minitx
+from minitx.next_token import Samples
+from minitx.next_token.split import cyclic_subspace
+from minitx.next_token.svm import graph_svm
+from minitx.next_token.graphs import priority_graphs
+
+minitx.set_threads(int(sys.argv[1]))
+rng = np.random.default_rng(0)
+sequences = rng.integers(0, 40, (200, 8))
+graphs = priority_graphs(Samples.of(sequences, sequences[:, 2]))
+E = rng.standard_normal((40, 50))
+S_fin, svm = cyclic_subspace(graphs, E), graph_svm(graphs, E)
+found = [S_fin.basis, S_fin.rest(E.T @ E), svm.W, svm.multipliers, svm.equality_multipliers]
+print(hashlib.sha256(b"".join(array.tobytes() for array in found) + repr(svm.kkt).encode()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("script", [BITS, MASKED_BITS, GRAPH_BITS],
+                         ids=["causal", "masked documents, joined and separate", "graphs"])
+def test_same_bits_whatever_the_threads_of_blas_and_ours(script):
+    """OpenBLAS rounds float32 products of these sizes differently on one and on two threads of its own."""
+    digests = set()
+    for blas, ours in (("1", "1"), ("2", "1"), ("2", "2")):
+        done = subprocess.run([sys.executable, "-c", script, ours], capture_output=True, text=True, timeout=300, check=True,
+                              env=os.environ | {"OPENBLAS_NUM_THREADS": blas})
+        digests.add(done.stdout)
+    assert len(digests) == 1
+
+
+def _expansion(rng):
+    batch = Batch(rng.integers(0, 300, (4, 8)), rng.integers(0, 300, (4, 8)))
+    found = expand(batch, 300, order=5)
+    sizes = [*found.flow_sizes().values(), *found.sizes(steps=5, learning_rate=1.0).values()]
+    return [*found.weights(steps=5, learning_rate=1.0).parameters().values(), *sizes]
+
+
+def _attention_and_output(rng):
+    circuits = Circuits(None, *rng.standard_normal((2, 400, 400)).astype(np.float32), None, None)
+    return attention_and_output(circuits, Batch(rng.integers(0, 400, (2, 300)), rng.integers(0, 400, (2, 300))))
+
+
+def _norm(rng):
+    return [numbers.norm(rng.standard_normal(60_000))]
+
+
+def _product_of_vectors(rng):
+    return [parallel.matmul(rng.standard_normal((1, 60_000)), rng.standard_normal((60_000, 1)))]
+
+
+@pytest.mark.parametrize("compute", [_expansion, _attention_and_output, _norm, _product_of_vectors])
+def test_same_bits_whoever_has_set_the_threads_of_blas(compute):
+    """The threads of BLAS are set by the caller here, through threadpoolctl; those of minitx by set_threads."""
+    digests = set()
+    for ours, blas in itertools.product((1, 2), (1, 2)):
+        parallel.set_threads(ours)
+        with threadpool_limits(blas, user_api="blas"):
+            digests.add(b"".join(np.asarray(array).tobytes() for array in compute(np.random.default_rng(0))))
+    assert len(digests) == 1

@@ -1,0 +1,415 @@
+"""``minitx automaton``: what it prints and writes for generated samples, files of samples and texts; every mistake in one line."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from minitx import cli
+from minitx.base import console, parallel, report
+from minitx.model.descent import Stopped
+from minitx.next_token import command as automaton
+from minitx.next_token import command_figures as automaton_figures
+from minitx.next_token import training as next_token_training
+from minitx.next_token.graphs import priority_graphs
+from minitx.next_token.losses import context_attention
+from minitx.next_token.sample_files import holds_samples, read_samples
+from minitx.next_token.samples import Samples
+from minitx.next_token.svm import graph_svm
+
+SMALL = ["--steps", "40", "--contexts", "30"]
+FILES = {*automaton_figures.NAMES, "report.html", "results.json", "weights.npz"}
+LINES = [(["a", "b", "c"], "a"), (["b", "a", "c"], "b"), (["a", "d", "c"], "a"), (["a", "d", "b"], "d"),
+         (["d", "d", "a", "b"], "d")]
+
+
+def call(tmp_path, capsys, *arguments, out="out"):
+    """(status, printed, stderr, results.json) of the command; the last None where there is none."""
+    status = cli.main(["automaton", *map(str, arguments), "--out", str(tmp_path / out)])
+    captured = capsys.readouterr()
+    path = tmp_path / out / "results.json"
+    return status, captured.out, captured.err, json.loads(path.read_text()) if path.exists() else None
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    return lambda *arguments, **settings: call(tmp_path, capsys, *arguments, **settings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(folder, printed lines, result) of a small run with everything written."""
+    folder, lines = tmp_path_factory.mktemp("automaton"), []
+    result = automaton.run(automaton.Options(steps=40, contexts=200), lines.append)
+    assert set(automaton.write(result, folder, lines)) == FILES
+    return folder, "\n".join(lines), result
+
+
+def in_memory(**settings):
+    """(result, numbers, printed) without writing."""
+    lines = []
+    result = automaton.run(automaton.Options(**{"steps": 20, "contexts": 20, **settings}), lines.append)
+    return result, report.plain(automaton.numbers(result)), "\n".join(lines)
+
+
+def sample_file(path, lines=LINES):
+    path.write_text("".join(json.dumps({"tokens": tokens, "label": label}) + "\n" for tokens, label in lines))
+    return path
+
+
+# ------------------------------------------------------------------------------------------------------- generated samples
+
+
+def test_a_run_prints_and_writes_everything(finished):
+    folder, printed, result = finished
+    for heading in ("120 samples of 6 tokens", "8 priority graphs", "hard retrieval", "soft composition", "training from W = 0",
+                    "plain descent", "normalised descent", "told the SCCs", "held-out contexts", "true law", "total variation"):
+        assert heading in printed, heading
+    assert {path.name for path in folder.iterdir()} == FILES
+    page = (folder / "report.html").read_text()
+    assert all(f'src="{name}"' in page for name in automaton_figures.NAMES)
+    assert "hard retrieval" in page
+    results = json.loads((folder / "results.json").read_text())
+    assert results == report.plain(automaton.numbers(result))
+    assert results["environment"]["packages"]["numpy"] == np.__version__
+    assert results["configuration"]["vocabulary"] == 8
+    assert results["configuration"]["source"] == "generated"
+    assert set(results["records"]) == set(automaton.MODES)
+    assert len(results["contexts"]) == 200
+
+
+def test_what_is_written_is_what_the_library_says(finished):
+    folder, printed, result = finished
+    samples = result.data.samples
+    graphs = priority_graphs(samples)
+    W_svm = graph_svm(graphs, np.eye(8)).W
+    with np.load(folder / "weights.npz") as weights:
+        assert set(weights) == {"W_svm", "W_fin", *(f"W_{mode}" for mode in automaton.MODES)}
+        np.testing.assert_array_equal(weights["W_svm"], W_svm)
+        np.testing.assert_array_equal(weights["W_accelerated"], result.runs["accelerated"].weights.W)
+    assert f"|W_svm| = {np.linalg.norm(W_svm):.6g}" in printed
+    results = json.loads((folder / "results.json").read_text())
+    for k, graph in graphs.items():
+        assert results["graphs"][str(k)]["components"] == [part.tolist() for part in graph.components]
+    for context, prediction, told in zip(result.data.contexts, result.predictions, results["contexts"], strict=True):
+        np.testing.assert_array_equal(told["context"], context)
+        assert told["status"] == prediction.status == result.automaton.predict(context).status
+        assert sum(told["limit"]) == pytest.approx(1)
+        assert sum(told["trained"]["normalised"]) == pytest.approx(1)
+    keys = {(row[-1], *sorted(row)) for row in (sequence.tolist() for sequence in samples.sequences)}
+    assert not any((row[-1], *sorted(row)) in keys for row in (context.tolist() for context in result.data.contexts))
+
+
+def test_attention_is_that_of_the_weights():
+    weights = next_token_training.LastTokenWeights.gaussian(5, scale=2.0, rng=0)
+    contexts = [np.array([1, 4, 1, 2]), np.array([3]), np.array([0, 0, 0, 3, 3])]
+    samples = Samples.of(contexts, [context[-1] for context in contexts], 5)
+    S = weights.W
+    for context, p in zip(contexts, context_attention(weights, contexts), strict=True):
+        mass = np.zeros(5)
+        for token in context:
+            mass[token] += np.exp(S[token, context[-1]])
+        np.testing.assert_allclose(p, mass / mass.sum(), rtol=1e-14)
+    assert len(samples) == 3
+
+
+def test_the_trained_attention_approaches_the_limit():
+    result, numbers, _ = in_memory(steps=1000, contexts=300)
+    distances = numbers["total variation"]
+    assert max(distances["accelerated"]["determined"]) < 1e-6
+    assert np.median(distances["descent"]["determined"]) < 0.05 < max(distances["descent"]["determined"])
+    assert len(distances["accelerated"]["determined"]) > 100
+
+
+@pytest.mark.parametrize("settings", [
+    {"vocabulary": 2, "classes": 1}, {"classes": 8}, {"vocabulary": 2, "classes": 2, "length": 9}, {"length": 1}, {"samples": 1},
+    {"loss": "square"}, {"loss": "tied"}, {"embedding": "random"}, {"embedding": "random", "width": 13, "loss": "tied"},
+    {"contexts": 0}, {"steps": 1}, {"quick": True}], ids=str)
+def test_settings(settings):
+    result, numbers, printed = in_memory(**settings)
+    assert result.stopped is None
+    assert set(numbers["records"]) == set(automaton.MODES)
+    assert numbers["configuration"] == report.plain(result.options)
+    assert ("no held-out contexts" in printed) == (not numbers["contexts"])
+    if settings == {"vocabulary": 2, "classes": 1}:
+        assert "W_svm = 0" in printed
+        assert "undefined" in printed
+
+
+def test_quick_means_no_more_than_was_asked_for():
+    options = automaton.Options(quick=True, contexts=0, steps=3)
+    assert (options.contexts, options.steps, options.samples) == (0, 3, 120)
+    assert options.asked == {}
+    assert report.plain(automaton.Options(quick=True, samples=500))["asked"] == {"steps": 4000, "contexts": 500, "samples": 500}
+    assert "none was asked for" in in_memory(quick=True, contexts=0)[2]
+
+
+@pytest.mark.parametrize("loss", ["log", "square", "tied"])
+def test_whose_w_fin_it_is(loss):
+    assert ("is of the log loss: descent on the" in in_memory(loss=loss)[2]) == (loss != "log")
+
+
+def test_losses_of_any_size_stand_in_their_column():
+    lines = in_memory(plain_rate=1e29)[2].split("plain descent")[1].splitlines()[1:7]
+    assert {len(line) for line in lines} == {81}
+
+
+def test_figures_of_the_least_there_can_be():
+    for settings in ({"vocabulary": 2, "classes": 1}, {"length": 1, "steps": 1}):
+        result, _, _ = in_memory(**settings)
+        for figure, caption in automaton_figures.figures(result).values():
+            figure.set_dpi(30)
+            figure.canvas.draw()
+            assert caption.endswith(".")
+
+
+def test_the_same_seed_gives_the_same_results_on_any_number_of_threads():
+    found = []
+    for n_threads in (1, 2):
+        parallel.set_threads(n_threads)
+        found.append(in_memory(embedding="random", seed=3)[1])
+    for one in found:
+        del one["environment"]
+    assert found[0] == found[1]
+    other = in_memory(embedding="random", seed=4)[1]
+    assert other["W_svm"] != found[0]["W_svm"]
+
+
+def test_infeasible_samples_are_said_with_their_certificate(run, tmp_path):
+    status, out, _, results = run(*SMALL, "--embedding", "random", "--width", "1")
+    assert status == 0
+    assert "no weights W retrieve" in out
+    assert "nothing is trained" in out
+    assert sum(weight for _, weight in results["infeasible"]["certificate"]) == pytest.approx(1)
+    assert "S_fin has dimension 1, W 1\n  only W = 0 scores equal inside SCCs" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"priority_graphs.png", "report.html", "results.json"}
+
+
+@pytest.mark.parametrize("stopped_mode", ["descent", "accelerated"])
+def test_ctrl_c_keeps_and_writes_what_was_done(stopped_mode, run, monkeypatch):
+    def train(*arguments, mode, progress, **settings):
+        def interrupted(step):
+            if mode == stopped_mode and step == 3:
+                raise KeyboardInterrupt
+            progress(step)
+
+        return whole(*arguments, mode=mode, progress=interrupted, **settings)
+
+    whole = next_token_training.train
+    monkeypatch.setattr(next_token_training, "train", train)
+    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    status, out, _, results = run(*SMALL)
+    assert status == 130
+    assert "stopped early: interrupted after step 3" in out
+    assert list(results["records"])[-1] == stopped_mode
+    assert len(results["contexts"][0]["trained"]) == len(results["records"])
+
+
+def test_training_that_ends_early_ends_the_run_with_status_1(run, monkeypatch):
+    def train(*arguments, **settings):
+        found = whole(*arguments, **settings)
+        object.__setattr__(found.trajectory, "stopped", Stopped("diverged", 3, "step 3: the loss is nan"))
+        return found
+
+    whole = next_token_training.train
+    monkeypatch.setattr(next_token_training, "train", train)
+    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    status, out, _, results = run(*SMALL)
+    assert status == 1
+    assert "stopped early: step 3: the loss is nan" in out
+    assert results["stopped"] == {"kind": "diverged", "step": 3, "message": "step 3: the loss is nan"}
+    assert list(results["records"]) == ["descent"]
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["--classes", "9"], "--classes is 9 but --vocabulary 8"), (["--vocabulary", "1"], "--vocabulary is 1"),
+    (["--samples", "0"], "--samples is 0"), (["--steps", "0"], "--steps is 0"), (["--contexts", "-1"], "--contexts is -1"),
+    (["--width", "3"], "--width is 3, but one-hot"), (["--windows", "4"], "--windows is not for generated samples"),
+    (["--absent", "omit"], "--absent is not for generated samples"), (["--learning-rate", "0"], "--learning-rate is 0"),
+    (["--plain-rate", "-1"], "--plain-rate is -1"), (["--seed", "-1"], "--seed is -1"), (["nowhere.txt"], "there is no file"),
+    (["nowhere.jsonl"], "there is no file"), ([""], "one of them is empty"),
+])
+def test_mistakes_are_said_in_one_line(run, arguments, says):
+    status, _, err, results = run(*arguments)
+    assert status == 2
+    assert err.startswith("minitx: error: ")
+    assert err.count("\n") == 1
+    assert says in err
+    assert results is None
+
+
+def test_a_graph_svm_too_large_for_the_memory_is_refused_before_it_is_begun(run, monkeypatch):
+    monkeypatch.setattr(automaton, "MOST_BYTES", 1e3)
+    monkeypatch.setattr(automaton, "Automaton", None)
+    status, out, err, _ = run("--embedding", "random")
+    assert status == 2
+    assert err.startswith("minitx: error: the Graph-SVM would need about")
+    assert "use --embedding one-hot, or fewer" in err
+
+
+def test_what_takes_hours_is_begun(run, monkeypatch):
+    def train(*arguments, progress, **settings):
+        def interrupted(step):
+            progress(step)
+            if step == 3:
+                raise KeyboardInterrupt
+
+        return whole(*arguments, progress=interrupted, **settings)
+
+    whole = next_token_training.train
+    monkeypatch.setattr(next_token_training, "train", train)
+    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    status, out, err, results = run("--steps", "100000000", "--contexts", "5")
+    assert (status, err) == (130, "")
+    assert results["stopped"]["step"] == 3
+
+
+@pytest.mark.parametrize("embedding", ["one-hot", "random"])
+def test_an_estimate_is_said_once_for_each_long_job(embedding, monkeypatch):
+    """And changes no number."""
+    _, plain, without = in_memory(embedding=embedding)
+    monkeypatch.setattr(console, "MEASURED", 0.0)
+    monkeypatch.setattr(console, "LONG", 0.0)
+    monkeypatch.setattr(automaton, "SVM_TRIAL", 1)
+    _, numbers, printed = in_memory(embedding=embedding)
+    said = [line for line in printed.splitlines() if "will take about" in line]
+    assert [line.split(" will take about ")[0] for line in said] == ["the Graph-SVM", *automaton.MODES.values()]
+    assert "judged by the first 1 of its" in said[0]
+    assert all("judged by its first 1 steps" in line for line in said[1:])
+    assert [line for line in printed.splitlines() if line not in said] == without.splitlines()
+    assert numbers == plain
+
+
+def test_an_estimate_is_taken_from_the_first_steps(monkeypatch):
+    """100 steps of 2 seconds: after 3 of them, the first that make 5 seconds, 194 seconds are left."""
+    clock, lines = iter([10.0, 12.0, 14.0, 16.0]), []
+    monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
+    forecast = console.Forecast("training", 100, lines.append)
+    for step in range(7):
+        forecast(step)
+    assert lines == ["training will take about 3 minutes more, judged by its first 3 steps; Ctrl-C ends it and keeps what is done"]
+    console.announce("it", 3e5, "nothing", lines.append)
+    console.announce("it", 100.0, "nothing", lines.append)
+    assert lines[1:] == ["it will take about 83 hours more, judged by nothing"]
+
+
+# -------------------------------------------------------------------------------------------------------- files of samples
+
+
+def test_a_file_of_samples(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    path = sample_file(tmp_path / "mine.jsonl")
+    status, out, _, results = run(path, *SMALL)
+    assert status == 0
+    assert "mine.jsonl: 5 samples of 3 to 4 tokens, 4 distinct" in out
+    assert "c:  {a b}  >  c | d" in out
+    assert results["vocabulary"] == ["a", "b", "c", "d"]
+    assert results["graphs"]["2"]["components"] == [[0, 1], [2], [3]]
+    assert results["contexts"]
+
+
+def test_numbers_strings_and_compression_say_the_same(tmp_path):
+    strings = sample_file(tmp_path / "strings.jsonl", [(["s" + token for token in tokens], "s" + label) for tokens, label in LINES])
+    numbers = [([7 * ord(token) for token in tokens], 7 * ord(label)) for tokens, label in LINES]
+    numbered = sample_file(tmp_path / "numbers.jsonl", numbers)
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(numbered.read_bytes()))
+    first, second, third = (read_samples(path) for path in (strings, numbered, packed))
+    assert first.vocabulary == ("sa", "sb", "sc", "sd")
+    assert second.vocabulary == third.vocabulary == tuple(str(7 * ord(token)) for token in "abcd")
+    assert first.sequences == second.sequences == third.sequences
+    assert first.labels == second.labels == third.labels
+    assert read_samples(strings, n_samples=2).labels == [0, 1]
+
+
+def test_labels_that_do_not_occur(tmp_path):
+    path = sample_file(tmp_path / "mine.jsonl", [*LINES, (["a", "b"], "x")])
+    assert read_samples(path).n_left_out == 1
+    assert "x" not in read_samples(path).vocabulary
+    with pytest.raises(ValueError, match="line 6: label 'x' does not occur in its sequence"):
+        read_samples(path, absent="refuse")
+
+
+@pytest.mark.parametrize(("line", "says"), [
+    ('{"tokens": ["a"]}', "found the fields tokens"), ('{"tokens": [], "label": "a"}', "non-empty list"),
+    ('{"tokens": "ab", "label": "a"}', "non-empty list"), ('{"tokens": ["a", 1], "label": "a"}', "1 is of type int"),
+    ('{"tokens": [1, true], "label": 1}', "True is of type bool"), ('{"tokens": [1.0], "label": 1.0}', "1.0 is of type float"),
+    ('{"tokens": ["a"], "label": "b"}', "none whose label occurs"), ('{"tokens": ["a"', "not valid JSON"),
+    ('{"tokens": ["\\ud800"], "label": "\\ud800"}', "half a character"),
+])
+def test_lines_that_are_no_samples(line, says, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ValueError, match=says):
+        read_samples(path)
+
+
+def test_which_files_hold_samples(tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "a b"}\n')
+    empty, plain = tmp_path / "empty.jsonl", tmp_path / "tokens.txt"
+    empty.write_text("")
+    plain.write_text('{"tokens": ["a"], "label": "a"}')
+    assert holds_samples(sample_file(tmp_path / "mine.JSONL"))
+    misspelt = tmp_path / "misspelt.jsonl"
+    misspelt.write_text('{"token": ["a"], "label": "a"}')
+    assert holds_samples(misspelt)
+    with pytest.raises(ValueError, match='found the fields token, label; an object with the fields "tokens" and "label"'):
+        read_samples(misspelt)
+    assert not any(map(holds_samples, (texts, empty, plain)))
+
+
+def test_words_are_printed_whatever_they_are(tmp_path):
+    words = ["two words", "line\nbreak", "$x$", "é" * 40]
+    path = sample_file(tmp_path / "mine.jsonl", [([words[0], words[1], words[2]], words[0]), ([words[3], words[1]], words[3])])
+    result, _, printed = in_memory(text=str(path))
+    assert "'two words'" in printed
+    assert "line\\nbreak" in printed
+    assert "é" * 23 + "…" in printed
+    for figure, _ in automaton_figures.figures(result).values():
+        figure.set_dpi(30)
+        figure.canvas.draw()
+    drawn = {text.get_text() for axes in automaton_figures.figures(result)["priority_graphs.png"][0].axes for text in axes.texts}
+    assert r"line\nbreak" in drawn
+    assert "line\nbreak" not in drawn
+
+
+# ------------------------------------------------------------------------------------------------------------------- texts
+
+
+def test_a_text(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    path = tmp_path / "story.txt"
+    story = "the cat saw the dog . the dog saw the cat . a cat and a dog ran , and the cat ran to the dog .\n"
+    path.write_text(story * 30)
+    status, out, _, results = run(path, *SMALL, "--vocabulary", "8", "--windows", "20", "--length", "12")
+    assert status == 0
+    assert "limited to  8 words, the first 20 windows, prefixes of up to 12 tokens" in out
+    assert "prefixes of the first 18 windows" in out
+    assert results["left out"] > 0
+    assert results["vocabulary"][0] == "<unk>"
+    assert results["n_vocab"] == 8
+
+
+def test_a_text_that_is_repeated_leaves_no_context_unseen(tmp_path):
+    path = tmp_path / "story.txt"
+    path.write_text("the cat saw the dog and the dog saw the cat .\n" * 30)
+    _, numbers, printed = in_memory(text=str(path), vocabulary=20, length=10)
+    assert "no held-out contexts: nothing new in the prefixes of the last " in printed
+    assert numbers["contexts"] == []
+
+
+def test_a_text_of_few_windows_holds_none_out(tmp_path):
+    path = tmp_path / "story.txt"
+    path.write_text("the cat saw the dog and the dog saw the cat .\n")
+    assert "of each 10 windows one is held out, and here there are only 1 " in in_memory(text=str(path), length=10)[2]
+
+
+def test_a_text_with_labels_that_do_not_occur_is_refused_when_asked(run, tmp_path):
+    path = tmp_path / "story.txt"
+    path.write_text("the cat saw the dog .\n" * 30)
+    status, _, err, _ = run(path, *SMALL, "--length", "4", "--absent", "refuse")
+    assert status == 2
+    assert "does not occur in its sequence" in err
+    assert run(path, "--samples", "3")[2].count("--samples is not for a text") == 1

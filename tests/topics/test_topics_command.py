@@ -1,0 +1,160 @@
+"""``minitx topics`` on documents of known topics: what it prints and writes, every option, every mistake said in one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minitx import EmbeddedWeights, cli, topics
+from minitx.base import parallel, report
+from minitx.model.descent import Stopped
+from minitx.topics import command_law, command_law_figures
+from minitx.topics import training as topic_training
+
+SMALL = ["--topics", "3", "--words", "2", "--length", "12", "--documents", "60", "--effort", "0.01"]
+STAGES = ("value", "embedding", "attention", "copying", "joint")
+FILES = {*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
+         "attention_ratio.png", "two_limits.png", "report.html", "results.json", *(f"weights-{stage}.npz" for stage in STAGES)}
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(*arguments, out="out"):
+        status = cli.main(["topics", *map(str, arguments), "--out", str(tmp_path / out)])
+        captured = capsys.readouterr()
+        path = tmp_path / out / "results.json"
+        return status, captured.out, captured.err, json.loads(path.read_text()) if path.exists() else None
+
+    return run
+
+
+def test_a_run_prints_and_writes_everything(run, tmp_path):
+    status, out, _, results = run(*SMALL)
+    assert status == 0
+    for heading in ("stage 1a", "stage 1b", "stage 2 on infinite documents", "stage 2 after stage 1a", "W_V, W_Q, W_K together",
+                    "closed form, end of descent", "paper", "plateau", "recorded steps"):
+        assert heading in out, heading
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert results["configuration"]["tau"] == 2
+    assert results["environment"]["packages"]["numpy"] == np.__version__
+    assert set(results["stages"]) == set(STAGES)
+    assert len(results["stages"]["value"]["records"]) == 3
+    best = topics.optimal_value(topics.Setting(3, 2, 12, tau=2))
+    assert results["stages"]["value"]["closed"]["closed form, end of descent"]["same word"] == best.same_word
+    assert f"{best.same_word:16.5f}" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f'src="{name}"' in page for name in FILES if name.endswith(".png"))
+    assert EmbeddedWeights.load(tmp_path / "out" / "weights-joint.npz").W_Q.shape == (7, 7)
+
+
+def in_memory(**settings):
+    """Options, numbers of the result, and what is printed, without writing."""
+    small = {"topics": 3, "words": 2, "length": "12", "documents": 60, "effort": 0.01, "seeds": 2}
+    lines = []
+    result = command_law.run(command_law.Options(**{**small, **settings}), lines.append)
+    return result, report.plain(command_law.numbers(result)), "\n".join(lines)
+
+
+@pytest.mark.parametrize("settings", [
+    {"alpha": 0.2, "length": "10-14"}, {"tau": 1}, {"tau": 3}, {"head": "cross_entropy"}, {"loss": "per_document"},
+    {"p_m": 0.3, "p_c": 0.5, "p_r": 0.2}, {"words": 1}, {"topics": 2, "words": 1, "tau": 1, "length": "2"},
+    {"p_r": 0.0, "p_c": 0.0}, {"topics": 2, "p_c": 0.0}, {"p_c": 1.0, "p_r": 0.0}, {"head": "cross_entropy", "words": 1},
+    {"head": "cross_entropy", "tau": 1, "p_r": 0.0},
+], ids=str)
+def test_settings(settings):
+    result, numbers, out = in_memory(**settings)
+    assert result.stopped is None
+    assert set(numbers["stages"]) == set(STAGES)
+    assert numbers["configuration"] == report.plain(result.options)
+    assert ("infinite documents" in out) == (result.infinite is not None)
+    assert command_law_figures.figures(result)
+
+
+def test_quick_says_what_was_asked_for():
+    options = command_law.Options(quick=True, documents=500)
+    assert (options.seeds, options.documents, options.effort) == (1, 500, 0.1)
+    assert report.plain(options)["asked"] == {"seeds": 3, "effort": 1.0}
+
+
+def test_options_reach_the_run(run):
+    status, _, _, results = run(*SMALL, "--seeds", "1", "--seed", "4", "--threads", "1", "--p-m", "0.3")
+    assert status == 0
+    assert [results["configuration"][name] for name in ("seeds", "seed", "threads", "p_m")] == [1, 4, 1, 0.3]
+    assert len(results["stages"]["value"]["records"]) == 1
+
+
+def test_the_same_seed_gives_the_same_results_on_any_number_of_threads():
+    found = []
+    for n_threads in (1, 2):
+        parallel.set_threads(n_threads)
+        found.append(in_memory()[1])
+    assert found[0]["stages"] == found[1]["stages"]
+    assert found[0]["infinite"] == found[1]["infinite"]
+
+
+def test_training_follows_the_closed_forms():
+    """Enough steps on enough documents: value matrix at its trajectory, embeddings at their plateau, same topic above different."""
+    options = command_law.Options(topics=4, words=3, length="24", documents=2000, effort=0.6)
+    data = [command_law._Data(options, seed) for seed in range(2)]
+    value, embedding = command_law._value(options, data, {}), command_law._embedding(options, data, {})
+    for stage, label in ((value, next(iter(value.closed))), (embedding, "closed form, plateau")):
+        found = command_law.at_end(stage)
+        assert (found["same topic"] > found["different topic"]).all()
+        for kind in ("same topic", "different topic"):
+            assert np.mean(found[kind]) == pytest.approx(stage.closed[label][kind], abs=0.03)
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["--tau", "11"], "tau is 11"), (["--tau", "2", "--alpha", "0.1"], "tau is 2 and alpha is 0.1"),
+    (["--topics", "0"], "topics is 0"), (["--topics", "1"], "--topics is 1"), (["--p-m", "1", "--p-c", "0"], "--p-m"),
+    (["--topics", "3", "--tau", "3", "--p-c", "0"], "lower --p-m or --tau"),
+    (["--words", "0"], "words_per_topic is 0"), (["--p-m", "1.5"], "p_m is 1.5"), (["--p-m", "0"], "p_m"),
+    (["--p-c", "0.7", "--p-r", "0.7"], "p_c"), (["--length", "1"], "length is 1"), (["--length", "many"], "--length is 'many'"),
+    (["--length", "20-10"], "length"), (["--documents", "0"], "--documents is 0"), (["--seeds", "0"], "--seeds is 0"),
+    (["--effort", "0"], "--effort is 0"), (["--threshold", "0.5"], "--threshold is not for documents of known topics"),
+    (["--documents", "1", "--length", "2", "--p-m", "0.001"], "none was chosen"),
+])
+def test_mistakes_are_said_in_one_line(run, arguments, says):
+    status, out, err, _ = run(*arguments)
+    assert status == 2
+    assert err.startswith("minitx: error: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+@pytest.mark.parametrize("name", ["W_V", "E", "joint"])
+def test_a_stage_that_is_stopped_before_its_first_record(name, run, monkeypatch):
+    def train(*arguments, at=None, **settings):
+        return whole(*arguments, at=() if stopping else at, **settings)
+
+    def one(self, stage, *arguments, **settings):
+        nonlocal stopping
+        stopping = stage == name and self.seed == 1
+        found = original(self, stage, *arguments, **settings)
+        if stopping:
+            object.__setattr__(found.trajectory, "stopped", Stopped("diverged", 1, "step 1: the loss is nan"))
+        return found
+
+    stopping, whole, original = False, topic_training.train, command_law._Data.train
+    monkeypatch.setattr(topic_training, "train", train)
+    monkeypatch.setattr(command_law._Data, "train", one)
+    status, out, _, results = run(*SMALL, "--seeds", "2")
+    assert status == 1
+    assert "stopped early: step 1" in out
+    assert results["stopped"] == {"kind": "diverged", "step": 1, "message": "step 1: the loss is nan"}
+
+
+def test_ctrl_c_writes_what_was_recorded(run, monkeypatch):
+    def interrupted(self, name, *arguments, **settings):
+        found = train(self, name, *arguments, **settings)
+        if name == "attention":
+            object.__setattr__(found.trajectory, "stopped", Stopped.interrupted(3))
+        return found
+
+    train = command_law._Data.train
+    monkeypatch.setattr(command_law._Data, "train", interrupted)
+    status, out, _, results = run(*SMALL)
+    assert status == 130
+    assert "stopped early: interrupted after step 3" in out
+    assert set(results["stages"]) == {"value", "embedding", "attention"}
+    assert len(results["stages"]["attention"]["records"]) == 1
