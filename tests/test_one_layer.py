@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minitx import Batch, OneHotWeights, gradient_terms, loss_and_gradient
-from minitx.theory import associations
+from minitx import Batch, OneHotWeights, associations, gradient_terms, loss_and_gradient
 
 SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "one_layer.py"
 LINES, COLUMNS = 120, 120

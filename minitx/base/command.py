@@ -1,0 +1,81 @@
+"""How every command runs: the folder, what is printed, the files that are left, and the exit status."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minitx.base import parallel
+from minitx.base.checks import atomic, output_folder
+from minitx.base.console import Printer
+from minitx.base.options import Options
+from minitx.base.report import environment, write_json, write_page
+
+# Exit status of a run that ended early, by the kind of what stopped it. A run that had nothing left to do is no failure.
+STATUS = {"interrupted": 130, "diverged": 1}
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a command found, ready to be written.
+
+    Attributes
+    ----------
+    title : str
+        The title of the page.
+    results : dict
+        What results.json holds beside the configuration and the environment.
+    figures : dict {file name: (matplotlib Figure, caption)}
+    arrays : dict {file name: {name: array}}
+        The .npz files, such as the trained weights.
+    stopped : minitx.model.descent.Stopped or None
+        Why training ended early; None when it did not.
+    """
+
+    title: str
+    results: dict[str, Any]
+    figures: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    stopped: Any = None
+
+
+def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Printer], Outcome],
+                figure_names: tuple[str, ...]) -> int:
+    """Run a command in its folder and write what it found.
+
+    Parameters
+    ----------
+    options : Options
+        The configuration of the run.
+    typed : dict {name: value}
+        The options that were typed; results.json keeps them beside the configuration.
+    run : callable
+        ``run(options, say) -> Outcome``; ``say(line)`` prints.
+    figure_names : tuple of str
+        All figures that the command may write: those of an earlier run are removed.
+
+    Returns
+    -------
+    int
+        Exit status: 0; 1 when training diverged, 130 when it was interrupted (what was done is written all the same).
+    """
+    parallel.set_threads(options.threads)
+    folder = output_folder(options.out)
+    say = Printer()
+    outcome = run(options, say)
+    for name in figure_names:
+        (folder / name).unlink(missing_ok=True)
+    for name, arrays in outcome.arrays.items():
+        with atomic(folder / name, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
+    write_json(folder / "results.json", {"asked": typed, "configuration": options, "environment": environment(),
+                                         **outcome.results, "stopped": outcome.stopped})
+    captions = {}
+    for name, (figure, caption) in outcome.figures.items():
+        from minitx.base.style import save  # matplotlib is imported only when a figure is drawn
+        save(figure, folder / name)
+        captions[name] = caption
+    write_page(folder / "report.html", outcome.title, "\n".join(say.lines), captions)
+    say(f"\nwritten to {folder}/: {', '.join([*captions, 'report.html', *outcome.arrays, 'results.json'])}")
+    return STATUS.get(outcome.stopped.kind, 0) if outcome.stopped else 0
