@@ -346,7 +346,7 @@ def topic_step(size, learning_rate=20.0):
     some = batch.take(range(batch_size))
     (loss, gradient), (dense_loss, dense_gradient) = (step(start, some) for step in (loss_and_gradient, dense_topic_step))
     agree([np.array(loss), *gradient.parameters().values()], [np.array(dense_loss), *dense_gradient.parameters().values()], 1e-10)
-    n_queries = int(sum(block.n_queries.sum() for block in blocks(some, start.circuits())))
+    n_queries = int(sum(block.n_queries.sum() for block in blocks(some, start.n_vocab, start.circuits().ov.dtype)))
 
     def step_time(n_threads, function, n_steps, dense):
         train = partial(descend, start, batch, learning_rate=learning_rate, batch_size=batch_size, rng=0,

@@ -1,5 +1,5 @@
-"""Checks of gradients, for those who write a parametrisation of their own."""
+"""For those who write a parametrisation of their own: checks of its gradient, and examples to check it on."""
 
-from minitx.model.testing import check_gradient
+from minitx.model.testing import batches, check_gradient, circuits, weights
 
-__all__ = ["check_gradient"]
+__all__ = ["batches", "check_gradient", "circuits", "weights"]

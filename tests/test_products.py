@@ -2,8 +2,8 @@
 
 The rule is local, so that it is simple: within each file, no public function, method or line outside of functions may reach a
 product of dense matrices, a ``np.linalg`` or a ``scipy.linalg``, itself or through private functions of the file, unless a guard
-surrounds it: the decorator ``@one_blas_thread()``, a ``with one_blas_thread():`` or ``with workers(...)``, the arguments of
-``run_blocks``. Functions within functions belong to these.
+surrounds it: the decorator ``@one_blas_thread()``, a ``with one_blas_thread():`` or ``with workers(...)``. Functions within
+functions belong to these.
 """
 
 import ast
@@ -15,7 +15,7 @@ import minitx
 
 ROOT = Path(minitx.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-GUARDS = ("one_blas_thread", "workers", "run_blocks")
+GUARDS = ("one_blas_thread", "workers")
 NUMPY = {f"np.{name}" for name in ("dot", "vdot", "inner", "matmul", "tensordot", "einsum")}
 
 SPARSE = "the product is of a sparse matrix, by SciPy's own loops in one thread"
@@ -61,7 +61,7 @@ def _outside_guards(nodes):
     """All nodes of the syntax trees ``nodes`` that no guard surrounds."""
     for node in nodes:
         yield node
-        if isinstance(node, ast.With) and any(_is_guard(item.context_expr) for item in node.items) or _is_guard(node):
+        if isinstance(node, ast.With) and any(_is_guard(item.context_expr) for item in node.items):
             continue
         yield from _outside_guards(ast.iter_child_nodes(node))
 
@@ -102,5 +102,3 @@ def test_the_search_finds_what_it_should(product):
     assert [function for function, _ in unguarded(door)] == ["_inner"]
     assert unguarded(door.replace("def door", "@one_blas_thread()\ndef door")) == []
     assert unguarded(door.replace("    return _inner(a, b)", "    with workers(2) as run:\n        return _inner(a, b)")) == []
-    assert unguarded(door.replace("return _inner(a, b)", "return _inner(a, b) + run_blocks(_inner)"))
-    assert unguarded(door.replace("return _inner(a, b)", "return run_blocks(lambda: _inner(a, b))")) == []

@@ -16,10 +16,10 @@ from math import exp, log
 import numpy as np
 
 from minitx.associations import basis as reference
-from minitx.base.parallel import matmul
-from minitx.model import kernels
-from minitx.model.blocks import Pieces, Sums, run_blocks
-from minitx.model.circuits import Circuits, attend, exp_shifted, flat, output, valid_circuits
+from minitx.base.parallel import matmul, workers
+from minitx.model.blocks import blocks, waves
+from minitx.model.circuits import exp_shifted, output, through_softmax, valid_circuits
+from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
 FACTORS = ("saturation", "attention drift", "weight drift")
@@ -155,53 +155,49 @@ def _circuit_terms(circuits, batch, Phi, ov_parts):
     Returns the saturation term of ``direct``; {(saturation, attention drift): table} of ``ov``; and {term: table} of ``qk`` and of
     ``position``. The leading ones come from the reference point's lookups, the others from one pass over the blocks.
     """
-    shape = circuits.ov.shape
-    ov_tables = [Sums(direct=np.zeros(shape) if key == (True, False) else None, ov=np.zeros(shape)) for key in OV_KEYS]
-    score_tables = [Sums(qk=np.zeros(shape), position=np.zeros_like(circuits.position)) for _ in SCORE_KEYS]
-    run_blocks(circuits, batch, lambda block: (0.0, _block_terms(circuits, block, ov_parts)), ov_tables + score_tables)
+    zeros = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
+    ov_tables = [{name: zeros[name].copy() for name in (("ov", "direct") if key == (True, False) else ("ov",))} for key in OV_KEYS]
+    score_tables = [{name: zeros[name].copy() for name in ("qk", "position")} for _ in SCORE_KEYS]
+    cut = blocks(batch, circuits.n_vocab, circuits.ov.dtype)
+    with workers(len(cut)) as run:
+        for wave in waves(cut):
+            terms = run(lambda block: _block_terms(circuits, block, ov_parts), wave)
+            add_pieces(run, [(block, pieces, tables) for block, found in zip(wave, terms, strict=True)
+                             for pieces, tables in zip(found, ov_tables + score_tables, strict=True)])
 
     leading_qk, leading_position = reference.scores(batch, ov_parts[0])
     leading_position = np.pad(leading_position, (0, circuits.position.size - leading_position.size))
-    ov = {(False, False): -Phi.T} | {key: table.ov for key, table in zip(OV_KEYS, ov_tables, strict=True)}
+    ov = {(False, False): -Phi.T} | {key: table["ov"] for key, table in zip(OV_KEYS, ov_tables, strict=True)}
     qk, position = {"leading": -leading_qk}, {"leading": -leading_position}
     for key, table in zip(SCORE_KEYS, score_tables, strict=True):
-        qk[term_name(*key)], position[term_name(*key)] = table.qk, table.position
-    return ov_tables[0].direct, ov, qk, position
+        qk[term_name(*key)], position[term_name(*key)] = table["qk"], table["position"]
+    return ov_tables[0]["direct"], ov, qk, position
 
 
 def _block_terms(circuits, block, ov_parts):
     """Pieces of a block: one for each of OV_KEYS, then one for each of SCORE_KEYS."""
-    cache = attend(circuits, block)
-    output(circuits, block, cache)
-    uniform = attend(Circuits(None, circuits.ov, None, None, None), block)  # A0
-    residual = _residuals(block, cache)
-    C = {False: uniform.C, True: cache.C - uniform.C}
+    attention, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)  # A, A0
+    residual = _residuals(block, output(circuits, block, attention, circuits.ov[attention.words]))
+    C = {False: uniform.C, True: attention.C - uniform.C}
     pieces = {}
     for saturation, drift in OV_KEYS:
         D = np.matmul(C[drift].transpose(0, 2, 1), residual[saturation])
-        pieces[saturation, drift] = Pieces(R=residual[True], scale=np.ones(block.weight.shape), D=D, words=cache.words,
-                                           n_words=cache.n_words)
+        pieces[saturation, drift] = Pieces(R=residual[True], scale=np.ones(block.weight.shape), D=D, words=attention.words,
+                                           n_words=attention.n_words)
     for saturation, rest in ((False, False), (False, True), (True, False), (True, True)):
-        dC = np.matmul(residual[saturation], ov_parts[rest][cache.words].transpose(0, 2, 1))
-        at_uniform = _through_softmax(uniform, dC)
+        dC = np.matmul(residual[saturation], ov_parts[rest][attention.words].transpose(0, 2, 1))
+        at_uniform = through_softmax(uniform, dC)
         pieces[saturation, False, rest] = Pieces(dscore=at_uniform)
-        pieces[saturation, True, rest] = Pieces(dscore=_through_softmax(cache, dC) - at_uniform)
+        pieces[saturation, True, rest] = Pieces(dscore=through_softmax(attention, dC) - at_uniform)
     return [pieces[key] for key in OV_KEYS + SCORE_KEYS]
 
 
-def _residuals(block, cache):
-    """{False: dL/dout at uniform output, True: dL/dout minus that}, each (S, M, V)."""
-    n_vocab = cache.R.shape[2]
-    rows, targets = flat(cache.R), block.targets.ravel()
-    exp_shifted(block, cache)
+def _residuals(block, out):
+    """{False: dL/dout at uniform output, True: dL/dout minus that}, each (S, M, V). Overwrites ``out``."""
+    n_vocab = out.shape[2]
+    exp_shifted(block, out)
     weight = block.weight[:, :, None]
-    saturation = weight * (cache.R / cache.R.sum(axis=2, keepdims=True) - 1 / n_vocab)
-    uniform = np.broadcast_to(weight / n_vocab, cache.R.shape).copy()
-    flat(uniform)[np.arange(len(rows)), targets] -= block.weight.ravel()
+    saturation = weight * (out / out.sum(axis=2, keepdims=True) - 1 / n_vocab)
+    uniform = np.broadcast_to(weight / n_vocab, out.shape).copy()
+    uniform.reshape(-1, n_vocab)[np.arange(block.targets.size), block.targets.ravel()] -= block.weight.ravel()
     return {False: uniform, True: saturation}
-
-
-def _through_softmax(cache, dC):
-    dscore = np.empty_like(cache.A)
-    kernels.attention_backward(cache.A, dC, cache.slots, dscore)
-    return dscore

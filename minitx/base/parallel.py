@@ -1,4 +1,4 @@
-"""Threads: independent pieces of work on all cores, and the same bits for any number of them.
+"""Threads: independent pieces of work on all cores, with the same bits for any number of them.
 
 Results are bit-identical for any number of threads because (1) neither the pieces of the work nor the order in which
 their results are added depends on it, and (2) BLAS itself runs on one thread inside :func:`workers` and
@@ -10,30 +10,33 @@ import functools
 import itertools
 import os
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ContextDecorator, contextmanager
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from minitx.base.checks import whole_number
 
-PANEL = 512  # most rows of one piece of a large product; fixed, so that the bits are
-SMALL = 2**16  # multiplications of a product that OpenBLAS runs on one thread anyway; a guard takes 30 us
-SMALL_VECTOR = 2**13  # the same for a product with a vector, which OpenBLAS gives to several threads earlier
+PANEL = 512  # Most rows of one piece of a large product. A constant, so that results are bit-identical for any threads.
+SMALL = 2**16  # Most multiplications of a product that OpenBLAS runs on one thread anyway; a guard takes 30 us.
+SMALL_VECTOR = 2**13  # The same for a product with a vector, which OpenBLAS gives to several threads earlier.
 
-_threads = None  # None: every core this process may use
-_blas_lock, _blas_users, _blas_before = threading.Lock(), 0, ()
+_threads: int | None = None  # None means every core that this process may use
+_blas_lock, _blas_users = threading.Lock(), 0
+_blas_before: list[int] = []
 
 
-def set_threads(n_threads):
-    """Use ``n_threads`` threads from now on (``None``: one per core this process may use). Results do not depend on it."""
+def set_threads(n_threads: int | None) -> None:
+    """Use ``n_threads`` threads from now on (``None``: one per core that this process may use)."""
     global _threads
     _threads = None if n_threads is None else whole_number("threads", n_threads, 1)
 
 
-def get_threads():
+def get_threads() -> int:
     """Number of threads that will be used."""
     if _threads is not None:
         return _threads
@@ -41,7 +44,7 @@ def get_threads():
 
 
 @contextmanager
-def workers(n_pieces=2):
+def workers(n_pieces: int = 2) -> Iterator[Callable]:
     """Yield ``map(function, items) -> list``, run by up to :func:`get_threads` threads, with BLAS on one thread each.
 
     ``n_pieces`` is the largest number of items that will be mapped at once: for a single one no thread is started.
@@ -59,18 +62,18 @@ def workers(n_pieces=2):
 
 
 def _quietly(function, item):
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # training that diverges is found, and said, by its loss
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss tells when training diverges
         return function(item)
 
 
-def matmul(a, b):
-    """``a @ b``, by fixed panels of rows if it is large: all threads, the same bits for any number of them."""
+def matmul(a: NDArray, b: NDArray) -> NDArray:
+    """``a @ b`` on all threads, with the same bits for any number of them: a large ``a`` is cut into panels of rows."""
     if a.size * b.shape[1] <= (SMALL if min(a.shape[0], b.shape[1]) > 1 else SMALL_VECTOR):
         return _quietly(lambda right: a @ right, b)
     out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
     n_panels = 1
     while n_panels * PANEL < a.shape[0]:
-        n_panels *= 2  # equal panels, as many for each of 2, 4, 8 threads
+        n_panels *= 2  # panels of equal size, of which each of 2, 4 or 8 threads gets as many
     edges = [a.shape[0] * panel // n_panels for panel in range(n_panels + 1)]
     panels = [slice(*pair) for pair in itertools.pairwise(edges)]
     with workers(len(panels)) as run:
@@ -86,8 +89,8 @@ class one_blas_thread(ContextDecorator):  # its name is that of a function, beca
     knows OpenBLAS, MKL, BLIS and FlexiBLAS. Another BLAS, such as Apple's Accelerate, keeps its threads.
     """
 
-    def __enter__(self):
-        """Set every BLAS to one thread, unless somebody has."""
+    def __enter__(self) -> "one_blas_thread":
+        """Set every BLAS to one thread, unless another context has done so."""
         global _blas_users, _blas_before
         with _blas_lock:
             if _blas_users == 0:
@@ -97,8 +100,8 @@ class one_blas_thread(ContextDecorator):  # its name is that of a function, beca
             _blas_users += 1
         return self
 
-    def __exit__(self, *error):
-        """Give every BLAS its threads back, unless somebody is still inside."""
+    def __exit__(self, *error: object) -> None:
+        """Give every BLAS its threads back, unless another context is still open."""
         global _blas_users
         with _blas_lock:
             _blas_users -= 1
@@ -108,14 +111,16 @@ class one_blas_thread(ContextDecorator):  # its name is that of a function, beca
 
 
 @functools.cache
-def blas_libraries():
-    """Controllers (threadpoolctl's) of the BLAS of NumPy and of SciPy; cached, because the search takes 10 ms."""
-    import scipy.linalg  # noqa: F401  what is not loaded yet would not be found
+def blas_libraries() -> list:
+    """threadpoolctl's controllers of the BLAS of NumPy and of SciPy; cached, because the search takes 10 ms."""
+    import scipy.linalg  # noqa: F401  a BLAS that is not loaded yet would not be found
 
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
-# The flag sets of all kernels. In `kernel` sums may be reassociated, so that they vectorise; nnan and ninf stay out, so that an inf
-# or nan is seen. `ordered_kernel` computes as written: for differences whose digits depend on the order of operations.
+
+# The flag sets of all kernels. In `kernel` sums may be reassociated, so that they vectorise; nnan and ninf stay out, so
+# that an inf or nan is seen. `ordered_kernel` computes as written: for differences whose digits depend on the order of
+# operations.
 _FLAGS = {"nogil": True, "cache": True, "error_model": "numpy"}
 kernel = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **_FLAGS)
 ordered_kernel = numba.njit(**_FLAGS)

@@ -1,193 +1,197 @@
-"""A batch cut into blocks of sequences, computed in threads, and added to tables in a fixed order.
+"""A batch is cut into blocks of sequences; a block says who attends to what, and which answers are expected.
 
-Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K loss positions, U distinct tokens.
+Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K answers, U distinct tokens.
+
+A block is one of three kinds, which differ in what a key is and in how attention is computed (``attend``):
+
+===============  ===================================================  ================================================
+Positions        keys are positions                                   the order of the tokens matters
+Bags             keys are distinct tokens, with the mass of copies    it does not matter: equal tokens act alike
+JoinedBags       all bags of the block in one sequence of V keys      as Bags, where the vocabulary is small
+===============  ===================================================  ================================================
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from minitx.base import parallel
+from minitx.data.batch import Batch
 from minitx.model import kernels
+from minitx.model.parameters import Array, or_empty
 
-BLOCK_BYTES = 4 << 20  # working set of a block: about one core's cache. Fixed, so that the bits are
-WAVE = 8  # blocks computed before what they add is added to the tables
-SLAB = 512  # columns of a table that one thread adds to at a time
-JOINED = 8  # sequences without order are joined when the vocabulary is at most so many times their distinct tokens
-PARTS = 2  # least number of blocks of joined sequences
+BLOCK_BYTES = 4 << 20  # Working set of a block, about one core's cache. A constant, so that all machines cut alike.
+WAVE = 8  # Number of blocks that are computed before their pieces are added to the tables; more take more memory.
+JOINED = 8  # Bags are joined when V <= JOINED * (their distinct tokens); larger values join more often.
+PARTS = 2  # Least number of blocks of joined bags, so that two threads have work.
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Attention of a block's queries, to its keys and to its distinct tokens: several keys may hold the same token."""
+
+    A: Array  # (S, M, T or U) row = query, column = key; rows sum to 1, or are 0 where they are padding
+    slots: Array  # (S, T or U) number of the key's token among the distinct ones
+    C: Array  # (S, M, U) row = query, column = distinct token; the sum of A over the keys that hold it
+    words: Array  # (S, U) the distinct tokens
+    n_words: Array  # (S,)
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """S sequences and their loss positions: keys, queries that attend to them, answers that are expected of the queries.
+    """S sequences: keys, queries that attend to the keys, and answers that are expected of the queries.
 
-    Causal: keys are the positions 0..T-1, every loss position is a query with one answer. Otherwise the order of a sequence says
-    nothing, nor who of several equal tokens asks: keys are the distinct tokens with the mass of all their copies, queries the
-    distinct tokens at loss positions, each with the answers of all its copies. Padding: up to the largest U, M and K of the block.
-    Where the vocabulary is small, such sequences are joined to one long sequence (S = 1), whose keys are all V tokens and whose
-    queries are those of all; ``bags`` says which keys are whose. Its products are large and without padding.
-    Sequences under the head ``log``, which has no products, are not joined.
+    Rows are padded up to the largest U, M and K of the block. A query may have several answers: a bag's query stands
+    for all loss positions that hold its token.
     """
 
-    rows: np.ndarray  # (S,) index of each sequence in the batch
-    keys: np.ndarray  # (S, T or U) tokens
-    n_keys: np.ndarray  # (S,)
-    mass: np.ndarray  # (S, T or U) floats, or empty: all 1
-    causal: bool
     head: str
-    queries: np.ndarray  # (S, M) index of the query among the keys
-    current: np.ndarray  # (S, M) the query's token
-    n_queries: np.ndarray  # (S,)
-    asked: np.ndarray  # (S, K) number of the query that an answer is expected of, in increasing order
-    positions: np.ndarray  # (S, K) where in the sequence
-    targets: np.ndarray  # (S, K) y
-    weight: np.ndarray  # (S, K) 0: padding
-    n_answers: np.ndarray  # (S,)
-    bags: tuple | None = None  # of joined sequences: owner (Q,) of each query, and their keys (S', U), n_keys (S',), mass (S', U)
+    causal: bool  # a query attends to its own key and those before it, or to all
+    rows: Array  # (S,) index of each sequence in the batch
+    keys: Array  # (S, T or U) the key's token
+    n_keys: Array  # (S,)
+    mass: Array  # (S, T or U) floats of the tables' dtype, or (S, 0) where every mass is 1
+    queries: Array  # (S, M) index of the query among the keys
+    current: Array  # (S, M) the query's token
+    n_queries: Array  # (S,)
+    asked: Array  # (S, K) number of the query that should give the answer, in increasing order
+    positions: Array  # (S, K) position of the answer in its sequence
+    targets: Array  # (S, K) the answer y
+    weight: Array  # (S, K) float64; 0 marks padding
+    n_answers: Array  # (S,)
+
+    def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
+        """Attention under these tables (None: scores of 0)."""
+        raise NotImplementedError
+
+    def softmax(self, qk: Array | None, position: Array | None) -> Array:
+        """A_tj = mass_j exp(score_tj) / sum_k mass_k exp(score_tk), with score = qk[x_t, x_j] + position[t - j]."""
+        dtype = self.mass.dtype
+        A = np.empty((*self.queries.shape, self.keys.shape[1]), dtype)
+        kernels.attention_forward(self.keys, self.n_keys, self.mass, self.queries, self.n_queries, self.causal,
+                                  or_empty(qk, 2, dtype), or_empty(position, 1, dtype), A)
+        return A
+
+    def cut(self, n_vocab: int, size: int | None = None) -> list:
+        """Blocks of ``size`` sequences, by default as many as BLOCK_BYTES hold, without needless padding."""
+        if size is None:
+            n_queries, n_keys = int(self.n_queries.max()), int(self.n_keys.max())
+            size = max(1, BLOCK_BYTES // (self.mass.itemsize * (n_queries + n_keys) * (n_vocab + n_keys)))
+        return [self._part(slice(start, start + size)) for start in range(0, len(self.rows), size)]
+
+    def _part(self, rows):
+        counts = {name: getattr(self, name)[rows] for name in ("n_keys", "n_queries", "n_answers")}
+        widths = {"n_keys": ("keys", "mass"), "n_queries": ("queries", "current"),
+                  "n_answers": ("asked", "positions", "targets", "weight")}
+        trimmed = {name: np.ascontiguousarray(getattr(self, name)[rows, :counts[count].max()])
+                   for count, names in widths.items() for name in names}
+        return replace(self, rows=self.rows[rows], **counts, **trimmed)
 
 
-def blocks(batch, circuits, *, joined=True):
-    """Cut ``batch`` into Blocks, whose sizes depend on shapes and tokens only. Sequences without a loss position are left out."""
-    rows, n_vocab, itemsize = np.flatnonzero(batch.weight.any(axis=1)), circuits.n_vocab, circuits.ov.itemsize
-    whole = _positions(batch, rows) if batch.causal else _bags(batch, rows, n_vocab)
-    n_queries, n_keys = whole["n_queries"].max(), whole["n_keys"].max()
-    size = max(1, BLOCK_BYTES // int(itemsize * (n_queries + n_keys) * (n_vocab + n_keys)))
-    joined = joined and not batch.causal and batch.head != "log" and n_vocab <= JOINED * n_keys
-    if joined:
-        size = max(1, min(BLOCK_BYTES // int(2 * itemsize * n_vocab * whole["n_queries"].mean()), -(-len(rows) // PARTS)))
-    found = [_block(batch, rows[start:start + size], {name: array[start:start + size] for name, array in whole.items()},
-                    circuits.ov.dtype) for start in range(0, len(rows), size)]
-    return [_joined(block, n_vocab) for block in found] if joined else found
+class Positions(Block):
+    """Keys are positions, and every loss position is a query with one answer."""
+
+    @classmethod
+    def of(cls, batch: Batch, dtype: DTypeLike) -> "Positions":
+        """All sequences of ``batch`` that have a loss position."""
+        rows = np.flatnonzero(batch.weight.any(axis=1))
+        tokens, weight = batch.tokens[rows], batch.weight[rows]
+        mass = np.empty((len(rows), 0), dtype) if batch.mass is None else batch.mass[rows].astype(dtype)
+        count = np.count_nonzero(weight, axis=1).astype(np.int32)
+        # loss positions come first, in order; positions of weight 0 follow as padding
+        at = np.argsort(weight == 0, axis=1, kind="stable").astype(np.int32)
+        numbers = np.tile(np.arange(weight.shape[1], dtype=np.int32), (len(rows), 1))
+        return cls(batch.head, bool(batch.causal), rows, keys=tokens, n_keys=batch.lengths[rows], mass=mass,
+                   queries=at, current=_take(tokens, at), n_queries=count, asked=numbers, positions=at,
+                   targets=_take(batch.targets[rows], at), weight=_take(weight, at), n_answers=count)
+
+    def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
+        """Attention to positions, then summed over the positions of each distinct token."""
+        A = self.softmax(qk, position)
+        n_vocab = int(self.keys.max()) + 1
+        slots, words = np.empty_like(self.keys), np.empty_like(self.keys)
+        n_words = kernels.distinct(self.keys, self.n_keys, n_vocab, slots, words)
+        words = np.ascontiguousarray(words[:, :n_words.max()])
+        C = np.empty((*self.queries.shape, words.shape[1]), A.dtype)
+        kernels.fold(A, slots, C)
+        return Attention(A, slots, C, words, n_words)
 
 
-def _block(batch, rows, parts, dtype):
-    """The Block of ``rows``, from its rows of :func:`_positions` or :func:`_bags`, without needless padding."""
-    width = {"keys": "n_keys", "mass": "n_keys", "queries": "n_queries", "asked": "n_answers", "positions": "n_answers"}
-    parts = {name: np.ascontiguousarray(array[:, :parts[width[name]].max()]) if name in width else array
-             for name, array in parts.items()}
-    parts["mass"] = parts["mass"].astype(dtype, copy=False)
-    own = np.arange(parts["asked"].shape[1]) < parts["n_answers"][:, None]
+class Bags(Block):
+    """Keys are distinct tokens; a query is a distinct token at loss positions, with the answers of all of them."""
 
-    def gather(array, at):
-        return np.ascontiguousarray(np.take_along_axis(array, at, axis=1))
+    @classmethod
+    def of(cls, batch: Batch, dtype: DTypeLike, n_vocab: int) -> "Bags":
+        """All sequences of ``batch`` that have a loss position; attention must not be causal."""
+        rows = np.flatnonzero(batch.weight.any(axis=1))
+        tokens, lengths, weight = batch.tokens[rows], batch.lengths[rows], batch.weight[rows]
+        slots, keys, queries, asked, positions = np.zeros((5, *tokens.shape), np.int32)
+        n_queries, n_answers = np.zeros((2, len(rows)), np.int32)
+        mass = np.zeros(tokens.shape)
+        n_keys = kernels.distinct(tokens, lengths, n_vocab, slots, keys)
+        kernels.bags(slots, lengths, np.empty((0, 0)) if batch.mass is None else batch.mass[rows], weight,
+                     mass, queries, n_queries, asked, positions, n_answers)
+        answers = np.arange(tokens.shape[1]) < n_answers[:, None]
+        return cls(batch.head, False, rows, keys=keys, n_keys=n_keys, mass=mass.astype(dtype),
+                   queries=queries, current=_take(keys, queries), n_queries=n_queries, asked=asked, positions=positions,
+                   targets=_take(batch.targets[rows], positions),
+                   weight=np.where(answers, _take(weight, positions), 0.0), n_answers=n_answers)
 
-    return Block(rows=rows, causal=batch.causal, head=batch.head, current=gather(parts["keys"], parts["queries"]),
-                 targets=gather(batch.targets[rows], parts["positions"]),
-                 weight=np.where(own, gather(batch.weight[rows], parts["positions"]), 0.0), **parts)
+    def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
+        """Attention to distinct tokens, which are the keys."""
+        return self._of_words(self.softmax(qk, position))
 
-
-def _joined(block, n_vocab):
-    """The sequences of a Block without order as one, see :class:`Block`."""
-    own = [np.arange(array.shape[1]) < count[:, None] for array, count in ((block.queries, block.n_queries),
-                                                                          (block.asked, block.n_answers))]
-    owner = np.nonzero(own[0])[0]
-    asked = block.asked + (np.cumsum(block.n_queries) - block.n_queries)[:, None]
-    queries = block.current[own[0]][None]
-    return replace(block, keys=np.arange(n_vocab, dtype=np.int32)[None], n_keys=np.array([n_vocab], np.int32), queries=queries,
-                   current=queries, n_queries=np.array([len(owner)], np.int32), asked=asked[own[1]].astype(np.int32)[None],
-                   positions=block.positions[own[1]][None], targets=block.targets[own[1]][None],
-                   weight=block.weight[own[1]][None], n_answers=np.array([own[1].sum()], np.int32),
-                   bags=(owner.astype(np.int32), block.keys, block.n_keys, block.mass))
-
-
-def _positions(batch, rows):
-    """Keys, queries and answers of causal sequences: positions, in order."""
-    weight = batch.weight[rows]
-    count = np.count_nonzero(weight, axis=1).astype(np.int32)
-    # loss positions first, in order; the zero-weight ones behind them are the padding
-    positions = np.argsort(weight == 0, axis=1, kind="stable").astype(np.int32)
-    mass = np.empty((len(rows), 0)) if batch.mass is None else batch.mass[rows]
-    numbers = np.tile(np.arange(weight.shape[1], dtype=np.int32), (len(rows), 1))
-    return {"keys": batch.tokens[rows], "n_keys": batch.lengths[rows], "mass": mass, "queries": positions, "n_queries": count,
-            "asked": numbers, "positions": positions, "n_answers": count}
+    def _of_words(self, A):
+        slots = np.tile(np.arange(self.keys.shape[1], dtype=np.int32), (len(self.keys), 1))
+        return Attention(A, slots, A, self.keys, self.n_keys)
 
 
-def _bags(batch, rows, n_vocab):
-    """Keys, queries and answers of sequences without order: distinct tokens."""
-    tokens, lengths = batch.tokens[rows], batch.lengths[rows]
-    slots, keys, queries, asked, positions = np.zeros((5, *tokens.shape), np.int32)
-    n_queries, n_answers = np.zeros((2, len(rows)), np.int32)
-    mass = np.zeros(tokens.shape)
-    n_keys = kernels.distinct(tokens, lengths, n_vocab, slots, keys)
-    kernels.bags(slots, lengths, np.empty((0, 0)) if batch.mass is None else batch.mass[rows], batch.weight[rows],
-                 mass, queries, n_queries, asked, positions, n_answers)
-    return {"keys": keys, "n_keys": n_keys, "mass": mass, "queries": queries, "n_queries": n_queries,
-            "asked": asked, "positions": positions, "n_answers": n_answers}
+@dataclass(frozen=True, eq=False)
+class JoinedBags(Bags):
+    """Bags in one sequence (S = 1) whose keys are all V tokens: its products are large and need no padding."""
+
+    bags: Bags  # those that are joined
+
+    @classmethod
+    def join(cls, bags: Bags, n_vocab: int) -> "JoinedBags":
+        """Join all of ``bags``."""
+        is_query = np.arange(bags.queries.shape[1]) < bags.n_queries[:, None]
+        is_answer = np.arange(bags.asked.shape[1]) < bags.n_answers[:, None]
+        asked = bags.asked + (np.cumsum(bags.n_queries) - bags.n_queries)[:, None]
+        tokens = bags.current[is_query][None]
+        return cls(bags.head, False, bags.rows, keys=np.arange(n_vocab, dtype=np.int32)[None],
+                   n_keys=np.array([n_vocab], np.int32), mass=np.empty((1, 0), bags.mass.dtype),
+                   queries=tokens, current=tokens, n_queries=np.array([tokens.size], np.int32),
+                   asked=asked[is_answer].astype(np.int32)[None], positions=bags.positions[is_answer][None],
+                   targets=bags.targets[is_answer][None], weight=bags.weight[is_answer][None],
+                   n_answers=np.array([is_answer.sum()], np.int32), bags=bags)
+
+    def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
+        """Attention of each query to the tokens of its own bag."""
+        A = np.empty((*self.queries.shape, self.keys.shape[1]), self.mass.dtype)
+        kernels.join(self.bags.softmax(qk, None), self.bags.keys, self.bags.n_keys, self.bags.n_queries, A[0])
+        return self._of_words(A)
 
 
-def run_blocks(circuits, batch, compute, tables):
-    """``compute(block) -> (loss, [Pieces, ...])`` for every block, in threads; add the k-th Pieces to ``tables[k]``, Sums.
+def blocks(batch: Batch, n_vocab: int, dtype: DTypeLike) -> list[Block]:
+    """Cut ``batch`` for tables of V = ``n_vocab`` and ``dtype``; the cut depends on shapes and tokens only.
 
-    Blocks are computed in waves; after each, their rows are added by slabs of columns, every slab in the order of the blocks: the
-    sums do not depend on the threads. Returns the losses, one a block.
+    Sequences without a loss position are left out. Bags under the head ``log``, which has no products, are not joined.
     """
-    todo = blocks(batch, circuits)
-    n_vocab = circuits.n_vocab
-    slabs = [(first, min(first + SLAB, n_vocab)) for first in range(0, n_vocab, SLAB)]
-    losses = []
-    with parallel.workers(len(todo)) as run:
-        for start in range(0, len(todo), WAVE):
-            wave = todo[start:start + WAVE]
-            results = run(compute, wave)
-            losses += [loss for loss, _ in results]
-            done = [(block, piece, table) for block, (_, pieces) in zip(wave, results, strict=True)
-                    for piece, table in zip(pieces, tables, strict=True)]
-            run(lambda slab, done=done: _add(slab, done), [None, *slabs])
-    return losses
+    if batch.causal:
+        return Positions.of(batch, dtype).cut(n_vocab)
+    bags = Bags.of(batch, dtype, n_vocab)
+    if batch.head == "log" or n_vocab > JOINED * bags.n_keys.max():
+        return bags.cut(n_vocab)
+    fitting = BLOCK_BYTES // int(2 * bags.mass.itemsize * n_vocab * bags.n_queries.mean())
+    size = max(1, min(fitting, -(-len(bags.rows) // PARTS)))
+    return [JoinedBags.join(part, n_vocab) for part in bags.cut(n_vocab, size)]
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """What a block adds to the tables: dL/d table before the scatter. None: nothing.
-
-    direct[x_t] += scale_t R_t;  ov[word u] += D_u;  qk[x_t, x_j] += dscore_tj;  position[t - j] += dscore_tj.
-    """
-
-    R: np.ndarray | None = None  # (S, M, V)
-    scale: np.ndarray | None = None  # (S, M)
-    D: np.ndarray | None = None  # (S, U, V)
-    words: np.ndarray | None = None  # (S, U)
-    n_words: np.ndarray | None = None  # (S,)
-    dscore: np.ndarray | None = None  # (S, M, T)
+def waves(cut: list[Block]) -> list[list[Block]]:
+    """The blocks, WAVE at a time."""
+    return [cut[start:start + WAVE] for start in range(0, len(cut), WAVE)]
 
 
-@dataclass
-class Sums:
-    """Tables that :func:`run_blocks` adds to, C-contiguous: those of a Circuits, which cannot be written to. None: absent."""
-
-    direct: np.ndarray | None = None
-    ov: np.ndarray | None = None
-    qk: np.ndarray | None = None
-    position: np.ndarray | None = None
-    bias: np.ndarray | None = None
-
-
-def _add(slab, done):
-    """Add the rows' columns ``slab`` of all pieces, in order; the scores when ``slab`` is None."""
-    for block, piece, table in done:
-        if slab is None:
-            if piece.dscore is not None and not (table.qk is None and table.position is None):
-                kernels.add_scores(block.keys, block.queries, piece.dscore, *present(table, "qk", "position"))
-            continue
-        if piece.R is not None and table.direct is not None:
-            kernels.scatter_rows(table.direct, block.current, block.n_queries, piece.scale, piece.R, *slab)
-        if piece.R is not None and table.bias is not None:
-            kernels.scatter_rows(table.bias[None], np.zeros_like(block.current), block.n_queries, piece.scale, piece.R, *slab)
-        if piece.D is not None:
-            ones = np.ones(piece.words.shape, piece.D.dtype)
-            kernels.scatter_rows(table.ov, piece.words, piece.n_words, ones, piece.D, *slab)
-
-
-def present(tables, *names):
-    """Tables of Circuits or Sums for a kernel: an absent one is an empty array of the same number of dimensions.
-
-    It is read-only if the others are, because numba compiles a kernel once for read-only arrays and once more for others.
-    """
-    found = []
-    for name in names:
-        table = getattr(tables, name)
-        if table is None:
-            table = np.empty((0,) * (1 if name in ("position", "bias") else 2), tables.ov.dtype)
-            table.flags.writeable = tables.ov.flags.writeable
-        found.append(table)
-    return found
+def _take(array, at):
+    return np.take_along_axis(array, at, axis=1)

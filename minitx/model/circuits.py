@@ -1,29 +1,35 @@
 """One attention layer as a lookup in four tables: its loss and its exact gradient, written by hand.
 
-Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K loss positions, U distinct tokens.
+Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K answers, U distinct tokens.
 
-    score_tj = qk[x_t, x_j] + position[t - j]                    (over the allowed j)
-    A_tj     = mass_j exp(score_tj) / sum_k mass_k exp(score_tk)
-    out_t    = direct[x_t, :] + sum_j A_tj ov[x_j, :] + bias
-    loss     = sum_t weight_t head(out_t, y_t)
+    1  A_tj   = softmax over the allowed j of qk[x_t, x_j] + position[t - j]     (exp(score) is multiplied by mass_j)
+    2  C_tu   = sum of A_tj over the positions j of the distinct token u
+    3  out_t  = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
+    4  loss   = sum_t weight_t head(out_t, y_t)
 
+A step goes through this file from top to bottom: :func:`loss_and_gradient` cuts the batch into blocks, :func:`forward`
+takes steps 1 to 4, :func:`backward` goes through them in reverse, and the pieces of all blocks are added to the tables.
 Nothing here belongs to a paper: each theory is a parametrisation of these tables (``weights.py``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
-from minitx.base.parallel import one_blas_thread
+from minitx.base.parallel import one_blas_thread, workers
 from minitx.data.batch import Batch
 from minitx.model import kernels
-from minitx.model.blocks import Pieces, Sums, blocks, present, run_blocks
-from minitx.model.parameters import Parameters, read_only
+from minitx.model.blocks import Attention, Block, Positions, blocks, waves
+from minitx.model.parameters import Array, Kind, Parameters, or_empty, read_only
+from minitx.model.pieces import Pieces, add_pieces
 
 
 @dataclass(frozen=True, eq=False)
 class Circuits(Parameters):
-    """The four tables (and a bias) that a one-layer attention-only transformer is. ``None``: absent (zero, and not trained).
+    """The four tables, and a bias, that a one-layer attention-only transformer is; all are float64, or all float32.
+
+    A table that is None is absent: it counts as zero and is not trained. A gradient is a Circuits too.
 
     Parameters
     ----------
@@ -34,60 +40,68 @@ class Circuits(Parameters):
     qk : (V, V) floats or None
         Row = query (current) token, column = key (attended) token.
     position : (at least T,) floats or None
-        ``position[r]`` is added to the score of the token r places back. Causal attention only.
+        ``position[r]`` is added to the score of the token r places back; for causal attention only.
     bias : (V,) floats or None
         Added to every output.
-
-    All of one dtype, float64 or float32. A gradient is the same thing: ``None`` where the table is absent.
     """
 
-    direct: np.ndarray | None
-    ov: np.ndarray
-    qk: np.ndarray | None
-    position: np.ndarray | None
-    bias: np.ndarray | None
+    SHAPES: ClassVar[dict[str, str]] = {"direct": "VV", "ov": "VV", "qk": "VV", "position": "T", "bias": "V"}
 
-    def __post_init__(self):
+    direct: Array | None
+    ov: Array
+    qk: Array | None
+    position: Array | None
+    bias: Array | None
+
+    def __post_init__(self) -> None:
         for name, table in self.parameters().items():
             object.__setattr__(self, name, read_only(np.asarray(table)))
 
-    def circuits(self):
-        """Itself: tables are the simplest weights."""
+    def circuits(self) -> "Circuits":
+        """The tables themselves, which are the simplest weights."""
         return self
 
-    def pullback(self, gradient):
-        """Itself: the gradient of the tables."""
+    def pullback(self, gradient: "Circuits") -> "Circuits":
+        """The gradient of the tables itself."""
         return gradient
 
     @property
-    def n_vocab(self):
+    def n_vocab(self) -> int:
         """V."""
         return self.ov.shape[0]
 
-    def require_valid(self, batch):
+    def require_valid(self, batch: Batch) -> None:
         """Raise ValueError unless shapes and dtypes agree and ``batch`` fits."""
-        if self.ov is None or self.ov.ndim != 2:
-            raise ValueError(f"ov must be a (V, V) table, got {'None' if self.ov is None else f'shape {self.ov.shape}'}")
-        n_vocab = self.n_vocab
-        shapes = {"direct": (n_vocab, n_vocab), "ov": (n_vocab, n_vocab), "qk": (n_vocab, n_vocab), "bias": (n_vocab,)}
+        if self.ov is None:
+            raise ValueError("ov is None; it must be a (V, V) table")
+        self.require_shapes()
         for name, table in self.parameters().items():
-            if name in shapes and table.shape != shapes[name]:
-                raise ValueError(f"{name} has shape {table.shape}; with a vocabulary of {n_vocab} it must be {shapes[name]}")
-            if table.dtype not in (np.float32, np.float64):
-                raise ValueError(f"{name} is {table.dtype}; tables must be float64 or float32")
-            if table.dtype != self.ov.dtype:
-                raise ValueError(f"{name} is {table.dtype} and ov {self.ov.dtype}; all tables must be float64, or all float32")
-        if self.position is not None:
-            length = batch.tokens.shape[1]
-            if not batch.causal:
-                raise ValueError("position scores need causal attention: they are indexed by t - j >= 0; set position to None")
-            if self.position.ndim != 1 or len(self.position) < length:
-                raise ValueError(f"position has shape {self.position.shape}, but the sequences have {length} positions; "
-                                 f"build the weights with length={length} or more")
-        batch.require_vocabulary(n_vocab)
+            if table.dtype not in (np.float32, np.float64) or table.dtype != self.ov.dtype:
+                raise ValueError(f"{name} is {table.dtype} and ov {self.ov.dtype}; all tables must be float64, "
+                                 "or all float32")
+        length = batch.tokens.shape[1]
+        if self.position is not None and not batch.causal:
+            raise ValueError("position scores need causal attention, where t - j >= 0; set position to None")
+        if self.position is not None and len(self.position) < length:
+            raise ValueError(f"position has shape {self.position.shape}, but the sequences have {length} positions; "
+                             f"build the weights with length={length} or more")
+        batch.require_vocabulary(self.n_vocab)
 
 
-def loss_and_gradient(weights, batch):
+def valid_circuits(weights: Parameters, batch: Batch) -> Circuits:
+    """The circuits of ``weights``, C-contiguous. Raises as :func:`loss_and_gradient` unless they and ``batch`` fit."""
+    if not isinstance(batch, Batch):
+        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
+    if broken := weights.not_finite():
+        raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
+    circuits = weights.circuits_for(batch.tokens)
+    circuits.require_valid(batch)
+    if broken := circuits.not_finite():
+        raise FloatingPointError(f"{', '.join(broken)} overflows {circuits.ov.dtype}, though the weights are finite")
+    return circuits.map(np.ascontiguousarray)
+
+
+def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     """Loss of ``batch`` and its exact gradient.
 
     Parameters
@@ -112,21 +126,32 @@ def loss_and_gradient(weights, batch):
 
     Notes
     -----
-    The head ``log`` never takes the logarithm of a stored probability. The output is out_y = sum_j A_tj v_j with
-    v_j = ov[x_j, y] + direct[x_t, y] + bias[y], and -log(out_y) is computed from the scores and v_j. If all v_j lie in
-    [0, 1] (ov is the identity, or its rows are probabilities), the loss is as accurate as the scores are, however near
-    out_y is to 0 or 1; so is dL/d score_j where v_j is 0 or 1, else up to rounding of the largest v_k - v_j. If some v_j
-    are negative, digits that cancel in sum_j A_tj v_j are lost. The derivatives in ov, direct and bias are multiples of
-    1 / out_y; an entry that exceeds the range of floats is inf.
+    The head ``log`` never takes the logarithm of a stored probability. The output is out_y = sum_j A_tj v_j with v_j =
+    ov[x_j, y] + direct[x_t, y] + bias[y], and -log(out_y) is computed from the scores and v_j. If all v_j lie in [0, 1]
+    (ov is the identity, or its rows are probabilities), the loss is as accurate as the scores are, however near out_y
+    is to 0 or 1; so is dL/d score_j where v_j is 0 or 1, else up to rounding of the largest v_k - v_j. If some v_j are
+    negative, digits that cancel in sum_j A_tj v_j are lost. The derivatives in ov, direct and bias are multiples of 1 /
+    out_y; an entry that exceeds the range of floats is inf.
     """
     circuits = valid_circuits(weights, batch)
-    gradient = Sums(**{name: np.zeros(table.shape, table.dtype) for name, table in circuits.parameters().items()})
-    losses = run_blocks(circuits, batch, lambda block: _loss_and_pieces(circuits, block), [gradient])
+    tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
+    cut, losses = blocks(batch, circuits.n_vocab, circuits.ov.dtype), []
+
+    def loss_and_pieces(block):
+        loss, cache = forward(circuits, block)
+        return loss, backward(circuits, block, cache)
+
+    with workers(len(cut)) as run:
+        for wave in waves(cut):
+            results = run(loss_and_pieces, wave)
+            losses += [loss for loss, _ in results]
+            add_pieces(run, [(block, pieces, tables) for block, (_, pieces) in zip(wave, results, strict=True)])
     loss = float(np.sum(losses))
     if not np.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; use smaller weights or steps")
+        raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; "
+                                 "use smaller weights or steps")
     with np.errstate(over="ignore", invalid="ignore"):
-        gradient = weights.pullback(Circuits(**vars(gradient)))
+        gradient = weights.pullback(replace(circuits, **tables))
     if batch.head == "log":
         if broken := [name for name, array in gradient.parameters().items() if np.isnan(array).any()]:
             raise FloatingPointError(f"the derivative in {', '.join(broken)} overflows: it holds 1 / output, and the "
@@ -134,29 +159,7 @@ def loss_and_gradient(weights, batch):
     return loss, gradient
 
 
-def valid_circuits(weights, batch):
-    """The circuits of ``weights``, checked: what every function that computes on a batch begins with."""
-    if not isinstance(batch, Batch):
-        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
-    if broken := weights.not_finite():
-        raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
-    circuits = weights.circuits_for(batch.tokens)
-    circuits.require_valid(batch)
-    if broken := circuits.not_finite():
-        raise FloatingPointError(f"{', '.join(broken)} overflows {circuits.ov.dtype}, though the weights are finite")
-    return circuits.map(np.ascontiguousarray)
-
-
-def _loss_and_pieces(circuits, block):
-    """What :func:`minitx.model.blocks.run_blocks` asks of a block: its loss, and what it adds to the gradient."""
-    if block.head == "log":
-        return _log_of_scores(circuits, block)
-    loss, cache = forward(circuits, block)
-    return loss, [backward(circuits, block, cache)]
-
-
-@one_blas_thread()
-def attention_and_output(weights, batch):
+def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Array]:
     """Attention and output at the loss positions of ``batch``; memory N T (T + V), so meant for small batches.
 
     Returns
@@ -165,144 +168,113 @@ def attention_and_output(weights, batch):
         Row = query position t, column = key position j; rows sum to 1, or are 0 where the position has no weight.
     out : (N, T, V) floats
         Output (logits, for the cross-entropy head) at position t; 0 where the position has no weight.
+
+    Raises
+    ------
+    TypeError, ValueError, FloatingPointError
+        As for :func:`loss_and_gradient`.
     """
     circuits = valid_circuits(weights, batch)
     n, length = batch.tokens.shape
     dtype = circuits.ov.dtype
     A, out = np.zeros((n, length, length), dtype), np.zeros((n, length, circuits.n_vocab), dtype)
-    for block in blocks(batch, circuits, joined=False):
-        cache = attend(circuits, block)
-        output(circuits, block, cache)
+    for block in Positions.of(batch, dtype).cut(circuits.n_vocab):
+        attention = block.attend(circuits.qk, circuits.position)
         s, k = np.nonzero(block.weight)
-        row, t, m = block.rows[s], block.positions[s, k], block.asked[s, k]
-        to_keys = cache.A if block.causal else _spread(batch, block, cache, circuits.n_vocab)
-        A[row, t, :to_keys.shape[2]] = to_keys[s, m]
-        out[row, t] = cache.R[s, m]
+        row, t = block.rows[s], block.positions[s, k]
+        A[row, t, :attention.A.shape[2]] = attention.A[s, k]
+        out[row, t] = output(circuits, block, attention, circuits.ov[attention.words])[s, k]
     return A, out
-
-
-def _spread(batch, block, cache, n_vocab):
-    """Attention to each position from attention to distinct tokens, which copies share by mass. (S, M, T)"""
-    tokens, lengths = batch.tokens[block.rows], batch.lengths[block.rows]
-    slots = np.empty_like(tokens)
-    kernels.distinct(tokens, lengths, n_vocab, slots, np.empty_like(tokens))
-    mass = np.arange(tokens.shape[1]) < lengths[:, None] if batch.mass is None else batch.mass[block.rows]
-    whole = np.take_along_axis(block.mass, slots, axis=1)
-    share = np.divide(mass, whole, out=np.zeros(tokens.shape), where=whole > 0)
-    to_words = np.broadcast_to(slots[:, None], (*cache.A.shape[:2], tokens.shape[1]))
-    return np.take_along_axis(cache.A, to_words, axis=2) * share[:, None]
 
 
 # ------------------------------------------------------------------------------------------------ forward, backward
 
 
+@dataclass(frozen=True, eq=False)
 class Cache:
-    """What the forward pass of a block leaves for the backward pass, filled in by its steps in turn."""
+    """What :func:`forward` leaves for :func:`backward`.
 
-    A: np.ndarray  # (S, M, T or U) attention to the block's keys
-    slots: np.ndarray  # (S, T or U) number of each key's token among the distinct tokens of its sequence
-    words: np.ndarray  # (S, U) the distinct tokens
-    n_words: np.ndarray  # (S,)
-    C: np.ndarray  # (S, M, U) attention per distinct token
-    ov: np.ndarray  # (S, U, V) ov rows of the distinct tokens
-    R: np.ndarray  # (S, M, V) output, then residual: dL/dout = scale R
-    scale: np.ndarray  # (S, M)
+    Under the head ``log`` the derivatives D and dscore come with the loss, because the output may underflow.
+    """
 
-
-def forward(circuits, block):
-    """Loss of a block, and the Cache for :func:`backward`."""
-    cache = attend(circuits, block)  # 1 attention, 2 distinct tokens
-    output(circuits, block, cache)  # 3
-    loss = _head(block, cache)  # 4
-    return loss, cache
-
-
-def attend(circuits, block):
-    """Steps 1 and 2: attention, and attention per distinct token (a token's copies share their row of ov)."""
-    cache = Cache()
-    dtype = circuits.ov.dtype
-    # 1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j]), by mass
-    cache.A = np.empty((*block.queries.shape, block.keys.shape[1]), dtype)
-    if block.bags is None:
-        kernels.attention_forward(block.keys, block.n_keys, block.mass, block.queries, block.n_queries, block.causal,
-                                  *present(circuits, "qk", "position"), cache.A)
-    else:
-        kernels.bag_attention(*block.bags, block.current[0], *present(circuits, "qk"), cache.A[0])
-    # 2  C_tu = sum of A_tj over the positions j of word u
-    if block.causal:
-        cache.slots, words = np.empty_like(block.keys), np.empty_like(block.keys)
-        cache.n_words = kernels.distinct(block.keys, block.n_keys, circuits.n_vocab, cache.slots, words)
-        cache.words = np.ascontiguousarray(words[:, :cache.n_words.max()])
-        cache.C = np.empty((*block.queries.shape, cache.words.shape[1]), dtype)
-        kernels.fold(cache.A, cache.slots, cache.C)
-    else:  # the keys are distinct already
-        cache.slots = np.broadcast_to(np.arange(block.keys.shape[1], dtype=np.int32), block.keys.shape).copy()
-        cache.words, cache.n_words, cache.C = block.keys, block.n_keys, cache.A
-    return cache
+    attention: Attention
+    ov: Array  # (S, U, V) rows of the ov table
+    R: Array  # (S, M, V) dL/dout_t = scale_t R_t
+    scale: Array  # (S, M)
+    D: Array | None = None  # (S, U, V)
+    dscore: Array | None = None  # (S, M, T or U)
 
 
 @one_blas_thread()
-def output(circuits, block, cache):
-    """Step 3: the output at the queries, into ``cache.R``."""
-    # out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
-    cache.ov = circuits.ov[cache.words]
-    cache.R = np.matmul(cache.C, cache.ov)
-    kernels.add_rows(flat(cache.R), present(circuits, "direct")[0], block.current.ravel(), present(circuits, "bias")[0])
+def forward(circuits: Circuits, block: Block) -> tuple[float, Cache]:
+    """Loss of a block, and what :func:`backward` needs."""
+    # 1, 2  A_tj = softmax_j(qk[x_t, x_j] + position[t - j]),  C_tu = sum of A_tj over the keys j of token u
+    attention = block.attend(circuits.qk, circuits.position)
+    ov = circuits.ov[attention.words]
+    if block.head == "log":  # 3, 4 and their derivatives
+        return _log_of_scores(circuits, block, attention, ov)
+    # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
+    out = output(circuits, block, attention, ov)
+    # 4  loss = sum_t weight_t head(out_t, y_t); in place, out becomes R, with dL/dout_t = scale_t R_t
+    squared = block.head == "squared"
+    shifted = np.empty((0, 0), out.dtype) if squared else exp_shifted(block, out)
+    scale, losses = np.empty(out.shape[:2], out.dtype), np.empty(out.shape[:2])
+    kernels.heads(out, squared, shifted, block.asked, block.targets, block.weight, block.n_answers, scale, losses)
+    return losses.sum(), Cache(attention, ov, out, scale)
 
 
-def _head(block, cache):
-    """Step 4: the loss; ``cache.R`` and ``cache.scale`` become dL/dout."""
-    # R, scale and the losses, from out in place: dL/dout_t = scale_t R_t
-    answers = (block.asked, block.targets, block.weight, block.n_answers)
-    cache.scale = np.empty(block.queries.shape, cache.R.dtype)
-    losses = np.empty(block.queries.shape)
-    if block.head == "cross_entropy":
-        kernels.cross_entropy_head(cache.R, exp_shifted(block, cache), *answers, cache.scale, losses)
-    else:
-        kernels.squared_head(cache.R, *answers, cache.scale, losses)
-    return losses.sum()
+@one_blas_thread()
+def backward(circuits: Circuits, block: Block, cache: Cache) -> Pieces:
+    """Pieces of dL/d tables: the steps of :func:`forward` in reverse.
+
+    Overwrites ``cache.ov``, so a cache can be used for one backward pass only.
+    """
+    attention, R, scale = cache.attention, cache.R, cache.scale[:, :, None]
+    if block.head == "log":
+        return Pieces(R, cache.scale, cache.D, attention.words, attention.n_words, cache.dscore)
+    # 4  loss = sum_t weight_t head(out_t, y_t):  dout_t = scale_t R_t, which direct and bias take as it is
+    # 3  out_t = sum_u C_tu ov[u, :]:  dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t
+    dC = None
+    if circuits.qk is not None or circuits.position is not None:
+        dC = np.matmul(R, cache.ov.transpose(0, 2, 1))
+        dC *= scale
+    D = np.matmul((attention.C * scale).transpose(0, 2, 1), R, out=cache.ov)
+    # 2, 1  C_tu = sum of A_tj,  A_tj = softmax_j(score_tj):  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
+    dscore = None if dC is None else through_softmax(attention, dC)
+    return Pieces(R, cache.scale, D, attention.words, attention.n_words, dscore)
 
 
-def exp_shifted(block, cache):
-    """``cache.R`` -> exp(out - its maximum), in place. Returns out_y - maximum of every answer, (S, K)."""
-    cache.R -= cache.R.max(axis=2, keepdims=True)
-    shifted = cache.R[np.arange(len(cache.R))[:, None], block.asked, block.targets]
-    np.exp(cache.R, out=cache.R)  # NumPy's exp is vectorised; numba's, without Intel's library, is not
+@one_blas_thread()
+def output(circuits: Circuits, block: Block, attention: Attention, ov: Array) -> Array:
+    """Step 3: the output at the queries, (S, M, V), from the rows ``ov`` (S, U, V) of the distinct tokens."""
+    out = np.matmul(attention.C, ov)
+    kernels.add_rows(out.reshape(-1, out.shape[2]), or_empty(circuits.direct, 2, out.dtype), block.current.ravel(),
+                     or_empty(circuits.bias, 1, out.dtype))
+    return out
+
+
+def exp_shifted(block: Block, out: Array) -> Array:
+    """``out`` becomes exp(out - its maximum), in place. Returns out_y - maximum of every answer, (S, K)."""
+    out -= out.max(axis=2, keepdims=True)
+    shifted = out[np.arange(len(out))[:, None], block.asked, block.targets]
+    np.exp(out, out=out)  # NumPy's exp is vectorised; numba's, without Intel's library, is not
     return shifted
 
 
-@one_blas_thread()
-def backward(circuits, block, cache):
-    """Pieces of dL/d tables: the steps of :func:`forward` in reverse. Uses the cache up: D takes the memory of its ov rows."""
-    dout_scale = cache.scale[:, :, None]
-    # 3  dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t; direct and bias take dout_t as it is
-    dC = None
-    if circuits.qk is not None or circuits.position is not None:
-        dC = np.matmul(cache.R, cache.ov.transpose(0, 2, 1))
-        dC *= dout_scale
-    D = np.matmul((cache.C * dout_scale).transpose(0, 2, 1), cache.R, out=cache.ov)
-    # 1, 2  through the softmax; dA_tj = dC_tu for word u = x_j
-    dscore = None
-    if dC is not None:
-        dscore = np.empty_like(cache.A)
-        kernels.attention_backward(cache.A, dC, cache.slots, dscore)
-    return Pieces(cache.R, cache.scale, D, cache.words, cache.n_words, dscore)
+def through_softmax(attention: Attention, dC: Array) -> Array:
+    """Steps 2 and 1 in reverse: dL/dscore (S, M, T or U) from dL/dC (S, M, U)."""
+    dscore = np.empty_like(attention.A)
+    kernels.attention_backward(attention.A, dC, attention.slots, dscore)
+    return dscore
 
 
-def _log_of_scores(circuits, block):
-    """Loss and pieces of a block under the head ``log``: one step, because the output in the middle may underflow."""
-    cache = attend(circuits, block)
-    ov = circuits.ov[cache.words]
-    R = np.zeros((*block.queries.shape, circuits.n_vocab), ov.dtype)
-    D, dscore = np.zeros_like(ov), np.zeros_like(cache.A)
-    losses = np.zeros(block.queries.shape)
-    kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal,
-                     tuple(present(circuits, "direct", "qk", "position", "bias")), cache.slots, cache.C, ov,
-                     (block.asked, block.targets, block.weight, block.n_answers), R, D, dscore, losses)
-    pieces = Pieces(R, np.ones(block.queries.shape, ov.dtype), D, cache.words, cache.n_words, dscore)
-    return losses.sum(), [pieces]
-
-
-def flat(array):
-    """(S, M, V) -> (S M, V), the same memory."""
-    return array.reshape(-1, array.shape[-1])
+def _log_of_scores(circuits, block, attention, ov):
+    """Steps 3 and 4 under the head ``log``, and their derivatives; the output is not stored."""
+    shape, dtype = block.queries.shape, ov.dtype
+    R, D, dscore = np.zeros((*shape, circuits.n_vocab), dtype), np.zeros_like(ov), np.zeros_like(attention.A)
+    tables = [or_empty(getattr(circuits, name), ndim, dtype)
+              for name, ndim in (("direct", 2), ("qk", 2), ("position", 1), ("bias", 1))]
+    losses = np.zeros(shape)
+    kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal, tuple(tables), attention.slots,
+                     attention.C, ov, (block.asked, block.targets, block.weight, block.n_answers), R, D, dscore, losses)
+    return losses.sum(), Cache(attention, ov, R, np.ones(shape, dtype), D, dscore)

@@ -1,9 +1,10 @@
 """The numba kernels: gathers, scatters and softmax, in the order in which a training step uses them.
 
-Legend: S sequences of a block, T keys (positions, or distinct tokens), V vocabulary; M queries, K answers expected of them (loss
-positions) and U distinct tokens of a sequence. A block is padded to its largest T, M, K and U: padding has weight 0, attention 0.
+Legend: S sequences of a block, T keys (positions, or distinct tokens), V vocabulary; of each sequence: M queries, K
+answers that are expected of them, U distinct tokens. A block is padded to its largest T, M, K and U; padding has weight
+0 and attention 0.
 
-Every kernel releases the GIL, is called with C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed
+Every kernel releases the GIL, takes C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed
 order. An absent table is an empty array.
 """
 
@@ -33,9 +34,9 @@ def _scores(keys, mass, t, end, qk, position, row):
 
 @kernel
 def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, position, A):
-    """A[s, m, j] = mass_j exp(score_j) / sum_k mass_k exp(score_k) over the allowed j, t = queries[s, m]; 0 elsewhere. (S, M, T)
+    """A[s, m, j] = mass_j exp(score_j) / sum_k mass_k exp(score_k) over the allowed j; 0 elsewhere. (S, M, T)
 
-    score_j = qk[x_t, x_j] + position[t - j].
+    score_j = qk[x_t, x_j] + position[t - j], with t = queries[s, m].
     """
     for s in range(A.shape[0]):
         for m in range(A.shape[1]):
@@ -60,32 +61,22 @@ def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, positi
 
 
 @kernel
-def bag_attention(owner, keys, n_keys, mass, current, qk, A):
-    """A[q, a] = attention of query q, of token current[q], to all copies of token a in its sequence owner[q]. (Q, V)"""
-    scores = np.empty(keys.shape[1], A.dtype)
-    for q in range(A.shape[0]):
-        s = owner[q]
-        A[q] = 0.0
-        top = -np.inf
-        for j in range(n_keys[s]):
-            scores[j] = qk[current[q], keys[s, j]] if qk.size > 0 else 0.0
-            if mass[s, j] > 0.0:  # a key without mass must not set the shift: all others could underflow
-                top = max(top, scores[j])
-        total = 0.0
-        for j in range(n_keys[s]):
-            if mass[s, j] > 0.0:
-                scores[j] = mass[s, j] * math.exp(scores[j] - top)
-                total += scores[j]
-                A[q, keys[s, j]] = scores[j]
-        for j in range(n_keys[s]):
-            A[q, keys[s, j]] /= total
+def join(bag_A, keys, n_keys, n_queries, A):
+    """A[q, a] = attention of the q-th query of all bags to token a, from that to its bag's keys, bag_A (S, M, U)."""
+    A[:] = 0.0
+    q = 0
+    for s in range(bag_A.shape[0]):
+        for m in range(n_queries[s]):
+            for j in range(n_keys[s]):
+                A[q, keys[s, j]] = bag_A[s, m, j]
+            q += 1
 
 
 @ordered_kernel
 def attention_backward(A, dA, slots, dscore):
-    """dscore[s, m, j] = A_j (dA_j - sum_k A_k dA_k), with dA[s, m, u] given per distinct token. (S, M, T)
+    """dscore[s, m, j] = A_j (dA_j - sum_k A_k dA_k); dA[s, m, u] is given for each distinct token. (S, M, T)
 
-    dA of the leading token is subtracted first, so that nothing is lost where attention is nearly one-hot.
+    dA of the key with most attention is subtracted first, so that no digits are lost where attention is nearly one-hot.
     """
     for s in range(A.shape[0]):
         for m in range(A.shape[1]):
@@ -123,7 +114,8 @@ def add_scores(keys, queries, dscore, d_qk, d_position):
 def distinct(tokens, lengths, n_vocab, slots, words):
     """Number the distinct tokens of each sequence in order of first appearance.
 
-    slots[s, j] = number of token x_j, words[s, u] = the u-th distinct token (0 beyond the last). Returns how many, (S,).
+    slots[s, j] = number of token x_j, words[s, u] = the u-th distinct token (0 beyond the last). Returns how many,
+    (S,).
     """
     slot_of = np.full(n_vocab, -1, np.int32)
     counts = np.zeros(tokens.shape[0], np.int32)
@@ -144,10 +136,10 @@ def distinct(tokens, lengths, n_vocab, slots, words):
 
 @kernel
 def bags(slots, lengths, mass, weight, bag_mass, queries, n_queries, asked, positions, n_answers):
-    """Sequences without order: mass of each distinct token, distinct tokens at loss positions, and the answers of each of these.
+    """Sequences as bags: the mass of each distinct token, the distinct tokens at loss positions, and their answers.
 
-    slots[s, j] = number of token x_j among the distinct ones; an empty ``mass`` is 1 everywhere. The outputs, of zeros before, are
-    those of a Block (blocks.py); answers are in the order of their queries, then of positions.
+    slots[s, j] = number of token x_j among the distinct ones; an empty ``mass`` is 1 everywhere. The outputs, which
+    hold zeros before, are those of a Block (blocks.py); answers are in the order of their queries, then of positions.
     """
     query_of = np.full(slots.shape[1], -1, np.int32)
     begin = np.zeros(slots.shape[1] + 1, np.int32)
@@ -202,97 +194,92 @@ def add_rows(out, table, rows, bias):
                 row[b] += bias[b]
 
 
-# These two heads turn the output of a query, in place, into R and a scale, so that dL/dout_t = scale_t R_t; they return
-# its loss. A softmax is never normalised as a matrix: 1/Z sits in the scale, unless a query has answers that differ.
-
-
 @kernel
-def _one_answer(asked, targets, weight, s, m, begin, end):
-    """(end of the answers of query m that begin at ``begin``, whether they are all the same token, their weight)."""
-    k = begin
-    total = 0.0
-    same = True
-    while k < end and asked[s, k] == m:
-        total += weight[s, k]
-        same = same and targets[s, k] == targets[s, begin]
-        k += 1
-    return k, same, total
+def heads(out, squared, shifted, asked, targets, weight, n_answers, scale, losses):
+    """The losses of every query's answers; ``out`` becomes R, in place, with dL/dout_t = scale_t R_t.
 
-
-@kernel
-def cross_entropy_head(E, shifted, asked, targets, weight, n_answers, scale, losses):
-    """Softmax cross-entropy. E = exp(out - max), shifted = out_y - max. One answer y: R = E - Z onehot(y), scale = weight / Z.
-
-    R_y = -(sum of the others), never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1. Answers that differ:
-    R = (sum of weights) E / Z - sum_k weight_k onehot(y_k), scale = 1.
-    """
-    scale[:] = 0.0
-    losses[:] = 0.0
-    for s in range(E.shape[0]):
-        k = 0
-        for m in range(E.shape[1]):
-            first = k
-            k, same, total = _one_answer(asked, targets, weight, s, m, first, n_answers[s])
-            if k == first:
-                continue
-            row = E[s, m]
-            y = targets[s, first]
-            own = row[y]
-            row[y] = 0.0
-            others = 0.0
-            for b in range(row.size):
-                others += row[b]
-            for i in range(first, k):
-                if same and shifted[s, i] == 0.0:
-                    losses[s, m] += weight[s, i] * math.log1p(others)
-                else:
-                    losses[s, m] += weight[s, i] * (math.log(others + own) - shifted[s, i])
-            if same:
-                row[y] = -others
-                scale[s, m] = total / (others + own)
-                continue
-            row[y] = own
-            for b in range(row.size):
-                row[b] *= total / (others + own)
-            for i in range(first, k):
-                row[targets[s, i]] -= weight[s, i]
-            scale[s, m] = 1.0
-
-
-@kernel
-def squared_head(out, asked, targets, weight, n_answers, scale, losses):
-    """|out - onehot(y)|^2, summed over the V outputs. One answer y: R = 2 (out - onehot(y)), scale = weight.
-
-    Answers that differ: R = 2 sum_k weight_k (out - onehot(y_k)), scale = 1.
+    For the cross-entropy, ``out`` holds exp(out - maximum) and ``shifted`` (S, K) out_y - maximum of every answer.
     """
     scale[:] = 0.0
     losses[:] = 0.0
     for s in range(out.shape[0]):
-        k = 0
+        end = 0
         for m in range(out.shape[1]):
-            first = k
-            k, same, total = _one_answer(asked, targets, weight, s, m, first, n_answers[s])
-            if k == first:
+            begin, total, same = end, 0.0, True
+            while end < n_answers[s] and asked[s, end] == m:
+                total += weight[s, end]
+                same = same and targets[s, end] == targets[s, begin]
+                end += 1
+            row, y, w = out[s, m], targets[s, begin:end], weight[s, begin:end]
+            if begin == end:
                 continue
-            row = out[s, m]
-            if same:
-                row[targets[s, first]] -= 1.0
-            square = 0.0
-            for b in range(row.size):
-                square += row[b] * row[b]
-            if same:
-                losses[s, m] = total * square
-                scale[s, m] = total
-                for b in range(row.size):
-                    row[b] *= 2.0
-                continue
-            for i in range(first, k):
-                losses[s, m] += weight[s, i] * (square - 2.0 * row[targets[s, i]] + 1.0)
-            for b in range(row.size):
-                row[b] *= 2.0 * total
-            for i in range(first, k):
-                row[targets[s, i]] -= 2.0 * weight[s, i]
-            scale[s, m] = 1.0
+            if squared and same:
+                losses[s, m], scale[s, m] = _square_to_one(row, y[0], total)
+            elif squared:
+                losses[s, m], scale[s, m] = _square_to_several(row, y, w, total)
+            elif same:
+                losses[s, m], scale[s, m] = _cross_entropy_of_one(row, y[0], shifted[s, begin], total)
+            else:
+                losses[s, m], scale[s, m] = _cross_entropy_of_several(row, y, shifted[s, begin:end], w, total)
+
+
+@kernel
+def _cross_entropy_of_one(E, y, shifted, weight):
+    """loss = weight (log Z - shifted),  R = E - Z onehot(y),  scale = weight / Z: no row is divided by Z.
+
+    R_y is minus the sum of the others, never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
+    """
+    own = E[y]
+    E[y] = 0.0
+    others = 0.0
+    for b in range(E.size):
+        others += E[b]
+    E[y] = -others
+    Z = others + own
+    return weight * (math.log1p(others) if shifted == 0.0 else math.log(Z) - shifted), weight / Z
+
+
+@kernel
+def _cross_entropy_of_several(E, y, shifted, weight, total):
+    """loss = sum_k weight_k (log Z - shifted_k),  R = total E / Z - sum_k weight_k onehot(y_k),  scale = 1."""
+    Z = 0.0
+    for b in range(E.size):
+        Z += E[b]
+    for b in range(E.size):
+        E[b] *= total / Z
+    loss = 0.0
+    for k in range(y.size):
+        loss += weight[k] * (math.log(Z) - shifted[k])
+        E[y[k]] -= weight[k]
+    return loss, 1.0
+
+
+@kernel
+def _square_to_one(out, y, weight):
+    """loss = weight |out - onehot(y)|^2,  R = 2 (out - onehot(y)),  scale = weight. A small loss keeps its digits."""
+    out[y] -= 1.0
+    square = 0.0
+    for b in range(out.size):
+        square += out[b] * out[b]
+    for b in range(out.size):
+        out[b] *= 2.0
+    return weight * square, weight
+
+
+@kernel
+def _square_to_several(out, y, weight, total):
+    """loss = sum_k weight_k |out - onehot(y_k)|^2,  R = 2 sum_k weight_k (out - onehot(y_k)),  scale = 1."""
+    square = 0.0
+    for b in range(out.size):
+        square += out[b] * out[b]
+    loss = 0.0
+    for k in range(y.size):
+        loss += weight[k] * (square - 2.0 * out[y[k]] + 1.0)
+    for b in range(out.size):
+        out[b] *= 2.0 * total
+    for k in range(y.size):
+        out[y[k]] -= 2.0 * weight[k]
+    return loss, 1.0
 
 
 # The log head goes from the scores to the loss and to all derivatives without storing the output, because the output
@@ -301,7 +288,7 @@ def squared_head(out, asked, targets, weight, n_answers, scale, losses):
 
 @ordered_kernel
 def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers, R, D, dscore, losses):
-    """-log(out_y) for every answer y of every query, and what its derivatives add to R, D and dscore, all zeros before.
+    """-log(out_y) for every answer y of every query; its derivatives are added to R, D and dscore.
 
     With v_j = ov[x_j, y] + direct[x_t, y] + bias[y] and A_j = mass_j exp(score_j) / Z, out_y = sum_j A_j v_j = own / Z:
 

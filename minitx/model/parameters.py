@@ -1,66 +1,127 @@
 """What weights, circuits and their gradients share: named arrays, some of which may be absent."""
 
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from minitx.base.checks import atomic
 
+if TYPE_CHECKING:
+    from minitx.model.circuits import Circuits
 
-def read_only(array):
-    """A view of ``array`` that cannot be written through; no copy. Who changes the array itself changes what the view shows."""
+Array = NDArray[Any]
+Seed = int | np.random.Generator | None
+Kind = TypeVar("Kind", bound="Parameters")
+
+
+def read_only(array: Array) -> Array:
+    """A view of ``array`` that cannot be written to. It is no copy, so a change of ``array`` itself shows in it."""
     if array.flags.writeable:
         array = array.view()
         array.flags.writeable = False
     return array
 
 
+def or_empty(table: Array | None, ndim: int, dtype: DTypeLike) -> Array:
+    """A table for a kernel, to which an absent one is an empty array of as many dimensions.
+
+    The array is read-only, as the tables of Circuits are: numba compiles a kernel once for read-only arrays, and once
+    more for others.
+    """
+    return read_only(np.empty((0,) * ndim, dtype)) if table is None else table
+
+
 class Parameters:
     """Base of frozen dataclasses whose fields are arrays, or None where a part is absent.
 
-    The arrays are read-only views of those given, without a copy: ``weights.W[0] = 1`` raises ValueError, and nothing in minitx
-    writes to an array that it was given. If you change your own array
-    later, the weights made from it change too; give a copy where that is not wanted.
+    A parametrisation adds two methods: ``circuits()`` builds the tables, ``pullback(gradient)`` carries their gradient
+    back. The arrays are read-only views of those given, without a copy: ``weights.W[0] = 1`` raises ValueError, and
+    nothing in minitx writes to an array that it was given. If you change your own array later, the weights made from it
+    change too; give a copy where that is not wanted.
     """
 
-    def parameters(self):
-        """{name: array} of the parts that are present."""
-        return {name: array for name in self.__dataclass_fields__ if (array := getattr(self, name)) is not None}
+    def circuits(self) -> "Circuits":
+        """The tables that these weights make."""
+        raise NotImplementedError
 
-    def map(self, function, *others):
-        """The same kind of object of ``function(array, *arrays of others)``, part by part; what is absent stays absent."""
+    def pullback(self: Kind, gradient: "Circuits") -> Kind:
+        """dL/dweights from dL/dcircuits."""
+        raise NotImplementedError
+
+    SHAPES: ClassVar[dict[str, str]] = {}  # {part: one letter for each dimension}; a letter has one size throughout
+
+    def require_floats(self, *names: str) -> None:
+        """Make these parts read-only arrays. TypeError unless all are float64, or all float32 (or complex)."""
+        for name in names:
+            array = np.asarray(getattr(self, name))
+            if array.dtype.char not in "dfD":
+                raise TypeError(f"{name} must be an array of float64 or float32, got dtype {array.dtype}")
+            object.__setattr__(self, name, read_only(array))
+        dtypes = {name: array.dtype for name, array in self.parameters().items() if array.dtype.char in "df"}
+        if len(set(dtypes.values())) > 1:
+            raise TypeError("all weights must be float64, or all float32; got "
+                            + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items()))
+
+    def require_shapes(self, equal: Mapping[str, str] = MappingProxyType({})) -> None:
+        """ValueError unless the parts have the SHAPES; ``equal`` {letter: other} says which sizes must be the same."""
+        sizes: dict[str, int] = {}
+        for name, array in self.parameters().items():
+            letters = [equal.get(letter, letter) for letter in self.SHAPES[name]]
+            for letter, size in zip(letters, array.shape, strict=False):
+                sizes.setdefault(letter, size)
+            if array.size == 0 or array.shape != tuple(map(sizes.get, letters)):
+                known = ", ".join(f"{letter} = {sizes[letter]}" for letter in dict.fromkeys(letters) if letter in sizes)
+                raise ValueError(f"{name} has shape {array.shape}; it must be ({', '.join(letters)}) with {known}, "
+                                 "and not empty")
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]  # type: ignore[arg-type]  # subclasses are dataclasses
+
+    def parameters(self) -> dict[str, Array]:
+        """{name: array} of the parts that are present."""
+        return {name: array for name in self._names() if (array := getattr(self, name)) is not None}
+
+    def map(self: Kind, function: Callable[..., Array], *others: "Parameters") -> Kind:
+        """The same kind of object, made of ``function(array, *arrays of others)``; what is absent stays absent."""
         parts = {name: function(array, *(getattr(other, name) for other in others))
                  for name, array in self.parameters().items()}
-        return type(self)(**{field.name: parts.get(field.name) for field in fields(self)})
+        return type(self)(**{name: parts.get(name) for name in self._names()})
 
-    def astype(self, dtype):
+    def astype(self: Kind, dtype: DTypeLike) -> Kind:
         """The same values in another precision (float64 or float32)."""
         return self.map(lambda array: array.astype(dtype))
 
-    def circuits_for(self, tokens):
-        """The circuits, of which only the ov rows of ``tokens`` will be read: a parametrisation may save work here."""
+    def circuits_for(self, tokens: Array) -> "Circuits":
+        """The circuits when only the ov rows of ``tokens`` will be read; a parametrisation may save work here."""
         return self.circuits()
 
-    def not_finite(self):
+    def not_finite(self) -> list[str]:
         """Names of the parts that hold an inf or a nan."""
         return [name for name, array in self.parameters().items()
                 if not (np.isfinite(array.min()) and np.isfinite(array.max()))]
 
-    def save(self, path):
+    def save(self, path: str | PathLike) -> None:
         """Write every part to ``path`` (.npz), completely or not at all."""
         with atomic(path, "wb") as file:
-            np.savez(file, **self.parameters())
+            np.savez(file, **self.parameters())  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path):
+    def load(cls: type[Kind], path: str | PathLike) -> Kind:
         """Read what :meth:`save` wrote. Raises ValueError when the file does not hold these parts."""
-        names = [field.name for field in fields(cls)]
+        names = cls._names()
         try:
             with np.load(Path(path)) as file:
                 if not file.files or not set(file.files) <= set(names):
                     raise ValueError(f"it holds {', '.join(file.files) or 'nothing'}")
                 return cls(**{name: file[name] if name in file.files else None for name in names})
         except (TypeError, ValueError, zipfile.BadZipFile, AttributeError) as error:
-            raise ValueError(f"{path} does not hold the arrays {', '.join(names)} of {cls.__name__}: {error}") from error
+            raise ValueError(f"{path} does not hold the arrays {', '.join(names)} of {cls.__name__}: "
+                             f"{error}") from error

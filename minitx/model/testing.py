@@ -1,22 +1,147 @@
-"""Gradient checks for users: hand-written gradients against the complex-step derivative.
+"""For those who write a parametrisation: examples to test it on, and its gradient against the complex-step derivative.
 
-The derivative along one entry is Im L(w + i h) / h with h = 1e-100: no difference of nearby numbers, hence no lost digits. The loss
-used here is a second, plain NumPy implementation of the circuits, which complex numbers can pass through.
+The derivative along one entry is Im L(w + i h) / h with h = 1e-100: no nearby numbers are subtracted, so no digits are
+lost. The loss used here is a second, plain NumPy implementation of the circuits, which accepts complex numbers.
+Examples are drawn by hypothesis, which minitx itself does not need (``pip install hypothesis``). A parametrisation is
+tested in five lines:
 
-Legend: T positions, V vocabulary.
+>>> from hypothesis import given
+>>> from minitx import OneHotWeights
+>>> from minitx.testing import check_gradient, weights
+>>> @given(weights(OneHotWeights, causal=True))
+... def test_gradient(problem):
+...     check_gradient(*problem)
+>>> test_gradient()
+
+Legend: N sequences, T positions, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from minitx.base.parallel import one_blas_thread
-from minitx.model.circuits import loss_and_gradient
+from minitx.data.batch import HEADS, Batch
+from minitx.model.circuits import Circuits, loss_and_gradient
+from minitx.model.parameters import Array, Parameters, Seed
 
-STEP = 1e-100
+STEP = 1e-100  # of the complex step; its square is 0, so that the derivative has no error of second order
+SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)  # standard deviations of the tables that are drawn
 
 
-def check_gradient(weights, batch, *, loss_and_gradient=loss_and_gradient, rtol=1e-12, max_entries=50, rng=0):
+# ---------------------------------------------------------------------------------------------------------- examples
+
+
+def batches(*, causal: bool | None = None, head: str | None = None, padded: bool = True, uniform: bool = False,
+            masses: bool = True) -> Any:
+    """Strategy of (Batch, V): N is 1 to 4, T 1 to 7, V 2 to 6; tokens repeat, and some of the vocabulary never occur.
+
+    Parameters
+    ----------
+    causal, head
+        As for :class:`Batch`; drawn when None.
+    padded, masses : bool
+        Whether sequences may differ in length, and whether keys may have masses (0 among them).
+    uniform : bool
+        Every position has the same weight, and there are neither lengths nor masses.
+
+    Raises
+    ------
+    ImportError
+        Here, and in the other strategies, when hypothesis is not installed.
+    """
+    st = _hypothesis()
+
+    @st.composite
+    def drawn(draw):
+        n, length, n_vocab = draw(st.integers(1, 4)), draw(st.integers(1, 7)), draw(st.integers(2, 6))
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        seen = draw(st.integers(1, n_vocab))
+        tokens, targets = rng.integers(0, seen, (n, length)), rng.integers(0, n_vocab, (n, length))
+        settings = {"causal": draw(st.booleans()) if causal is None else causal,
+                    "head": draw(st.sampled_from(HEADS)) if head is None else head}
+        if uniform:
+            return Batch(tokens, targets, **settings), n_vocab
+        lengths = rng.integers(1, length + 1, n) if padded and draw(st.booleans()) else np.full(n, length)
+        weight = rng.random((n, length)) * (rng.random((n, length)) < draw(st.sampled_from((0.2, 0.7, 1.0))))
+        weight *= np.arange(length) < lengths[:, None]
+        if not weight.any():
+            weight[0, 0] = 1.0
+        mass = None
+        if masses and draw(st.booleans()):  # the first key, which every position may attend to, keeps some mass
+            mass = rng.exponential(size=(n, length)) * (rng.random((n, length)) < draw(st.sampled_from((0.5, 1.0))))
+            mass[:, 0] += 0.1
+        return Batch(tokens, targets, weight, lengths=lengths, mass=mass, **settings), n_vocab
+
+    return drawn()
+
+
+def circuits(**settings: Any) -> Any:
+    """Strategy of (Circuits, Batch): tables of every scale up to 1e3, some of them absent.
+
+    Under the head ``log`` the outputs are positive. ``settings`` are those of :func:`batches`.
+    """
+    st = _hypothesis()
+
+    @st.composite
+    def drawn(draw):
+        batch, V = draw(batches(**settings))
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        shapes = {"direct": (V, V), "ov": (V, V), "qk": (V, V), "bias": (V,),
+                  "position": (batch.tokens.shape[1] + draw(st.integers(0, 2)),)}
+        tables = {}
+        for name, shape in shapes.items():
+            scale = draw(st.sampled_from(SCALES))
+            tables[name] = scale * rng.standard_normal(shape)
+            if batch.head == "log" and name in ("direct", "ov", "bias"):
+                tables[name] = rng.random(shape) + 0.05
+            if name != "ov" and draw(st.integers(0, 3)) == 0 or name == "position" and not batch.causal:
+                tables[name] = None
+        return Circuits(**tables), batch
+
+    return drawn()
+
+
+def weights(make: Any, **settings: Any) -> Any:
+    """Strategy of (weights, Batch) that fit each other; ``settings`` are those of :func:`batches`.
+
+    Parameters
+    ----------
+    make : type or callable
+        ``make(n_vocab, length, scale=..., rng=...)`` gives weights for V tokens and T positions; a type makes them by
+        its method ``gaussian``. Under the head ``log`` their absolute values, raised by 0.05, are taken, so that sums
+        of products are positive.
+    """
+    st = _hypothesis()
+
+    @st.composite
+    def drawn(draw):
+        batch, n_vocab = draw(batches(**settings))
+        scale, seed = draw(st.sampled_from(SCALES[:-1])), draw(st.integers(0, 2**32 - 1))
+        found = getattr(make, "gaussian", make)(n_vocab, batch.tokens.shape[1], scale=scale, rng=seed)
+        if batch.head == "log":
+            found = found.map(lambda array: np.abs(array) / (scale or 1.0) + 0.05)
+        return found, batch
+
+    return drawn()
+
+
+def _hypothesis():
+    try:
+        from hypothesis import strategies
+    except ImportError as error:
+        raise ImportError("minitx.testing draws its examples with hypothesis, which is not installed; type: "
+                          "pip install hypothesis") from error
+    return strategies
+
+
+# ---------------------------------------------------------------------------------------------------------- gradients
+
+
+def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callable = loss_and_gradient,
+                   rtol: float = 1e-12, max_entries: int = 50, rng: Seed = 0) -> dict[str, float]:
     """Hold the gradient of ``weights`` to the complex-step derivative.
 
     Parameters
@@ -27,10 +152,10 @@ def check_gradient(weights, batch, *, loss_and_gradient=loss_and_gradient, rtol=
     loss_and_gradient : callable
         What is being tested: ``(weights, batch) -> (loss, gradient)``.
     rtol : float
-        Largest error allowed, relative to the largest derivative found for the parameter; rounding of the sums that make up a
-        derivative (1e-15 of what is summed) is allowed on top, for derivatives that are 0.
+        Largest error allowed, relative to the largest derivative found for the parameter; on top, a derivative that is
+        0 is allowed the rounding of the sums that make it up (1e-15 of what is summed).
     max_entries : int
-        Entries checked per parameter, drawn with ``rng`` (all, if there are no more).
+        Number of entries checked of each parameter, drawn with ``rng`` (all, if there are no more).
 
     Returns
     -------
@@ -53,7 +178,7 @@ def check_gradient(weights, batch, *, loss_and_gradient=loss_and_gradient, rtol=
     if not abs(loss - plain) <= max(rtol, 1e-13) * max(1.0, abs(plain)):
         raise AssertionError(f"loss is {loss!r}; plain NumPy gives {plain!r}")
     bound = rounding(weights.circuits(), batch)
-    # the pullback carries the tables' rounding to the weights; sizes only, so that nothing cancels
+    # the pullback carries the tables' rounding to the weights, through absolute values, so that nothing cancels
     carried = weights.map(np.abs).pullback(weights.circuits().map(lambda table: np.full(table.shape, bound)))
     errors = {}
     for name, array in weights.parameters().items():
@@ -66,14 +191,15 @@ def check_gradient(weights, batch, *, loss_and_gradient=loss_and_gradient, rtol=
         worst = (error / allowed).argmax()
         if not error[worst] <= allowed[worst]:
             place = tuple(int(i) for i in np.unravel_index(entries[worst], array.shape))
-            raise AssertionError(f"dL/d{name}{list(place)} is {found[worst]!r}; the complex step gives {expected[worst]!r} "
-                                 f"(error {error[worst]:.3g}, allowed {allowed[worst]:.3g}: {rtol:g} of {scale:.3g}, and rounding)")
+            raise AssertionError(f"dL/d{name}{list(place)} is {found[worst]!r}; the complex step gives "
+                                 f"{expected[worst]!r} (error {error[worst]:.3g}, allowed {allowed[worst]:.3g}: "
+                                 f"{rtol:g} of {scale:.3g}, and rounding)")
         errors[name] = float(error.max() / scale) if scale else float(error.max())
     return errors
 
 
-def rounding(circuits, batch):
-    """What rounding alone may cost a derivative: 1e-15 of the products of residual and table that are summed, and may cancel."""
+def rounding(circuits: Circuits, batch: Batch) -> float:
+    """How much rounding alone may change a derivative: 1e-15 of the products of residual and table that it sums."""
     table = max(1.0, *(np.abs(table).max() for table in circuits.parameters().values()))
     residual = max(_residual_size(circuits, batch, s, t) for s, t in np.argwhere(batch.weight != 0))
     return 1e-15 * np.abs(batch.weight).sum() * table * residual
@@ -93,14 +219,14 @@ def _complex_step(weights, batch, name, entry):
     return plain_loss(replace(weights, **{name: array}).circuits(), batch).imag / STEP
 
 
-def plain_loss(circuits, batch):
-    """The loss of ``circuits`` on ``batch``, position by position in plain NumPy; complex tables are welcome."""
+def plain_loss(circuits: Circuits, batch: Batch) -> Any:
+    """The loss of ``circuits`` on ``batch``, position by position in plain NumPy; tables may be complex."""
     return sum(batch.weight[s, t] * _head(plain_output(circuits, batch, s, t), batch.targets[s, t], batch.head)
                for s, t in np.argwhere(batch.weight != 0))
 
 
 @one_blas_thread()
-def plain_output(circuits, batch, s, t):
+def plain_output(circuits: Circuits, batch: Batch, s: int, t: int) -> Array:
     """Output of position t of sequence s, (V,)."""
     tokens = batch.tokens[s]
     keys = np.arange(t + 1 if batch.causal else batch.lengths[s])

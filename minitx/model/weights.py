@@ -1,25 +1,31 @@
 """Parametrisations: how each theory's weights make the circuits' tables, and carry the tables' gradient back.
 
 A parametrisation is a frozen dataclass of arrays (:class:`minitx.model.parameters.Parameters`) with ``circuits()`` and
-``pullback(gradient)``; everything else is shared.
+``pullback(gradient)``; everything else is shared. Each refuses, by ValueError, shapes that do not agree and, by
+TypeError, arrays that are not all float64 or all float32. A part that is None is absent and is not trained;
+``descend(frozen=...)`` keeps one that is present as it is.
 
-Legend: V vocabulary, T positions.
+Legend: V (or K) vocabulary, T positions, d width of the embeddings, a width of attention.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minitx.base.checks import positive, whole_number
 from minitx.base.parallel import matmul
 from minitx.model.circuits import Circuits
-from minitx.model.parameters import Parameters, read_only
+from minitx.model.parameters import Array, Parameters, Seed
 
 
 @dataclass(frozen=True, eq=False)
 class OneHotWeights(Parameters):
-    """One layer on one-hot embeddings: h = X + A X V, out = h W_O, A = softmax(X W X^T + position) (Im et al. 2026, Def. 3.1).
+    """One layer on one-hot embeddings (Im et al. 2026, Def. 3.1).
+
+    h = X + A X V, out = h W_O, A = softmax(X W X^T + position).
 
     Parameters
     ----------
@@ -31,50 +37,38 @@ class OneHotWeights(Parameters):
         Attention. Row = query (current) token, column = key (attended) token.
     P : (T,) floats
         Relative position: P[r] is added to the score of the token r places back.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Shapes that do not agree, or arrays that are not floats.
     """
 
-    W_O: np.ndarray
-    V: np.ndarray
-    W: np.ndarray
-    P: np.ndarray
+    SHAPES: ClassVar[dict[str, str]] = {"W_O": "VV", "V": "VV", "W": "VV", "P": "T"}
 
-    def __post_init__(self):
-        _require_floats(self, ("W_O", "V", "W", "P"))
-        shape = self.W_O.shape
-        if self.P.ndim != 1 or self.P.size == 0:
-            raise ValueError(f"P has shape {self.P.shape}; it must be one number per distance, (T,)")
-        for name in ("W_O", "V", "W"):
-            array = getattr(self, name)
-            if array.shape != shape or array.ndim != 2 or shape[0] != shape[1]:
-                raise ValueError(f"{name} has shape {array.shape} and W_O {shape}; all must be the same square (V, V)")
+    W_O: Array
+    V: Array
+    W: Array
+    P: Array
+
+    def __post_init__(self) -> None:
+        self.require_floats(*self.SHAPES)
+        self.require_shapes()
 
     @classmethod
-    def zeros(cls, n_vocab, length, *, dtype=np.float64):
+    def zeros(cls, n_vocab: int, length: int, *, dtype: DTypeLike = np.float64) -> "OneHotWeights":
         """All weights 0, for a vocabulary of ``n_vocab`` and sequences of up to ``length`` positions."""
-        return cls(*(np.zeros(shape, dtype) for shape in cls._shapes(n_vocab, length)))
+        return cls.gaussian(n_vocab, length, scale=0.0, dtype=dtype)
 
     @classmethod
-    def gaussian(cls, n_vocab, length, *, scale, rng=None, dtype=np.float64):
-        """Independent N(0, scale^2) entries. ``rng``: seed or Generator. Raises ValueError for a scale that cannot be."""
-        scale = 0.0 if scale == 0 else positive("scale", scale)
+    def gaussian(cls, n_vocab: int, length: int, *, scale: float, rng: Seed = None,
+                 dtype: DTypeLike = np.float64) -> "OneHotWeights":
+        """Independent N(0, scale^2) entries. ``rng``: seed or Generator. Raises ValueError for a negative scale."""
+        sizes = {"V": whole_number("n_vocab", n_vocab, 2), "T": whole_number("length", length, 1)}
         rng = np.random.default_rng(rng)
-        return cls(*((scale * rng.standard_normal(shape)).astype(dtype) for shape in cls._shapes(n_vocab, length)))
+        return cls(**{name: _gaussian("scale", scale, [sizes[letter] for letter in letters], rng, dtype)
+                      for name, letters in cls.SHAPES.items()})
 
-    @staticmethod
-    def _shapes(n_vocab, length):
-        n_vocab, length = whole_number("n_vocab", n_vocab, 2), whole_number("length", length, 1)
-        return (n_vocab, n_vocab), (n_vocab, n_vocab), (n_vocab, n_vocab), (length,)
-
-    def circuits(self):
+    def circuits(self) -> Circuits:
         """direct = W_O, ov = V W_O, qk = W, position = P, no bias."""
         return self._circuits(np.arange(len(self.V)))
 
-    def circuits_for(self, tokens):
+    def circuits_for(self, tokens: Array) -> Circuits:
         """As :meth:`circuits`, but only the rows of ov that ``tokens`` read are computed; the others are 0."""
         n_vocab = len(self.V)
         return self._circuits(np.flatnonzero(np.bincount(tokens.ravel(), minlength=n_vocab)[:n_vocab]))
@@ -83,12 +77,13 @@ class OneHotWeights(Parameters):
         ov = _product_of_rows(attended, self.V, self.W_O)
         return Circuits(direct=self.W_O, ov=ov, qk=self.W, position=self.P, bias=None)
 
-    def pullback(self, gradient):
+    def pullback(self, gradient: Circuits) -> "OneHotWeights":
         """dL/dweights from dL/dcircuits: dW_O = d_direct + V^T d_ov, dV = d_ov W_O^T, dW = d_qk, dP = d_position."""
         attended = np.flatnonzero(gradient.ov.any(axis=1))  # tokens that were never attended to have nothing to add
         W_O = matmul(self.V[attended].T, gradient.ov[attended])
         W_O += gradient.direct
-        return OneHotWeights(W_O=W_O, V=_product_of_rows(attended, gradient.ov, self.W_O.T), W=gradient.qk, P=gradient.position)
+        V, tables = _product_of_rows(attended, gradient.ov, self.W_O.T), gradient.parameters()
+        return OneHotWeights(W_O=W_O, V=V, W=tables["qk"], P=tables["position"])
 
 
 def _product_of_rows(rows, a, b):
@@ -104,7 +99,7 @@ def _product_of_rows(rows, a, b):
 class EmbeddedWeights(Parameters):
     """One layer on embeddings, without positions and residual: f = W_U W_V W_E A + b (Li, Li, Risteski 2023).
 
-    A = softmax over the keys of (W_K W_E e_key) . (W_Q W_E e_query) / sqrt(d_a). d: width of the embeddings, d_a: of attention.
+    A = softmax over the keys of (W_K W_E e_key) . (W_Q W_E e_query) / sqrt(a).
 
     Parameters
     ----------
@@ -112,85 +107,74 @@ class EmbeddedWeights(Parameters):
         Embeddings. Row = dimension, column = token. Absent: one-hot, d = V.
     W_V : (d, d) floats, optional
         Value. Row = dimension that is written, column = dimension that is read. Absent: the identity.
-    W_Q, W_K : (d_a, d) floats, optional
+    W_Q, W_K : (a, d) floats, optional
         Query and key. Row = dimension of attention, column = dimension that is read. Both absent: uniform attention.
     W_U : (V, d) floats, optional
-        Output. Row = output token, column = dimension. Absent: tied, W_U = W_E^T. An identity output is ``W_U=np.eye(V)``, frozen.
+        Output. Row = output token, column = dimension. Absent: tied, W_U = W_E^T; ``np.eye(V)``, frozen, is an
+        identity.
     b : (V,) floats, optional
         Bias of the output. Absent: none.
-
-    A part that is absent is not trained; ``descend(frozen=...)`` keeps one that is present as it is.
 
     Raises
     ------
     ValueError, TypeError
-        Shapes that do not agree, arrays that are not floats, one of W_Q and W_K without the other, neither W_E nor W_V.
+        Also when one of W_Q and W_K is given without the other, or neither W_E nor W_V.
     """
 
-    W_E: np.ndarray | None = None
-    W_V: np.ndarray | None = None
-    W_Q: np.ndarray | None = None
-    W_K: np.ndarray | None = None
-    W_U: np.ndarray | None = None
-    b: np.ndarray | None = None
+    SHAPES: ClassVar[dict[str, str]] = {"W_E": "dV", "W_V": "dd", "W_Q": "ad", "W_K": "ad", "W_U": "Vd", "b": "V"}
 
-    def __post_init__(self):
+    W_E: Array | None = None
+    W_V: Array | None = None
+    W_Q: Array | None = None
+    W_K: Array | None = None
+    W_U: Array | None = None
+    b: Array | None = None
+
+    def __post_init__(self) -> None:
         if self.W_E is None and self.W_V is None:
-            raise ValueError("both W_E and W_V are absent, so there is nothing that says what is attended to; give one of them")
+            raise ValueError("both W_E and W_V are absent, so nothing says what is attended to; give one of them")
         if (self.W_Q is None) != (self.W_K is None):
             raise ValueError("one of W_Q and W_K is absent; give both, or none for uniform attention")
-        _require_floats(self, self.parameters())
-        for name, array in self.parameters().items():
-            if array.ndim != (1 if name == "b" else 2):
-                raise ValueError(f"{name} has shape {array.shape}; it must have {1 if name == 'b' else 2} dimension(s)")
-        width, n_vocab = (len(self.W_V),) * 2 if self.W_E is None else self.W_E.shape
-        attention = len(self.W_Q) if self.W_Q is not None else 0
-        shapes = {"W_E": (width, n_vocab), "W_V": (width, width), "W_Q": (attention, width), "W_K": (attention, width),
-                  "W_U": (n_vocab, width), "b": (n_vocab,)}
-        for name, array in self.parameters().items():
-            if array.shape != shapes[name] or array.size == 0:
-                raise ValueError(f"{name} has shape {array.shape}; with {n_vocab} tokens, embeddings of width {width}"
-                                 + (f" and attention of width {attention}" if attention else "") + f" it must be {shapes[name]}")
+        self.require_floats(*self.parameters())
+        self.require_shapes({} if self.W_E is not None else {"d": "V"})
 
     @classmethod
-    def gaussian(cls, n_vocab, *, W_E=None, W_V=None, W_QK=None, W_U=None, b=None, width=None, attention_width=None, rng=None,
-                 dtype=np.float64):
+    def gaussian(cls, n_vocab: int, *, W_E: float | None = None, W_V: float | None = None, W_QK: float | None = None,
+                 W_U: float | None = None, b: float | None = None, width: int | None = None,
+                 attention_width: int | None = None, rng: Seed = None,
+                 dtype: DTypeLike = np.float64) -> "EmbeddedWeights":
         """Independent Gaussian entries, each part with its own standard deviation.
 
         Parameters
         ----------
         n_vocab : int
         W_E, W_V, W_QK, W_U, b : float, optional
-            Standard deviation of the entries (0: all zero); ``W_QK`` is that of W_Q and W_K. ``None``: the part is absent.
+            Standard deviation of the entries (0: all zero); ``W_QK`` is that of W_Q and W_K. ``None``: the part is
+            absent.
         width, attention_width : int, optional
-            d (default: V) and d_a (default: d). One-hot embeddings have width V.
+            d (default: V) and a (default: d). One-hot embeddings have width V.
         rng : int, Generator or None
-
-        Raises
-        ------
-        ValueError
-            Sizes or standard deviations that cannot be.
+            A part's entries do not depend on which other parts there are.
         """
         n_vocab = whole_number("n_vocab", n_vocab, 2)
         width = n_vocab if width is None else whole_number("width", width, 1)
         if W_E is None and width != n_vocab:
-            raise ValueError(f"width is {width}, but one-hot embeddings have width n_vocab = {n_vocab}; give W_E, or no width")
+            raise ValueError(f"width is {width}, but one-hot embeddings have width n_vocab = {n_vocab}; give W_E, "
+                             "or no width")
         attention = width if attention_width is None else whole_number("attention_width", attention_width, 1)
+        sizes = {"V": n_vocab, "d": width, "a": attention}
         scales = {"W_E": W_E, "W_V": W_V, "W_Q": W_QK, "W_K": W_QK, "W_U": W_U, "b": b}
-        shapes = {"W_E": (width, n_vocab), "W_V": (width, width), "W_Q": (attention, width), "W_K": (attention, width),
-                  "W_U": (n_vocab, width), "b": (n_vocab,)}
-        streams = np.random.default_rng(rng).spawn(len(scales))  # so that a part does not depend on which others there are
-        parts = {name: ((0.0 if scale == 0 else positive(name, scale)) * stream.standard_normal(shapes[name])).astype(dtype)
-                 for (name, scale), stream in zip(scales.items(), streams, strict=True) if scale is not None}
-        return cls(**parts)
+        streams = dict(zip(scales, np.random.default_rng(rng).spawn(len(scales)), strict=True))
+        return cls(**{name: _gaussian(name, scale, [sizes[letter] for letter in cls.SHAPES[name]], streams[name], dtype)
+                      for name, scale in scales.items() if scale is not None})
 
     @property
-    def n_vocab(self):
+    def n_vocab(self) -> int:
         """V."""
-        return len(self.W_V) if self.W_E is None else self.W_E.shape[1]
+        return next(iter(self.parameters().values())).shape[1]  # W_E, or W_V if tokens are one-hot
 
-    def circuits(self):
-        """ov = (W_U W_V W_E)^T, qk = (W_Q W_E)^T (W_K W_E) / sqrt(d_a), bias = b."""
+    def circuits(self) -> Circuits:
+        """ov = (W_U W_V W_E)^T, qk = (W_Q W_E)^T (W_K W_E) / sqrt(a), bias = b."""
         E = self.W_E
         ov = _times(_transposed(_times(self.W_V, E)), _transposed(self._output()))
         qk = None
@@ -201,8 +185,8 @@ class EmbeddedWeights(Parameters):
     def _output(self):
         return self.W_U if self.W_U is not None else _transposed(self.W_E)
 
-    def pullback(self, gradient):
-        """dL/dweights from dL/dcircuits; each line names the product of :meth:`circuits` that it goes back through."""
+    def pullback(self, gradient: Circuits) -> "EmbeddedWeights":
+        """dL/dweights from dL/dcircuits; comments name the product that a line goes back through."""
         E, U = self.W_E, self._output()
         dvalue = _times(_transposed(U), gradient.ov.T)  # ov^T = U value, value = W_V E: (d, V)
         dU = _times(gradient.ov.T, _transposed(_times(self.W_V, E)))
@@ -210,8 +194,8 @@ class EmbeddedWeights(Parameters):
         if self.W_U is None and E is not None:  # tied: U = E^T
             dE = dE + dU.T
         parts = {"W_V": _times(dvalue, _transposed(E)), "W_U": dU, "b": gradient.bias}
-        if self.W_Q is not None:  # qk = query^T key / sqrt(d_a): (d_a, V) each
-            d_qk = gradient.qk / math.sqrt(len(self.W_Q))
+        if self.W_Q is not None and self.W_K is not None:  # qk = query^T key / sqrt(a); both (a, V)
+            d_qk: Array = gradient.parameters()["qk"] / math.sqrt(len(self.W_Q))
             dquery = matmul(_times(self.W_K, E), d_qk.T)
             dkey = matmul(_times(self.W_Q, E), d_qk)
             dE = dE + matmul(self.W_Q.T, dquery) + matmul(self.W_K.T, dkey)
@@ -224,7 +208,8 @@ class EmbeddedWeights(Parameters):
 class LastTokenWeights(Parameters):
     """One layer in which the last token asks: score of token j when the last token is k is S[j, k] = e_j^T W e_k.
 
-    Li, Huang, Ildiz, Rawat, Oymak (2024), Section 2; the row vector e_j is row j of E. K: tokens in the vocabulary, d: width.
+    Li, Huang, Ildiz, Rawat, Oymak (2024), Section 2; the row vector e_j is row j of E. K: tokens in the vocabulary, d:
+    width.
 
     Parameters
     ----------
@@ -234,67 +219,52 @@ class LastTokenWeights(Parameters):
         Embeddings. Row = token, column = dimension. Absent: one-hot, d = K.
     C : (K, d) floats, optional
         Head. Row = output token, column = dimension: out = C E^T P. Absent: the identity head, out = P.
-
-    A part that is absent is not trained; ``descend(frozen=...)`` keeps one that is present as it is.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Shapes that do not agree, arrays that are not floats.
     """
 
-    W: np.ndarray
-    E: np.ndarray | None = None
-    C: np.ndarray | None = None
+    SHAPES: ClassVar[dict[str, str]] = {"W": "dd", "E": "Kd", "C": "Kd"}
 
-    def __post_init__(self):
-        _require_floats(self, self.parameters())
-        if self.W.ndim != 2 or self.W.shape[0] != self.W.shape[1] or self.W.size == 0:
-            raise ValueError(f"W has shape {self.W.shape}; it must be square, (d, d)")
-        for name in ("E", "C"):
-            array = getattr(self, name)
-            if array is not None and (array.ndim != 2 or array.shape[1] != len(self.W) or len(array) != self.n_vocab):
-                raise ValueError(f"{name} has shape {array.shape}; with {self.n_vocab} tokens and W of shape {self.W.shape} "
-                                 f"it must be {(self.n_vocab, len(self.W))}, one row a token")
+    W: Array
+    E: Array | None = None
+    C: Array | None = None
+
+    def __post_init__(self) -> None:
+        self.require_floats("W", *self.parameters())
+        self.require_shapes({} if self.E is not None else {"d": "K"})
 
     @classmethod
-    def zeros(cls, n_vocab=None, *, E=None, C=None):
-        """W = 0: attention in proportion to counts. For ``n_vocab`` one-hot tokens, or for those that ``E`` (K, d) embeds."""
-        return cls(cls._blank(n_vocab, E), E, C)
+    def zeros(cls, n_vocab: int | None = None, *, E: Any = None, C: Any = None) -> "LastTokenWeights":
+        """W = 0, attention in proportion to counts, for ``n_vocab`` one-hot tokens or for embeddings E (K, d)."""
+        return cls.gaussian(n_vocab, scale=0.0, E=E, C=C)
 
     @classmethod
-    def gaussian(cls, n_vocab=None, *, scale, E=None, C=None, rng=None):
-        """W of independent N(0, scale^2) entries; tokens as for :meth:`zeros`. ``rng``: seed or Generator."""
-        scale, blank = 0.0 if scale == 0 else positive("scale", scale), cls._blank(n_vocab, E)
-        W = scale * np.random.default_rng(rng).standard_normal(blank.shape)
-        return cls(W.astype(blank.dtype), E, C)
-
-    @staticmethod
-    def _blank(n_vocab, E):
-        """(d, d) zeros, float32 if E is. ValueError unless exactly one of ``n_vocab`` and ``E`` says it."""
+    def gaussian(cls, n_vocab: int | None = None, *, scale: float, E: Any = None, C: Any = None,
+                 rng: Seed = None) -> "LastTokenWeights":
+        """W of independent N(0, scale^2) entries, float32 if E is; tokens as for :meth:`zeros`."""
         if (n_vocab is None) == (E is None):
             raise ValueError("give n_vocab for one-hot tokens, or the embeddings E (K, d): one of the two")
-        if E is None:
-            return np.zeros((whole_number("n_vocab", n_vocab, 1),) * 2)
-        E = np.asarray(E)
-        if E.ndim != 2:
-            raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row a token")
-        return np.zeros((E.shape[1],) * 2, np.float32 if E.dtype == np.float32 else np.float64)
+        width, dtype = n_vocab, np.dtype(np.float64)
+        if E is not None:
+            E = np.asarray(E)
+            if E.ndim != 2:
+                raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row a token")
+            width, dtype = E.shape[1], np.promote_types(E.dtype, np.float32)
+        width = whole_number("n_vocab", width, 1)
+        return cls(_gaussian("scale", scale, (width, width), np.random.default_rng(rng), dtype), E, C)
 
     @property
-    def n_vocab(self):
+    def n_vocab(self) -> int:
         """K."""
         return len(self.W if self.E is None else self.E)
 
-    def circuits(self):
+    def circuits(self) -> Circuits:
         """qk = (E W E^T)^T, so that row = last token; ov = E C^T, or the identity; no direct path, position or bias."""
         qk = _times(_times(self.E, self.W), _transposed(self.E)).T
         ov = np.eye(self.n_vocab, dtype=self.W.dtype) if self.C is None else _times(self.E, self.C.T)
         return Circuits(direct=None, ov=ov, qk=qk, position=None, bias=None)
 
-    def pullback(self, gradient):
+    def pullback(self, gradient: Circuits) -> "LastTokenWeights":
         """dL/dweights from dL/dcircuits. S = qk^T = E W E^T: dW = E^T dS E, dE = dS E W^T + dS^T E W; ov = E C^T."""
-        dS, E, W = gradient.qk.T, self.E, self.W
+        dS, E, W = gradient.parameters()["qk"].T, self.E, self.W
         dW = _times(_times(_transposed(E), dS), E)
         dC = None if self.C is None else _times(gradient.ov.T, E)
         if E is None:
@@ -316,13 +286,7 @@ def _transposed(a):
     return None if a is None else a.T
 
 
-def _require_floats(weights, names):
-    """Make these parts read-only arrays; TypeError unless all are float64, or all float32 (or complex128, for the complex step)."""
-    for name in names:
-        array = np.asarray(getattr(weights, name))
-        if array.dtype.char not in "dfD":
-            raise TypeError(f"{name} must be an array of float64 or float32, got dtype {array.dtype}")
-        object.__setattr__(weights, name, read_only(array))
-    dtypes = {name: array.dtype for name, array in weights.parameters().items() if array.dtype.char in "df"}
-    if len(set(dtypes.values())) > 1:
-        raise TypeError("all weights must be float64, or all float32; got " + ", ".join(f"{n} {d}" for n, d in dtypes.items()))
+def _gaussian(name, scale, shape, rng, dtype):
+    if scale == 0:
+        return np.zeros(shape, dtype)
+    return (positive(name, scale) * rng.standard_normal(shape)).astype(dtype)

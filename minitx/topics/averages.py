@@ -14,8 +14,8 @@ from minitx.base.checks import integers, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
 from minitx.model import kernels as model_kernels
-from minitx.model.blocks import blocks
-from minitx.model.circuits import attend, valid_circuits
+from minitx.model.blocks import Bags
+from minitx.model.circuits import valid_circuits
 from minitx.topics import kernels
 
 _ROUNDING = 1e-12  # differences of averages closer than this, relative to what was summed, are the same number
@@ -244,11 +244,12 @@ def attention_table(weights, documents):
     circuits = valid_circuits(weights, batch)
     shape = (circuits.n_vocab, circuits.n_vocab)
     total, count, nothing = np.zeros(shape), np.zeros(shape), np.empty(0)
-    for block in blocks(batch, circuits, joined=False):
+    for block in Bags.of(batch, circuits.ov.dtype, circuits.n_vocab).cut(circuits.n_vocab):
         copies = np.take_along_axis(block.mass, block.queries, axis=1)  # slots that hold the query's word
         copies = np.where(np.arange(copies.shape[1]) < block.n_queries[:, None], copies, 0.0)[:, :, None]
         lengths = documents.lengths[block.rows][:, None, None]
-        model_kernels.add_scores(block.keys, block.queries, copies * lengths * attend(circuits, block).A, total, nothing)
+        A = block.attend(circuits.qk).A
+        model_kernels.add_scores(block.keys, block.queries, copies * lengths * A, total, nothing)
         model_kernels.add_scores(block.keys, block.queries, copies * block.mass[:, None], count, nothing)
     return PairTable(total, count)
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from minitx import Batch, OneHotWeights, associations, descend
 from minitx.base import parallel
 from minitx.base.numbers import norm, relative_error
+from minitx.testing import batches
 
 import naive
-from strategies import batches
 
 NEXT_TOKEN = {"causal": True, "head": "cross_entropy", "masses": False}
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from minitx import Batch, Circuits, OneHotWeights, associations, gradient_terms, loss_and_gradient
 from minitx.associations.terms import first_exceeds
+from minitx.testing import batches
 
 import naive
-from strategies import batches
 
 NEXT_TOKEN = {"causal": True, "head": "cross_entropy", "masses": False}
 

@@ -83,7 +83,7 @@ MASKED_BITS = """
 import hashlib, sys
 import numpy as np
 import minitx
-from minitx.model.blocks import blocks
+from minitx.model.blocks import JoinedBags, blocks
 from minitx.topics.documents import TopicModel, mask_tokens
 
 minitx.set_threads(int(sys.argv[1]))
@@ -93,8 +93,8 @@ for model, n_documents, joined in ((TopicModel(10, 10, tau=4, length=128), 400, 
     batch = mask_tokens(model.documents(n_documents, rng=0), rng=0)
     for dtype in (np.float32, np.float64):
         start = minitx.EmbeddedWeights.gaussian(model.n_vocab, W_V=0.05, W_QK=0.05, b=0.1, rng=0, dtype=dtype)
-        cut = blocks(batch, start.circuits())
-        assert len(cut) > 1 and all((block.bags is not None) == joined for block in cut), (len(cut), joined)
+        cut = blocks(batch, model.n_vocab, dtype)
+        assert len(cut) > 1 and all(isinstance(block, JoinedBags) == joined for block in cut), (len(cut), joined)
         run = minitx.descend(start, batch, learning_rate=1.0, steps=2)
         digest.update(run.loss.tobytes() + b"".join(array.tobytes() for array in run.weights.parameters().values()))
 print(digest.hexdigest())

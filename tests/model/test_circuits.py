@@ -15,14 +15,21 @@ from minitx import Batch, Circuits, OneHotWeights, attention_and_output, gradien
 from minitx.base import parallel
 from minitx.model import blocks as blocks_room
 from minitx.model.testing import STEP, check_gradient, rounding
+from minitx.model.testing import circuits as problems
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token.losses import loss_and_gradient as by_counts
 from minitx.next_token.samples import Samples
 
 import naive
-from strategies import arguments, problems
 
 SEPARATE = {"causal": False}  # sequences without order, which a vocabulary this small would join
+
+
+def arguments(circuits, batch):
+    """Positional and keyword arguments of the oracles in naive.py."""
+    return ((circuits.direct, circuits.ov, circuits.qk, circuits.position, circuits.bias,
+             batch.tokens, batch.targets, batch.weight),
+            {"lengths": batch.lengths, "causal": batch.causal, "head": batch.head, "mass": batch.mass})
 
 
 @contextmanager
@@ -147,7 +154,7 @@ def test_without_order_equal_tokens_ask_and_are_asked_once():
     """Keys and queries of bidirectional attention are distinct tokens: 8 positions, 3 tokens, 2 of them at loss positions."""
     tokens = np.array([[1, 0, 1, 2, 2, 0, 1, 1]])
     batch = Batch(tokens, tokens, [[1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]], causal=False)
-    block, = blocks_room.blocks(batch, _tables(3), joined=False)
+    block, = blocks_room.Bags.of(batch, np.float64, 3).cut(3)
     np.testing.assert_array_equal(block.keys, [[1, 0, 2]])
     np.testing.assert_array_equal(block.mass, [[4.0, 2.0, 2.0]])
     np.testing.assert_array_equal(block.current, [[1, 0]])
@@ -161,7 +168,7 @@ def test_positions_without_weight_cost_no_row():
     weight = np.zeros((9, 20))
     weight[:4, 7], weight[:2, 19] = 1.0, 0.5
     batch = Batch(rng.integers(0, 5, (9, 20)), rng.integers(0, 5, (9, 20)), weight)
-    held = blocks_room.blocks(batch, _tables(5))
+    held = blocks_room.blocks(batch, 5, np.float64)
     assert sum(block.queries.shape[0] for block in held) == 4
     assert all(block.queries.shape[1] == 2 for block in held)
     np.testing.assert_array_equal(held[0].queries[0], [7, 19])
@@ -340,9 +347,9 @@ def test_batch_refuses(tokens, targets, settings, error, says):
 
 @pytest.mark.parametrize(("circuits", "settings", "says"), [
     (_tables(2), {}, r"id 2 but the vocabulary has 2 tokens"),
-    (_tables(ov=None), {}, r"ov must be a \(V, V\) table, got None"),
-    (_tables(ov=np.zeros(3)), {}, r"ov must be a \(V, V\) table, got shape \(3,\)"),
-    (_tables(direct=np.zeros((3, 3), int)), {}, "direct is int64; tables must be float64 or float32"),
+    (_tables(ov=None), {}, r"ov is None; it must be a \(V, V\) table"),
+    (_tables(ov=np.zeros(3)), {}, r"ov has shape \(3,\); it must be \(V, V\) with V = 3"),
+    (_tables(direct=np.zeros((3, 3), int)), {}, "direct is int64 and ov float64; all tables must be float64, or all float32"),
     (_tables(direct=np.zeros((2, 3))), {}, r"direct has shape \(2, 3\)"),
     (_tables(qk=np.zeros((3, 3), np.float32)), {}, "all tables must be float64, or all float32"),
     (_tables(direct=np.zeros((3, 3), complex)), {}, "must be float64"),

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from minitx import Batch, EmbeddedWeights, descend
 from minitx import loss_and_gradient as of_batch
+from minitx.testing import batches
 from minitx.topics import uniform_attention
-
-from strategies import batches
 
 
 @given(batches(causal=False, head="squared"), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
