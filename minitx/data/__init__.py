@@ -1,1 +1,8 @@
-"""Texts and laws become batches of tokens."""
+"""What comes before a model: texts and drawn stories become windows of tokens, and windows become batches.
+
+- ``stories``: short stories drawn from a known law of word classes and word companions.
+- ``corpus``: readers of text files, the word tokenizer, vocabularies and windows. ``load_corpus`` takes a text through
+  them in this order: documents, words, vocabulary, windows. ``Corpus.batch()`` predicts the next token in all windows.
+- ``batch``: a :class:`Batch` holds tokens, targets, weights in the loss, mask and head, all checked. Every model
+  reads it, and the theories make batches of their own laws of data.
+"""

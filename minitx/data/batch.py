@@ -1,11 +1,14 @@
-"""A batch: what is to be predicted, from what, and how it is scored.
+"""A batch: which tokens attention reads, which tokens are to be predicted, and how predictions are scored.
 
-Legend: N sequences, T positions."""
+Legend: N sequences, T positions.
+"""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minitx.base.checks import integers
 
@@ -14,98 +17,99 @@ HEADS = ("cross_entropy", "squared", "log")
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What is to be predicted, from what, and how it is scored: ``loss = sum_it weight[i, t] head(out[i, t], targets[i, t])``.
+    """Sequences, targets and weights: ``loss = sum_it weight[i, t] head(out[i, t], targets[i, t])``.
+
+    A batch keeps read-only copies of its arrays, so that it stays what was checked.
 
     Parameters
     ----------
     tokens : (N, T) integers
         Row = sequence, column = position.
     targets : (N, T) integers
-        The token to predict at each position. Not read where the weight is 0.
+        The token to predict at each position. It is not read where the weight is 0.
     weight : (N, T) floats, or what broadcasts to it, optional
         Weight of each position in the loss; positions of weight 0 cost nothing. Default: 1 / (N T) everywhere, or
         1 / (sum of lengths) within the sequences' lengths.
     lengths : (N,) integers, optional
-        Number of tokens of each sequence, for padded batches; what lies beyond is neither read nor attended to. Default: T.
+        Number of tokens of each sequence, for padded batches; what lies beyond is neither read nor attended to.
+        Default: T.
     causal : bool
         Whether position t attends to positions 0..t only (default), or to the whole sequence.
     head : {"cross_entropy", "squared", "log"}
-        -log softmax(out)[y];  |out - onehot(y)|^2, summed over the V outputs;  -log(out[y]), for outputs that are probabilities.
-        The last is computed from the scores, see :func:`loss_and_gradient`.
+        -log softmax(out)[y];  |out - onehot(y)|^2, summed over the V outputs;  -log(out[y]), for outputs that are
+        probabilities. The last is computed from the scores, see :func:`minitx.loss_and_gradient`.
     mass : (N, T) floats, or what broadcasts to it, optional
-        How many keys each token stands for: 0 hides it from attention, shares make a document of any length. Default: 1.
-
-    The arrays are kept as read-only copies, so that a batch stays what was checked.
+        The number of keys that each token stands for: a mass of 0 hides the token from attention, and masses that are
+        shares describe a document of any length. Default: 1.
 
     Raises
     ------
     ValueError, TypeError
-        Shapes that do not agree, tokens that are not integers or are negative, weights that are not finite, no weight at all,
-        masses that are negative or leave a loss position nothing to attend to.
+        Shapes that do not agree, tokens that are not integers or are negative, weights that are not finite, no weight
+        at all, masses that are negative or leave a loss position nothing to attend to.
     """
 
     tokens: np.ndarray
     targets: np.ndarray
-    weight: np.ndarray | None = None
-    lengths: np.ndarray | None = None
+    weight: np.ndarray = None  # type: ignore[assignment]  # a checked batch has weights and lengths
+    lengths: np.ndarray = None  # type: ignore[assignment]
     causal: bool = True
     head: str = "cross_entropy"
     mass: np.ndarray | None = None
 
     def __post_init__(self):
-        tokens = _tokens("tokens", self.tokens, 2)
-        targets = _tokens("targets", self.targets, 2)
+        tokens, targets = _tokens("tokens", self.tokens, 2), _tokens("targets", self.targets, 2)
         n, length = tokens.shape
         if targets.shape != tokens.shape:
-            raise ValueError(f"tokens have shape {tokens.shape} but targets {targets.shape}; give one target for each position")
+            raise ValueError(f"tokens have shape {tokens.shape} but targets {targets.shape}; "
+                             "give one target for each position")
         if tokens.size == 0:
-            raise ValueError(f"the batch is empty: tokens have shape {tokens.shape}; give at least one sequence of one token")
-        lengths = np.full(n, length, np.int32) if self.lengths is None else _tokens("lengths", self.lengths, 1)
+            raise ValueError(f"the batch is empty: tokens have shape {tokens.shape}; give at least one token")
+        lengths = np.full(n, length) if self.lengths is None else _tokens("lengths", self.lengths, 1)
         if lengths.shape != (n,) or lengths.min() < 1 or lengths.max() > length:
-            raise ValueError(f"lengths must be {n} numbers from 1 to {length}, one a sequence")
+            raise ValueError(f"lengths must be {n} numbers from 1 to {length}, one for each sequence")
         inside = np.arange(length) < lengths[:, None]
         weight = inside / inside.sum() if self.weight is None else _broadcast(self.weight, "weight", tokens.shape)
         if not weight.any():
-            raise ValueError("every loss position has weight 0: there is nothing to predict; give some position a weight")
+            raise ValueError("every position has weight 0: there is nothing to predict; give some position a weight")
         if weight[~inside].any():
             raise ValueError("positions beyond their sequence's length have a weight; set it to 0")
         if not isinstance(self.causal, (bool, np.bool_)):
             raise TypeError(f"causal is {self.causal!r}; it must be True or False")
         if self.head not in HEADS:
             raise ValueError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
-        if self.mass is not None:
-            object.__setattr__(self, "mass", self._masses(inside, weight))
-        tokens, targets = np.where(inside, tokens, 0), np.where(weight != 0, targets, 0)
-        for name, array in (("tokens", tokens), ("targets", targets)):
+        mass = None if self.mass is None else self._masses(inside, weight)
+        read = {"tokens": np.where(inside, tokens, 0), "targets": np.where(weight != 0, targets, 0)}
+        for name, array in read.items():
             if array.min() < 0:
                 raise ValueError(f"{name} must not be negative, found {array.min()}")
-            object.__setattr__(self, name, np.ascontiguousarray(array, np.int32))
-        object.__setattr__(self, "weight", np.ascontiguousarray(weight))
-        object.__setattr__(self, "lengths", np.ascontiguousarray(lengths, np.int32))
-        self._protect()
+        self._keep(**{name: np.ascontiguousarray(array, np.int32) for name, array in read.items()},
+                   lengths=lengths.astype(np.int32), weight=weight, mass=mass)
 
-    def _protect(self):
-        """Make the arrays, which are the batch's own, read-only."""
-        for array in (self.tokens, self.targets, self.weight, self.lengths, self.mass):
+    def _keep(self, **arrays):
+        """Make these arrays the batch's own, and read-only."""
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array)
             if array is not None:
                 array.flags.writeable = False
 
     def _masses(self, inside, weight):
-        """``mass`` checked, 0 beyond the lengths."""
+        """``mass`` checked, and 0 beyond the lengths."""
         mass = np.where(inside, _broadcast(self.mass, "mass", weight.shape), 0.0)
         if mass.min() < 0:
             raise ValueError(f"mass must not be negative, found {mass.min()}")
         reached = np.cumsum(mass, axis=1) if self.causal else mass.sum(axis=1, keepdims=True)
         if alone := np.count_nonzero((weight != 0) & (reached == 0)):
-            raise ValueError(f"{alone} loss positions have nothing to attend to: all their keys have mass 0; give one of them mass")
+            raise ValueError(f"{alone} loss positions have nothing to attend to: all their keys have mass 0; give one "
+                             "of them mass")
         return mass
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of sequences."""
         return len(self.tokens)
 
-    def take(self, rows):
-        """Batch of the sequences ``rows`` (indices), weights scaled by N / len(rows): its loss estimates this batch's loss."""
+    def take(self, rows: Sequence[int] | NDArray | slice) -> "Batch":
+        """The sequences ``rows``, with weights scaled by N / len(rows): their loss estimates the loss of this batch."""
         try:
             rows = np.arange(len(self))[rows]
         except IndexError as error:
@@ -114,34 +118,30 @@ class Batch:
             raise ValueError(f"take needs at least one row, in a list, slice or mask; got shape {rows.shape}")
         return self._rows(rows, len(self) / len(rows))
 
-    def with_loss(self):
-        """Batch of the sequences that have a loss position: the same loss."""
+    def with_loss(self) -> "Batch":
+        """The sequences that have a loss position: their loss is the loss of this batch."""
         return self._rows(np.flatnonzero(self.weight.any(axis=1)), 1.0)
 
     def _rows(self, rows, scale):
         part = copy.copy(self)  # rows of what was checked are not checked again
-        for name in ("tokens", "targets", "lengths", "mass"):
-            array = getattr(self, name)
-            object.__setattr__(part, name, None if array is None else array[rows])
-        object.__setattr__(part, "weight", self.weight[rows] * scale)
-        part._protect()
+        part._keep(tokens=self.tokens[rows], targets=self.targets[rows], lengths=self.lengths[rows],
+                   weight=self.weight[rows] * scale, mass=None if self.mass is None else self.mass[rows])
         if not part.weight.any():
-            raise ValueError(f"the {len(part)} sequences taken have no loss position; take some that have, or use with_loss()")
+            raise ValueError(f"the {len(part)} sequences taken have no loss position; with_loss() takes those with one")
         return part
 
-    def require_vocabulary(self, n_vocab):
+    def require_vocabulary(self, n_vocab: int) -> None:
         """Raise ValueError unless every token and target is below ``n_vocab``."""
-        for name in ("tokens", "targets"):
-            largest = getattr(self, name).max()
-            if largest >= n_vocab:
-                raise ValueError(f"{name} hold id {largest} but the vocabulary has {n_vocab} tokens (ids 0 to {n_vocab - 1}); "
-                                 "build the weights with a larger n_vocab, or map rare tokens to <unk>")
+        for name, array in (("tokens", self.tokens), ("targets", self.targets)):
+            if array.max() >= n_vocab:
+                raise ValueError(f"{name} hold id {array.max()} but the vocabulary has {n_vocab} tokens (ids 0 to "
+                                 f"{n_vocab - 1}); build weights with a larger n_vocab, or map rare tokens to <unk>")
 
-    def require_next_token(self):
-        """Raise ValueError unless this is next-token training as Im et al. (2026) have it: causal attention, cross-entropy."""
+    def require_next_token(self) -> None:
+        """Raise ValueError unless attention is causal and the head cross-entropy, as Im et al. (2026) have it."""
         if not self.causal or self.head != "cross_entropy" or self.mass is not None:
-            raise ValueError("the theory of associations is about causal attention and the head 'cross_entropy', without mass; "
-                             f"this batch has causal={self.causal} and head={self.head!r}"
+            raise ValueError("the theory of associations is about causal attention and the head 'cross_entropy', "
+                             f"without mass; this batch has causal={self.causal} and head={self.head!r}"
                              + ("" if self.mass is None else " and mass"))
 
 

@@ -1,6 +1,6 @@
-"""Text in, token windows out: readers of documents, the word tokenizer, vocabularies and built-in corpora.
+"""Texts become windows of tokens: readers of documents, the word tokenizer, vocabularies and built-in corpora.
 
-A word token is a maximal run of letters, or any other single character that is not a space; everything is lower-cased.
+A word token is a maximal run of letters, or any other single character that is not a space. Capitals become small.
 
 Legend: N windows of T = ``length`` positions, V words in the vocabulary.
 """
@@ -14,33 +14,39 @@ import json
 import re
 import zlib
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minitx.base.checks import whole_number
 from minitx.data.batch import Batch
-from minitx.data.stories import stories
+from minitx.data.stories import LEXICON, stories
 
-UNKNOWN = "<unk>"  # the tokenizer cannot make this word: it would be three tokens
+UNKNOWN = "<unk>"  # no text holds this word, because the tokenizer makes three tokens of it
 OMIT = "omit"
-LAYOUTS = {"lines": r"\n", "paragraphs": r"\n[^\S\n]*\n", "endoftext": r"<\|endoftext\|>"}  # what is between documents
+# {layout: the regular expression of what separates documents}
+LAYOUTS = {"lines": r"\n", "paragraphs": r"\n[^\S\n]*\n", "endoftext": r"<\|endoftext\|>"}
 BUILTIN = ("stories", "python-docs")
+Progress = Callable[[int, int], object]  # called with (bytes read, bytes in the file)
 
 _WORD = re.compile(r"[^\W\d_]+|\S")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BLOCK = 1 << 20  # bytes read at a time; the layout is detected in the first block
+_BLOCK = 1 << 20  # bytes that are read at a time; the layout is judged by the first of these blocks
 
 
 # ---- Documents ------------------------------------------------------------------------------------------------------
 
 
-def read_documents(path, *, layout=None, progress=None):
-    """Iterate over the documents of a file, in order, blank ones left out.
+def read_documents(path: str | Path, *, layout: str | None = None, progress: Progress | None = None) -> Iterator[str]:
+    """Iterate over the documents of a file, in order; blank ones are left out.
 
-    ``.jsonl`` holds one object a line, the document in its field ``text`` (or a string a line); ``.json`` an array of
-    them. Any other file is plain text. All are UTF-8 and may be compressed (``.gz``); all but ``.json`` are streamed.
+    A ``.jsonl`` file holds one document a line, as a string or as the field ``text`` of an object; a ``.json`` file
+    holds an array of such strings or objects. Any other file is plain text. All are UTF-8 and may be compressed
+    (``.gz``); all but ``.json`` are read piece by piece.
 
     Parameters
     ----------
@@ -48,21 +54,18 @@ def read_documents(path, *, layout=None, progress=None):
         The file.
     layout : {"lines", "paragraphs", "endoftext"}, optional
         Where documents of a plain text end: at each line end, at blank lines, or at the mark ``<|endoftext|>``.
-        Default: judged from the first megabyte: "endoftext" if the mark is there, else "paragraphs" if at least one
-        line in twenty is followed by a blank one, else "lines".
+        Default: "endoftext" if the first megabyte holds the mark, else "paragraphs" if at least one of its lines in
+        twenty is followed by a blank one, else "lines".
     progress : callable, optional
         Called as ``progress(bytes_done, bytes_in_file)`` while reading.
-
-    Returns
-    -------
-    iterator of str
 
     Raises
     ------
     FileNotFoundError
         No such file.
     ValueError
-        An unknown layout, a folder; on iterating: a file that is blank, binary, not UTF-8, damaged, without ``text``.
+        An unknown layout or a folder. While iterating: a file that is blank, binary, not UTF-8 or damaged, or an object
+        without ``text``.
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}, or None to detect it")
@@ -77,18 +80,18 @@ def read_documents(path, *, layout=None, progress=None):
     return _filled(path, documents)
 
 
-def read_json_lines(path, *, progress=None):
-    """Iterate over the lines of a file that holds a JSON value a line, blank lines left out: pairs (place, value).
+def read_json_lines(path: str | Path, *, progress: Progress | None = None) -> Iterator[tuple[str, Any]]:
+    """Iterate over the values of a file that holds one JSON value a line, as pairs (place, value).
 
-    ``place`` names file and line, for messages. Parameters ``path`` and ``progress``, encoding and errors are as for
-    :func:`read_documents`; ValueError also for a line that is not valid JSON.
+    ``place`` names file and line, for messages. Blank lines are left out. Parameters, encoding and errors are those of
+    :func:`read_documents`; a line that is not valid JSON is a ValueError too.
     """
     path = _existing(path)
     return _json_lines(path, _blocks(path, progress))
 
 
-def file_kind(path):
-    """Ending of the file name in lower case, such as ".jsonl"; that of compression left out."""
+def file_kind(path: str | Path) -> str:
+    """Ending of the file name in lower case, such as ".jsonl"; an ending ".gz" is left out."""
     path = Path(path)
     return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
 
@@ -103,7 +106,7 @@ def _existing(path):
 
 
 def _filled(path, documents):
-    """Strip the documents, skip the blank ones, and insist that one is left."""
+    """The documents without spaces at their ends and without blank ones. ValueError if none is left."""
     found = False
     for document in documents:
         document = document.strip()
@@ -115,10 +118,10 @@ def _filled(path, documents):
 
 
 def _blocks(path, progress):
-    """Decoded pieces of a file, with newlines as ``\\n`` and without byte order mark; the last piece may be blank."""
+    """Decoded pieces of a file, with newlines as ``\\n`` and without a byte order mark; the last piece may be blank."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
-    done, block = 0, None  # bytes after decompression
+    done, block = 0, None  # done counts bytes after decompression
     with open(path, "rb") as file:
         stream = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
         while block != b"":
@@ -129,7 +132,7 @@ def _blocks(path, progress):
             if b"\0" in block:
                 offset = done + block.index(0)
                 raise ValueError(f"{path} is a binary file: NUL byte at offset {offset}; text in UTF-8 is needed")
-            begin = done - len(decoder.getstate()[0])  # a character that the last block cut in two is still to decode
+            begin = done - len(decoder.getstate()[0])  # a character may lie in two blocks
             try:
                 text = newlines.decode(block, final=not block)
             except UnicodeDecodeError as error:
@@ -138,12 +141,12 @@ def _blocks(path, progress):
                 raise ValueError(f"{path} is not UTF-8: {bad}; {hint}") from error
             yield text if done else text.removeprefix("\ufeff")
             done += len(block)
-            if progress and block and file.seekable():  # how far along, unless the file is a pipe
+            if progress and block and file.seekable():  # a pipe has no size
                 progress(file.tell(), path.stat().st_size)
 
 
 def _split(blocks, separator):
-    """Pieces of the blocks' text between matches of a separator. Only the current piece and block are in memory."""
+    """Pieces of the blocks' text between matches of a separator. Memory holds only the current piece and block."""
     separator = re.compile(separator)
     rest = ""
     for block in blocks:
@@ -214,16 +217,17 @@ class Corpus:
     tokens : (N, T + 1) int32
         Row = window: T inputs and, shifted by one, their T targets.
     n_documents, n_left_out : int
-        Documents read, and those of them that give no window: too short, or holding a word to omit.
+        Number of documents that were read, and number of those that give no window, because they are too short or hold
+        a word to omit.
     n_words, n_distinct, n_covered : int
-        Word tokens read, how many are distinct, and how many of the tokens are in the vocabulary.
+        Number of word tokens that were read, of distinct ones, and of those that are in the vocabulary.
     unknown : {"<unk>", "omit"}
-        What became of words outside the vocabulary.
+        What became of words outside the vocabulary; see :func:`load_corpus`.
     """
 
     name: str
     vocabulary: tuple[str, ...]
-    tokens: np.ndarray
+    tokens: NDArray[np.int32]
     n_documents: int
     n_left_out: int
     n_words: int
@@ -232,28 +236,28 @@ class Corpus:
     unknown: str
 
     @property
-    def length(self):
+    def length(self) -> int:
         """T, the number of positions of a window."""
         return self.tokens.shape[1] - 1
 
-    def batch(self):
-        """Next-token prediction over all windows and positions, as a :class:`~minitx.data.batch.Batch`."""
+    def batch(self) -> Batch:
+        """Next-token prediction over all windows and positions."""
         return Batch(self.tokens[:, :-1], self.tokens[:, 1:])
 
-    def id(self, word):
-        """Return the id of a word; ValueError, naming words written alike, if it is not in the vocabulary."""
+    def id(self, word: str) -> int:
+        """The id of a word. ValueError, with words of similar spelling, if it is not in the vocabulary."""
         if word not in self.vocabulary:
             close = difflib.get_close_matches(str(word).lower(), self.vocabulary)
             hint = f"close to it: {', '.join(close)}" if close else "no word is written alike"
             raise ValueError(f"{word!r} is not among the {len(self.vocabulary):,} words of {self.name}; {hint}")
         return self.vocabulary.index(word)
 
-    def text(self, row):
-        """Return window number ``row`` as words with spaces between them."""
+    def text(self, row: int) -> str:
+        """Window number ``row`` as words with spaces between them."""
         return " ".join(self.vocabulary[i] for i in self.tokens[row])
 
-    def summary(self):
-        """Return a few lines for people: documents, tokens, vocabulary, windows, coverage."""
+    def summary(self) -> str:
+        """Six lines to print: name, documents, tokens, vocabulary, what became of other words, windows."""
         others = "their documents are left out" if self.unknown == OMIT else f"read as {self.unknown}"
         return "\n".join([
             f"corpus      {self.name}",
@@ -265,44 +269,44 @@ class Corpus:
         ])
 
 
-def load_corpus(path, *, n_vocab, length, unknown=UNKNOWN, n_windows=None, layout=None, progress=None):
+def load_corpus(path: str | Path, *, n_vocab: int, length: int, unknown: str = UNKNOWN, n_windows: int | None = None,
+                layout: str | None = None, progress: Progress | None = None) -> Corpus:
     """Read a text file, choose its vocabulary and cut it into windows.
 
-    Documents are cut into windows of ``length + 1`` tokens starting every ``length`` tokens, so that no token is an
-    input twice; what is left at the end of a document and does not fill a window is dropped.
+    A window of ``length + 1`` tokens begins at every ``length``-th token of a document, so that no token is an input
+    twice. The end of a document that does not fill a window is dropped.
 
     Parameters
     ----------
     path : str or Path
         See :func:`read_documents`, also for ``layout`` and ``progress``.
     n_vocab : int
-        Size V of the vocabulary, at least 2: the most frequent words, in that order, ties broken by first appearance.
-        It is smaller when the text has fewer distinct words: ``len(corpus.vocabulary)`` tells.
+        Size V of the vocabulary, at least 2. It holds the most frequent words in order of frequency; of equally
+        frequent words the first in the text comes first. It is smaller when the text has fewer distinct words.
     length : int
         Positions T of a window, at least 1.
     unknown : {"<unk>", "omit"}
-        Words outside the vocabulary become ``<unk>``, which is id 0 and one of the V; or their documents are left out.
+        Words outside the vocabulary become ``<unk>``, which is id 0 and one of the V; or documents that hold such words
+        are left out.
     n_windows : int, optional
         Keep at most the first ``n_windows`` windows.
-
-    Returns
-    -------
-    Corpus
 
     Raises
     ------
     FileNotFoundError, ValueError
         Files that cannot be read as text, settings out of range, settings that leave no window.
     """
-    settings = _Settings(n_vocab, length, unknown, n_windows)
-    name = Path(path).name.encode("utf-8", "replace").decode()  # a name that is not UTF-8 can be neither drawn nor printed
-    return _corpus(name, *_number(read_documents(path, layout=layout, progress=progress)), settings)
+    settings = _checked(n_vocab, length, unknown, n_windows)
+    name = Path(path).name.encode("utf-8", "replace").decode()  # what is not UTF-8 can be neither drawn nor printed
+    return _corpus(name, *_number(read_documents(path, layout=layout, progress=progress)), **settings)
 
 
-def builtin_corpus(name, *, n_vocab=800, length=64, unknown=UNKNOWN, n_windows=None, n_documents=None, rng=0):
-    """Make a corpus without a file: the names are in ``BUILTIN``.
+def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: str = UNKNOWN,
+                   n_windows: int | None = None, n_documents: int | None = None,
+                   rng: int | np.random.Generator | None = 0) -> Corpus:
+    """Make a corpus without a file.
 
-    "stories" are drawn by :func:`minitx.data.stories.stories`, each of ``length + 1`` tokens: one window a story.
+    "stories" are drawn by :func:`minitx.data.stories.stories`; each is one window of ``length + 1`` tokens.
     "python-docs" are the help topics that come with Python, about 80 documents; versions of Python differ a little.
 
     Parameters
@@ -312,52 +316,43 @@ def builtin_corpus(name, *, n_vocab=800, length=64, unknown=UNKNOWN, n_windows=N
     n_vocab, length, unknown, n_windows
         See :func:`load_corpus`.
     n_documents : int, optional
-        Number of stories (default: 2048), or at most how many topics (default: all).
+        Number of stories (default: 2048), or the largest number of help topics (default: all).
     rng : int, numpy.random.Generator or None
         Seed of the stories.
-
-    Returns
-    -------
-    Corpus
 
     Raises
     ------
     ValueError
         An unknown name, settings out of range, settings that leave no window.
     """
-    settings = _Settings(n_vocab, length, unknown, n_windows)
+    settings = _checked(n_vocab, length, unknown, n_windows)
     if n_documents is not None:
         whole_number("n_documents", n_documents, 1)
     if name == "stories":
         made = stories(n_documents or 2048, n_words=length + 1, rng=rng)
-        return _corpus(name, made.words, made.tokens.ravel(), np.full(len(made.tokens), length + 1), settings)
+        return _corpus(name, LEXICON, made.ravel(), np.full(len(made), length + 1), **settings)
     if name == "python-docs":
-        from pydoc_data.topics import topics  # half a megabyte that few need
+        from pydoc_data.topics import topics  # half a megabyte, which is read only when it is asked for
 
-        return _corpus(name, *_number(itertools.islice(topics.values(), n_documents)), settings)
+        return _corpus(name, *_number(itertools.islice(topics.values(), n_documents)), **settings)
     raise ValueError(f"no built-in corpus is named {name!r}; the names are {', '.join(BUILTIN)} (files: load_corpus)")
 
 
-@dataclass(frozen=True)
-class _Settings:
-    n_vocab: int
-    length: int
-    unknown: str
-    n_windows: int | None
-
-    def __post_init__(self):
-        whole_number("n_vocab", self.n_vocab, 2)
-        whole_number("length", self.length, 1)
-        if self.n_windows is not None:
-            whole_number("n_windows", self.n_windows, 1)
-        if self.unknown not in (UNKNOWN, OMIT):
-            raise ValueError(f"unknown is {self.unknown!r}; it must be {UNKNOWN!r} or 'omit'")
+def _checked(n_vocab, length, unknown, n_windows):
+    """The settings of a corpus as a dict. ValueError unless each is in its range."""
+    whole_number("n_vocab", n_vocab, 2)
+    whole_number("length", length, 1)
+    if n_windows is not None:
+        whole_number("n_windows", n_windows, 1)
+    if unknown not in (UNKNOWN, OMIT):
+        raise ValueError(f"unknown is {unknown!r}; it must be {UNKNOWN!r} or 'omit'")
+    return {"n_vocab": n_vocab, "length": length, "unknown": unknown, "n_windows": n_windows}
 
 
 def _number(documents):
-    """Tokenize, numbering the words by first appearance: (words, all documents' ids in one row, documents' sizes)."""
+    """Words in order of first appearance, the ids of all documents one after the other, and the documents' sizes."""
     index = defaultdict()
-    index.default_factory = index.__len__  # a word not seen before gets the next number, without a line of Python
+    index.default_factory = index.__len__  # a word that is new gets the next number, at the speed of a look-up
     ids = []
     for document in documents:
         words = _WORD.findall(document.lower())
@@ -365,58 +360,47 @@ def _number(documents):
     return tuple(index), np.concatenate(ids), np.array([len(row) for row in ids])
 
 
-def _corpus(name, words, ids, sizes, settings):
-    """Corpus of the documents that lie one after the other in ``ids``, ``words[i]`` being the word of id i."""
+def _corpus(name, words, ids, sizes, *, n_vocab, length, unknown, n_windows):
+    """Corpus of the documents that lie one after the other in ``ids``; ``words[i]`` is the word of id i."""
     frequency = np.bincount(ids, minlength=len(words))
     first = np.full(len(words), len(ids))
     first[ids[::-1]] = np.arange(len(ids))[::-1]  # of a repeated index the last assignment holds: the first appearance
     order = np.lexsort((first, -frequency))[: np.count_nonzero(frequency)]
-    special = [UNKNOWN] if settings.unknown == UNKNOWN else []
-    kept = order[: settings.n_vocab - len(special)]
-    rank = np.full(len(words), 0 if special else -1, np.int32)
-    rank[kept] = np.arange(len(special), len(special) + len(kept))
-    if len(special) + len(kept) < 2:
+    special = (UNKNOWN,) if unknown == UNKNOWN else ()
+    kept = order[: n_vocab - len(special)]
+    vocabulary = (*special, *(words[i] for i in kept))
+    if len(vocabulary) < 2:
         raise ValueError(f"{name} holds one distinct word only; nothing can be predicted from it")
+    rank = np.full(len(words), 0 if special else -1, np.int32)
+    rank[kept] = np.arange(len(special), len(vocabulary))
     tokens = rank[ids]
-    usable = _usable_sizes(tokens, sizes)
-    begin = _window_starts(sizes, usable, settings.length)
+    lowest = np.minimum.reduceat(tokens, np.cumsum(sizes) - sizes)  # of each document; no document is empty
+    usable = np.where(lowest < 0, 0, sizes)
+    begin = _window_starts(sizes, usable, length)
     if not len(begin):
-        raise ValueError(_no_window(name, sizes, usable, settings))
-    return Corpus(
-        name=name,
-        vocabulary=(*special, *(words[i] for i in kept)),
-        tokens=np.lib.stride_tricks.sliding_window_view(tokens, settings.length + 1)[begin[: settings.n_windows]],
-        n_documents=len(sizes),
-        n_left_out=int(np.count_nonzero(usable <= settings.length)),
-        n_words=len(ids),
-        n_distinct=len(order),
-        n_covered=int(frequency[kept].sum()),
-        unknown=settings.unknown,
-    )
-
-
-def _usable_sizes(tokens, sizes):
-    """Sizes of the documents, 0 for those that hold a token of id -1."""
-    lowest = np.minimum.reduceat(tokens, np.cumsum(sizes) - sizes)  # no document is empty
-    return np.where(lowest < 0, 0, sizes)
+        raise ValueError(_no_window(name, sizes, usable, length, unknown))
+    windows = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[begin[:n_windows]]
+    return Corpus(name, vocabulary, windows, n_documents=len(sizes), n_words=len(ids), n_distinct=len(order),
+                  n_left_out=int(np.count_nonzero(usable <= length)), n_covered=int(frequency[kept].sum()),
+                  unknown=unknown)
 
 
 def _window_starts(sizes, usable, length):
-    """Where each window begins in the row of all documents."""
+    """Where each window begins in the row of all documents; ``usable`` are their sizes, 0 for a document left out."""
     count = np.maximum(usable - 1, 0) // length
     number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # of the window in its document
     return np.repeat(np.cumsum(sizes) - sizes, count) + number * length
 
 
-def _no_window(name, sizes, usable, settings):
-    """Say what other settings would give."""
+def _no_window(name, sizes, usable, length, unknown):
+    """A message that says which other settings would give windows."""
     longest = int(usable.max())
-    parts = [f"no window of {settings.length} + 1 tokens is left of the {len(sizes):,} documents of {name}"]
+    parts = [f"no window of {length} + 1 tokens is left of the {len(sizes):,} documents of {name}"]
     parts.append(f"the longest usable one has {longest} tokens" if longest else "each holds an unknown word")
     if longest > 1:
         number = len(_window_starts(sizes, usable, longest - 1))
         parts.append(f"with length={longest - 1} windows would number {number:,}")
-    if settings.unknown == OMIT:
-        number = len(_window_starts(sizes, sizes, settings.length))
+    if unknown == OMIT:
+        number = len(_window_starts(sizes, sizes, length))
         parts.append(f"with unknown={UNKNOWN!r} they would number {number:,}")
     return "; ".join(parts)

@@ -1,73 +1,68 @@
-"""Documents drawn from a known law: short stories whose word classes and word company are published.
+"""Short stories drawn from a known law, with lists of the word classes and of the word companions that are in it.
 
 A story is a sequence of sentence templates filled from tables of words. It has two scenes: a kind of animals (with its
-places, parts, actions and foods) and a colour (with the things that come in it). So two facts are true by construction,
-and a reader can score what a model or a statistic recovers against them:
+places, parts, actions and foods) and a colour (with the things that come in it). Two facts are therefore true by
+construction, and a reader can score what a model or a statistic recovers against them:
 
-- ``STORY_CLASSES``: the words of one class fill the same slots of the same sentences, they are interchangeable;
-- ``STORY_COMPANIONS``: the words of one scene recur together, one in the prefix makes the others more likely.
+- ``STORY_CLASSES``: the words of one class are interchangeable, because they fill the same slots of the same sentences.
+- ``STORY_COMPANIONS``: the words of one scene recur together: one of them in the prefix makes the others more likely.
 
 Legend: D documents, S slots of a template, L places of the longest template.
 """
 
-import re
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
-# One row a kind: what it is called, where it lives, what it has, what it does, what it eats. A word is used once.
-_KINDS = {
-    "birds": dict(
-        animals="bird sparrow robin owl eagle parrot pigeon crow finch canary woodpecker dove",
-        places="nest tree branch sky treetop birdhouse",
-        parts="wings feathers beak talons plumage crest",
-        actions="fly flutter chirp soar glide tweet",
-        foods="seeds crumbs worms millet birdseed cherries",
-    ),
-    "fish": dict(
-        animals="fish minnow goldfish trout salmon carp perch bass catfish pike eel guppy",
-        places="pond lake river stream creek brook",
-        parts="fins scales gills tailfin lips belly",
-        actions="swim splash dive wiggle paddle float",
-        foods="algae pondweed flakes tadpoles snails duckweed",
-    ),
-    "farm": dict(
-        animals="cow pig sheep goat horse hen rooster donkey lamb calf pony turkey",
-        places="barn stable pasture farmyard coop meadow",
-        parts="hooves mane udder snout horns wool",
-        actions="moo graze oink trot gallop neigh",
-        foods="hay oats corn straw grain clover",
-    ),
-    "forest": dict(
-        animals="fox bear rabbit squirrel deer wolf hedgehog raccoon badger beaver skunk moose",
-        places="den burrow forest woods cave hollow",
-        parts="fur paws tail whiskers antlers claws",
-        actions="climb dig sniff growl howl prowl",
-        foods="acorns nuts berries mushrooms honey roots",
-    ),
-    "insects": dict(
-        animals="ant bee butterfly beetle ladybug grasshopper cricket dragonfly moth caterpillar firefly wasp",
-        places="garden anthill hive flowerbed petal log",
-        parts="antennae stinger feelers legs spots tummy",
-        actions="buzz crawl hum hop sting creep",
-        foods="nectar pollen leaves sap sugar dew",
-    ),
-    "sea": dict(
-        animals="whale dolphin crab octopus seal turtle shark lobster starfish jellyfish seahorse squid",
-        places="ocean sea reef shore beach lagoon",
-        parts="flippers tentacles shell pincers blowhole suckers",
-        actions="surf leap squirt drift snap bob",
-        foods="seaweed plankton shrimp kelp clams krill",
-    ),
-    "jungle": dict(
-        animals="lion tiger elephant monkey giraffe zebra gorilla hippo rhino leopard crocodile panda",
-        places="jungle savanna riverbank waterhole canopy plains",
-        parts="trunk jaws ears stripes teeth tusks",
-        actions="roar swing stomp charge pounce chatter",
-        foods="bananas mangoes bamboo melons vines coconuts",
-    ),
-}
+from minitx.base.checks import whole_number
+
+# One paragraph for each kind of animals: what they are called, where they live, what they have, what they do and what
+# they eat. No word is used twice.
+_KIND_CLASSES = ("animals", "places", "parts", "actions", "foods")
+_KINDS = """
+bird sparrow robin owl eagle parrot pigeon crow finch canary woodpecker dove
+nest tree branch sky treetop birdhouse
+wings feathers beak talons plumage crest
+fly flutter chirp soar glide tweet
+seeds crumbs worms millet birdseed cherries
+
+fish minnow goldfish trout salmon carp perch bass catfish pike eel guppy
+pond lake river stream creek brook
+fins scales gills tailfin lips belly
+swim splash dive wiggle paddle float
+algae pondweed flakes tadpoles snails duckweed
+
+cow pig sheep goat horse hen rooster donkey lamb calf pony turkey
+barn stable pasture farmyard coop meadow
+hooves mane udder snout horns wool
+moo graze oink trot gallop neigh
+hay oats corn straw grain clover
+
+fox bear rabbit squirrel deer wolf hedgehog raccoon badger beaver skunk moose
+den burrow forest woods cave hollow
+fur paws tail whiskers antlers claws
+climb dig sniff growl howl prowl
+acorns nuts berries mushrooms honey roots
+
+ant bee butterfly beetle ladybug grasshopper cricket dragonfly moth caterpillar firefly wasp
+garden anthill hive flowerbed petal log
+antennae stinger feelers legs spots tummy
+buzz crawl hum hop sting creep
+nectar pollen leaves sap sugar dew
+
+whale dolphin crab octopus seal turtle shark lobster starfish jellyfish seahorse squid
+ocean sea reef shore beach lagoon
+flippers tentacles shell pincers blowhole suckers
+surf leap squirt drift snap bob
+seaweed plankton shrimp kelp clams krill
+
+lion tiger elephant monkey giraffe zebra gorilla hippo rhino leopard crocodile panda
+jungle savanna riverbank waterhole canopy plains
+trunk jaws ears stripes teeth tusks
+roar swing stomp charge pounce chatter
+bananas mangoes bamboo melons vines coconuts
+"""
 _COLOURS = {
     "red": "truck ball wagon brick apple mailbox balloon scarf rose firetruck mitten ladder",
     "blue": "boat kite bucket marble bicycle pillow jacket vase sailboat teapot raincoat notebook",
@@ -179,52 +174,44 @@ the {trait} {job} helped {hero} and {friend} .
 from that day on , {hero} and {friend} were best friends .
 """
 
-# slot: (word class, the scene that restricts it, drawn once a story). Every other slot is drawn for each sentence.
-_SLOTS = {
-    "animal": ("animals", "kind", True),
-    "mate": ("animals", "kind", False),
-    "mate2": ("animals", "kind", False),
-    "place": ("places", "kind", False),
-    "part": ("parts", "kind", False),
-    "act": ("actions", "kind", False),
-    "act2": ("actions", "kind", False),
-    "food": ("foods", "kind", False),
-    "food2": ("foods", "kind", False),
-    "colour": ("colours", "colour", True),
-    "colour2": ("colours", "colour", False),
-    "thing": ("things", "colour", False),
-    "thing2": ("things", "colour", False),
-    "feeling": ("feelings", None, False),
-    "feeling2": ("feelings", None, False),
-    "relative": ("family", None, False),
-    "weather": ("weather", None, False),
-    "weather2": ("weather", None, False),
-    "trait": ("traits", None, False),
-    "job": ("jobs", None, False),
-    "hero": ("names", None, True),
-    "friend": ("names", None, True),
-    "name": ("names", None, False),
-    "name2": ("names", None, False),
-    "town": ("towns", None, True),
-    "village": ("towns", None, False),
-    "he": ("subject", "sex", True),
-    "him": ("object", "sex", True),
-    "his": ("owner", "sex", True),
-}
-_CHUNK = 1024  # documents generated together: bounds the memory, and fixes which seed makes which document
-_STRAY = 0.1  # share of draws that leave the scene of the story: a companion is likely, not certain
-_ZIPF = 0.8  # exponent of the frequencies of names and towns
+# A class of words, the scene that restricts it, the slots that are drawn once for a whole story, and those that are
+# drawn anew for each sentence.
+_ROLES = (
+    ("animals", "kind", "animal", "mate mate2"),
+    ("places", "kind", "", "place"),
+    ("parts", "kind", "", "part"),
+    ("actions", "kind", "", "act act2"),
+    ("foods", "kind", "", "food food2"),
+    ("colours", "colour", "colour", "colour2"),
+    ("things", "colour", "", "thing thing2"),
+    ("feelings", None, "", "feeling feeling2"),
+    ("family", None, "", "relative"),
+    ("weather", None, "", "weather weather2"),
+    ("traits", None, "", "trait"),
+    ("jobs", None, "", "job"),
+    ("names", None, "hero friend", "name name2"),
+    ("towns", None, "town", "village"),
+    ("subject", "sex", "he", ""),
+    ("object", "sex", "him", ""),
+    ("owner", "sex", "his", ""),
+)
+# {slot: (class, scene, whether it is drawn once)}
+_SLOTS = {slot: (name, scene, once) for name, scene, fixed, varied in _ROLES
+          for slots, once in ((fixed, True), (varied, False)) for slot in slots.split()}
+_CHUNK = 1024  # stories that are drawn together; a larger value takes more memory and gives other stories for a seed
+_STRAY = 0.1  # share of draws that leave the scene of the story, so that a companion is likely but not certain
+_ZIPF = 0.8  # exponent of the frequencies of names and towns; a larger value makes the rare ones rarer
 
 
 def _invented(ends):
-    """Names made of two syllables; neighbours in rank differ in both (a stride prime to the number of names)."""
+    """Names made of two syllables; names that follow each other in frequency differ in both syllables."""
     names = ["".join(pair) for pair in product(_STARTS.split(), ends.split())]
-    return [names[i * 1009 % len(names)] for i in range(len(names))]
+    return [names[i * 1009 % len(names)] for i in range(len(names))]  # 1009 has no divisor in common with their number
 
 
 def _word_tables():
-    """Words of each class, as a list of rows: one row a scene for classes that go with scenes, else one row in all."""
-    tables = {name: [kind[name].split() for kind in _KINDS.values()] for name in _KINDS["birds"]}
+    """{class: rows of words}. A class that a scene restricts has a row for each value of the scene, others have one."""
+    tables = {name: [kind[i].split() for kind in _ANIMALS] for i, name in enumerate(_KIND_CLASSES)}
     tables["colours"] = [[colour] for colour in _COLOURS]
     tables["things"] = [things.split() for things in _COLOURS.values()]
     tables.update({name: [words.split()] for name, words in _PEOPLE.items()})
@@ -233,36 +220,29 @@ def _word_tables():
     return tables
 
 
-def _company():
-    """Each word of a scene -> the other words of its scene."""
-    scenes = [" ".join(kind.values()).split() for kind in _KINDS.values()]
-    scenes += [[colour, *things.split()] for colour, things in _COLOURS.items()]
-    return {word: frozenset(scene) - {word} for scene in scenes for word in scene}
-
-
 def _compile(text, code):
-    """Templates as rows of ids, (templates, L): a word, ``len(LEXICON) + slot`` for a slot, slot 0 beyond the end."""
+    """Templates as rows of ids, (templates, L). Slot s has the id ``len(LEXICON) + s``; slot 0 fills up a row."""
     rows = [[code[word] for word in line.split()] for line in text.strip().splitlines()]
     width = max(map(len, rows))
     return np.array([row + [code[""]] * (width - len(row)) for row in rows], dtype=np.int32)
 
 
+_ANIMALS = [kind.splitlines() for kind in _KINDS.strip().split("\n\n")]
 _TABLES = _word_tables()
-_SCENES = {"kind": len(_KINDS), "colour": len(_COLOURS), "sex": 2}
+_SCENE_WORDS = [" ".join(kind).split() for kind in _ANIMALS]
+_SCENE_WORDS += [[colour, *things.split()] for colour, things in _COLOURS.items()]
+_SCENES = {"kind": len(_ANIMALS), "colour": len(_COLOURS), "sex": 2}
 _LITERALS = [word for word in (_OPENINGS + _SENTENCES).split() if word[0] != "{"]
 
 LEXICON = tuple(dict.fromkeys([*_LITERALS, "a", "an", *(w for t in _TABLES.values() for row in t for w in row)]))
-"""Every word a story can hold; the position of a word is its id."""
+"""Every word that a story can hold; the position of a word is its id."""
 
-STORY_CLASSES = {
-    name: tuple(word for row in table for word in row)
-    for name, table in _TABLES.items()
-    if name not in ("names", "towns", "subject", "object", "owner")
-}
-"""Class -> its words, which are interchangeable: they fill the same slots. Classes are disjoint."""
+STORY_CLASSES = {name: tuple(word for row in table for word in row) for name, table in _TABLES.items()
+                 if name not in ("names", "towns", "subject", "object", "owner")}
+"""{class: its words}. They are interchangeable, because they fill the same slots; no word is in two classes."""
 
-STORY_COMPANIONS = _company()
-"""Word -> the words that keep its company: its kind of animals and all theirs; a colour and the things it is on."""
+STORY_COMPANIONS = {word: frozenset(words) - {word} for words in _SCENE_WORDS for word in words}
+"""{word: the other words of its scene}: a kind of animals with all that is theirs, or a colour with its things."""
 
 _ID = {word: i for i, word in enumerate(LEXICON)}
 _IDS = {name: np.array([[_ID[w] for w in row] for row in table], np.int32) for name, table in _TABLES.items()}
@@ -271,63 +251,43 @@ _FIRST, _NEXT = _compile(_OPENINGS, _CODE), _compile(_SENTENCES, _CODE)
 _VOWEL = np.array([word[0] in "aeiou" for word in LEXICON])
 
 
-@dataclass(frozen=True, eq=False)
-class Stories:
-    """Stories as word ids.
-
-    Attributes
-    ----------
-    words : tuple of str
-        The lexicon: ``words[i]`` is the word of id i.
-    tokens : ndarray of int32, (n_documents, n_words)
-        Row d is document d.
-    """
-
-    words: tuple[str, ...]
-    tokens: np.ndarray
-
-    def text(self, document):
-        """Return document number ``document`` as text, which the tokenizer of ``corpus`` splits into the same words."""
-        return re.sub(r" (?=[.,!?])", "", " ".join(self.words[i] for i in self.tokens[document]))
-
-
-def stories(n_documents, *, n_words, rng=0):
+def stories(n_documents: int, *, n_words: int, rng: int | np.random.Generator | None = 0) -> NDArray[np.int32]:
     """Draw short stories.
 
     Parameters
     ----------
     n_documents : int
-        Number of stories, at least 1.
+        D, the number of stories, at least 1.
     n_words : int
-        Word tokens (punctuation included) of each story, at least 1; a story is told until then, and cut there.
+        Word tokens of each story, punctuation included, at least 1. Every story is cut after so many.
     rng : int, numpy.random.Generator or None
-        Seed. The same seed gives the same stories; asking for more stories, or longer ones, keeps the beginning.
+        Seed. The same seed gives the same stories; more stories, or longer ones, begin with the same words.
 
     Returns
     -------
-    Stories
+    (D, n_words) int32
+        Row = story, column = position in it; id i is the word ``LEXICON[i]``.
 
     Raises
     ------
     ValueError
         If ``n_documents`` or ``n_words`` is not a whole number, at least 1.
     """
-    for name, value in (("n_documents", n_documents), ("n_words", n_words)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
+    whole_number("n_documents", n_documents, 1)
+    whole_number("n_words", n_words, 1)
     entropy = rng.integers(2**63) if isinstance(rng, np.random.Generator) else rng
     seeds = np.random.SeedSequence(entropy).spawn(-(-n_documents // _CHUNK))
     tokens = np.empty((n_documents, n_words), np.int32)
     for i, seed in enumerate(seeds):
         rows = tokens[i * _CHUNK : (i + 1) * _CHUNK]
         rows[:] = _chunk(np.random.default_rng(seed), n_words)[: len(rows)]
-    return Stories(LEXICON, tokens)
+    return tokens
 
 
 def _chunk(rng, n_words):
-    """Return ``_CHUNK`` stories of ``n_words`` words, (_CHUNK, n_words)."""
+    """Word ids of ``_CHUNK`` stories, (_CHUNK, n_words)."""
     scenes = {name: rng.integers(n, size=_CHUNK) for name, n in _SCENES.items()}
-    order = rng.permuted(np.tile(np.arange(len(_NEXT)), (_CHUNK, 1)), axis=1)  # no sentence twice before all were told
+    order = rng.permuted(np.tile(np.arange(len(_NEXT)), (_CHUNK, 1)), axis=1)  # a sentence returns when all were used
     slots = np.stack([np.full(_CHUNK, -1), *(_draw(rng, slot, scenes) for slot in _SLOTS)], axis=1)
     sentences = [_fill(_FIRST[rng.integers(len(_FIRST), size=_CHUNK)], slots)]
     length = (sentences[0] >= 0).sum(axis=1)
@@ -338,14 +298,14 @@ def _chunk(rng, n_words):
         sentences.append(_fill(_NEXT[order[:, (len(sentences) - 1) % len(_NEXT)]], slots))
         length += (sentences[-1] >= 0).sum(axis=1)
     text = np.concatenate(sentences, axis=1)
-    words = text[text >= 0]  # all stories in one row, without the padding of the templates
+    words = text[text >= 0]  # all stories one after the other, without the padding of the templates
     words[:-1][(words[:-1] == _ID["a"]) & _VOWEL[words[1:]]] = _ID["an"]
     start = np.cumsum(length) - length
     return words[start[:, None] + np.arange(n_words)]
 
 
 def _draw(rng, slot, scenes):
-    """Draw one word of a slot for every story, (_CHUNK,)."""
+    """A word of the slot for every story, (_CHUNK,)."""
     name, scene, once = _SLOTS[slot]
     table = _IDS[name]
     if name in ("names", "towns"):
@@ -358,6 +318,6 @@ def _draw(rng, slot, scenes):
 
 
 def _fill(templates, slots):
-    """Put each story's slot words (_CHUNK, S) into its template (_CHUNK, L); -1 beyond the end."""
+    """Each story's template (_CHUNK, L) with the words of its slots (_CHUNK, S) put in; -1 beyond the end."""
     slot = templates - len(LEXICON)
     return np.where(slot < 0, templates, np.take_along_axis(slots, np.maximum(slot, 0), axis=1))
