@@ -1,4 +1,4 @@
-"""minitx: one attention layer, trained by explicit gradient descent, its exact gradient beside the theories that predict it."""
+"""minitx: one attention layer trained by explicit gradient descent, and three theories that predict its weights."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # for editors and type checkers; Python itself finds the name
 __version__ = "0.1.0"
 __all__ = [
     "Batch", "Circuits", "Corpus", "EmbeddedWeights", "LastTokenWeights", "OneHotWeights", "Samples", "Trajectory",
-    "agreement", "associations", "attention_and_output", "base", "builtin_corpus", "cosine", "data", "descend", "get_threads",
-    "gradient_terms", "load_corpus", "loss_and_gradient", "model", "next_token", "relative_error", "set_threads", "testing",
-    "topics",
+    "agreement", "associations", "attention_and_output", "base", "builtin_corpus", "cosine", "data", "descend",
+    "get_threads", "gradient_terms", "load_corpus", "loss_and_gradient", "model", "next_token", "relative_error",
+    "set_threads", "testing", "topics",
 ]
 
-# The public names that are modules; every other one is defined in a module.
+# Public names that are modules, and the modules that define the other public names.
 _MODULES = ("associations", "base", "data", "model", "next_token", "testing", "topics")
 _DEFINED_IN = {
     "gradient_terms": "associations.terms",
@@ -37,8 +37,8 @@ _DEFINED_IN = {
 }
 
 
-def __getattr__(name):
-    """Import a public name when it is first asked for, so that ``import minitx`` does not wait for numba (PEP 562)."""
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that ``import minitx`` does not wait for numba (PEP 562)."""
     if name in _MODULES:
         return import_module(f"minitx.{name}")
     if name in _DEFINED_IN:
@@ -46,5 +46,5 @@ def __getattr__(name):
     raise AttributeError(f"module 'minitx' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

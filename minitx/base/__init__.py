@@ -1,1 +1,9 @@
-"""What every room may use, and what uses nothing of minitx."""
+"""What every room of minitx may use; nothing here imports another room.
+
+- ``checks``: settings and arrays are checked at the door of public functions; files are written whole or not at all.
+- ``parallel``: threads, the same bits for any number of them, and the flags of all numba kernels.
+- ``numbers``: norm, cosine, relative error, agreement of weights, total variation, and Newton's method.
+- ``options``: a dataclass becomes a command line. ``tables``: results become lines of text. ``console``: what a run
+  shows on a terminal. ``style``: what figures share. ``report``: results become JSON and an HTML page.
+- ``command``: how every command runs, from its options to its files and its exit status.
+"""

@@ -1,4 +1,4 @@
-"""How every command runs: the folder, what is printed, the files that are left, and the exit status."""
+"""How every command runs: its folder, its printed lines, its files and its exit status."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,20 +12,20 @@ from minitx.base.console import Printer
 from minitx.base.options import Options
 from minitx.base.report import environment, write_json, write_page
 
-# Exit status of a run that ended early, by the kind of what stopped it. A run that had nothing left to do is no failure.
+# {kind of what stopped a run: exit status}; it is no failure that nothing was left to do.
 STATUS = {"interrupted": 130, "diverged": 1}
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a command found, ready to be written.
+    """What a command found and will write.
 
     Attributes
     ----------
     title : str
         The title of the page.
     results : dict
-        What results.json holds beside the configuration and the environment.
+        What results.json holds besides the configuration and the environment.
     figures : dict {file name: (matplotlib Figure, caption)}
     arrays : dict {file name: {name: array}}
         The .npz files, such as the trained weights.
@@ -49,16 +49,16 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
     options : Options
         The configuration of the run.
     typed : dict {name: value}
-        The options that were typed; results.json keeps them beside the configuration.
+        The options that were typed; results.json keeps them besides the configuration.
     run : callable
         ``run(options, say) -> Outcome``; ``say(line)`` prints.
     figure_names : tuple of str
-        All figures that the command may write: those of an earlier run are removed.
+        All figures that the command may write; those that an earlier run left in the folder are deleted.
 
     Returns
     -------
     int
-        Exit status: 0; 1 when training diverged, 130 when it was interrupted (what was done is written all the same).
+        The exit status: 0, or 1 after training that diverged, or 130 after Ctrl-C. Files are written in every case.
     """
     parallel.set_threads(options.threads)
     folder = output_folder(options.out)

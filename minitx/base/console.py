@@ -1,46 +1,48 @@
-"""What commands share: printed lines, progress on a terminal, an estimate of long jobs, what --quick lowers, the exit status."""
+"""What a command shows while it runs: printed lines, progress on a terminal, and how long a job will take."""
 
 import os
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from tqdm import tqdm
 
-LONG = 120.0  # seconds: what is estimated to take longer is announced
-MEASURED = 5.0  # seconds of steps that an estimate is taken from
+LONG = 120.0  # seconds; a job that is estimated to take longer is announced
+MEASURED = 5.0  # seconds of work before an estimate is made
 
 
 class Printer:
-    """Prints lines as they become known, beside a progress bar if there is one, and keeps them in ``lines``."""
+    """Prints lines at once, also beside a progress bar, and keeps them in ``lines``."""
 
-    def __init__(self):
-        self.lines = []
+    def __init__(self) -> None:
+        self.lines: list[str] = []
 
-    def __call__(self, text=""):
+    def __call__(self, text: str = "") -> None:
         self.lines.append(text)
         try:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader has seen enough: what is written is written all the same
+        except BrokenPipeError:  # nobody reads on (`| head`), but the run goes on and writes its files
             sys.stdout = open(os.devnull, "w")
 
 
-def progress_bar(**settings):
-    """A tqdm bar on stderr, if that is a terminal."""
+def progress_bar(**settings: Any) -> tqdm:
+    """A bar of tqdm, which shows itself only if stderr is a terminal."""
     return tqdm(disable=not sys.stderr.isatty(), leave=False, **settings)
 
 
 class Forecast:
-    """Called with the number of every step from 0 on; says once how long the rest will take, if that is long.
+    """Is called with the number of every step from 0 on, and says once how long the rest will take, if that is long.
 
-    The estimate is taken from the first steps. Step 0 starts the clock, so that compiling is not counted.
+    The clock starts after step 0, which compiles kernels.
     """
 
-    def __init__(self, name, steps, say):
+    def __init__(self, name: str, steps: int, say: Callable[[str], object]):
         self.name, self.steps, self.say = name, steps, say
-        self.began = self.told = None
+        self.began, self.told = 0.0, False
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> None:
         if step == 0:
             self.began = time.perf_counter()
         elif not self.told and (seconds := time.perf_counter() - self.began) >= MEASURED:
@@ -49,8 +51,8 @@ class Forecast:
                      f"its first {step:,} steps; Ctrl-C ends it and keeps what is done", self.say)
 
 
-def announce(name, seconds, judged_by, say):
-    """Say in one line that ``name`` will take about so many ``seconds`` more, if they are more than ``LONG``."""
+def announce(name: str, seconds: float, judged_by: str, say: Callable[[str], object]) -> None:
+    """Say that the job ``name`` will take about so many ``seconds`` more, if they are more than ``LONG``."""
     if seconds > LONG:
         duration = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
         say(f"{name} will take about {duration} more, judged by {judged_by}")
@@ -69,8 +71,8 @@ def lower(options, limits):
 
 
 def status(stopped):
-    """Exit status of a run, by its :class:`minitx.model.descent.Stopped` or None: 130 if it was interrupted, 1 if it diverged.
+    """Exit status of a run by its ``Stopped`` or None: 130 if it was interrupted, 1 if it diverged.
 
-    0 if it took all its steps, or as many as there were to take: a gradient that is exactly 0, or data that ended, is no failure.
+    It is 0 if the run took all its steps, or as many as there were to take.
     """
     return {"interrupted": 130, "diverged": 1}.get(stopped.kind, 0) if stopped else 0

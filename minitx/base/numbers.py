@@ -1,77 +1,55 @@
-"""Numbers that more than one theory needs: norm, cosine, relative error, total variation, and the least point of a convex function."""
+"""Numbers that more than one theory needs: norm, cosine, relative error, agreement, total variation, Newton's method.
 
+Sums are NumPy's and not those of BLAS, whose bits depend on its number of threads.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from minitx.base.parallel import one_blas_thread
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How near weights are to those predicted; both dicts are {parameter: number}, nan where it is undefined.
-
-    Attributes
-    ----------
-    cosine, relative_error : dict
-        Of the weight and its prediction; |weight - prediction| / |prediction|.
-    """
-
-    cosine: dict
-    relative_error: dict
-
-
-def agreement(weights, predicted):
-    """Set ``weights`` beside ``predicted`` ones, of the same parametrisation. Returns :class:`Agreement`."""
-    pairs = {name: (array, getattr(predicted, name)) for name, array in weights.parameters().items()}
-    return Agreement({name: cosine(*pair) for name, pair in pairs.items()},
-                     {name: relative_error(*pair) for name, pair in pairs.items()})
-
-
-def norm(a, axis=None, *, keepdims=False):
+def norm(a: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> Any:
     """Euclidean (Frobenius) norm in float64, of all of ``a`` or along ``axis``; no square underflows or overflows.
 
-    Entries are scaled by a power of 2, which is exact, and summed by NumPy, because the bits of a sum by BLAS depend on
-    its threads. Returns a float, or an array as ``np.linalg.norm`` does.
+    Entries are divided by a power of 2 before they are squared, which loses no digit. Returns a float, or an array as
+    ``np.linalg.norm`` does.
     """
-    a = np.asarray(a, np.float64)
-    largest = np.abs(a).max(axis=axis, keepdims=True, initial=0.0)
-    scale = np.ldexp(1.0, np.frexp(largest)[1] - 1)  # 1/2 for 0, and for inf and nan, which are then their own norm
-    size = scale * np.sqrt(np.sum(np.square(a / scale), axis=axis, keepdims=True))
+    array = np.asarray(a, np.float64)
+    largest = np.abs(array).max(axis=axis, keepdims=True, initial=0.0)
+    scale = np.ldexp(1.0, np.frexp(largest)[1] - 1)  # 1/2 for 0, inf and nan, so that these are their own norm
+    size = scale * np.sqrt(np.sum(np.square(array / scale), axis=axis, keepdims=True))
     if axis is None:
         return float(size.item())
     return size if keepdims else np.squeeze(size, axis=axis)
 
 
-def cosine(a, b):
-    """<a, b> / (|a| |b|) of two arrays of the same shape (Frobenius, float64).
+def cosine(a: ArrayLike, b: ArrayLike) -> float:
+    """<a, b> / (|a| |b|) of two arrays of the same shape (Frobenius, float64); nan if one of them is all zero.
 
-    Scale-free: nothing is added to a norm, and entries of any size are welcome.
-
-    Returns
-    -------
-    float
-        nan where it is undefined: ``a`` or ``b`` is all zero.
+    Nothing is added to a norm, so the cosine does not depend on the scale of either array.
 
     Raises
     ------
     ValueError
         Shapes that differ, or entries that are not finite.
     """
-    a, b = _pair(a, b)
-    size_a, size_b = np.abs(a).max(initial=0), np.abs(b).max(initial=0)
-    if size_a == 0 or size_b == 0:
+    x, y = _pair(a, b)
+    if not (x.any() and y.any()):
         return float("nan")
-    a, b = a / size_a, b / size_b
-    # sums, not BLAS, whose bits depend on its threads
-    return float(np.clip(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)), -1.0, 1.0))
+    x, y = x / np.abs(x).max(), y / np.abs(y).max()
+    return float(np.clip(np.sum(x * y) / np.sqrt(np.sum(x * x) * np.sum(y * y)), -1.0, 1.0))
 
 
-def relative_error(a, reference):
-    """|a - reference| / |reference| (Frobenius); nan where it is undefined: ``reference`` is all zero. Raises as :func:`cosine`."""
-    a, reference = _pair(a, reference)
-    return norm(a - reference) / norm(reference) if reference.any() else float("nan")
+def relative_error(a: ArrayLike, reference: ArrayLike) -> float:
+    """|a - reference| / |reference| (Frobenius); nan if ``reference`` is all zero. Raises as :func:`cosine`."""
+    x, y = _pair(a, reference)
+    return norm(x - y) / norm(y) if y.any() else float("nan")
 
 
 def _pair(a, b):
@@ -82,23 +60,51 @@ def _pair(a, b):
         raise ValueError("cannot compare arrays that hold inf or nan")
     return a, b
 
-_STEPS = 500  # a handful is usual; many where the least point is far away
-_QUADRATIC = 1e-8  # below this decrement values no longer tell steps apart, and the gradient does
-_SHORTEST = 2.0**-10  # step by which the gradient must become smaller, or nothing but rounding is left of it
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near weights are to those predicted: two dicts {parameter: number}, with nan where a number is undefined.
+
+    Attributes
+    ----------
+    cosine, relative_error : dict
+        Cosine of each weight and its prediction; |weight - prediction| / |prediction|.
+    """
+
+    cosine: dict[str, float]
+    relative_error: dict[str, float]
+
+
+def agreement(weights: Any, predicted: Any) -> Agreement:
+    """Compare ``weights`` with ``predicted`` ones of the same parametrisation."""
+    pairs = {name: (array, getattr(predicted, name)) for name, array in weights.parameters().items()}
+    return Agreement({name: cosine(*pair) for name, pair in pairs.items()},
+                     {name: relative_error(*pair) for name, pair in pairs.items()})
+
+
+def total_variation(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
+    """Total variation of distributions, half the sum of |p - q| of each row. (n, K), (n, K) -> (n,)"""
+    return np.abs(np.asarray(p) - np.asarray(q)).sum(axis=-1) / 2
+
+
+_STEPS = 500  # most Newton steps; a handful is usual, and many are needed where the minimum is far away
+_QUADRATIC = 1e-8  # decrement below which rounding hides the change of the value, and the gradient decides on a step
+_SHORTEST = 2.0**-10  # shortest part of a step that is tried before what is left of the gradient counts as rounding
 
 
 @one_blas_thread()
-def minimise(function, x, stop=None):
-    """The least point of a convex function, as far as its gradient can tell.
+def minimise(function: Callable, x: NDArray[np.float64], stop: Callable[[NDArray], bool] | None = None
+             ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """The minimum of a convex function, as exactly as its gradient tells, by Newton's method.
 
     Parameters
     ----------
     function : callable
-        ``function(x) -> (value, gradient (r,), Hessian (r, r))``; the value of order 1.
+        ``function(x) -> (value, gradient (r,), Hessian (r, r))``; the value is of order 1.
     x : (r,) float64
-        Where to begin.
+        The start.
     stop : callable, optional
-        ``stop(x)``: true where nothing more is to be found.
+        ``stop(x)`` is true where the search may end early.
 
     Returns
     -------
@@ -111,12 +117,13 @@ def minimise(function, x, stop=None):
     steps = 0
     while steps < _STEPS and not (stop is not None and stop(x)):
         step = -_solve(hessian, gradient)
-        decrement = -gradient @ step
+        decrement = -gradient @ step  # twice what the quadratic model gains
         length, found = 1.0, function(x + step)
-        while decrement > _QUADRATIC and not found[0] <= value - 0.1 * length * decrement:
-            length /= 2
-            found = function(x + length * step)
-        if decrement <= _QUADRATIC:
+        if decrement > _QUADRATIC:  # shorten the step until the value falls by a tenth of what its slope promises
+            while not found[0] <= value - 0.1 * length * decrement:
+                length /= 2
+                found = function(x + length * step)
+        else:  # shorten the step until the gradient becomes smaller
             size = norm(gradient)
             while length > _SHORTEST and not norm(found[1]) < (1 - length / 2) * size:
                 length /= 4
@@ -130,12 +137,8 @@ def minimise(function, x, stop=None):
 
 
 def _solve(A, b):
-    """A^-1 b, A positive definite but for rounding; every coordinate in its own scale."""
+    """A^-1 b for a matrix A that is positive definite up to rounding; every coordinate is brought to scale 1 first."""
     scale = np.sqrt(np.maximum(np.diagonal(A), np.finfo(float).tiny))
     scaled = A / scale[:, None] / scale
     scaled[np.diag_indices_from(scaled)] += 4 * len(A) * np.finfo(float).eps
     return cho_solve(cho_factor(scaled), b / scale) / scale
-
-def total_variation(p, q):
-    """Total variation of distributions, half the sum of |p - q| of each row. (n, K), (n, K) -> (n,)"""
-    return np.abs(np.asarray(p) - np.asarray(q)).sum(axis=-1) / 2

@@ -1,4 +1,4 @@
-"""Results written down: one JSON file, and one HTML page that shows the figures beside the printed tables."""
+"""Results are written as one JSON file and as one HTML page that shows the printed lines and the figures."""
 
 import dataclasses
 import html
@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import math
 import platform
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,40 +17,34 @@ from minitx.base.checks import atomic
 PACKAGES = ("minitx", "numpy", "scipy", "numba", "matplotlib")
 
 
-def environment():
-    """Versions and machine, for the reader who wants to repeat a result."""
+def environment() -> dict[str, Any]:
+    """Versions, machine and threads, which a reader needs to repeat a result."""
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        except importlib.metadata.PackageNotFoundError:  # minitx may be run without being installed
             versions[package] = "not installed"
     return {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system(),
             "threads": parallel.get_threads(), "packages": versions}
 
 
-def plain(value, where="results"):
+def plain(value: Any, where: str = "results") -> Any:
     """``value`` as JSON can hold it: dataclasses become objects; lists, tuples and arrays become lists.
 
-    JSON has no number that is infinite or undefined: they become the strings "Infinity", "-Infinity" and "NaN", which ``float``
-    reads back. null stands for None alone.
-
-    Parameters
-    ----------
-    value : dataclass, dict, list, tuple, array, str, bool, int, float or None
-        NumPy's numbers and strings also.
-    where : str
-        What ``value`` is called in messages.
+    JSON has no number that is infinite or undefined. These become the strings "Infinity", "-Infinity" and "NaN", which
+    ``float`` reads back; null stands for None alone. Error messages call the value ``where``.
 
     Raises
     ------
     TypeError
-        Anything else, such as a set; a key that is neither a string nor a whole number.
+        A value of another type, such as a set; a key that is neither a string nor a whole number.
     ValueError
         Keys that would be written alike, such as 1 and "1".
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name), f"{where}.{field.name}") for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name), f"{where}.{field.name}")
+                for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         found = {}
         for key, item in value.items():
@@ -66,11 +62,16 @@ def plain(value, where="results"):
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):
-        return _number(float(value))
-    if value is None or isinstance(value, str):
-        return value if value is None else str(value)
-    raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; give a dict, a list, an array, a string or a "
-                    "number")
+        value = float(value)
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, str):
+        return str(value)
+    if value is None:
+        return None
+    raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; "
+                    "give a dict, a list, an array, a string or a number")
 
 
 def _key(key, where):
@@ -81,23 +82,17 @@ def _key(key, where):
     raise TypeError(f"{where} has the key {key!r}, a {type(key).__name__}; it must be a string or a whole number")
 
 
-def _number(value):
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def write_json(path, results):
-    """Write ``results`` to ``path``, completely or not at all; :func:`plain` says in which form, and what it refuses."""
+def write_json(path: str | Path, results: Any) -> None:
+    """Write ``results`` in the form that :func:`plain` gives them, completely or not at all."""
     text = json.dumps(plain(results), indent=1, allow_nan=False)
     with atomic(path) as file:
         file.write(text + "\n")
 
 
-def write_page(path, title, text, figures):
-    """One HTML page: ``text`` as printed, then the figures, ``{file name beside the page: caption}``."""
-    images = "\n".join(f'<figure><img src="{html.escape(name)}" alt="{html.escape(caption)}"><figcaption>{html.escape(caption)}'
-                       "</figcaption></figure>" for name, caption in figures.items())
+def write_page(path: str | Path, title: str, text: str, figures: dict[str, str]) -> None:
+    """Write an HTML page of the printed ``text`` and the figures, {file name beside the page: caption}."""
+    images = "\n".join(f'<figure><img src="{html.escape(name)}" alt="{html.escape(caption)}">'
+                       f"<figcaption>{html.escape(caption)}</figcaption></figure>" for name, caption in figures.items())
     with atomic(path) as file:
         file.write(f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>

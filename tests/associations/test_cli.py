@@ -36,6 +36,7 @@ def run(tmp_path, capsys):
     return run
 
 
+@pytest.mark.drawn
 def test_quick_run_prints_and_writes_everything(run, tmp_path):
     status, out, _, results = run("--quick", "--words", "mom,nosuchword,the")
     assert status == 0
@@ -131,6 +132,7 @@ def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
     assert len(results["loss"]) < 21
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("size", [["--steps", "1"], ["--vocabulary", "2", "--length", "1", "--windows", "1", "--steps", "4"]])
 def test_the_smallest_runs(run, size):
     """Nothing but W_O moves in one step: panels and rows of zeros are drawn and printed."""
@@ -205,6 +207,7 @@ def test_ctrl_c_writes_what_was_recorded(tmp_path):
     assert {path.name for path in out.iterdir()} == FILES
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_reading_stops_nothing_else(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "minitx", "associate", *SMALL, "--out", str(out)]

@@ -32,6 +32,7 @@ def words_of(figure):
     return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
+@pytest.mark.drawn
 def test_save_writes_a_png(tmp_path):
     topics = np.repeat(range(3), 2)
     style.save(topics_figures.topic_heat_maps({"one": blocky(topics)}, topics, title="title"), tmp_path / "figure.png")

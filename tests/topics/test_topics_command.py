@@ -28,6 +28,7 @@ def run(tmp_path, capsys):
     return run
 
 
+@pytest.mark.drawn
 def test_a_run_prints_and_writes_everything(run, tmp_path):
     status, out, _, results = run(*SMALL)
     assert status == 0
