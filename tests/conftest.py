@@ -1,4 +1,4 @@
-"""What all tests share: profiles of hypothesis, threads that are put back, figures that are not drawn, and where data are."""
+"""What all tests share: profiles of hypothesis, threads put back after each test, figures not drawn, and where data are."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from minitx.base import parallel, style
 
-# Everybody has one profile, which draws the same examples on every machine. Hypothesis has a profile of its own where CI is
-# set; the parent keeps ours from inheriting it. `pytest --hypothesis-profile=explore` draws other examples on every run, and
-# with --hypothesis-seed=K the same ones again.
+# Everybody has one profile, which draws the same examples on every machine. Hypothesis has a profile of its own where CI
+# is set; the parent keeps ours from inheriting it. `pytest --hypothesis-profile=explore` draws other examples on every
+# run, and with --hypothesis-seed=K the same ones again.
 COMMON = {"parent": settings.get_profile("default"), "deadline": None, "suppress_health_check": [HealthCheck.too_slow],
           "max_examples": 60, "database": None}
 settings.register_profile("everybody", derandomize=True, **COMMON)
@@ -22,7 +22,7 @@ DATA = Path(os.environ.get("MINITX_DATA", Path(__file__).resolve().parents[2] / 
 
 
 def pytest_addoption(parser):
-    parser.addoption("--draw", action="store_true", help="draw the figures of every test, not only of those marked `drawn`")
+    parser.addoption("--draw", action="store_true", help="draw the figures of every test, not only of those `drawn`")
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def _threads_put_back():
 
 @pytest.fixture(autouse=True)
 def _figures_not_drawn(request, monkeypatch):
-    """Commands make their figures, but most tests write the first bytes of a PNG for each: drawing takes 5 of 6 seconds."""
+    """Commands make all figures, but write only the first bytes of a PNG: drawing takes most of the time of a run."""
 
     def first_bytes(figure, path):
         assert figure.axes, path

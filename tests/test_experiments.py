@@ -1,4 +1,4 @@
-"""Every script in experiments/ that records results runs, with --quick."""
+"""Every script in experiments/ that records results runs with --quick; two of them take long enough to be slow tests."""
 
 import json
 import subprocess
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-EXPERIMENTS = [script for script in sorted((Path(__file__).resolve().parents[1] / "experiments").glob("*.py"))
+SLOW = ("next_token", "topics")
+EXPERIMENTS = [pytest.param(script, marks=pytest.mark.slow if script.stem in SLOW else ())
+               for script in sorted((Path(__file__).resolve().parents[1] / "experiments").glob("*.py"))
                if script.stem != "one_layer"]  # a teaching file without options or results: test_one_layer.py runs it
 
 

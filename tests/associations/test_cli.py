@@ -132,7 +132,6 @@ def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
     assert len(results["loss"]) < 21
 
 
-@pytest.mark.drawn
 @pytest.mark.parametrize("size", [["--steps", "1"], ["--vocabulary", "2", "--length", "1", "--windows", "1", "--steps", "4"]])
 def test_the_smallest_runs(run, size):
     """Nothing but W_O moves in one step: panels and rows of zeros are drawn and printed."""
