@@ -1,4 +1,4 @@
-"""What all tests share: profiles of hypothesis, threads put back after each test, figures not drawn, and where data are."""
+"""What all tests share: profiles of hypothesis, threads put back, figures that are not drawn, and where data are."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from minitx.base import parallel, style
 
-# Everybody has one profile, which draws the same examples on every machine. Hypothesis has a profile of its own where CI
-# is set; the parent keeps ours from inheriting it. `pytest --hypothesis-profile=explore` draws other examples on every
-# run, and with --hypothesis-seed=K the same ones again.
+# Everybody has one profile, which draws the same examples on every machine. Hypothesis has a profile of its own where
+# CI is set; the parent keeps ours from inheriting it. `pytest --hypothesis-profile=explore` draws other examples on
+# every run, and with --hypothesis-seed=K the same ones again.
 COMMON = {"parent": settings.get_profile("default"), "deadline": None, "suppress_health_check": [HealthCheck.too_slow],
           "max_examples": 60, "database": None}
 settings.register_profile("everybody", derandomize=True, **COMMON)

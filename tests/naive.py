@@ -90,9 +90,9 @@ def sigma(attention_row, delta):
 
 
 def attention(tokens_i, qk, position, t, causal, length, mass_i=None):
-    """Row t of the attention, (T,): entry j = weight of key position j; exactly 0 where j is not allowed or has no mass.
+    """Row t of the attention, (T,): entry j is the weight of key position j, 0 where j is not allowed or has no mass.
 
-    score_tj = qk[x_t, x_j] + position[t - j];  A_tj = mass_j exp(score_tj) / sum_k mass_k exp(score_tk) over the allowed k.
+    score_tj = qk[x_t, x_j] + position[t - j];  A_tj = mass_j exp(score_tj) / sum_k mass_k exp(score_tk) of allowed k.
     No allowed key at all (length = 0): the row is zero.
     """
     row = np.zeros(len(tokens_i), dtype=number_type(qk, position))
@@ -165,7 +165,8 @@ def head_residual(out, target, head):
 
 
 def loss(
-    direct, ov, qk, position, bias, tokens, targets, weight, *, lengths=None, causal=True, head="cross_entropy", mass=None
+    direct, ov, qk, position, bias, tokens, targets, weight, *, lengths=None, causal=True, head="cross_entropy",
+    mass=None
 ):
     """Sum over i and t with weight[i, t] != 0 of weight[i, t] * head(out_t, y_t); a scalar, complex-safe."""
     n_sequences, n_positions = tokens.shape
@@ -175,7 +176,8 @@ def loss(
         for t in range(n_positions):
             if weight[i, t] == 0:
                 continue
-            out = output(direct, ov, qk, position, bias, tokens[i], t, causal, length, None if mass is None else mass[i])
+            own_mass = None if mass is None else mass[i]
+            out = output(direct, ov, qk, position, bias, tokens[i], t, causal, length, own_mass)
             total = total + weight[i, t] * head_value(out, targets[i, t], head)
     return total
 
@@ -186,7 +188,8 @@ def loss(
 
 
 def gradient(
-    direct, ov, qk, position, bias, tokens, targets, weight, *, lengths=None, causal=True, head="cross_entropy", mass=None
+    direct, ov, qk, position, bias, tokens, targets, weight, *, lengths=None, causal=True, head="cross_entropy",
+    mass=None
 ):
     """d loss / d table, a dict with the keys of the tables that are not None, each shaped and oriented as its table.
 

@@ -4,7 +4,7 @@ import itertools
 
 
 def pair_averages(total, count, topics):
-    """[same word, same topic, different topic, same topic including, and the three counts]; None where there is no pair."""
+    """[same word, same topic, different topic, same topic including, three counts]; None where there is no pair."""
     sums = {"word": [0.0, 0.0], "topic": [0.0, 0.0], "other": [0.0, 0.0]}
     for a, b in itertools.product(range(len(topics)), repeat=2):
         if topics[a] == -1 or topics[b] == -1:
@@ -18,7 +18,7 @@ def pair_averages(total, count, topics):
 
 
 def all_differences(total, count, topics):
-    """Same topic minus different topic for every way to shuffle the topics among the words that have one, the given one first."""
+    """Same topic minus different topic for the given topics, then for every way to shuffle them among their words."""
     labelled = [a for a in range(len(topics)) if topics[a] != -1]
     differences = []
     for shuffled in itertools.permutations([topics[a] for a in labelled]):

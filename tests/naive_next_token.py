@@ -57,7 +57,8 @@ def score_difference(E, W, row):
 
 def edges_of(sequences, labels, k):
     """Edges y -> x of the samples that end in k."""
-    return {(y, x) for sequence, y in zip(sequences, labels, strict=True) if sequence[-1] == k for x in sequence if x != y}
+    pairs = zip(sequences, labels, strict=True)
+    return {(y, x) for sequence, y in pairs if sequence[-1] == k for x in sequence if x != y}
 
 
 def component_of(n_vocab, sequences, labels, k, token):
@@ -66,7 +67,7 @@ def component_of(n_vocab, sequences, labels, k, token):
 
 
 def split_losses(n_vocab, sequences, labels, scores, exp, log):
-    """(mean cyclic loss, mean excess) by definition, on sequences with their repetitions; for floats, complex or mpmath."""
+    """(mean cyclic loss, mean excess) by definition, on sequences with repetitions; for floats, complex or mpmath."""
     cyclic = excess = 0
     for sequence, y in zip(sequences, labels, strict=True):
         k, inside = sequence[-1], component_of(n_vocab, sequences, labels, sequence[-1], y)
@@ -78,7 +79,7 @@ def split_losses(n_vocab, sequences, labels, scores, exp, log):
 
 
 def reduced_descent(n_vocab, sequences, labels, E, small, steps=40000):
-    """(W, |gradient|): gradient descent from 0, in all of W, on the log-loss of the samples reduced to the label's SCC."""
+    """(W, |gradient|) of gradient descent from 0, in all of W, on the log loss of samples without other SCCs."""
     N = np.zeros((len(labels), n_vocab))
     for row, (sequence, y) in enumerate(zip(sequences, labels, strict=True)):
         inside = component_of(n_vocab, sequences, labels, sequence[-1], y)
@@ -98,7 +99,7 @@ def reduced_descent(n_vocab, sequences, labels, E, small, steps=40000):
 
 
 def retrieval(n_vocab, sequences, labels, context, svm_scores, tie):
-    """(status, retrieved tokens): a token is above another if a path leads to it and none leads back; else the scores of W_svm."""
+    """(status, retrieved tokens): a token is above another if a path leads to it and none back; else W_svm decides."""
     k, present = context[-1], set(context)
     top = max(svm_scores[j][k] for j in present)
     best = {j for j in present if svm_scores[j][k] >= top - tie}

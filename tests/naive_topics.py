@@ -1,10 +1,10 @@
-"""Slow oracles of the topics theory (Li, Li, Risteski 2023) as plain loops and exact fractions, importing nothing from minitx.
+"""Slow oracles of the topics theory (Li, Li, Risteski 2023): plain loops and exact fractions, without minitx.
 
 Legend
 ------
-T topics, v words each, n = T v, V = n + 1 tokens; token 0 is [MASK], word k of topic t (both from 0) is token 1 + t v + k. N slots
-a document, tau topics of it; S a set of topics. p_m, p_c, p_r: as in the paper. Where the numbers given are Fractions, so are the
-results. Matrices (V, V): row = target or output token, column = attended token.
+T topics, v words each, n = T v, V = n + 1 tokens; token 0 is [MASK], word k of topic t (both from 0) is token
+1 + t v + k. A document has N slots and tau topics; S is a set of topics. p_m, p_c, p_r are those of the paper. Where the
+numbers given are Fractions, so are the results. Matrices (V, V): row = target or output token, column = attended token.
 """
 
 from fractions import Fraction
@@ -63,7 +63,7 @@ def slot_outcomes(t, T, v, p_m, p_c, p_r, chosen):
 
 
 def other_shown(t, T, v, p_m, p_c, p_r, by_chosen):
-    """{(chosen or None, shown token): probability} of a slot of topic ``t``; None where being chosen does not matter."""
+    """{(chosen, shown token): probability} of a slot of topic ``t``; None for chosen where that does not matter."""
     table = {}
     for chosen in (False, True):
         for _, shown, probability in slot_outcomes(t, T, v, p_m, p_c, p_r, chosen):
@@ -75,8 +75,8 @@ def other_shown(t, T, v, p_m, p_c, p_r, by_chosen):
 def chosen_slots(T, v, lengths, p_m, p_c, p_r, *, tau=None, alpha=None, per_document=False):
     """Yield (weight, target, shown tokens) for every document there can be and slot 0 of it, chosen.
 
-    The length is uniform on ``lengths``. Pooled: every chosen slot counts 1; per document: 1 / (chosen slots of its document). By
-    symmetry slot 0 of a document of N slots stands for all N. Not normalised.
+    The length is uniform on ``lengths``. Every chosen slot counts 1 in the pooled loss, 1 / (chosen slots of its document)
+    in the other. By symmetry slot 0 of a document of N slots stands for all N. Weights are not normalised.
     """
     for N in lengths:
         for topics in product(range(T), repeat=N):
@@ -164,7 +164,7 @@ def block_averages(matrix, T, v):
 
 
 def shares(T, v, tau, p_m, p_c, p_r):
-    """List of (S, q_S, y_S), each (V,): shares of the shown tokens, and of the words, in the infinite document with topics S."""
+    """List of (S, q_S, y_S): shares (V,) of the shown tokens, and of words, in the infinite document with topics S."""
     n, documents = T * v, []
     for S in combinations(range(T), tau):
         q, y = np.zeros(n + 1), np.zeros(n + 1)
@@ -212,7 +212,7 @@ def attention_loss(W, T, v, tau, p_m, p_c, p_r, alpha, beta, rho_0=1.0):
 
 
 def population_loss(W, scores, tokens, targets, weight, mass):
-    """Squared loss of rows of (token, target) positions; A_tj proportional to mass_j exp(scores[x_t, x_j]), all keys allowed."""
+    """Squared loss of rows of (token, target) positions; A_tj is proportional to mass_j exp(scores[x_t, x_j])."""
     total = 0.0
     for row in range(len(tokens)):
         for t in range(len(tokens[row])):
@@ -231,7 +231,7 @@ def population_loss(W, scores, tokens, targets, weight, mass):
 
 
 def pair_averages(topics_and_words, alpha, beta):
-    """Sums over the pairs of one clean document of N attention, and their number: same word, same topic, other topic."""
+    """Sums of N attention over pairs of one clean document, and their number: same word, same topic, other topic."""
     N, sums, counts = len(topics_and_words), [0.0, 0.0, 0.0], [0, 0, 0]
     for topic, word in topics_and_words:
         kinds = [0 if (topic, word) == key else 1 if topic == key[0] else 2 for key in topics_and_words]
@@ -262,8 +262,8 @@ def profile(T, v, N, tau, alpha, beta):
 def model_outputs(shown, W_E, W_V, W_Q, W_K, W_U, b):
     """f = W_U W_V Z A + b, (V, N): column j answers slot j. Z (d, N) = embeddings of the shown tokens; complex-safe.
 
-    A (N, N) = softmax of every column of (W_K Z)^T (W_Q Z) / sqrt(d_a): row = key slot, column = query slot. Absent (None): W_E is
-    one-hot, W_V the identity, W_Q and W_K uniform attention, W_U the transpose of W_E, b zero.
+    A (N, N) = softmax of every column of (W_K Z)^T (W_Q Z) / sqrt(d_a): row = key slot, column = query slot. What is None
+    is absent: W_E is then one-hot, W_V the identity, attention uniform, W_U the transpose of W_E, b zero.
     """
     n_vocab = len(W_V) if W_E is None else W_E.shape[1]
     E = np.eye(n_vocab) if W_E is None else W_E
@@ -285,7 +285,7 @@ def model_outputs(shown, W_E, W_V, W_Q, W_K, W_U, b):
 
 
 def model_loss(documents, head, per_document, W_E=None, W_V=None, W_Q=None, W_K=None, W_U=None, b=None):
-    """Loss over ``documents``, a list of (shown tokens, words, list of chosen slots): pooled, or the mean of their means."""
+    """Loss over ``documents``, a list of (shown tokens, words, chosen slots): pooled, or the mean of their means."""
     means, losses = [], []
     for shown, words, chosen in documents:
         f = model_outputs(shown, W_E, W_V, W_Q, W_K, W_U, b)

@@ -1,4 +1,4 @@
-"""Every script in experiments/ that records results runs with --quick; two of them take long enough to be slow tests."""
+"""Every script in experiments/ that records results runs with --quick; two of them are slow tests."""
 
 import json
 import subprocess

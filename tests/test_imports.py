@@ -52,7 +52,7 @@ def test_a_command_does_not_import_the_others(name):
 
 
 def test_public_names_are_those_that_dir_shows_and_that_type_checkers_see():
-    """The imports under TYPE_CHECKING, which only editors and type checkers read, give the same objects as attributes."""
+    """The imports under TYPE_CHECKING, which editors and type checkers read, give the same objects as attributes."""
     tree = ast.parse(inspect.getsource(minitx))
     [block] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     seen = {}

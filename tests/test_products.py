@@ -1,9 +1,9 @@
 """A search of the source for products that are not guarded: their bits would depend on the number of threads of BLAS.
 
-The rule is local, so that it is simple: within each file, no public function, method or line outside of functions may reach a
-product of dense matrices, a ``np.linalg`` or a ``scipy.linalg``, itself or through private functions of the file, unless a guard
-surrounds it: the decorator ``@one_blas_thread()``, a ``with one_blas_thread():`` or ``with workers(...)``. Functions within
-functions belong to these.
+The rule is simple because it is local. Within each file, no public function, method or line outside of functions may
+reach a product of dense matrices, a ``np.linalg`` or a ``scipy.linalg``, itself or through private functions of the
+file, unless a guard surrounds it: the decorator ``@one_blas_thread()``, or a ``with`` of it or of ``workers``.
+Functions within functions belong to these.
 """
 
 import ast
@@ -34,8 +34,10 @@ def unguarded(text):
     from_scipy = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
                   and node.module == "scipy.linalg" for alias in node.names}
     functions, doors = {}, ["the file itself"]
-    functions["the file itself"] = [[node for node in tree.body if not isinstance(node, (ast.FunctionDef, ast.ClassDef))]]
-    for holder, private in [(tree, False), *((node, node.name[0] == "_") for node in tree.body if isinstance(node, ast.ClassDef))]:
+    definitions = (ast.FunctionDef, ast.ClassDef)
+    functions["the file itself"] = [[node for node in tree.body if not isinstance(node, definitions)]]
+    classes = [(node, node.name[0] == "_") for node in tree.body if isinstance(node, ast.ClassDef)]
+    for holder, private in [(tree, False), *classes]:
         for node in holder.body:
             if isinstance(node, ast.FunctionDef) and not any(map(_is_guard, node.decorator_list)):
                 functions.setdefault(node.name, []).append(node.body)
@@ -51,7 +53,7 @@ def unguarded(text):
             for node in _outside_guards(body):
                 if _is_product(node, from_scipy):
                     found.append((name, ast.unparse(node)))
-                called = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+                called = getattr(node, "id", None) or getattr(node, "attr", None)  # of a Name or an Attribute
                 if called in functions:
                     doors.append(called)
     return found
@@ -96,9 +98,11 @@ def test_no_private_function_is_used_by_another_file():
                 assert not [alias.name for alias in node.names if alias.name.startswith("_")], path
 
 
-@pytest.mark.parametrize("product", ["a @ b", "np.matmul(a, b)", "np.linalg.norm(a)", "a.dot(b)", "qr(a)", "np.einsum('ii', a)"])
+@pytest.mark.parametrize("product", ["a @ b", "np.matmul(a, b)", "np.linalg.norm(a)", "a.dot(b)", "qr(a)",
+                                     "np.einsum('ii', a)"])
 def test_the_search_finds_what_it_should(product):
-    door = f"from scipy.linalg import qr\ndef door(a, b):\n    return _inner(a, b)\ndef _inner(a, b):\n    return {product}\n"
+    door = ("from scipy.linalg import qr\ndef door(a, b):\n    return _inner(a, b)\n"
+            f"def _inner(a, b):\n    return {product}\n")
     assert [function for function, _ in unguarded(door)] == ["_inner"]
     assert unguarded(door.replace("def door", "@one_blas_thread()\ndef door")) == []
-    assert unguarded(door.replace("    return _inner(a, b)", "    with workers(2) as run:\n        return _inner(a, b)")) == []
+    assert unguarded(door.replace("    return _inner", "    with workers(2) as run:\n        return _inner")) == []

@@ -35,8 +35,10 @@ def typed(*words, kinds=None):
 def test_what_is_not_typed_has_its_default_and_what_is_typed_its_type():
     assert typed() == {}
     assert read_options(Small, typed()) == Small()
-    found = read_options(Small, typed("a.txt", "--steps", "7", "--learning-rate", "2", "--no-stop-words", "--threads", "2"))
-    assert (found.text, found.steps, found.learning_rate, found.stop_words, found.threads) == ("a.txt", 7, 2.0, False, 2)
+    words = "a.txt --steps 7 --learning-rate 2 --no-stop-words --threads 2".split()
+    found = read_options(Small, typed(*words))
+    assert (found.text, found.steps, found.learning_rate) == ("a.txt", 7, 2.0)
+    assert (found.stop_words, found.threads) == (False, 2)
 
 
 def test_quick_lowers_what_was_not_typed_and_nothing_else():
@@ -71,8 +73,10 @@ def test_help_shows_defaults_and_what_two_modes_share():
 
 
 def test_tables_align_and_numbers_are_read_at_a_glance():
-    assert table(["name ", "value"], [["a", "1"], ["long name", "10.5"]]) == "name       value\na              1\nlong name   10.5"
+    found = table(["name ", "value"], [["a", "1"], ["long name", "10.5"]])
+    assert found.split("\n") == ["name       value", "a              1", "long name   10.5"]
     rows = Table(["step", "loss"], [5, 8])
     assert rows.header() == " step      loss"
     assert rows.row(["1", number(2.5)]) == "    1    2.5000"
-    assert [number(None), number(float("nan")), number(12345.6), number(0.5, 2)] == ["-", "undefined", "1.23e+04", "0.50"]
+    assert [number(None), number(float("nan")), number(12345.6)] == ["-", "undefined", "1.23e+04"]
+    assert number(0.5, 2) == "0.50"

@@ -126,8 +126,8 @@ def test_same_bits_whatever_the_threads_of_blas_and_ours(script):
     """OpenBLAS rounds float32 products of these sizes differently on one and on two threads of its own."""
     digests = set()
     for blas, ours in (("1", "1"), ("2", "1"), ("2", "2")):
-        done = subprocess.run([sys.executable, "-c", script, ours], capture_output=True, text=True, timeout=300, check=True,
-                              env=os.environ | {"OPENBLAS_NUM_THREADS": blas})
+        done = subprocess.run([sys.executable, "-c", script, ours], env=os.environ | {"OPENBLAS_NUM_THREADS": blas},
+                              capture_output=True, text=True, timeout=300, check=True)
         digests.add(done.stdout)
     assert len(digests) == 1
 
