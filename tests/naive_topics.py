@@ -3,7 +3,7 @@
 Legend
 ------
 T topics, v words each, n = T v, V = n + 1 tokens; token 0 is [MASK], word k of topic t (both from 0) is token
-1 + t v + k. A document has N slots and tau topics; S is a set of topics. p_m, p_c, p_r are those of the paper. Where the
+1 + t v + k. A document has N slots and tau topics; S is a set of topics. p_m, p_c, p_r are the paper's. Where the
 numbers given are Fractions, so are the results. Matrices (V, V): row = target or output token, column = attended token.
 """
 
@@ -75,8 +75,8 @@ def other_shown(t, T, v, p_m, p_c, p_r, by_chosen):
 def chosen_slots(T, v, lengths, p_m, p_c, p_r, *, tau=None, alpha=None, per_document=False):
     """Yield (weight, target, shown tokens) for every document there can be and slot 0 of it, chosen.
 
-    The length is uniform on ``lengths``. Every chosen slot counts 1 in the pooled loss, 1 / (chosen slots of its document)
-    in the other. By symmetry slot 0 of a document of N slots stands for all N. Weights are not normalised.
+    The length is uniform on ``lengths``. Every chosen slot counts 1 in the pooled loss, and 1 / (chosen slots of its
+    document) in the other. By symmetry slot 0 of a document of N slots stands for all N. Weights are not normalised.
     """
     for N in lengths:
         for topics in product(range(T), repeat=N):
@@ -262,7 +262,7 @@ def profile(T, v, N, tau, alpha, beta):
 def model_outputs(shown, W_E, W_V, W_Q, W_K, W_U, b):
     """f = W_U W_V Z A + b, (V, N): column j answers slot j. Z (d, N) = embeddings of the shown tokens; complex-safe.
 
-    A (N, N) = softmax of every column of (W_K Z)^T (W_Q Z) / sqrt(d_a): row = key slot, column = query slot. What is None
+    A (N, N) = softmax of every column of (W_K Z)^T (W_Q Z) / sqrt(d_a): row = key slot, column = query slot. None
     is absent: W_E is then one-hot, W_V the identity, attention uniform, W_U the transpose of W_E, b zero.
     """
     n_vocab = len(W_V) if W_E is None else W_E.shape[1]

@@ -187,6 +187,7 @@ def test_unknown_options_are_refused(capsys):
         associate.Options(dtype="float16")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_ctrl_c_writes_what_was_recorded(tmp_path):
     out = tmp_path / "out"

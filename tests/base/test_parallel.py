@@ -120,8 +120,10 @@ print(hashlib.sha256(b"".join(array.tobytes() for array in found) + repr(svm.kkt
 """
 
 
-@pytest.mark.parametrize("script", [BITS, MASKED_BITS, GRAPH_BITS],
-                         ids=["causal", "masked documents, joined and separate", "graphs"])
+@pytest.mark.parametrize("script", [
+    pytest.param(BITS, id="causal"),
+    pytest.param(MASKED_BITS, id="masked documents, joined and separate", marks=pytest.mark.slow),
+    pytest.param(GRAPH_BITS, id="graphs", marks=pytest.mark.slow)])
 def test_same_bits_whatever_the_threads_of_blas_and_ours(script):
     """OpenBLAS rounds float32 products of these sizes differently on one and on two threads of its own."""
     digests = set()

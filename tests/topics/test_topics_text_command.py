@@ -155,6 +155,7 @@ def test_scikit_learn_missing_is_said_before_the_text_is_read(monkeypatch):
         command_text.run(Options("no such file.txt"), lambda line: None)
 
 
+@pytest.mark.slow
 def test_real_stories(tinystories):
     """Shorter documents, fewer steps: words of one topic have embeddings alike, and attend to each other, more than by chance."""
     pytest.importorskip("sklearn")
