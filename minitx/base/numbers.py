@@ -63,13 +63,7 @@ def _pair(a, b):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near weights are to those predicted: two dicts {parameter: number}, with nan where a number is undefined.
-
-    Attributes
-    ----------
-    cosine, relative_error : dict
-        Cosine of each weight and its prediction; |weight - prediction| / |prediction|.
-    """
+    """The cosine and the relative error of each weight and its prediction, {parameter: number}; nan where undefined."""
 
     cosine: dict[str, float]
     relative_error: dict[str, float]

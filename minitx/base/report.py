@@ -48,7 +48,10 @@ def plain(value: Any, where: str = "results") -> Any:
     if isinstance(value, dict):
         found = {}
         for key, item in value.items():
-            name = _key(key, where)
+            if isinstance(key, bool) or not isinstance(key, (str, int, np.integer)):
+                raise TypeError(f"{where} has the key {key!r}, a {type(key).__name__}; "
+                                "it must be a string or a whole number")
+            name = str(key)
             if name in found:
                 raise ValueError(f"two keys of {where} would both be written as {name!r}; give them different names")
             found[name] = plain(item, f"{where}[{key!r}]")
@@ -72,14 +75,6 @@ def plain(value: Any, where: str = "results") -> Any:
         return None
     raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; "
                     "give a dict, a list, an array, a string or a number")
-
-
-def _key(key, where):
-    if isinstance(key, str):
-        return str(key)
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        return str(int(key))
-    raise TypeError(f"{where} has the key {key!r}, a {type(key).__name__}; it must be a string or a whole number")
 
 
 def write_json(path: str | Path, results: Any) -> None:

@@ -38,9 +38,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _BLOCK = 1 << 20  # bytes that are read at a time; the layout is judged by the first of these blocks
 
 
-# ---- Documents ------------------------------------------------------------------------------------------------------
-
-
 def read_documents(path: str | Path, *, layout: str | None = None, progress: Progress | None = None) -> Iterator[str]:
     """Iterate over the documents of a file, in order; blank ones are left out.
 
@@ -108,8 +105,7 @@ def _existing(path):
 def _filled(path, documents):
     """The documents without spaces at their ends and without blank ones. ValueError if none is left."""
     found = False
-    for document in documents:
-        document = document.strip()
+    for document in map(str.strip, documents):
         if document:
             found = True
             yield document
@@ -130,15 +126,14 @@ def _blocks(path, progress):
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise ValueError(f"{path} is not a whole gzip file ({error}); compress or download it again") from error
             if b"\0" in block:
-                offset = done + block.index(0)
-                raise ValueError(f"{path} is a binary file: NUL byte at offset {offset}; text in UTF-8 is needed")
+                raise ValueError(f"{path} is a binary file: NUL byte at offset {done + block.index(0)}; "
+                                 "text in UTF-8 is needed")
             begin = done - len(decoder.getstate()[0])  # a character may lie in two blocks
             try:
                 text = newlines.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 bad = f"bad byte 0x{error.object[error.start]:02x} at offset {begin + error.start}"
-                hint = "convert it first, for example with iconv -f latin1 -t utf-8"
-                raise ValueError(f"{path} is not UTF-8: {bad}; {hint}") from error
+                raise ValueError(f"{path} is not UTF-8: {bad}; convert it, as iconv -f latin1 -t utf-8 does") from error
             yield text if done else text.removeprefix("\ufeff")
             done += len(block)
             if progress and block and file.seekable():  # a pipe has no size
@@ -178,8 +173,8 @@ def _json_lines(path, blocks):
 def _json_array(path, blocks):
     items = _parse("".join(blocks).strip() or "[]", path)
     if not isinstance(items, list):
-        hint = "an array is needed (a file of one object a line is to be named .jsonl)"
-        raise ValueError(f"{path} holds one JSON {type(items).__name__}; {hint}")
+        raise ValueError(f"{path} holds one JSON {type(items).__name__}; an array is needed (or, for a file of one "
+                         "object a line, a name that ends in .jsonl)")
     for number, item in enumerate(items, start=1):
         yield _text(item, f"{path}, item {number}")
 
@@ -199,9 +194,6 @@ def _text(item, place):
     if _SURROGATE.search(text):
         raise ValueError(f"{place}: the text holds half a character (a lone \\ud800 to \\udfff), not valid in UTF-8")
     return text
-
-
-# ---- Corpus ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
