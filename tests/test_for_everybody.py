@@ -42,6 +42,21 @@ def test_ci_runs_the_commands_as_a_stranger_does():
     assert RUN.index("\nunset CI MINITX_DATA") < RUN.index('bash -c "${commands[0]}"')
 
 
+def test_ci_also_runs_what_the_plain_command_leaves_out():
+    """The slow tests, and the tests of commands with their figures drawn."""
+    assert "\ntests -m slow --draw\n" in RUN
+    for file in ("associations/test_cli.py", "next_token/test_automaton_command.py", "topics/test_topics_command.py",
+                 "topics/test_topics_text_command.py"):
+        assert f"tests/{file}" in RUN[RUN.index("\ntests --draw "):]
+
+
+def test_ci_names_files_that_are_there():
+    named = re.findall(r"\btests/[\w/]+(?:\.py)?", RUN)
+    assert len(named) > 10
+    for file in named:
+        assert (TESTS.parent / file).exists(), file
+
+
 @pytest.mark.parametrize("name", ["topics_reference.json", "next_token_reference.json"])
 def test_recorded_numbers_come_with_the_tests(name):
     reading = "import sys, json, conftest; print(json.dumps(conftest.recorded(sys.argv[1])))"
