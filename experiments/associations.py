@@ -107,9 +107,9 @@ def main():
     listed = print_words(corpus, similarity)
     precision = {} if arguments.text else print_precision(corpus, statistics, similarity)
     for time, (records, run) in runs.items():
-        figure = plots.cosines([record.step for record in records],
-                               {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}, run.loss,
-                               title=f"{corpus.name}, one layer: $\\eta$ = {run.learning_rate:.3g}, $s\\,\\eta$ up to {time:g}")
+        cosine = {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}
+        figure = plots.theories([record.step for record in records], {"leading terms": cosine}, run.loss, {},
+                                title=f"{corpus.name}, one layer: $\\eta$ = {run.learning_rate:.3g}, $s\\,\\eta$ up to {time:g}")
         style.save(figure, folder / f"figure4-{time:g}.png")
     if listed:
         style.save(plots.associates(listed, title=f"strongest associates in {corpus.name}"), folder / "figure5.png")

@@ -32,8 +32,7 @@ import numpy as np
 from minitx import OneHotWeights, associations, builtin_corpus, descend, gradient_terms, load_corpus
 from minitx.associations import figures as plots
 from minitx.associations import reduced
-from minitx.associations.command import by_term, exceeds_table
-from minitx.associations.terms import first_exceeds
+from minitx.associations.terms import by_term, exceeds_table, first_exceeds
 from minitx.base import numbers, style
 from minitx.base.checks import output_folder
 from minitx.base.console import Printer, progress_bar

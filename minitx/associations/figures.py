@@ -1,102 +1,35 @@
-"""Figures of :mod:`minitx.associations.command`: weights and gradients of training beside theory (Im et al., ICLR 2026)."""
+"""Figures of the associations theory: weights and gradients of training beside theory (Im et al., ICLR 2026)."""
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from minitx.associations.terms import Crossings, term_order
 from minitx.base.style import COLOURS, DASHES, MARKERS, literal, tick_label
 
-FURTHEST = 1e-6  # 1 - cosine, of the scale of nines
+FURTHEST = 1e-6  # 1 - cosine at the top of the scale of nines; a smaller value shows more nines
 PARAMETERS = {"W_O": "output $W_O$", "V": "value $V$", "W": "attention $W$", "P": "position $P$"}
+Series = Sequence[float] | NDArray[np.float64]  # a number for each recorded step
 
 
-def term_order(name):
-    """Sort key of the terms of a gradient: the leading one, single corrections, crossings."""
-    return name.count(" x "), name != "leading", name
-
-
-def cosines(steps, cosine, loss, *, title):
-    """Cosine of each weight with its leading term over training, and the loss.
-
-    Parameters
-    ----------
-    steps : (R,) int
-    cosine : dict {parameter: (R,) float}
-        nan (undefined) is left out of the line.
-    loss : (steps + 1,) float
-        At every step from 0.
-    """
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    for (name, values), colour, marker in zip(cosine.items(), COLOURS, MARKERS, strict=False):
-        above.plot(steps, values, color=colour, marker=marker, markersize=5, label=PARAMETERS.get(name, name))
-    lowest = np.nanmin([np.nanmin(values) if np.isfinite(values).any() else 1.0 for values in map(np.asarray, cosine.values())])
-    above.set_ylim(min(-0.05, lowest - 0.05) if lowest < 0.5 else lowest - 0.05 * (1.001 - lowest), 1 + 0.05 * (1.001 - lowest))
-    above.ticklabel_format(useOffset=False)
-    above.set_ylabel("cosine with the leading term")
-    above.set_title(title)
-    above.legend()
-    below.plot(range(len(loss)), loss, color="black")
-    below.set_ylabel("loss (nats a token)")
-    below.set_xlabel("gradient descent steps $s$")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-    return figure
-
-
-def gradient_terms(steps, norms, *, title):
-    """Frobenius norm of every term of the exact gradient over training, a panel a parameter, on a logarithmic scale.
-
-    Parameters
-    ----------
-    steps : (R,) int
-    norms : dict {parameter: {term: (R,) float}}
-        What is below 1e-8 of the panel's largest (a term that is not there yet) is left out of the line.
-    """
-    names = sorted({term for terms in norms.values() for term in terms}, key=term_order)
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True)
-    lines = {}
-    for axes, (parameter, terms) in zip(panels.flat, norms.items(), strict=True):
-        largest = max(map(max, terms.values()))  # 1e-8 of it and less is rounding, or what no reader misses
-        for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
-            if name in terms:
-                values = np.array(terms[name], np.float64)
-                values[values <= largest * 1e-8] = np.nan
-                lines[name], = axes.plot(steps, values, color=colour, marker=marker, markersize=4,
-                                         linewidth=2.5 if name == "leading" else 1.2)
-        if largest > 0:
-            axes.set_yscale("log")
-        else:
-            axes.text(0.5, 0.5, "zero at every recorded step", ha="center", va="center", transform=axes.transAxes)
-        axes.set_title(f"gradient of {PARAMETERS.get(parameter, parameter)}")
-        axes.grid(alpha=0.3)
-    for axes in panels[:, 0]:
-        axes.set_ylabel("Frobenius norm of the term")
-    for axes in panels[1]:
-        axes.set_xlabel("gradient descent steps $s$")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(title)
-    figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
-    return figure
-
-
-def theories(steps, cosine, loss, predicted, *, title):
+def theories(steps: Series, cosine: dict[str, dict[str, Series]], loss: Series, predicted: dict[str, Series], *,
+             title: str) -> Figure:
     """Cosine of each trained weight with what theories predict, a panel a weight, on a scale of nines; the loss below.
 
     Parameters
     ----------
     steps : (R,) int
     cosine : dict {theory: {parameter: (R,) float}}
-        nan (undefined) is left out of the line; a theory may be silent about a parameter.
+        nan (undefined) is left out of the line; a theory may say nothing about a parameter.
     loss : (steps + 1,) float
         Of training, at every step from 0.
     predicted : dict {theory: (steps + 1,) float}
-        Losses that theories predict.
+        Losses that theories predict; a theory may predict none.
     """
     figure = Figure(figsize=(10, 9.5), layout="constrained")
     axes = figure.subplot_mosaic([["W_O", "V"], ["W", "P"], ["loss", "loss"]], height_ratios=(3, 3, 2), sharex=True)
@@ -128,7 +61,7 @@ def theories(steps, cosine, loss, predicted, *, title):
 
 
 def _scale_of_nines(axes):
-    """Log scale of 1 - cosine, upside down, with the cosines themselves as labels; all that is nearer to 1 is at the top."""
+    """Log scale of 1 - cosine, upside down and labelled with the cosines; all cosines above the last label are at the top."""
     axes.set_yscale("log")
     decades = range(round(-np.log10(FURTHEST)) + 1)
     labels = [f"{1 - 10.0**-k:.{k}f}" for k in decades]
@@ -137,8 +70,42 @@ def _scale_of_nines(axes):
     axes.set_ylim(2.2, FURTHEST / 1.5)
 
 
-def corrections(steps, norms, crossings, *, title):
-    """Each correction of the gradient as a share of its leading term, a panel a parameter; rings where it first exceeds a share.
+def gradient_terms(steps: Series, norms: dict[str, dict[str, Series]], *, title: str) -> Figure:
+    """Frobenius norm of every term of the exact gradient over training, a panel a parameter, on a logarithmic scale.
+
+    Parameters
+    ----------
+    steps : (R,) int
+    norms : dict {parameter: {term: (R,) float}}
+        Values below 1e-8 of the largest of the panel (the term is not there yet, or is rounding) are left out of the line.
+    """
+    figure, panels = _panels(norms, title)
+    names = sorted({term for terms in norms.values() for term in terms}, key=term_order)
+    lines = {}
+    for parameter, terms in norms.items():
+        axes, largest = panels[parameter], max(map(max, terms.values()))
+        for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
+            if name in terms:
+                values = np.array(terms[name], np.float64)
+                values[values <= largest * 1e-8] = np.nan
+                lines[name], = axes.plot(steps, values, color=colour, marker=marker, markersize=4,
+                                         linewidth=2.5 if name == "leading" else 1.2)
+        if largest > 0:
+            axes.set_yscale("log")
+        else:
+            axes.text(0.5, 0.5, "zero at every recorded step", ha="center", va="center", transform=axes.transAxes)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel("Frobenius norm of the term")
+    figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def corrections(steps: Series, norms: dict[str, dict[str, Series]], crossings: Crossings, *, title: str) -> Figure:
+    """Each correction of the gradient as a share of its leading term, a panel a parameter.
+
+    A ring marks where a correction first exceeds a share; the number is the step at which the first correction does.
 
     Parameters
     ----------
@@ -147,15 +114,14 @@ def corrections(steps, norms, crossings, *, title):
     crossings : dict {parameter: {correction: {share: step or None}}}
         As from :func:`minitx.associations.terms.first_exceeds`.
     """
-    figure = Figure(figsize=(10, 8.5), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    figure, panels = _panels(crossings, title, sharey=True)
     names = sorted({name for found in crossings.values() for name in found}, key=term_order)
-    styles = {name: {"color": COLOURS[k], "linestyle": DASHES[k % len(DASHES)], "marker": MARKERS[k], "markersize": 4}
-              for k, name in enumerate(names, start=1)}  # as in gradient_terms, where the leading term comes first
     shares = sorted({share for found in crossings.values() for at in found.values() for share in at})
+    styles = {name: {"color": COLOURS[k], "linestyle": DASHES[k % len(DASHES)], "marker": MARKERS[k], "markersize": 4}
+              for k, name in enumerate(names, start=1)}  # the colours of gradient_terms, where the leading term comes first
     lines, largest = {}, max(shares, default=1)
-    for axes, (parameter, found) in zip(panels.flat, crossings.items(), strict=True):
-        leading = np.array(norms[parameter]["leading"], np.float64)
+    for parameter, found in crossings.items():
+        axes, leading = panels[parameter], np.array(norms[parameter]["leading"], np.float64)
         for name, at in found.items():
             values = np.array(norms[parameter][name], np.float64)
             share = np.divide(values, leading, out=np.full(len(values), np.nan), where=(leading > 0) & (values > 0))
@@ -166,21 +132,31 @@ def corrections(steps, norms, crossings, *, title):
         for share in shares:
             axes.axhline(share, color="black", linewidth=0.8, linestyle=":")
             if known := [at[share] for at in found.values() if at[share]]:
-                axes.annotate(ceil(min(known)), (min(known), share), (-7, 4), textcoords="offset points", ha="right", fontsize=9)
-        axes.set_title(f"gradient of {PARAMETERS[parameter]}")
-    panels[0, 0].set(xscale="log", yscale="log", ylim=(1e-4, 3 * largest))
-    panels[0, 0].xaxis.set_major_formatter("{x:g}")
-    panels[0, 0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("correction / leading term (norms)")
-    for axes in panels[1]:
-        axes.set_xlabel("gradient descent steps $s$")
-    figure.suptitle(title)
+                axes.annotate(ceil(min(known)), (min(known), share), (-7, 4), textcoords="offset points", ha="right",
+                              fontsize=9)
+        axes.set(xscale="log", yscale="log", ylim=(1e-4, 3 * largest))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel("correction / leading term (norms)")
     figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
-def heat_map(matrix, rows, columns, *, title, row_label, column_label):
+def _panels(parameters, title, **sharing):
+    """A figure of two by two panels and {parameter: axes}."""
+    figure = Figure(figsize=(10, 8.5), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, **sharing)
+    for axes, parameter in zip(panels.flat, parameters, strict=True):
+        axes.set_title(f"gradient of {PARAMETERS[parameter]}")
+    for axes in panels[1]:
+        axes.set_xlabel("gradient descent steps $s$")
+    figure.suptitle(title)
+    return figure, dict(zip(parameters, panels.flat, strict=True))
+
+
+def heat_map(matrix: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], *, title: str, row_label: str,
+             column_label: str) -> Figure:
     """Heat map of ``matrix`` with a word on every row and column; blue below 0, red above, logarithmic away from 0."""
     largest = np.abs(matrix).max() or 1.0
     figure = Figure(figsize=(8, 7.4), layout="constrained")
@@ -198,7 +174,7 @@ def heat_map(matrix, rows, columns, *, title, row_label, column_label):
     return figure
 
 
-def associates(listed, *, title):
+def associates(listed: dict[str, dict[str, list[tuple[str, float]]]], *, title: str) -> Figure:
     """Bars of the strongest associates: a row of panels a word, a column a basis function.
 
     Parameters

@@ -1,6 +1,7 @@
-"""The numba kernels of the associations theory: the reference point, and reduced dynamics.
+"""The numba kernels of the associations theory: sums at the reference point, and sums of reduced dynamics.
 
-Legend: N sequences, T positions, V vocabulary; U distinct tokens of a sequence."""
+Legend: N sequences, T positions, V vocabulary; U distinct tokens of a sequence.
+"""
 
 import math
 
@@ -8,66 +9,56 @@ import numpy as np
 
 from minitx.base.parallel import kernel, ordered_kernel
 
-# ------------------------------------------------------- the reference point: output uniform, attention uniform
+# ---------------------------------------- the reference point: output uniform, causal attention uniform over the prefix
+#
+# words[s, u] is the u-th distinct token of sequence s and slots[s, j] the number u of its token x_j, in order of appearance.
+# Threads share a table by rows: row a belongs to owner a mod n_owners, so that each entry is added to in the same order.
 
 
 @kernel
-def _count(slots, n_seen, positions, count):
-    """Count the distinct tokens at ``positions``; return how many have been seen so far (they are numbered by appearance)."""
-    for j in positions:
-        count[slots[j]] += 1.0
-        n_seen = max(n_seen, slots[j] + 1)
-    return n_seen
-
-
-@kernel
-def reference_context(tokens, lengths, targets, weight, causal, words, slots, owner, n_owners, context):
-    """context[y_t, a] += w_t (count of a among the allowed x_j) / (their number), for the rows y of one owner.
-
-    Threads share the table by rows (row y belongs to owner y mod n_owners), so each entry is added to in the same order.
-    """
+def reference_context(lengths, targets, weight, words, slots, owner, n_owners, context):
+    """context[y_t, a] += w_t (count of a among x_0 .. x_t) / (t + 1), for the rows y of one owner."""
     count = np.zeros(words.shape[1])
-    for s in range(tokens.shape[0]):
+    for s in range(words.shape[0]):
         count[:] = 0.0
-        seen = 0 if causal else _count(slots[s], 0, range(lengths[s]), count)
+        seen = 0
         for t in range(lengths[s]):
-            if causal:
-                seen = _count(slots[s], seen, range(t, t + 1), count)
+            count[slots[s, t]] += 1.0
+            seen = max(seen, slots[s, t] + 1)
             y = targets[s, t]
             if weight[s, t] != 0.0 and y % n_owners == owner:
-                share = weight[s, t] / (t + 1 if causal else lengths[s])
+                share = weight[s, t] / (t + 1)
                 row = context[y]
                 for u in range(seen):
                     row[words[s, u]] += share * count[u]
 
 
 @kernel
-def reference_attention(tokens, lengths, targets, weight, causal, words, slots, g, owner, n_owners, qk):
-    """qk[x_t, a] += w_t sum_{j: x_j = a} (g[y_t, a] - mean_k g[y_t, x_k]) / n_keys, for the rows x_t of one owner."""
+def reference_attention(tokens, lengths, targets, weight, words, slots, g, owner, n_owners, qk):
+    """qk[x_t, a] += w_t sum_{j <= t: x_j = a} (g[y_t, a] - mean_{k <= t} g[y_t, x_k]) / (t + 1), for the rows x_t of one owner."""
     count = np.zeros(words.shape[1])
     centred = np.empty(words.shape[1])
-    for s in range(tokens.shape[0]):
+    for s in range(words.shape[0]):
         count[:] = 0.0
-        seen = 0 if causal else _count(slots[s], 0, range(lengths[s]), count)
+        seen = 0
         for t in range(lengths[s]):
-            if causal:
-                seen = _count(slots[s], seen, range(t, t + 1), count)
+            count[slots[s, t]] += 1.0
+            seen = max(seen, slots[s, t] + 1)
             if weight[s, t] == 0.0 or tokens[s, t] % n_owners != owner:
                 continue
-            n_keys = t + 1 if causal else lengths[s]
             mean = 0.0
             for u in range(seen):
                 centred[u] = g[targets[s, t], words[s, u]]
                 mean += count[u] * centred[u]
-            mean /= n_keys
-            row, share = qk[tokens[s, t]], weight[s, t] / n_keys
+            mean /= t + 1
+            row, share = qk[tokens[s, t]], weight[s, t] / (t + 1)
             for u in range(seen):
                 row[words[s, u]] += share * count[u] * (centred[u] - mean)
 
 
 @kernel
 def reference_position(tokens, lengths, targets, weight, g, position):
-    """position[t - j] += w_t (g[y_t, x_j] - mean_{k <= t} g[y_t, x_k]) / (t + 1), causal attention."""
+    """position[t - j] += w_t (g[y_t, x_j] - mean_{k <= t} g[y_t, x_k]) / (t + 1)."""
     scores = np.empty(tokens.shape[1])
     for s in range(tokens.shape[0]):
         for t in range(lengths[s]):
@@ -83,20 +74,24 @@ def reference_position(tokens, lengths, targets, weight, g, position):
                 position[t - j] += share * (scores[j] - mean)
 
 
-# --------------------------------------------------------------------------- reduced dynamics: sums over loss positions
+# ------------------------------------------------------------------------ reduced dynamics: sums over loss positions
 #
-# A loss position i is (sequence[i], at[i]); a kernel visits order[first..last-1], one piece of the work. A piece adds to arrays, or
-# to rows of a table, that no other adds to. factor = exp(qk - its row's maximum), decay = exp(position - its maximum), last offset
-# first: attention is a product of looked up numbers, without an exp. scale[i] = 1 / the sum of these products, from the first visit
-# on; it stays 0 where they all underflow. Tokens are unsigned: no index can be negative, and the lookups vectorise.
+# A loss position i is (sequence[i], at[i]). A kernel visits order[first .. last - 1], one piece of the work; the arrays, or the
+# rows of a table, that one piece adds to are touched by no other piece.
 #
-# positions = (tokens, sequence, at, scale), attention = (qk, position, factor, decay), piece = (first, last).
+# Attention is a product of looked up numbers, so that most positions need no exp: factor = exp(qk - the maximum of its row) and
+# decay = exp(position - its maximum), the last offset first. scale[i] = 1 / the sum of these products; the first visit finds it,
+# and leaves it 0 where all products underflow. Tokens are unsigned integers: an index that cannot be negative lets the lookups
+# be vectorised.
+#
+# The arguments come in groups:  positions = (tokens, sequence, at, scale),  attention = (qk, position, factor, decay),
+# piece = (first, last).
 
 
 @kernel
 def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
     """row[j] = attention of position t, the i-th loss position, to j <= t."""
-    near = decay[decay.size - 1 - t:]  # near[j] belongs to the offset t - j
+    near = decay[decay.size - 1 - t:]  # near[j] is that of the offset t - j
     known = scale[i]
     if known > 0.0:
         for j in range(t + 1):
@@ -109,7 +104,7 @@ def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
         total += row[j]
     if total > 1e-25:
         scale[i] = one / total
-    else:  # all that is seen lies far below the maximum of its row of the table
+    else:  # all scores lie far below the maximum of their row of the table: compute them relative to their own maximum
         top = qk_row[keys[0]] + position[t]
         for j in range(1, t + 1):
             top = max(top, qk_row[keys[j]] + position[t - j])
@@ -122,9 +117,9 @@ def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
         row[j] *= inverse
 
 
-@ordered_kernel  # sums that may be reassociated become vectors filled by gathers, at half the speed
+@ordered_kernel  # with sums that may be reassociated, the compiler gathers into vectors, which takes twice the time
 def context_images(positions, order, attention, basis, piece, images):
-    """images[i, :] = sum_j A_tj basis[x_j, :], of four columns."""
+    """images[i, :] = sum_j A_tj basis[x_j, :], four columns at a time: their number is a multiple of four."""
     tokens, sequence, at, scale = positions
     qk, position, factor, decay = attention
     row = np.empty(tokens.shape[1], factor.dtype)
@@ -144,14 +139,14 @@ def context_images(positions, order, attention, basis, piece, images):
 
 @kernel
 def sort_within(feature, begin, end, order):
-    """order[begin_a..end_a-1] = the same indices sorted by feature, for every a."""
+    """Sort the indices order[begin_a .. end_a - 1] by their feature, for every run a."""
     for a in range(begin.size):
         order[begin[a]:end[a]] = begin[a] + np.argsort(feature[begin[a]:end[a]], kind="mergesort")
 
 
 @kernel
 def context_sums(positions, weight, rows, order, attention, images, piece, table, products):
-    """table[rows[i], x_j] += w_i A_tj, and products[x_j, :] += w_i A_tj images[i, :]."""
+    """table[rows[i], x_j] += w_i A_tj  and  products[x_j, :] += w_i A_tj images[i, :]."""
     tokens, sequence, at, scale = positions
     qk, position, factor, decay = attention
     row = np.empty(tokens.shape[1], factor.dtype)

@@ -1,19 +1,21 @@
-"""Associations: the leading terms of the gradient and what they predict (Im, Oh, Fang, Li, ICLR 2026, arXiv 2601.19208).
+"""Weights predicted by the leading terms of the gradient, the proved bounds, and trained weights beside both.
 
-Legend: N sequences, T positions, V vocabulary, s steps, eta learning rate. alpha_a: frequency of token a.
+Legend: T positions, V vocabulary, s steps, eta learning rate; alpha_a frequency of token a.
 """
 
 from dataclasses import dataclass
 from math import comb, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
+from minitx.associations.basis import Statistics
 from minitx.base.checks import positive, whole_number
 from minitx.base.numbers import agreement, norm
 from minitx.model.weights import OneHotWeights
 
 
-def leading_weights(statistics, *, steps, learning_rate):
+def leading_weights(statistics: Statistics, *, steps: int, learning_rate: float) -> OneHotWeights:
     """Leading terms of the weights after ``steps`` steps of full-batch gradient descent from zero (Thms. D.7, D.10).
 
     W_O ~ s eta B,  V ~ C(s,2) eta^2 Phi^T B^T,  W ~ (3 C(s,4) + 2 C(s,3)) eta^4 Q,  P ~ (the same) eta^4 Delta.
@@ -26,7 +28,7 @@ def leading_weights(statistics, *, steps, learning_rate):
     Raises
     ------
     ValueError
-        ``steps`` or ``learning_rate`` that cannot be.
+        ``steps`` is not a whole number from 0 to 10^12, or ``learning_rate`` is not a number above 0.
     """
     _require_run(steps, learning_rate)
     attention = (3 * comb(steps, 4) + 2 * comb(steps, 3)) * learning_rate**4
@@ -35,8 +37,8 @@ def leading_weights(statistics, *, steps, learning_rate):
                          W=attention * statistics.attention, P=attention * statistics.position)
 
 
-def second_order_output(statistics, *, steps, learning_rate):
-    """W_O to second order: s eta B - C(s,2) (eta^2 / V) diag(alpha) B, the error being O(eta^3). (V, V), as W_O."""
+def second_order_output(statistics: Statistics, *, steps: int, learning_rate: float) -> NDArray[np.float64]:
+    """W_O to second order, s eta B - C(s,2) (eta^2 / V) diag(alpha) B; its error is O(eta^3). (V, V), as W_O."""
     _require_run(steps, learning_rate)
     shrink = comb(steps, 2) * learning_rate**2 / statistics.n_vocab * statistics.frequency
     return (steps * learning_rate - shrink[:, None]) * statistics.bigram
@@ -44,29 +46,30 @@ def second_order_output(statistics, *, steps, learning_rate):
 
 @dataclass(frozen=True)
 class Bounds:
-    """Proved bounds on |weight - leading term|, Frobenius, and what keeps a run outside the theorem.
+    """Bounds on |weight - leading term| (Frobenius) that are proved for a run inside the conditions of the theorem.
 
     Attributes
     ----------
     W_O, V, W, P : float
-        Each holds when ``inside``.
+        The bound of each weight; it is proved when ``inside``.
     outside : tuple of str
-        The conditions that the run does not meet, in words. Empty: the theorem applies.
+        The conditions that the run does not meet, in words. When it is empty, the theorem applies.
     """
 
     W_O: float
     V: float
     W: float
     P: float
-    outside: tuple
+    outside: tuple[str, ...]
 
     @property
-    def inside(self):
+    def inside(self) -> bool:
         """Whether the run meets every condition of the theorem."""
         return not self.outside
 
 
-def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0, full_batch=True):
+def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_layers: int = 1, init_scale: float = 0.0,
+           full_batch: bool = True) -> Bounds:
     """Bounds of Theorem D.7 (one layer) or D.10 (more) of Im et al. 2026 for training from zero.
 
     Parameters
@@ -76,19 +79,15 @@ def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0,
     length, n_vocab, n_layers : int
         T, V, L.
     init_scale : float
-        Standard deviation of a Gaussian start; anything but 0 is outside these two theorems (Theorem D.13, for starts of at most
-        eta^2 / (T^2 V), has bounds of its own, which are not here).
+        Standard deviation of a Gaussian start. Anything but 0 is outside these two theorems; Theorem D.13, for starts of at
+        most eta^2 / (T^2 V), has bounds of its own, which are not computed here.
     full_batch : bool
-        Whether every step used the whole batch; mini-batches are outside.
-
-    Returns
-    -------
-    Bounds
+        Whether every step used the whole batch; mini-batches are outside the theorems.
 
     Raises
     ------
     ValueError
-        Settings that cannot be.
+        A size that is not a whole number, at least 1; steps and learning rate as for :func:`leading_weights`.
     """
     _require_run(steps, learning_rate)
     for name, value in (("length", length), ("n_vocab", n_vocab), ("n_layers", n_layers)):
@@ -108,18 +107,10 @@ def bounds(*, steps, learning_rate, length, n_vocab, n_layers=1, init_scale=0.0,
 
 
 def _require_run(steps, learning_rate):
-    """Both enter to the fourth power, which must not overflow."""
+    """ValueError unless steps and learning rate can be, and are small enough for their fourth powers not to overflow."""
     if whole_number("steps", steps, 0) > 10**12:
-        raise ValueError(f"steps is {steps}; more than 10^12 are not training")
+        raise ValueError(f"steps is {steps}; give at most 10^12, because more are not training")
     positive("learning_rate", learning_rate, below=1e60)
-
-# the basis functions of the associations theory and what their rows and columns are
-BASIS_FUNCTIONS = {
-    "bigram": ("current token", "next token"),
-    "interchangeability": ("token", "token"),
-    "context": ("next token", "token of its context"),
-    "attention": ("query (current) token", "key (attended) token"),
-}
 
 
 @dataclass(frozen=True)
@@ -131,28 +122,25 @@ class Beside:
     step : int
     loss : float
     cosine, relative_error : dict
-        Of the weight and its leading term; nan where the leading term (or the weight) is zero and they are undefined.
+        Of the weight and its leading term; nan where the leading term (or the weight) is zero, so that they are undefined.
     over_bound : dict
         |weight - leading term| / its proved bound; nan where the bound underflows to 0.
     outside : tuple of str
-        Conditions of the theorem that are not met at this step (empty: the bound is proved).
+        Conditions of the theorem that are not met at this step. When it is empty, the bound is proved.
     """
 
     step: int
     loss: float
-    cosine: dict
-    relative_error: dict
-    over_bound: dict
-    outside: tuple
+    cosine: dict[str, float]
+    relative_error: dict[str, float]
+    over_bound: dict[str, float]
+    outside: tuple[str, ...]
 
 
-def beside(weights, leading, bounds, *, step, loss):
-    """Set ``weights`` beside their ``leading`` terms and the theorem's ``bounds``. Returns :class:`Beside`."""
-    found = agreement(weights, leading)
-    over_bound = {name: _over(norm(np.subtract(array, getattr(leading, name), dtype=np.float64)), getattr(bounds, name))
-                  for name, array in weights.parameters().items()}
+def beside(weights: OneHotWeights, leading: OneHotWeights, bounds: Bounds, *, step: int, loss: float) -> Beside:
+    """Set ``weights`` beside their ``leading`` terms and the ``bounds`` of the theorem."""
+    found, over_bound = agreement(weights, leading), {}
+    for name, array in weights.parameters().items():
+        error, bound = norm(np.subtract(array, getattr(leading, name), dtype=np.float64)), getattr(bounds, name)
+        over_bound[name] = error / bound if bound > 0 else float("nan")
     return Beside(step, loss, found.cosine, found.relative_error, over_bound, bounds.outside)
-
-
-def _over(error, bound):
-    return error / bound if bound > 0 else float("nan")  # a bound so small that it underflows

@@ -1,57 +1,83 @@
-"""The exact gradient split into named terms that sum to it.
+"""The exact gradient split into named terms that sum to it, and when each correction exceeds the leading term.
 
-With rho0 = onehot(y) - 1/V (output uniform), A0 (attention uniform) and the leading weights as the reference point, write
+The gradient of one layer, with the residual r_t = dL/dout_t = w_t (softmax(out_t) - onehot(y_t)), is
 
-    rho = rho0 + (rho - rho0),    A = A0 + (A - A0),    weight = its leading term + the rest
+    1  A_tj   = softmax over j <= t of qk[x_t, x_j] + position[t - j]
+    2  r_t    = w_t (softmax(out_t) - onehot(y_t)),  out_t = direct[x_t, :] + sum_j A_tj ov[x_j, :]
+    3  d_direct[x_t, :] += r_t,    d_ov[x_j, :] += A_tj r_t
+    4  dA_tj  = r_t . ov[x_j, :]
+    5  dscore_tj = A_tj (dA_tj - sum_k A_tk dA_tk),    d_qk[x_t, x_j] += dscore_tj,    d_position[t - j] += dscore_tj
+    6  dL/dW_O = d_direct + V^T d_ov,    dL/dV = d_ov W_O^T,    dL/dW = d_qk,    dL/dP = d_position
 
-wherever they enter the gradient, and expand. A term is named after the second parts it holds: ``saturation`` (the output is no
-longer uniform), ``attention drift``, ``weight drift``, joined by `` x ``; with none of them it is ``leading``.
+The reference point has a uniform output, r0_t = w_t (1/V - onehot(y_t)), uniform attention A0 over the prefix, and the leading
+terms of the weights. Every factor is written as its value there and the rest,
+
+    r = r0 + (r - r0),    A = A0 + (A - A0),    weight = its leading term + the rest,
+
+and the products are expanded. A term is named after the rests that it holds: ``saturation`` (the output is no longer uniform),
+``attention drift`` and ``weight drift``, joined by `` x ``. The term that holds none of them is ``leading``.
 
 Legend: V vocabulary; of a block of S sequences: M loss positions, U distinct tokens.
 """
 
 import itertools
-from math import exp, log
+from collections.abc import Iterable, Sequence
+from math import ceil, exp, log
 
 import numpy as np
+from numpy.typing import NDArray
 
-from minitx.associations import basis as reference
+from minitx.associations.basis import bigram, bigram_counts, context, scores
+from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, workers
+from minitx.base.tables import NOTHING, table
+from minitx.data.batch import Batch
 from minitx.model.blocks import blocks, waves
 from minitx.model.circuits import exp_shifted, output, through_softmax, valid_circuits
 from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
 FACTORS = ("saturation", "attention drift", "weight drift")
-# which factors a term of dL/d ov, and of dL/d qk and dL/d position, holds; the leading ones are lookups (reference.py)
-OV_KEYS = [(True, False), (False, True), (True, True)]
-SHARES = (0.01, 0.1, 0.5)  # of the leading term; a correction above them begins to show, to count, to rule
-SCORE_KEYS = [key for key in itertools.product((False, True), repeat=3) if any(key)]
+# Terms, by which of these factors they hold, that are summed over the blocks: those of d_ov, which has no weight in it, and those
+# of d_qk and d_position. The leading terms, which hold none, are lookups (basis.py).
+OV_TERMS = [held for held in itertools.product((False, True), (False, True), (False,)) if any(held)]
+SCORE_TERMS = [held for held in itertools.product((False, True), repeat=3) if any(held)]
+SHARES = (0.01, 0.1, 0.5)  # Thresholds at which a correction is visible (1%), matters (10%), dominates (50%).
+
+Norms = dict[str, dict[str, float]]  # {parameter: {term: Frobenius norm}}
+Crossings = dict[str, dict[str, dict[float, float | None]]]  # {parameter: {correction: {share: step, or None}}}
 
 
-def term_name(saturation, attention_drift, weight_drift):
-    """Name of the term that holds these factors (booleans)."""
-    present = (saturation, attention_drift, weight_drift)
-    return " x ".join(name for name, here in zip(FACTORS, present, strict=True) if here) or "leading"
+def term_name(saturation: bool, attention_drift: bool, weight_drift: bool) -> str:
+    """Name of the term that holds these factors."""
+    held = (saturation, attention_drift, weight_drift)
+    return " x ".join(itertools.compress(FACTORS, held)) or "leading"
 
 
-def gradient_terms(weights, batch, *, leading=None):
+def term_order(name: str) -> tuple[int, bool, str]:
+    """Sort key of the names of terms: the leading one, single corrections, products of corrections."""
+    return name.count(" x "), name != "leading", name
+
+
+def gradient_terms(weights: OneHotWeights, batch: Batch, *,
+                   leading: OneHotWeights | None = None) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Split dL/dweights into named terms (float64, at the values of ``weights``).
 
     Parameters
     ----------
     weights : OneHotWeights
     batch : Batch
-        Causal, cross-entropy.
+        Next-token training: causal attention, cross-entropy.
     leading : OneHotWeights, optional
-        The leading terms of the weights, from which ``weight drift`` is measured: only W_O and V are read. Default: the multiples
-        of B and of Phi^T B^T nearest to W_O and V, which need neither a step count nor a learning rate.
+        The leading terms of the weights, from which ``weight drift`` is measured; only W_O and V are read. By default they are
+        the multiples of B and of Phi^T B^T nearest to W_O and V, which need neither a step count nor a learning rate.
 
     Returns
     -------
     dict {parameter: {term: array}}
-        Each array in its parameter's orientation. For every parameter the terms sum to ``loss_and_gradient``'s gradient. The chain
-        rule brings W_O into dL/dV (one factor), V W_O into dL/dW and dL/dP, and V (whose reference value is 0) into dL/dW_O.
+        Each array in the orientation of its parameter. For every parameter the terms sum to the gradient of
+        ``loss_and_gradient``. ``weight drift`` is the drift of W_O in dL/dV, that of V W_O in dL/dW and dL/dP, and that of V,
+        whose reference value is 0, in dL/dW_O.
 
     Raises
     ------
@@ -68,24 +94,24 @@ def gradient_terms(weights, batch, *, leading=None):
     batch.require_next_token()
     weights = weights.astype(np.float64)
     circuits = valid_circuits(weights, batch)
-    n_vocab = circuits.n_vocab
-    pairs, alpha = reference.bigram_counts(batch, n_vocab)
-    B = reference.bigram(pairs, alpha)
-    Phi, _ = reference.context(batch, n_vocab)
+    pairs, alpha = bigram_counts(batch, circuits.n_vocab)
+    B = bigram(pairs, alpha)
+    Phi, _ = context(batch, circuits.n_vocab)
     if leading is None:
         W_O_leading, V_leading = _nearest_multiple(weights.W_O, B), _nearest_multiple(weights.V, (pairs @ Phi).T)
     else:
         _require_like(weights, leading)
         W_O_leading, V_leading = leading.W_O, leading.V
     ov_leading = matmul(V_leading, W_O_leading)
+    # 1 to 5
     direct, ov, qk, position = _circuit_terms(circuits, batch, Phi, (ov_leading, circuits.ov - ov_leading))
-
+    # 6
     terms = {"W_O": {"leading": -B, "saturation": direct}, "V": {}, "W": qk, "P": position}
     W_O_rest = weights.W_O - W_O_leading
-    for (saturation, drift), table in ov.items():
-        terms["W_O"][term_name(saturation, drift, True)] = matmul(weights.V.T, table)
-        terms["V"][term_name(saturation, drift, False)] = matmul(table, W_O_leading.T)
-        terms["V"][term_name(saturation, drift, True)] = matmul(table, W_O_rest.T)
+    for (saturation, drift, _), d_ov in ov.items():
+        terms["W_O"][term_name(saturation, drift, True)] = matmul(weights.V.T, d_ov)
+        terms["V"][term_name(saturation, drift, False)] = matmul(d_ov, W_O_leading.T)
+        terms["V"][term_name(saturation, drift, True)] = matmul(d_ov, W_O_rest.T)
     return terms
 
 
@@ -101,23 +127,103 @@ def _nearest_multiple(matrix, direction):
     return direction * (np.sum(matrix * direction) / square if square else 0.0)
 
 
-def first_exceeds(steps, norms, *, shares=SHARES):
+def _circuit_terms(circuits, batch, Phi, ov_parts):
+    """Terms of the gradient of the tables, steps 1 to 5 of the module; ``ov_parts``: the leading term of ov, the rest.
+
+    Returns the saturation term of d_direct, {factors held: d_ov}, {term: d_qk} and {term: d_position}. The leading ones
+    are lookups at the reference point; the others come from one pass over the blocks.
+    """
+    zeros = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
+    sums = {}  # {factors held: {table: sum}}
+    for held in OV_TERMS:
+        names = ("direct", "ov") if term_name(*held) == "saturation" else ("ov",)
+        sums["ov", held] = {name: zeros[name].copy() for name in names}
+    for held in SCORE_TERMS:
+        sums["score", held] = {name: zeros[name].copy() for name in ("qk", "position")}
+    cut = blocks(batch, circuits.n_vocab, circuits.ov.dtype)
+    with workers(len(cut)) as run:
+        for wave in waves(cut):
+            found = run(lambda block: _block_terms(circuits, block, ov_parts), wave)
+            add_pieces(run, [(block, pieces, tables) for block, terms in zip(wave, found, strict=True)
+                             for pieces, tables in zip(terms, sums.values(), strict=True)])
+
+    leading_qk, leading_position = scores(batch, ov_parts[0])
+    qk = {"leading": -leading_qk}
+    position = {"leading": -np.pad(leading_position, (0, circuits.position.size - leading_position.size))}
+    for held in SCORE_TERMS:
+        tables = sums["score", held]
+        qk[term_name(*held)], position[term_name(*held)] = tables["qk"], tables["position"]
+    ov = {(False, False, False): -Phi.T} | {held: sums["ov", held]["ov"] for held in OV_TERMS}
+    direct = next(sums["ov", held]["direct"] for held in OV_TERMS if "direct" in sums["ov", held])
+    return direct, ov, qk, position
+
+
+def _block_terms(circuits, block, ov_parts):
+    """Pieces of a block, steps 1 to 5 of the module: one for each of OV_TERMS, then one for each of SCORE_TERMS."""
+    # 1  A, A0; C and C0 are the attention to a distinct token, the sum over its copies
+    exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
+    C = {False: uniform.C, True: exact.C - uniform.C}
+    # 2  r0, r - r0
+    r = _residuals(block, output(circuits, block, exact, circuits.ov[exact.words]))
+    # 3  d_direct[x_t, :] += r_t,  d_ov[u, :] += C_tu r_t
+    ones = np.ones(block.weight.shape)
+    pieces = [Pieces(R=r[True], scale=ones, D=np.matmul(C[drift].transpose(0, 2, 1), r[saturation]), words=exact.words,
+                     n_words=exact.n_words) for saturation, drift, _ in OV_TERMS]
+    # 4  dC_tu = r_t . ov[u, :]
+    dC = {(saturation, rest): np.matmul(r[saturation], ov_parts[rest][exact.words].transpose(0, 2, 1))
+          for saturation in (False, True) for rest in (False, True)}
+    # 5  dscore, at A0 and what A - A0 adds to it
+    dscore = {}
+    for (saturation, rest), by_word in dC.items():
+        at_uniform = through_softmax(uniform, by_word)
+        dscore[saturation, False, rest] = at_uniform
+        dscore[saturation, True, rest] = through_softmax(exact, by_word) - at_uniform
+    return pieces + [Pieces(dscore=dscore[held]) for held in SCORE_TERMS]
+
+
+def _residuals(block, out):
+    """{False: r0, the residual at uniform output, True: r - r0}, each (S, M, V). Overwrites ``out``."""
+    n_vocab = out.shape[2]
+    exp_shifted(block, out)
+    weight = block.weight[:, :, None]
+    saturation = weight * (out / out.sum(axis=2, keepdims=True) - 1 / n_vocab)
+    uniform = np.broadcast_to(weight / n_vocab, out.shape).copy()
+    uniform.reshape(-1, n_vocab)[np.arange(block.targets.size), block.targets.ravel()] -= block.weight.ravel()
+    return {False: uniform, True: saturation}
+
+
+# ---------------------------------------------------------------------------------------------- sizes of the terms over training
+
+
+def term_norms(terms: dict[str, dict[str, NDArray[np.float64]]]) -> Norms:
+    """Frobenius norm of every term of :func:`gradient_terms`."""
+    return {parameter: {name: norm(term) for name, term in split.items()} for parameter, split in terms.items()}
+
+
+def by_term(records: Sequence[Norms]) -> dict[str, dict[str, list[float]]]:
+    """The norms at several steps, term by term: a list of :func:`term_norms` becomes {parameter: {term: [norm, ...]}}."""
+    return {parameter: {term: [norms[parameter][term] for norms in records] for term in terms}
+            for parameter, terms in (records[0] if records else {}).items()}
+
+
+def first_exceeds(steps: Iterable[int], norms: dict[str, dict[str, Sequence[float]]], *,
+                  shares: Iterable[float] = SHARES) -> Crossings:
     """When each correction first exceeds a share of the leading term.
 
     Parameters
     ----------
     steps : (R,) int
-        At which the gradient was split, ascending, from 1 on.
+        The steps at which the gradient was split, ascending, from 1 on.
     norms : dict {parameter: {term: (R,) float}}
-        Of the terms of :func:`gradient_terms`, ``leading`` among them.
+        Norms of the terms of :func:`gradient_terms`, ``leading`` among them, as from :func:`by_term`.
     shares : iterable of float
-        Of the norm of the leading term.
+        Shares of the norm of the leading term.
 
     Returns
     -------
     dict {parameter: {correction: {share: step}}}
-        A float, between the last of ``steps`` below the share and the first above it, read off the power of the step that joins
-        them; None if the correction never exceeds the share.
+        The step is a float between the last of ``steps`` below the share and the first above it, found by interpolating the
+        ratio to the leading term as a power of the step. It is None if the correction never exceeds the share.
 
     Raises
     ------
@@ -149,55 +255,18 @@ def _crossing(steps, values, share, leading):
     return None
 
 
-def _circuit_terms(circuits, batch, Phi, ov_parts):
-    """Terms of dL/d table.
+def exceeds_table(crossings: Crossings) -> str:
+    """The table of :func:`first_exceeds`: a row a correction, and for each parameter a column a share."""
+    names = sorted({name for found in crossings.values() for name in found}, key=term_order)
+    shares = list(next(iter(next(iter(crossings.values())).values())))
+    heads = [f"{parameter} {share:.0%}" if share == shares[0] else f"{share:.0%}" for parameter in crossings for share in shares]
 
-    Returns the saturation term of ``direct``; {(saturation, attention drift): table} of ``ov``; and {term: table} of ``qk`` and of
-    ``position``. The leading ones come from the reference point's lookups, the others from one pass over the blocks.
-    """
-    zeros = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
-    ov_tables = [{name: zeros[name].copy() for name in (("ov", "direct") if key == (True, False) else ("ov",))} for key in OV_KEYS]
-    score_tables = [{name: zeros[name].copy() for name in ("qk", "position")} for _ in SCORE_KEYS]
-    cut = blocks(batch, circuits.n_vocab, circuits.ov.dtype)
-    with workers(len(cut)) as run:
-        for wave in waves(cut):
-            terms = run(lambda block: _block_terms(circuits, block, ov_parts), wave)
-            add_pieces(run, [(block, pieces, tables) for block, found in zip(wave, terms, strict=True)
-                             for pieces, tables in zip(found, ov_tables + score_tables, strict=True)])
+    def cell(found, name, share):
+        if name not in found:
+            return ""
+        if (step := found[name][share]) is None:
+            return f"{NOTHING} "
+        return f"{ceil(step)}{'*' if step == min(at[share] for at in found.values() if at[share]) else ' '}"
 
-    leading_qk, leading_position = reference.scores(batch, ov_parts[0])
-    leading_position = np.pad(leading_position, (0, circuits.position.size - leading_position.size))
-    ov = {(False, False): -Phi.T} | {key: table["ov"] for key, table in zip(OV_KEYS, ov_tables, strict=True)}
-    qk, position = {"leading": -leading_qk}, {"leading": -leading_position}
-    for key, table in zip(SCORE_KEYS, score_tables, strict=True):
-        qk[term_name(*key)], position[term_name(*key)] = table["qk"], table["position"]
-    return ov_tables[0]["direct"], ov, qk, position
-
-
-def _block_terms(circuits, block, ov_parts):
-    """Pieces of a block: one for each of OV_KEYS, then one for each of SCORE_KEYS."""
-    attention, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)  # A, A0
-    residual = _residuals(block, output(circuits, block, attention, circuits.ov[attention.words]))
-    C = {False: uniform.C, True: attention.C - uniform.C}
-    pieces = {}
-    for saturation, drift in OV_KEYS:
-        D = np.matmul(C[drift].transpose(0, 2, 1), residual[saturation])
-        pieces[saturation, drift] = Pieces(R=residual[True], scale=np.ones(block.weight.shape), D=D, words=attention.words,
-                                           n_words=attention.n_words)
-    for saturation, rest in ((False, False), (False, True), (True, False), (True, True)):
-        dC = np.matmul(residual[saturation], ov_parts[rest][attention.words].transpose(0, 2, 1))
-        at_uniform = through_softmax(uniform, dC)
-        pieces[saturation, False, rest] = Pieces(dscore=at_uniform)
-        pieces[saturation, True, rest] = Pieces(dscore=through_softmax(attention, dC) - at_uniform)
-    return [pieces[key] for key in OV_KEYS + SCORE_KEYS]
-
-
-def _residuals(block, out):
-    """{False: dL/dout at uniform output, True: dL/dout minus that}, each (S, M, V). Overwrites ``out``."""
-    n_vocab = out.shape[2]
-    exp_shifted(block, out)
-    weight = block.weight[:, :, None]
-    saturation = weight * (out / out.sum(axis=2, keepdims=True) - 1 / n_vocab)
-    uniform = np.broadcast_to(weight / n_vocab, out.shape).copy()
-    uniform.reshape(-1, n_vocab)[np.arange(block.targets.size), block.targets.ravel()] -= block.weight.ravel()
-    return {False: uniform, True: saturation}
+    return table(["correction ", *heads],
+                 [[name, *(cell(found, name, share) for found in crossings.values() for share in shares)] for name in names])

@@ -1,32 +1,33 @@
 """Which words go together, read off the basis functions, and how often that is right where the truth is known.
 
-The entries of a basis function grow with the frequency of both words, so the strongest ones of a row are mostly frequent words.
-Each function is therefore given the scale-free reading that its meaning asks for:
+The entries of a basis function grow with the frequency of both words, so that the strongest ones of a row are mostly frequent
+words. Each function is therefore given the scale-free reading that its meaning asks for:
 
-- bigram: the row of B as it is; the scale of a row is one number, alpha_a, and does not change its order;
-- interchangeability: Sigma_B[b, c] / sqrt(Sigma_B[b, b] Sigma_B[c, c]), the cosine of the columns b and c of B;
-- context: two words go together when they are surplus in the same contexts and have the same words surplus in theirs: the cosine of
-  the words' rows and columns of max(sqrt(O) - sqrt(E), 0), where O[b, a] = Phi[b, a] + mu_a is the mass of a in the prefixes of b
-  and E its value if b and a had nothing to do with each other. A square root makes surpluses of rare and frequent words comparable.
+- bigram: the row of B as it is. The scale of a row is one number, alpha_a, which does not change the order within the row.
+- interchangeability: Sigma_B[b, c] / sqrt(Sigma_B[b, b] Sigma_B[c, c]), the cosine of the columns b and c of B.
+- context: two words go together when they occur more often than expected in the same contexts, and the same words occur more
+  often than expected in theirs. The score is the cosine of the two words' profiles; a profile is the word's row and column of
+  max(sqrt(O) - sqrt(E), 0), where O[b, a] = Phi[b, a] + mu_a is the mass of a in the prefixes of b and E its value if b and a
+  were independent. The square roots make rare and frequent words comparable.
 
 Legend: V vocabulary.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
+from minitx.associations.basis import Statistics
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul
-from minitx.data.corpus import UNKNOWN
+from minitx.data.corpus import UNKNOWN, Corpus
 
 
-def similarity(statistics):
-    """{function: (V, V) scores}: row = word, column = the word it may go together with; larger is stronger.
-
-    ``statistics`` as from :func:`minitx.associations.basis.statistics`.
-    """
+def similarity(statistics: Statistics) -> dict[str, NDArray[np.float64]]:
+    """{function: (V, V) scores}. Row = word, column = the word it may go together with; a larger score is stronger."""
     Sigma = statistics.interchangeability
     total = statistics.frequency.sum()
-    follows = statistics.bigram.sum(axis=0) + total / statistics.n_vocab > 1e-12 * total  # words that are the next token somewhere
+    # words that are the next token somewhere; the others are interchangeable with none
+    follows = statistics.bigram.sum(axis=0) + total / statistics.n_vocab > 1e-12 * total
     size = np.where(follows, np.sqrt(np.maximum(np.diagonal(Sigma), 0)), 0)
     return {"bigram": statistics.bigram, "interchangeability": _divide(_divide(Sigma, size).T, size),
             "context": _context_similarity(statistics)}
@@ -44,12 +45,12 @@ def _context_similarity(statistics):
 
 
 def _divide(matrix, scale):
-    """Columns of ``matrix`` over ``scale``; 0 where the scale is 0 (a word that never occurs goes with none)."""
+    """Columns of ``matrix`` over ``scale``; 0 where the scale is 0, so that a word that never occurs goes with none."""
     return np.divide(matrix, scale, out=np.zeros_like(matrix), where=scale > 0)
 
 
-def associates(scores, corpus, word, *, k=10):
-    """The ``k`` words that score highest, and above 0, in the row of ``word``, strongest first; not itself, not ``<unk>``.
+def associates(scores: NDArray[np.float64], corpus: Corpus, word: str, *, k: int = 10) -> list[tuple[str, float]]:
+    """The ``k`` words with the highest positive scores in the row of ``word``, strongest first, without itself and ``<unk>``.
 
     Parameters
     ----------
@@ -58,10 +59,6 @@ def associates(scores, corpus, word, *, k=10):
     corpus : Corpus
         Whose vocabulary the rows and columns are.
     word : str
-
-    Returns
-    -------
-    list of (str, float)
 
     Raises
     ------
@@ -74,8 +71,9 @@ def associates(scores, corpus, word, *, k=10):
     return [(corpus.vocabulary[token], float(row[token])) for token in strongest if row[token] > 0]
 
 
-def precision(scores, corpus, truth, *, k=10):
-    """Mean share of true associates among the ``k`` strongest, over the words of ``truth`` that are in the vocabulary.
+def precision(scores: NDArray[np.float64], corpus: Corpus, truth: dict[str, set[str]], *,
+              k: int = 10) -> tuple[float, int]:
+    """Mean share of true associates among the ``k`` strongest, over the words of ``truth`` in the vocabulary.
 
     Parameters
     ----------
@@ -90,6 +88,6 @@ def precision(scores, corpus, truth, *, k=10):
         Number of words scored.
     """
     vocabulary = set(corpus.vocabulary)
-    shares = [sum(other in true for other, _ in associates(scores, corpus, word, k=k)) / k for word, true in truth.items()
-              if word in vocabulary and len(vocabulary & set(true) - {word}) >= k]
+    shares = [sum(other in true for other, _ in associates(scores, corpus, word, k=k)) / k
+              for word, true in truth.items() if word in vocabulary and len(vocabulary & set(true) - {word}) >= k]
     return (float(np.mean(shares)) if shares else float("nan")), len(shares)
