@@ -1,41 +1,42 @@
-"""Reduced dynamics: training closed on corpus statistics, never forming a quantity of size N x T x V.
+"""Reduced dynamics: gradient descent closed on corpus statistics, which never forms a quantity of size N x T x V.
 
-The gradient of one attention layer needs the prediction p_t = softmax(out_t) at every position, which costs N T V. Here positions
-are put into K cells, each of one current token, and a cell has one prediction: the softmax at its mean context. Attention stays
-exact. What makes few cells enough is that contexts act on the output through very few numbers (M below is of rank 32 to six
-digits, and the first of these numbers does nearly all), so that cells are intervals of one number.
+The gradient of one attention layer needs the prediction softmax(out_t) at every position, which costs N T V. Here positions are
+put into K cells, each of one current token, and a cell has one prediction: the softmax at its mean context. Attention stays
+exact. Few cells are enough, because contexts act on the output through very few numbers (M below is of rank 32 to six digits,
+and the first of these numbers does nearly all), so that cells can be intervals of one number.
 
-Tables D = W_O, M = V W_O; w_t weights, c_t = sum_j A_tj onehot(x_j) the attended context. One gradient:
+The tables are D = W_O and M = V W_O; w_t are the weights of the positions, P(a then b) = sum_t w_t 1(x_t = a) 1(y_t = b). A
+gradient is computed in this order:
 
-    0  U = leading directions of M, (V, r): those of M J M^T with J = diag(f) - f f^T, f the frequency of next tokens;  M = U R
-    1  z_t = c_t . U[:, 0];  cells k: for each current token, intervals of z, of equal spread (:func:`_cells`)
-    2  Psi[k, c] = sum_{t in k} w_t c_t[c],  Ctx[y, c] = sum_t w_t 1(y_t = y) c_t[c],  m_k = sum_{t in k} w_t,  cbar_k = Psi_k / m_k
-    3  p_k = softmax(D[token of k, :] + cbar_k M)
-    4  delta_tj = M[x_j, y_t] - (p M^T)[k_t, x_j]                                        first order
-                  - (c_t - cbar_k) M' Jbar M[x_j, :]^T                                   second order
-       Jbar = diag(sum_k m_k p_k) - sum_k m_k p_k^T p_k, the mean Jacobian of the softmax;  M' = the first r' directions of M
-    5  sigma_tj = A_tj (delta_tj - sum_k A_tk delta_tk)  ->  G_qk[x_t, x_j], G_position[t - j]
-    6  G_direct = P(a then b) - sum_{k of a} m_k p_k
-       G_ov     = Ctx^T - Psi^T p                                                        first order
-                  - C M' Jbar,  C = sum_t w_t c_t^T c_t - sum_k m_k cbar_k^T cbar_k       second order
-    7  -dL/dW_O = G_direct + V^T G_ov,  -dL/dV = G_ov W_O^T,  -dL/dW = G_qk,  -dL/dP = G_position
-    8  loss = - <P(a then b), D> - <Ctx^T, M> + sum_k m_k log sum_b exp(D + cbar_k M)    first order
-              + <C, M' Jbar M'^T> / 2                                                     second order
+    1  c_t = sum_j A_tj onehot(x_j), the attended context, by lookups; A is the exact attention
+    2  M = U R. U (V, r) holds the leading directions of M, the eigenvectors of M J M^T with J = diag(f) - f f^T and f the
+       frequency of next tokens. M' is M in the first r' directions alone.
+    3  z_t = c_t . U[:, 0]. Cells k: for each current token, intervals of z, cut where the spread is largest
+    4  m_k = sum_{t in k} w_t,  Psi[k, :] = sum_{t in k} w_t c_t,  cbar_k = Psi[k, :] / m_k,  Ctx[y, :] = sum_{t: y_t = y} w_t c_t
+    5  p_k = softmax(D[token of k, :] + cbar_k M),  with Z_k the sum of the exponentials
+    6  First order:   loss     = sum_k m_k log Z_k - <P(a then b), D> - <Ctx, M^T>
+                      G_direct = P(a then b) - sum_{k of a} m_k p_k
+                      G_ov     = Ctx^T - Psi^T p
+    7  Second order, the linear response to c_t - cbar_k, with the mean Jacobian of the softmax
+       Jbar = diag(sum_k m_k p_k) - sum_k m_k p_k^T p_k  and the covariance  C = sum_t w_t c_t^T c_t - sum_k m_k cbar_k^T cbar_k:
+                      loss    += <C, M' Jbar M'^T> / 2
+                      G_ov    -= C M' Jbar
+    8  delta_tj = M[x_j, y_t] - (p M^T)[k_t, x_j] - (c_t - cbar_k) M' Jbar M[x_j, :]^T      (the last one at second order)
+       sigma_tj = A_tj (delta_tj - sum_k A_tk delta_tk),  G_qk[x_t, x_j] += w_t sigma_tj,  G_position[t - j] += w_t sigma_tj
+    9  -dL/dW_O = G_direct + V^T G_ov,  -dL/dV = G_ov W_O^T,  -dL/dW = G_qk,  -dL/dP = G_position
 
-The gradient (4 to 7) differs a little from the derivative of the loss (8). At first order it is this derivative, within the
-cells and up to the directions of M that r leaves out. At second order equation 8 is differentiated as if Jbar were a constant,
-although Jbar depends on the weights through p_k: predictions respond linearly, and what the derivative of Jbar would add,
-<C, M' dJbar M'^T> / 2, is the curvature of the softmax. On 60 windows of 10 tokens of the built-in stories (V = 40, default
-settings, after 60 steps of 2.0 the loss is 1.11 of 3.69) the relative difference is 0.22% in W_O, 0.29% in V, 0.23% in W and
-0.70% in P. It grows with training, as the distance from the exact gradient does: on TinyStories (V = 300, 300 windows of 32,
-after 300 steps of 1.0 the loss is 3.89 of 5.70) it is about 10, 7, 1 and 4%, while the exact gradient is 15, 19, 8 and 50% away.
-Besides, cells are chosen anew at every step, and the loss jumps a little where a position changes its cell.
+The gradient differs a little from the derivative of the loss. At first order it is this derivative, within the cells and up to
+the directions of M that r leaves out. At second order the loss of equation 7 is differentiated as if Jbar were a constant,
+although Jbar depends on the weights through p_k: what the derivative of Jbar would add, <C, M' dJbar M'^T> / 2, is the curvature
+of the softmax. On 60 windows of 10 tokens of the built-in stories (V = 40, default settings, after 60 steps of 2.0 the loss is
+1.11 of 3.69) the relative difference is 0.22% in W_O, 0.29% in V, 0.23% in W and 0.70% in P. It grows with training, as the
+distance from the exact gradient does: on TinyStories (V = 300, 300 windows of 32, after 300 steps of 1.0 the loss is 3.89 of
+5.70) it is about 10, 7, 1 and 4%, while the exact gradient is 15, 19, 8 and 50% away. Besides, cells are chosen anew at every
+step, and the loss jumps a little where a position changes its cell.
 
-With one cell a token and all of M these are the equations of the notes. From zero weights, the first terms in eta are the leading
-terms of Im et al. (2026), exactly, for any number of cells: there p = 1/V whatever the context.
-
-Cost of a gradient: O(N T^2) lookups, O(N T^2 r') additions at second order, and (K + 2 V) V^2 multiplications, against 3 N T^2 V
-for the exact one; memory O((K + V) V + N T r').
+From zero weights, the first terms in eta are the leading terms of Im et al. (2026), exactly, for any number of cells, because
+there p = 1/V whatever the context. A gradient costs O(N T^2) lookups, O(N T^2 r') additions at second order and (K + 2 V) V^2
+multiplications, against 3 N T^2 V for the exact one; memory is O((K + V) V + N T r').
 
 Legend: N sequences, T positions, V vocabulary, K cells, r rank of M, r' rank of the response; n loss positions.
 """
@@ -43,12 +44,14 @@ Legend: N sequences, T positions, V vocabulary, K cells, r rank of M, r' rank of
 import heapq
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
-from minitx.associations import basis as reference
 from minitx.associations import kernels
+from minitx.associations.basis import bigram_counts, context
 from minitx.base import parallel
 from minitx.base.checks import whole_number
 from minitx.base.parallel import matmul
@@ -58,8 +61,9 @@ from minitx.model.circuits import Circuits
 from minitx.model.parameters import read_only
 from minitx.model.weights import OneHotWeights
 
-PIECES = 16  # pieces of work: a constant, so that results are bit-identical for any number of threads
-FIRST_ROUNDS, ROUNDS = 12, 3  # of subspace iteration: for the leading terms, and from these in each step
+PIECES = 16  # Pieces of the work. A constant, so that results are bit-identical for any number of threads.
+FIRST_ROUNDS, ROUNDS = 12, 3  # Rounds of subspace iteration: at the leading terms, and from there at each step.
+CUT_ROUNDS = 4  # Rounds of 2-means that decide where a cell is cut.
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,62 +77,59 @@ class Reduction:
         Row, column, token and next token of every loss position, sorted by token, then by next token.
     weight : (n,) float64
     by_following : (n,) int32
-        Loss positions sorted by next token.
-    begin, end : (tokens that occur,) int64
-        Where the positions of each current token are.
+        The loss positions sorted by next token.
+    begin : (tokens that occur,) int64
+        The first loss position of each current token.
     pairs : sparse (V, V) float64
-        Row = current token, column = next token.
+        P(a then b). Row = current token, column = next token.
     frequency : (V,) float64
         f, of next tokens.
     basis : (V, r) float64
-        U at the leading terms; the start of the search for that of the moment.
+        U at the leading terms, from which the search for U at other weights starts.
     cuts, following_cuts : (at most PIECES + 1,) int64
-        Pieces of the work, between two tokens, and in ``by_following`` between two next tokens.
-    n_cells, order, response_rank : int
+        Pieces of the work, cut between two tokens, and in ``by_following`` between two next tokens.
+    n_cells : int
+        K.
+    response_rank : int
+        r'; 0 at first order.
     """
 
-    tokens: np.ndarray
-    sequence: np.ndarray
-    at: np.ndarray
-    current: np.ndarray
-    following: np.ndarray
-    weight: np.ndarray
-    by_following: np.ndarray
-    begin: np.ndarray
-    end: np.ndarray
+    tokens: NDArray[np.int32]
+    sequence: NDArray[np.int32]
+    at: NDArray[np.int32]
+    current: NDArray[np.int32]
+    following: NDArray[np.int32]
+    weight: NDArray[np.float64]
+    by_following: NDArray[np.int32]
+    begin: NDArray[np.int64]
     pairs: sparse.csr_array
-    frequency: np.ndarray
-    basis: np.ndarray
-    cuts: np.ndarray
-    following_cuts: np.ndarray
+    frequency: NDArray[np.float64]
+    basis: NDArray[np.float64]
+    cuts: NDArray[np.int64]
+    following_cuts: NDArray[np.int64]
     n_cells: int
-    order: int
     response_rank: int
 
 
 @parallel.one_blas_thread()
-def reduce(batch, n_vocab, *, order=2, n_cells=None, rank=32, response_rank=4):
+def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = None, rank: int = 32,
+           response_rank: int = 4) -> Reduction:
     """Prepare a batch for reduced dynamics.
 
     Parameters
     ----------
     batch : Batch
-        Causal, cross-entropy: next-token training.
+        Next-token training: causal attention, cross-entropy.
     n_vocab : int
         V.
     order : {1, 2}
-        1: one prediction a cell. 2: and its linear response to how far a context is from the cell's mean.
+        1: one prediction a cell. 2: also its linear response to how far a context is from the cell's mean.
     n_cells : int, optional
-        K, at least V; V is one cell a token. Default: 3 V.
+        K, at least V; with V there is one cell a token. Default: 3 V.
     rank : int
         r, how many directions of M = V W_O are kept, of V.
     response_rank : int
         r', how many of these make a prediction respond at second order.
-
-    Returns
-    -------
-    Reduction
-        For :func:`loss_and_gradient`; :func:`descend` makes its own.
 
     Raises
     ------
@@ -145,27 +146,28 @@ def reduce(batch, n_vocab, *, order=2, n_cells=None, rank=32, response_rank=4):
     batch.require_next_token()
     batch.require_vocabulary(n_vocab)
     if batch.weight.min() < 0:
-        raise ValueError(f"the mean context of a cell needs weights of one sign, but a position has {batch.weight.min():g}; "
-                         "set it to 0")
+        raise ValueError("the mean context of a cell needs weights of one sign, but a position has "
+                         f"{batch.weight.min():g}; set it to 0")
     sequence, at = np.nonzero(batch.weight)
     current, following = batch.tokens[sequence, at], batch.targets[sequence, at]
     sort = np.lexsort((following, current))
     sequence, at, current, following = (np.ascontiguousarray(a[sort], np.int32) for a in (sequence, at, current, following))
     weight = batch.weight[sequence, at]
     by_following = np.argsort(following, kind="stable").astype(np.int32)
-    begin = np.flatnonzero(np.diff(current, prepend=-1))
-    pairs, _ = reference.bigram_counts(batch, n_vocab)
+    pairs, _ = bigram_counts(batch, n_vocab)
     frequency = np.bincount(following, weight, n_vocab)
-    Phi, _ = reference.context(batch, n_vocab)
+    Phi, _ = context(batch, n_vocab)
     start = np.random.default_rng(0).standard_normal((n_vocab, min(rank, n_vocab)))
-    basis = _leading_directions(Phi.T, (pairs.T @ pairs), frequency, start, FIRST_ROUNDS)  # M of the leading terms: Phi^T B^T B
-    return Reduction(batch.tokens, sequence, at, current, following, weight, by_following, begin, np.append(begin[1:], len(at)),
-                     pairs, frequency, basis, _cuts(current, at), _cuts(following[by_following], at[by_following]), n_cells, order,
-                     response_rank)
+    # at the leading terms, V W_O is a multiple of Phi^T B^T B
+    basis = _leading_directions(Phi.T, pairs.T @ pairs, frequency, start, FIRST_ROUNDS)
+    return Reduction(batch.tokens, sequence, at, current, following, weight, by_following,
+                     np.flatnonzero(np.diff(current, prepend=-1)), pairs, frequency, basis, _cuts(current, at),
+                     _cuts(following[by_following], at[by_following]), n_cells,
+                     min(response_rank, basis.shape[1]) if order == 2 else 0)
 
 
 def _cuts(tokens, at):
-    """At most PIECES pieces of about equal cost (keys to visit) of positions sorted by ``tokens``, cut between two tokens."""
+    """Cut positions, sorted by ``tokens``, between two tokens: at most PIECES pieces that visit about as many keys each."""
     cost = np.cumsum(at + 1.0)
     nearest = np.searchsorted(cost, cost[-1] * np.arange(1, PIECES) / PIECES)
     return np.unique(np.concatenate([[0], np.searchsorted(tokens, tokens[nearest]), [len(tokens)]]))
@@ -183,15 +185,16 @@ def _leading_directions(V, W_O, frequency, basis, rounds):
     return basis
 
 
-def descend(weights, batch, *, order=2, n_cells=None, **settings):
-    """Reduced dynamics as training is done: :func:`minitx.descend` on ``reduce(batch)``.
+def descend(weights: OneHotWeights, batch: Batch, *, order: int = 2, n_cells: int | None = None,
+            **settings: Any) -> descent.Trajectory:
+    """Gradient descent by reduced dynamics: :func:`minitx.descend` on ``reduce(batch)``.
 
     Parameters
     ----------
     weights : OneHotWeights
-        The start; float64 or float32: the precision of the work.
+        The start. Its dtype, float64 or float32, is the precision of the work.
     batch : Batch
-        Causal, cross-entropy: next-token training.
+        Next-token training: causal attention, cross-entropy.
     order, n_cells
         As for :func:`reduce`.
     settings
@@ -200,7 +203,7 @@ def descend(weights, batch, *, order=2, n_cells=None, **settings):
     Returns
     -------
     Trajectory
-        Of predicted weights; its loss is the predicted one.
+        The predicted weights and the predicted loss.
 
     Raises
     ------
@@ -212,13 +215,13 @@ def descend(weights, batch, *, order=2, n_cells=None, **settings):
 
 
 @parallel.one_blas_thread()
-def loss_and_gradient(weights, reduction):
-    """Loss and gradient of the reduced dynamics, in the place of :func:`minitx.loss_and_gradient`.
+def loss_and_gradient(weights: OneHotWeights, reduction: Reduction) -> tuple[float, OneHotWeights]:
+    """Loss and gradient of the reduced dynamics, to be used in the place of :func:`minitx.loss_and_gradient`.
 
     Parameters
     ----------
     weights : OneHotWeights
-        float64 or float32: the precision of the work.
+        Its dtype, float64 or float32, is the precision of the work.
     reduction : Reduction
 
     Returns
@@ -246,69 +249,72 @@ def loss_and_gradient(weights, reduction):
 
 def _require_fit(weights, reduction):
     if not isinstance(reduction, Reduction):
-        raise TypeError(f"reduced dynamics needs a Reduction, from minitx.associations.reduced.reduce(batch, n_vocab), "
+        raise TypeError("reduced dynamics needs a Reduction, from minitx.associations.reduced.reduce(batch, n_vocab), "
                         f"got {type(reduction).__name__}")
     if not isinstance(weights, OneHotWeights):
         raise TypeError(f"reduced dynamics is that of OneHotWeights, got {type(weights).__name__}")
     n_vocab, length = len(reduction.frequency), reduction.tokens.shape[1]
     if len(weights.W_O) != n_vocab or len(weights.P) < length:
-        raise ValueError(f"the weights have {len(weights.W_O)} tokens and {len(weights.P)} positions, the reduction {n_vocab} and "
-                         f"{length}; build them with OneHotWeights.zeros({n_vocab}, {length})")
+        raise ValueError(f"the weights have {len(weights.W_O)} tokens and {len(weights.P)} positions, the reduction {n_vocab} "
+                         f"and {length}; build them with OneHotWeights.zeros({n_vocab}, {length})")
     if broken := weights.not_finite():
         raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
 
 
 def _loss_and_gradient(weights, reduction):
-    """The numbered equations of the module."""
-    W_O, dtype = weights.W_O, weights.W_O.dtype
-    n_vocab = len(W_O)
-    visit = _Visits(weights, reduction)
-    # 0  M = U R
-    frequency = reduction.frequency.astype(dtype)
-    U = np.ascontiguousarray(_leading_directions(weights.V, W_O, frequency, reduction.basis.astype(dtype), ROUNDS))
+    """The equations of the module, by their numbers."""
+    W_O, dtype, n_vocab = weights.W_O, weights.W_O.dtype, len(weights.W_O)
+    few = reduction.response_rank
+    # 1  every visit to the loss positions looks their attention up anew
+    positions = _LossPositions(weights, reduction)
+    # 2
+    frequency, basis = reduction.frequency.astype(dtype), reduction.basis.astype(dtype)
+    U = np.ascontiguousarray(_leading_directions(weights.V, W_O, frequency, basis, ROUNDS))
     R = (U.T @ weights.V) @ W_O
     M_T = np.ascontiguousarray(matmul(R.T, U.T))  # row = output token, column = attended token
-    # 1  cells
-    few = min(reduction.response_rank, U.shape[1]) if reduction.order == 2 else 0
-    basis = _fours(U[:, :few])  # of M'
-    images = visit.images(basis)
-    cell, owner, order = _cells_of(visit, reduction, U, images)
-    mass = np.bincount(cell, reduction.weight).astype(dtype)[:, None]
-    # 2  contexts
-    Psi, Ctx = np.zeros((len(owner), n_vocab), dtype), np.zeros((n_vocab, n_vocab), dtype)
-    products = visit.contexts(cell, order, reduction.cuts, images, Psi)[:, :few]
-    visit.contexts(reduction.following, reduction.by_following, reduction.following_cuts, images[:, :0], Ctx)
-    centre = (Psi @ U) / mass  # cbar U
-    # 3  predictions
-    p = matmul(centre, R)
-    p += W_O[owner]
-    top = p.max(axis=1, keepdims=True)
-    p -= top
-    np.exp(p, out=p)
-    total = p.sum(axis=1, keepdims=True)
-    p /= total
-    # 8  loss
-    loss = float(np.sum(mass * (np.log(total) + top), dtype=np.float64) - np.sum(reduction.pairs.multiply(W_O))
+    # 3
+    cut = reduction.n_cells > n_vocab
+    c_U = positions.times(_fours(U[:, :max(few, int(cut))]))
+    cells = _assign_cells(reduction, c_U[:, 0] if cut else None)
+    c_U = c_U if few else c_U[:, :0]  # c_t U in the directions of the response
+    # 4
+    mass = np.bincount(cells.of_position, reduction.weight).astype(dtype)[:, None]
+    Psi, Ctx = np.zeros((len(cells.token), n_vocab), dtype), np.zeros((n_vocab, n_vocab), dtype)
+    c_c_U = positions.add_contexts(cells.of_position, cells.order, reduction.cuts, c_U, Psi)[:, :few]
+    positions.add_contexts(reduction.following, reduction.by_following, reduction.following_cuts, c_U[:, :0], Ctx)
+    cbar_U = (Psi @ U) / mass
+    # 5
+    p = matmul(cbar_U, R)
+    p += W_O[cells.token]
+    log_Z = _softmax(p)
+    # 6
+    loss = float(np.sum(mass * log_Z, dtype=np.float64) - np.sum(reduction.pairs.multiply(W_O))
                  - np.einsum("ij,ij", Ctx, M_T, dtype=np.float64))
-    # 6  tables
-    of_owner = sparse.csr_array((mass[:, 0], (owner, np.arange(len(owner)))), shape=(n_vocab, len(owner)))
-    G_direct = reduction.pairs.astype(dtype).toarray() - of_owner @ p
+    by_token = sparse.csr_array((mass[:, 0], (cells.token, np.arange(len(mass)))), shape=(n_vocab, len(mass)))
+    G_direct = reduction.pairs.astype(dtype).toarray() - by_token @ p
     G_ov = Ctx.T - matmul(Psi.T, p)
-    response = U[:, :0]
-    if few:
-        R_Jbar = R[:few] * (mass.T @ p) - ((R[:few] @ p.T) * mass.T) @ p
-        C_basis = products - Psi.T @ centre[:, :few]
-        G_ov -= matmul(C_basis, R_Jbar)
-        response = U @ (R @ R_Jbar.T)
-        loss += 0.5 * float(np.sum((U[:, :few].T @ C_basis) * (R_Jbar @ R[:few].T), dtype=np.float64))
-    # 4, 5  scores
-    G_qk = np.zeros((n_vocab, n_vocab), dtype)
-    expected = matmul(p @ R.T, U.T)  # p M^T
-    tables = M_T, np.ascontiguousarray(expected), _fours(centre[:, :few]), _fours(response)
-    G_position = visit.scores(cell, order, images, tables, G_qk, len(weights.P))
-    # 7  back to the weights, by the chain rule
-    gradient = Circuits(direct=-G_direct, ov=-G_ov, qk=-G_qk, position=-G_position, bias=None)
-    return loss, weights.pullback(gradient)
+    # 7  with M' = U[:, :r'] R[:r']; at first order all products here are 0, because r' is
+    R_Jbar = R[:few] * (mass.T @ p) - ((R[:few] @ p.T) * mass.T) @ p
+    C_U = c_c_U - Psi.T @ cbar_U[:, :few]
+    loss += 0.5 * float(np.sum((U[:, :few].T @ C_U) * (R_Jbar @ R[:few].T), dtype=np.float64))
+    G_ov -= matmul(C_U, R_Jbar)
+    # 8
+    p_M_T = np.ascontiguousarray(matmul(p @ R.T, U.T))
+    response = U @ (R @ R_Jbar.T)  # M Jbar R[:r']^T
+    tables = M_T, p_M_T, _fours(cbar_U[:, :few]), _fours(response)
+    G_qk, G_position = positions.score_gradients(cells, c_U, tables, len(weights.P))
+    # 9  the chain rule
+    return loss, weights.pullback(Circuits(direct=-G_direct, ov=-G_ov, qk=-G_qk, position=-G_position, bias=None))
+
+
+def _softmax(rows):
+    """Replace each row by its softmax; returns the logarithms of the sums of the exponentials, as a column."""
+    top = rows.max(axis=1, keepdims=True)
+    rows -= top
+    np.exp(rows, out=rows)
+    total = rows.sum(axis=1, keepdims=True)
+    rows /= total
+    return np.log(total) + top
 
 
 def _fours(columns):
@@ -318,105 +324,117 @@ def _fours(columns):
     return padded
 
 
-class _Visits:
-    """The kernels that visit all loss positions, in pieces, at the attention of some weights."""
+class _LossPositions:
+    """Sums over all loss positions, with the attention of some weights; threads visit them in pieces."""
 
     def __init__(self, weights, reduction):
         W, P = (read_only(np.ascontiguousarray(table)) for table in (weights.W, weights.P))
         self.reduction, self.dtype = reduction, W.dtype
-        self.scale = np.zeros(len(reduction.at), self.dtype)  # of the attention, which the first visit finds
-        self.where = (reduction.tokens.view(np.uint32), reduction.sequence, reduction.at, self.scale)
+        scale = np.zeros(len(reduction.at), self.dtype)  # of the attention; the first visit finds it
+        self.where = (reduction.tokens.view(np.uint32), reduction.sequence, reduction.at, scale)
         self.weight = reduction.weight.astype(self.dtype)
         seen = P[:reduction.tokens.shape[1]]
         self.attention = (W, P, np.exp(W - W.max(axis=1, keepdims=True)), np.exp(seen - seen.max())[::-1].copy())
 
-    def images(self, basis):
-        """c_t basis at every position, (n, columns of basis)."""
-        order = np.arange(len(self.scale), dtype=np.int32)
-        found = np.empty((len(order), basis.shape[1]), self.dtype)
+    def times(self, table):
+        """c_t table at every position, (n, columns of the table)."""
+        order = np.arange(len(self.weight), dtype=np.int32)
+        found = np.empty((len(order), table.shape[1]), self.dtype)
         if found.size:
-            self._run(lambda piece, _: kernels.context_images(self.where, order, self.attention, basis, piece, found))
+            _run_pieces(self.reduction.cuts, lambda i, piece: kernels.context_images(self.where, order, self.attention, table,
+                                                                                     piece, found))
         return found
 
-    def contexts(self, rows, order, cuts, images, table):
-        """Step 2: table[rows of t, :] += w_t c_t; returns sum_t w_t c_t^T images_t, (V, columns of images).
+    def add_contexts(self, rows, order, cuts, images, table):
+        """Add w_t c_t to the row ``rows[t]`` of the table; returns sum_t w_t c_t^T images_t, (V, columns of images).
 
-        No two pieces, which ``cuts`` make of ``order``, have a row in common.
+        ``cuts`` divides ``order`` into pieces, no two of which may have a row in common.
         """
         images = np.ascontiguousarray(images)
         parts = np.zeros((len(cuts) - 1, table.shape[1], images.shape[1]), self.dtype)
-        self._run(lambda piece, part: kernels.context_sums(self.where, self.weight, rows, order, self.attention, images, piece,
-                                                           table, part), cuts, parts)
+        _run_pieces(cuts, lambda i, piece: kernels.context_sums(self.where, self.weight, rows, order, self.attention, images,
+                                                                piece, table, parts[i]))
         return parts.sum(axis=0)
 
-    def scores(self, cell, order, images, tables, G_qk, length):
-        """Steps 4 and 5: adds to ``G_qk``, returns G_position."""
-        n_seen = self.reduction.tokens.shape[1]
+    def score_gradients(self, cells, images, tables, length):
+        """G_qk (V, V) and G_position (length,) of equation 8."""
+        n_vocab, n_seen = len(self.reduction.frequency), self.reduction.tokens.shape[1]
+        G_qk, G_position = np.zeros((n_vocab, n_vocab), self.dtype), np.zeros(length, self.dtype)
         parts = np.zeros((len(self.reduction.cuts) - 1, n_seen), self.dtype)
-        self._run(lambda piece, part: kernels.reduced_scores(self.where, self.weight, self.reduction.following, cell, order,
-                                                             self.attention, images, tables, piece, G_qk, part), parts=parts)
-        G_position = np.zeros(length, self.dtype)
+        _run_pieces(self.reduction.cuts, lambda i, piece: kernels.reduced_scores(
+            self.where, self.weight, self.reduction.following, cells.of_position, cells.order, self.attention, images, tables,
+            piece, G_qk, parts[i]))
         G_position[:n_seen] = parts.sum(axis=0)[::-1]  # the kernel has the last offset first
-        return G_position
-
-    def _run(self, visit, cuts=None, parts=None):
-        """``visit(piece, part)`` for every piece, in threads."""
-        pieces = list(pairwise(self.reduction.cuts if cuts is None else cuts))
-        with parallel.workers(len(pieces)) as run:
-            run(lambda i: visit(pieces[i], None if parts is None else parts[i]), range(len(pieces)))
+        return G_qk, G_position
 
 
-def _cells_of(visit, reduction, U, images):
-    """Step 1: cell of every position (n,), current token of every cell (K,), positions in the order of their cells (n,)."""
-    order = np.arange(len(reduction.at), dtype=np.int32)
-    edges = reduction.begin
-    extra = reduction.n_cells - len(reduction.frequency)  # tokens that do not occur count as cells
-    if extra > 0:
-        z = np.ascontiguousarray((images if images.size else visit.images(_fours(U[:, :1])))[:, 0])
-        token_pieces = np.array_split(np.arange(len(reduction.begin)), PIECES)
+def _run_pieces(cuts, visit):
+    """``visit(i, piece)`` for the i-th piece (first, last) of the work, in threads."""
+    with parallel.workers(len(cuts) - 1) as run:
+        run(lambda numbered: visit(*numbered), list(enumerate(pairwise(cuts))))
+
+
+# ------------------------------------------------------------------------------------------------------------------- cells
+
+
+class Cells(NamedTuple):
+    """The cell of every loss position (n,), the token of every cell (K,), the loss positions in the order of their cells (n,)."""
+
+    of_position: NDArray[np.int32]
+    token: NDArray[np.int32]
+    order: NDArray[np.int32]
+
+
+def _assign_cells(reduction, z):
+    """Equation 3. ``z`` (n,) is None where there is one cell a token."""
+    order, starts = np.arange(len(reduction.at), dtype=np.int32), reduction.begin
+    if z is not None:
+        z, end = np.ascontiguousarray(z), np.append(starts[1:], len(z))
         with parallel.workers(PIECES) as run:
-            run(lambda part: kernels.sort_within(z, reduction.begin[part], reduction.end[part], order), token_pieces)
-        edges = _cells(z[order], reduction.weight[order], reduction.begin, reduction.end, len(edges) + extra)
-    in_order = np.zeros(len(order), np.int32)
-    in_order[edges[1:]] = 1
-    cell = np.empty_like(in_order)
-    cell[order] = np.cumsum(in_order, dtype=np.int32)
-    if extra > 0:  # within a cell by next token, so that rows of next tokens are looked up in turn
+            run(lambda runs: kernels.sort_within(z, starts[runs], end[runs], order), np.array_split(np.arange(len(starts)), PIECES))
+        absent = len(reduction.frequency) - len(starts)  # tokens that do not occur count as cells
+        starts = _cut_runs(z[order], reduction.weight[order], starts, reduction.n_cells - absent)
+    is_next = np.zeros(len(order), np.int32)
+    is_next[starts[1:]] = 1
+    cell = np.empty_like(is_next)
+    cell[order] = np.cumsum(is_next, dtype=np.int32)
+    if z is not None:  # within a cell by next token, so that the rows of next tokens are looked up in turn
         order = np.argsort(cell, kind="stable").astype(np.int32)
-    return cell, reduction.current[edges], order
+    return Cells(cell, reduction.current[starts], order)
 
 
-def _cells(z, weight, begin, end, n_cells):
-    """First index of each cell, increasing: the tokens' runs ``begin``..``end`` of sorted ``z``, cut until there are ``n_cells``.
+def _cut_runs(z, weight, begin, n_cells):
+    """First index of each cell, ascending: runs of ascending ``z`` start at ``begin``, and are cut until there are ``n_cells``.
 
     The run that is cut next is the one with the largest spread, sum of weight (z - mean)^2; it is cut in two as 2-means would.
     """
-    sizes = end - begin
+    end = np.append(begin[1:], len(z))
     mean = np.add.reduceat(weight * z, begin) / np.add.reduceat(weight, begin)
-    z = z - np.repeat(mean, sizes)  # so that nothing cancels
+    z = z - np.repeat(mean, end - begin)  # so that nothing cancels
     w, wz, wzz = (np.concatenate([[0.0], np.cumsum(a)]) for a in (weight, weight * z, weight * z * z))
 
-    def run(a, b):
-        return wzz[b] - wzz[a] - (wz[b] - wz[a]) ** 2 / (w[b] - w[a]), a, b
+    def spread(a, b):
+        return wzz[b] - wzz[a] - (wz[b] - wz[a]) ** 2 / (w[b] - w[a])
 
-    negligible = 1e-10 * wzz[-1] / len(begin)  # rounding of equal contexts
-    heap = [(-spread, a, b) for spread, a, b in map(run, begin.tolist(), end.tolist()) if b - a > 1 and spread > negligible]
+    def to_cut(runs):
+        return [(-size, a, b) for a, b in runs if b - a > 1 and (size := spread(a, b)) > negligible]
+
+    negligible = 1e-10 * wzz[-1] / len(begin)  # what rounding makes of equal contexts
+    heap, starts = to_cut(zip(begin.tolist(), end.tolist(), strict=True)), begin.tolist()
     heapq.heapify(heap)
-    edges = begin.tolist()
-    while heap and len(edges) < n_cells:
+    while heap and len(starts) < n_cells:
         _, a, b = heapq.heappop(heap)
         cut = _two_means(z, w, wz, a, b)
-        edges.append(cut)
-        for spread, c, d in (run(a, cut), run(cut, b)):
-            if d - c > 1 and spread > negligible:
-                heapq.heappush(heap, (-spread, c, d))
-    return np.sort(np.array(edges))
+        starts.append(cut)
+        for part in to_cut(((a, cut), (cut, b))):
+            heapq.heappush(heap, part)
+    return np.sort(np.array(starts))
 
 
-def _two_means(z, w, wz, a, b, rounds=4):
-    """Where to cut a..b: ``rounds`` of 2-means in one dimension, from the mean."""
+def _two_means(z, w, wz, a, b):
+    """Where to cut the run a .. b: 2-means in one dimension, from the mean; ``w`` and ``wz`` are cumulative sums."""
     middle = (wz[b] - wz[a]) / (w[b] - w[a])
-    for _ in range(rounds):
+    for _ in range(CUT_ROUNDS):
         cut = min(max(a + int(np.searchsorted(z[a:b], middle)), a + 1), b - 1)
         middle = 0.5 * ((wz[cut] - wz[a]) / (w[cut] - w[a]) + (wz[b] - wz[cut]) / (w[b] - w[cut]))
     return cut

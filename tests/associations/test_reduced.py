@@ -145,8 +145,8 @@ def gaps_to_the_derivative(weights, data, monkeypatch):
 
     The norm of the difference is estimated from 32 orthogonal directions; of P, which has fewer entries, it is exact.
     """
-    step, cells_of, kept = 1e-5, reduced._cells_of, []
-    monkeypatch.setattr(reduced, "_cells_of", lambda *given: kept[0] if kept else kept.append(cells_of(*given)) or kept[0])
+    step, assign, kept = 1e-5, reduced._assign_cells, []
+    monkeypatch.setattr(reduced, "_assign_cells", lambda *given: kept[0] if kept else kept.append(assign(*given)) or kept[0])
     _, gradient = reduced.loss_and_gradient(weights, data)
     gaps = {}
     for name, array in gradient.parameters().items():
@@ -285,15 +285,15 @@ def test_the_same_bits_for_any_number_of_threads():
 
 def test_cells_are_intervals_of_tokens():
     z = np.array([0.0, 0.1, 5.0, 5.1, 1.0, 1.0, 1.0, 2.0])  # two tokens of four positions
-    edges = reduced._cells(z, np.ones(8), np.array([0, 4]), np.array([4, 8]), 3)
+    edges = reduced._cut_runs(z, np.ones(8), np.array([0, 4]), 3)
     assert edges.tolist() == [0, 2, 4]
-    assert reduced._cells(z, np.ones(8), np.array([0, 4]), np.array([4, 8]), 100).tolist() == [0, 1, 2, 3, 4, 7]
+    assert reduced._cut_runs(z, np.ones(8), np.array([0, 4]), 100).tolist() == [0, 1, 2, 3, 4, 7]
 
 
 def test_a_cell_is_cut_half_way_between_the_means_of_its_parts():
     """What 2-means ends at; its first round, which cuts at the mean of all, is far from it when contexts are skewed."""
     z = 1.5 ** np.arange(12)
-    _, cut = reduced._cells(z, np.ones(12), np.array([0]), np.array([12]), 2)
+    _, cut = reduced._cut_runs(z, np.ones(12), np.array([0]), 2)
     assert z[cut - 1] < (z[:cut].mean() + z[cut:].mean()) / 2 <= z[cut]
     assert cut > np.searchsorted(z, z.mean())
 
