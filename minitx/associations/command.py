@@ -116,7 +116,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
     if crossings:
         say(f"\nstep at which a correction first exceeds {', '.join(f'{share:.0%}' for share in SHARES)} of the leading term "
-            f"(*: it is the first correction to do so; {NOTHING}: it never does)\n{exceeds_table(crossings)}")
+            f"(*: before all others; {NOTHING}: never)\n{exceeds_table(crossings)}")
     if associates:
         say("\nstrongest associates (bigram: by the entries of B; interchangeability and context: by cosines)\n"
             + words_table(associates))

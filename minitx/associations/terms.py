@@ -40,7 +40,7 @@ from minitx.model.weights import OneHotWeights
 FACTORS = ("saturation", "attention drift", "weight drift")
 # Terms, by which of these factors they hold, that are summed over the blocks: those of d_ov, which has no weight in it, and those
 # of d_qk and d_position. The leading terms, which hold none, are lookups (basis.py).
-OV_TERMS = [held for held in itertools.product((False, True), (False, True), (False,)) if any(held)]
+OV_TERMS = [(True, False, False), (False, True, False), (True, True, False)]
 SCORE_TERMS = [held for held in itertools.product((False, True), repeat=3) if any(held)]
 SHARES = (0.01, 0.1, 0.5)  # Thresholds at which a correction is visible (1%), matters (10%), dominates (50%).
 

@@ -67,14 +67,6 @@ def test_beyond_the_steps_that_were_computed():
         assert relative_error(getattr(found, name), getattr(run.weights, name)) < limit
 
 
-def test_loss():
-    run = trained(20, 0.1)
-    errors = [abs(expansion().loss(steps=20, learning_rate=0.1, order=order) - run.loss[20]) for order in range(ORDER)]
-    assert expansion().loss(steps=0, learning_rate=1.0) == pytest.approx(np.log(VOCABULARY), rel=1e-14)
-    assert errors[-1] < 1e-6
-    assert errors[-1] < errors[2] < errors[0]
-
-
 def test_weights_of_the_batch_and_lengths_are_respected():
     """Some positions count more, others not at all, and sequences end early."""
     rng = np.random.default_rng(3)
@@ -98,13 +90,13 @@ def test_a_token_alone_and_one_position():
     assert relative_error(found.weights(steps=5, learning_rate=0.01).W_O, run.weights.W_O) < 1e-8
 
 
-def test_sizes_and_radius():
-    sizes = expansion().sizes(steps=8, learning_rate=0.1)
-    assert sizes["W_O"][0] == pytest.approx(np.linalg.norm(0.8 * associations.statistics(corpus(), VOCABULARY).bigram))
-    assert sizes["W"][3] > 0 == sizes["W"][:3].max()
+def test_flow_sizes_and_radius():
+    """The radius is where the last order is the share of the first; W has one order only when M is 4."""
     whole, hundredth = expansion().radius(1.0), expansion().radius()
     assert all(0 < hundredth[name] < whole[name] for name in whole)
     flow = expansion().flow_sizes()
+    assert flow["W_O"][0] == pytest.approx(np.linalg.norm(associations.statistics(corpus(), VOCABULARY).bigram))
+    assert flow["W"][3] > 0 == flow["W"][:3].max()
     assert flow["V"][-1] * whole["V"] ** ORDER == pytest.approx(flow["V"][1] * whole["V"] ** 2)
     assert np.isnan(expand(corpus(), VOCABULARY, order=4).radius()["W"])
 
