@@ -10,6 +10,7 @@ text it runs on the `stories` corpus, whose true associations are known.
 import argparse
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from minitx import OneHotWeights, associations, builtin_corpus, descend, load_corpus
 from minitx.associations import figures as plots
@@ -86,6 +87,31 @@ def print_precision(corpus, statistics, similarity):
     return precision
 
 
+def draw_associates(listed, *, title):
+    """Bars of the strongest associates: a row of panels a word, a column a basis function.
+
+    Parameters
+    ----------
+    listed : dict {word: {function: [(associate, score)]}}
+        As from :func:`minitx.associations.words.associates`.
+    """
+    functions = list(next(iter(listed.values())))
+    figure = Figure(figsize=(3.4 * len(functions), 2.6 * len(listed) + 0.6), layout="constrained")
+    panels = figure.subplots(len(listed), len(functions), squeeze=False)
+    for row, (word, by_function) in zip(panels, listed.items(), strict=True):
+        for axes, (function, strongest), colour in zip(row, by_function.items(), style.COLOURS, strict=False):
+            names, scores = [name for name, _ in strongest], [score for _, score in strongest]
+            axes.barh(range(len(names)), scores, color=colour)
+            axes.set_yticks(range(len(names)), map(style.tick_label, names), fontsize=9)
+            axes.invert_yaxis()
+            axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 2))
+            axes.set_title(style.literal(f"{word}: {function}"), fontsize=10)
+    for axes, function in zip(panels[-1], functions, strict=True):
+        axes.set_xlabel("entry of B" if function == "bigram" else "cosine")
+    figure.suptitle(title)
+    return figure
+
+
 def main():
     """Run, print, write figures and ``associations.json``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -112,7 +138,7 @@ def main():
                                 title=f"{corpus.name}, one layer: $\\eta$ = {run.learning_rate:.3g}, $s\\,\\eta$ up to {time:g}")
         style.save(figure, folder / f"figure4-{time:g}.png")
     if listed:
-        style.save(plots.associates(listed, title=f"strongest associates in {corpus.name}"), folder / "figure5.png")
+        style.save(draw_associates(listed, title=f"strongest associates in {corpus.name}"), folder / "figure5.png")
     write_json(folder / "associations.json", {"environment": environment(), "corpus": corpus.summary().splitlines(), "steps": steps,
                "batch_size": batch_size, "records": {time: records for time, (records, _) in runs.items()},
                "associates": listed, "precision": precision})

@@ -5,6 +5,7 @@ The theories are the leading terms (Im et al., ICLR 2026) and reduced dynamics.
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ from matplotlib.figure import Figure
 from minitx.associations import figures, reduced, words
 from minitx.associations.basis import BASIS_FUNCTIONS, Statistics, statistics
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
-from minitx.associations.terms import (SHARES, Crossings, Norms, by_term, exceeds_table, first_exceeds, gradient_terms, term_norms,
-                                       term_order)
+from minitx.associations.terms import (SHARES, Crossings, Norms, by_term, exceeds_table, first_exceeds, gradient_terms,
+                                       term_norms, term_order)
 from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
@@ -24,9 +25,9 @@ from minitx.base.numbers import Agreement, agreement, norm
 from minitx.base.options import add_options, option, read_options
 from minitx.base.tables import NOTHING, Table, number, table
 from minitx.data.batch import Batch
-from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, Corpus, builtin_corpus, load_corpus
+from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, builtin_corpus, load_corpus
 from minitx.model.circuits import loss_and_gradient
-from minitx.model.descent import DescentEnded, descend, descent
+from minitx.model.descent import DescentEnded, Trajectory, descend, descent
 from minitx.model.weights import OneHotWeights
 
 N_RECORDS = 12  # rows of the tables, beside the first three steps
@@ -85,32 +86,14 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     if missing := [word for word in asked if word not in corpus.vocabulary]:
         say(f"not in the vocabulary, so their associates are not listed: {', '.join(missing)}")
     basis = statistics(batch, n_vocab)
-
-    start_rng, batch_rng = np.random.default_rng(options.seed).spawn(2)
-    start = OneHotWeights.zeros(n_vocab, options.length, dtype=options.dtype) if options.init == "zero" else \
-        OneHotWeights.gaussian(n_vocab, options.length, scale=options.init_scale, rng=start_rng, dtype=options.dtype)
-    if options.batch_size:
-        say("reduced dynamics predicts full-batch training; it is left out, because training is by mini-batches")
-    recorder = Recorder(options, batch, basis, start, say)
-    with progress_bar(total=options.steps, unit="step") as bar:
-
-        def callback(step, loss, weights, gradient):
-            recorder(step, loss, weights)
-            bar.update(step > 0)
-
-        trajectory = descend(start, batch, learning_rate=options.learning_rate, steps=options.steps,
-                             batch_size=options.batch_size, rng=batch_rng, callback=callback)
-    if trajectory.stopped:
-        say(f"\nstopped early: {trajectory.stopped}")
-    elif trajectory.loss[-1] > trajectory.loss[0]:
-        say(f"\nthe loss rose from {trajectory.loss[0]:.4g} to {trajectory.loss[-1]:.4g}: the learning rate is too large")
-
-    leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
-    split = split_gradient(trajectory.weights, batch, leading)
-    crossings = first_exceeds([record.step for record in recorder.leading], by_term(recorder.norms))
     similarity = words.similarity(basis)
     associates = {word: {function: words.associates(scores, corpus, word, k=N_ASSOCIATES)
                          for function, scores in similarity.items()} for word in asked if word not in missing}
+    recorder, trajectory = train(options, batch, basis, say)
+    leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
+    split = split_gradient(trajectory.weights, batch, leading)
+    crossings = first_exceeds([record.step for record in recorder.leading], by_term(recorder.norms))
+
     say(f"\nrelative error, |trained - predicted| / |predicted| (Frobenius)\n{errors_table(recorder)}")
     say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(recorder.leading)}")
     say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
@@ -124,7 +107,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     setting = f"V = {n_vocab}, T = {options.length}"
     title = style.literal(f"{corpus.name}: {setting}, ") + rf"$\eta$ = {options.learning_rate:g}"
     results = {
-        "corpus": corpus_numbers(corpus), "vocabulary": corpus.vocabulary, "records": recorder.leading,
+        "corpus": _corpus_numbers(corpus), "vocabulary": corpus.vocabulary, "records": recorder.leading,
         "loss": trajectory.loss, "reduced": recorder.reduced, "predicted_loss": recorder.predicted_loss,
         "norms_of_terms": recorder.norms, "split": split, "associates": associates,
         "first_exceeds": {parameter: {correction: {str(share): step for share, step in steps.items()}
@@ -148,39 +131,60 @@ def _read(options):
         return load_corpus(options.text, layout=options.layout, progress=progress, **settings)
 
 
-# ------------------------------------------------------------------------------------------------------------ measurements
+def _corpus_numbers(corpus):
+    return {"name": corpus.name, "documents": corpus.n_documents, "documents without a window": corpus.n_left_out,
+            "tokens": corpus.n_words, "distinct": corpus.n_distinct, "covered": corpus.n_covered, "unknown": corpus.unknown,
+            "vocabulary": len(corpus.vocabulary), "windows": len(corpus.tokens), "length": corpus.length}
+
+
+# ------------------------------------------------------------------------------------------------ training and measurements
+
+
+def train(options: Options, batch: Batch, basis: Statistics, say: Callable[[str], None]) -> tuple["Recorder", Trajectory]:
+    """Train, with a row printed at each recorded step. Returns what was recorded, and the trajectory."""
+    n_vocab, length = basis.n_vocab, options.length
+    start_rng, batch_rng = np.random.default_rng(options.seed).spawn(2)
+    start = OneHotWeights.zeros(n_vocab, length, dtype=options.dtype)
+    if options.init == "gaussian":
+        start = OneHotWeights.gaussian(n_vocab, length, scale=options.init_scale, rng=start_rng, dtype=options.dtype)
+    if options.batch_size:
+        say("reduced dynamics predicts full-batch training; it is left out, because training is by mini-batches")
+    recorder = Recorder(options, batch, basis, start, say)
+    with progress_bar(total=options.steps, unit="step") as bar:
+
+        def callback(step, loss, weights, gradient):
+            recorder(step, loss, weights)
+            bar.update(step > 0)
+
+        trajectory = descend(start, batch, learning_rate=options.learning_rate, steps=options.steps,
+                             batch_size=options.batch_size, rng=batch_rng, callback=callback)
+    if trajectory.stopped:
+        say(f"\nstopped early: {trajectory.stopped}")
+    elif trajectory.loss[-1] > trajectory.loss[0]:
+        say(f"\nthe loss rose from {trajectory.loss[0]:.4g} to {trajectory.loss[-1]:.4g}: the learning rate is too large")
+    return recorder, trajectory
 
 
 def reduced_dynamics(options: Options, batch: Batch, start: OneHotWeights) -> Iterator[tuple[float, OneHotWeights]]:
-    """Predicted loss and weights after 0, 1, 2, ... steps, in float32. Ends where the prediction diverges."""
-    walk = descent(start.astype(np.float32), reduced.reduce(batch, len(start.W_O)), learning_rate=options.learning_rate,
-                   loss_and_gradient=reduced.loss_and_gradient)
-    try:
-        for loss, weights, _ in walk:
+    """Predicted loss and weights after 0, 1, 2, ... steps, in float32, until the prediction diverges."""
+    data = reduced.reduce(batch, len(start.W_O))
+    with suppress(DescentEnded, FloatingPointError):
+        for loss, weights, _ in descent(start.astype(np.float32), data, learning_rate=options.learning_rate,
+                                        loss_and_gradient=reduced.loss_and_gradient):
             yield loss, weights
-    except (DescentEnded, FloatingPointError):
-        return
 
 
 class Recorder:
-    """Takes every step of training; at some steps, sets the weights beside both theories and splits the gradient.
+    """Follows every step of training; at some steps, sets the weights beside both theories and splits the gradient.
 
-    Attributes
-    ----------
-    leading : list of Beside
-        One for each recorded step.
-    reduced : list of Agreement or None
-        The same beside reduced dynamics; None where that has ended.
-    norms : list of dict
-        Norms of the terms of the gradient.
-    predicted_loss : list of float
-        Of reduced dynamics, from step 0 on.
+    The lists ``leading``, ``reduced`` (None where reduced dynamics has ended) and ``norms`` (of the terms of the gradient)
+    have an entry for each recorded step; ``predicted_loss``, that of reduced dynamics, has one for every step from 0 on.
     """
 
     def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights, say: Callable[[str], None]):
         self.options, self.batch, self.basis, self.say = options, batch, basis, say
         self.at = recorded_steps(options.steps)
-        self.walk = iter(()) if options.batch_size else reduced_dynamics(options, batch, start)
+        self.walk: Iterator[Any] = iter(()) if options.batch_size else reduced_dynamics(options, batch, start)
         self.leading: list[Beside] = []
         self.reduced: list[Agreement | None] = []
         self.norms: list[Norms] = []
@@ -189,7 +193,7 @@ class Recorder:
     def __call__(self, step: int, loss: float, weights: OneHotWeights) -> None:
         """Take one step of reduced dynamics as well; record ``step`` if it is one of ``at``."""
         predicted_loss, predicted = next(self.walk, (None, None))
-        if predicted:
+        if predicted_loss is not None:
             self.predicted_loss.append(predicted_loss)
         if step not in self.at:
             return
@@ -215,10 +219,7 @@ def recorded_steps(steps: int, most: int = N_RECORDS) -> set[int]:
 
 
 def split_gradient(weights: OneHotWeights, batch: Batch, leading: OneHotWeights) -> dict[str, dict[str, Any]]:
-    """The split and how well it sums, by parameter.
-
-    {"terms": {term: norm}, "gradient": norm, "miss": |sum of terms - gradient|, "digits": -log10(miss / gradient)}.
-    """
+    """{parameter: {"terms": {term: norm}, "gradient": norm, "miss": |sum of terms - gradient|, "digits": to which they agree}}."""
     weights, split = weights.astype(np.float64), {}
     terms = gradient_terms(weights, batch, leading=leading)
     _, gradient = loss_and_gradient(weights, batch)
@@ -227,13 +228,6 @@ def split_gradient(weights: OneHotWeights, batch: Batch, leading: OneHotWeights)
         split[parameter] = {"terms": term_norms(terms)[parameter], "gradient": size, "miss": miss,
                             "digits": max(0.0, -np.log10(miss / size)) if miss > 0 and size > 0 else float("inf")}
     return split
-
-
-def corpus_numbers(corpus: Corpus) -> dict[str, Any]:
-    """What ``results.json`` says of the corpus."""
-    return {"name": corpus.name, "documents": corpus.n_documents, "documents without a window": corpus.n_left_out,
-            "tokens": corpus.n_words, "distinct": corpus.n_distinct, "covered": corpus.n_covered, "unknown": corpus.unknown,
-            "vocabulary": len(corpus.vocabulary), "windows": len(corpus.tokens), "length": corpus.length}
 
 
 # ------------------------------------------------------------------------------------------------------------------ tables
@@ -306,27 +300,25 @@ def training_figures(recorder: Recorder, loss: np.ndarray, crossings: Crossings,
     return {
         "cosines.png": (figures.theories(steps, cosine, loss, predicted, title=title),
                         "How well each theory predicts the trained weights, and the loss, over training. Look for the step at "
-                        "which the leading terms leave the top of a panel (cosine 1): it is where the loss begins to fall. "
-                        "Reduced dynamics stays at the top for longer."),
+                        "which the leading terms leave the top (cosine 1): there the loss begins to fall."),
         "gradient_terms.png": (figures.gradient_terms(steps, norms, title=title),
-                               "Size of every term of the exact gradient over training. Look for the step at which a correction "
-                               "crosses the leading term (thick): from there on the leading term alone no longer describes "
+                               "Size of every term of the exact gradient over training. Look for the step at which a "
+                               "correction crosses the leading term: from there on the leading term alone does not describe "
                                "training."),
         "corrections.png": (figures.corrections(steps, norms, crossings, title=title),
-                            "Every correction as a share of the leading term of the gradient. Rings mark where it first exceeds "
-                            "1%, 10% and 50%. Look for the line with the leftmost rings: it is the correction that ends the "
-                            "leading terms, and the number beside it is the step.")}
+                            "Every correction as a share of the leading term. Rings mark where it first exceeds 1%, 10% and "
+                            "50%. Look for the line with the leftmost rings: that correction ends the leading terms.")}
 
 
-BASIS_CAPTIONS = {
-    "bigram": "Bigram function: red where the word of the column follows the word of the row more often than by chance (1/V), "
-              "blue where less often. Look for the few red entries of each row: its usual successors.",
-    "interchangeability": "Interchangeability function: red where two words follow the same words. Look for groups of words that "
-                          "are red with each other: they can take each other's place.",
-    "context": "Context function: red where the word of the column occurs before the word of the row more often than before the "
-               "average word. Look for words of one subject.",
-    "attention": "Attention function: red where training first makes the current word of the row attend more to the word of the "
-                 "column, blue where less. Look for the columns that are red for most rows: the words that help prediction.",
+WHAT_TO_LOOK_FOR = {
+    "bigram": "Red: the word of the column follows the word of the row more often than 1 in V; blue: less often. Look for the few "
+              "red entries of a row, the usual successors of its word.",
+    "interchangeability": "Red: the two words follow the same words. Look for groups of words that are red with each other: they "
+                          "can take each other's place.",
+    "context": "Red: the word of the column occurs more often before the word of the row than before the average word. Look for "
+               "words of one subject.",
+    "attention": "Red: training first makes the word of the row attend more to the word of the column; blue: less. Look for the "
+                 "columns that are red in most rows: these words help to predict the next one.",
 }
 
 
@@ -336,5 +328,5 @@ def basis_figures(basis: Statistics, vocabulary: Sequence[str]) -> dict[str, tup
     labels = [style.tick_label(vocabulary[token]) for token in frequent]
     return {f"{name}.png": (figures.heat_map(getattr(basis, name)[np.ix_(frequent, frequent)], labels, labels,
                                              title=f"{name} function, {len(frequent)} most frequent tokens",
-                                             row_label=row_label, column_label=column_label), BASIS_CAPTIONS[name])
+                                             row_label=row_label, column_label=column_label), WHAT_TO_LOOK_FOR[name])
             for name, (row_label, column_label) in BASIS_FUNCTIONS.items()}

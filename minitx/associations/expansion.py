@@ -21,7 +21,6 @@ weights. A series is a list of its coefficients, in which None stands for 0.
 Legend: N sequences, T positions, V vocabulary, M highest order, m an order, s steps, eta learning rate; S sequences of a block.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import comb, factorial
@@ -103,8 +102,8 @@ class Expansion:
 
 
 @parallel.one_blas_thread()
-def expand(batch: Batch, n_vocab: int, *, order: int, callback: Callable[[int, int], object] | None = None) -> Expansion:
-    """Coefficients of full-batch gradient descent from zero :class:`~minitx.model.weights.OneHotWeights`, up to eta^``order``.
+def expand(batch: Batch, n_vocab: int, *, order: int) -> Expansion:
+    """Coefficients of full-batch gradient descent from zero ``OneHotWeights``, up to eta^``order``; float64.
 
     Parameters
     ----------
@@ -114,13 +113,6 @@ def expand(batch: Batch, n_vocab: int, *, order: int, callback: Callable[[int, i
         V; meant for V <= 500.
     order : int
         M, at least 1. W and P begin at order 4.
-    callback : callable, optional
-        ``callback(step, order)`` after each of the M steps in series arithmetic.
-
-    Returns
-    -------
-    Expansion
-        float64.
 
     Raises
     ------
@@ -141,8 +133,6 @@ def expand(batch: Batch, n_vocab: int, *, order: int, callback: Callable[[int, i
         weights = {name: [None, *map(_difference, weights[name][1:], gradient[name])] for name in NAMES}
         # orders up to ``step`` are known from earlier values
         values.append({(name, m): weights[name][m] for name in NAMES for m in range(step + 1, order + 1)})
-        if callback is not None:
-            callback(step + 1, order)
     return Expansion(_newton(values, n_vocab, batch.tokens.shape[1], order), order)
 
 
@@ -229,8 +219,6 @@ def _softmax(a, allowed):
 
     E = exp(a): E_0 = allowed, m E_m = sum_{k=1}^m k a_k E_{m-k}.  p = E / Z: p_m = (E_m - sum_{k=1}^m Z_k p_{m-k}) / Z_0.
     """
-    if a[0] is not None:
-        raise ValueError("the series has a constant term: the expansion is about zero weights")
     E, p = [allowed], []
     for m in range(1, len(a)):
         E.append(_scaled(1 / m, _sum(*(k * a[k] * E[m - k] for k in range(1, m + 1)

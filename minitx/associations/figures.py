@@ -1,7 +1,8 @@
 """Figures of the associations theory: weights and gradients of training beside theory (Im et al., ICLR 2026)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from minitx.associations.terms import Crossings, term_order
-from minitx.base.style import COLOURS, DASHES, MARKERS, literal, tick_label
+from minitx.base.style import COLOURS, DASHES, MARKERS
 
 FURTHEST = 1e-6  # 1 - cosine at the top of the scale of nines; a smaller value shows more nines
 PARAMETERS = {"W_O": "output $W_O$", "V": "value $V$", "W": "attention $W$", "P": "position $P$"}
 Series = Sequence[float] | NDArray[np.float64]  # a number for each recorded step
+NamedSeries = Mapping[str, Series]
 
 
-def theories(steps: Series, cosine: dict[str, dict[str, Series]], loss: Series, predicted: dict[str, Series], *,
+def theories(steps: Series, cosine: Mapping[str, NamedSeries], loss: Series, predicted: NamedSeries, *,
              title: str) -> Figure:
     """Cosine of each trained weight with what theories predict, a panel a weight, on a scale of nines; the loss below.
 
@@ -33,8 +35,8 @@ def theories(steps: Series, cosine: dict[str, dict[str, Series]], loss: Series, 
     """
     figure = Figure(figsize=(10, 9.5), layout="constrained")
     axes = figure.subplot_mosaic([["W_O", "V"], ["W", "P"], ["loss", "loss"]], height_ratios=(3, 3, 2), sharex=True)
-    styles = {name: {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 5,
-                     "markevery": (k % 2, 2) if len(steps) > 2 else 1} for k, name in enumerate(cosine)}
+    styles: dict[str, dict[str, Any]] = {
+        name: {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 5, "markevery": (k % 2, 2) if len(steps) > 2 else 1} for k, name in enumerate(cosine)}
     lines = {}
     for parameter in PARAMETERS:
         for name, values in cosine.items():
@@ -46,8 +48,8 @@ def theories(steps: Series, cosine: dict[str, dict[str, Series]], loss: Series, 
     for parameter in ("W_O", "W"):
         axes[parameter].set_ylabel("cosine with the trained weight")
     axes["loss"].plot(range(len(loss)), loss, color="black", linewidth=3, alpha=0.35, label="trained")
-    for name, values in predicted.items():
-        axes["loss"].plot(range(len(values)), values, **styles[name] | {"marker": ""}, label=name)
+    for name, series in predicted.items():
+        axes["loss"].plot(range(len(series)), series, **styles[name] | {"marker": ""}, label=name)
     axes["loss"].set_ylabel("loss (nats a token)")
     axes["loss"].set_xlabel("gradient descent steps $s$")
     axes["loss"].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -70,7 +72,7 @@ def _scale_of_nines(axes):
     axes.set_ylim(2.2, FURTHEST / 1.5)
 
 
-def gradient_terms(steps: Series, norms: dict[str, dict[str, Series]], *, title: str) -> Figure:
+def gradient_terms(steps: Series, norms: Mapping[str, NamedSeries], *, title: str) -> Figure:
     """Frobenius norm of every term of the exact gradient over training, a panel a parameter, on a logarithmic scale.
 
     Parameters
@@ -102,7 +104,7 @@ def gradient_terms(steps: Series, norms: dict[str, dict[str, Series]], *, title:
     return figure
 
 
-def corrections(steps: Series, norms: dict[str, dict[str, Series]], crossings: Crossings, *, title: str) -> Figure:
+def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Crossings, *, title: str) -> Figure:
     """Each correction of the gradient as a share of its leading term, a panel a parameter.
 
     A ring marks where a correction first exceeds a share; the number is the step at which the first correction does.
@@ -171,29 +173,4 @@ def heat_map(matrix: NDArray[np.float64], rows: Sequence[str], columns: Sequence
     decades = [largest * 10.0**-k for k in range(3)]
     figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1], format="%.1e",
                     label=f"entry (logarithmic colours, linear within ±{largest * 1e-3:.1e})")
-    return figure
-
-
-def associates(listed: dict[str, dict[str, list[tuple[str, float]]]], *, title: str) -> Figure:
-    """Bars of the strongest associates: a row of panels a word, a column a basis function.
-
-    Parameters
-    ----------
-    listed : dict {word: {function: [(associate, score)]}}
-        As from :func:`minitx.associations.words.associates`.
-    """
-    functions = list(next(iter(listed.values())))
-    figure = Figure(figsize=(3.4 * len(functions), 2.6 * len(listed) + 0.6), layout="constrained")
-    panels = figure.subplots(len(listed), len(functions), squeeze=False)
-    for row, (word, by_function) in zip(panels, listed.items(), strict=True):
-        for axes, (function, strongest), colour in zip(row, by_function.items(), COLOURS, strict=False):
-            names, scores = [name for name, _ in strongest], [score for _, score in strongest]
-            axes.barh(range(len(names)), scores, color=colour)
-            axes.set_yticks(range(len(names)), map(tick_label, names), fontsize=9)
-            axes.invert_yaxis()
-            axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 2))
-            axes.set_title(literal(f"{word}: {function}"), fontsize=10)
-    for axes, function in zip(panels[-1], functions, strict=True):
-        axes.set_xlabel("entry of B" if function == "bigram" else "cosine")
-    figure.suptitle(title)
     return figure

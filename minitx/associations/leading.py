@@ -51,9 +51,9 @@ class Bounds:
     Attributes
     ----------
     W_O, V, W, P : float
-        The bound of each weight; it is proved when ``inside``.
+        The bound of each weight; it is proved when ``outside`` is empty.
     outside : tuple of str
-        The conditions that the run does not meet, in words. When it is empty, the theorem applies.
+        The conditions that the run does not meet, in words.
     """
 
     W_O: float
@@ -61,11 +61,6 @@ class Bounds:
     W: float
     P: float
     outside: tuple[str, ...]
-
-    @property
-    def inside(self) -> bool:
-        """Whether the run meets every condition of the theorem."""
-        return not self.outside
 
 
 def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_layers: int = 1, init_scale: float = 0.0,

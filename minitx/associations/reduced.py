@@ -187,28 +187,11 @@ def _leading_directions(V, W_O, frequency, basis, rounds):
 
 def descend(weights: OneHotWeights, batch: Batch, *, order: int = 2, n_cells: int | None = None,
             **settings: Any) -> descent.Trajectory:
-    """Gradient descent by reduced dynamics: :func:`minitx.descend` on ``reduce(batch)``.
+    """Gradient descent by reduced dynamics: :func:`minitx.descend` on ``reduce(batch, order=order, n_cells=n_cells)``.
 
-    Parameters
-    ----------
-    weights : OneHotWeights
-        The start. Its dtype, float64 or float32, is the precision of the work.
-    batch : Batch
-        Next-token training: causal attention, cross-entropy.
-    order, n_cells
-        As for :func:`reduce`.
-    settings
-        As for :func:`minitx.descend`: learning_rate, steps, keep, frozen, normalised, callback.
-
-    Returns
-    -------
-    Trajectory
-        The predicted weights and the predicted loss.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`reduce`, :func:`loss_and_gradient` and :func:`minitx.descend`.
+    The dtype of ``weights``, the start, is the precision of the work. ``settings`` are those of :func:`minitx.descend`
+    (learning_rate, steps, keep, frozen, normalised, callback). The trajectory holds the predicted weights and loss. Raises as
+    these two functions and :func:`loss_and_gradient`.
     """
     data = reduce(batch, len(weights.W_O), order=order, n_cells=n_cells)
     return descent.descend(weights, data, loss_and_gradient=loss_and_gradient, **settings)
@@ -391,7 +374,8 @@ def _assign_cells(reduction, z):
     if z is not None:
         z, end = np.ascontiguousarray(z), np.append(starts[1:], len(z))
         with parallel.workers(PIECES) as run:
-            run(lambda runs: kernels.sort_within(z, starts[runs], end[runs], order), np.array_split(np.arange(len(starts)), PIECES))
+            run(lambda runs: kernels.sort_within(z, starts[runs], end[runs], order),
+                np.array_split(np.arange(len(starts)), PIECES))
         absent = len(reduction.frequency) - len(starts)  # tokens that do not occur count as cells
         starts = _cut_runs(z[order], reduction.weight[order], starts, reduction.n_cells - absent)
     is_next = np.zeros(len(order), np.int32)

@@ -21,7 +21,7 @@ Legend: V vocabulary; of a block of S sequences: M loss positions, U distinct to
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, exp, log
 
 import numpy as np
@@ -206,7 +206,7 @@ def by_term(records: Sequence[Norms]) -> dict[str, dict[str, list[float]]]:
             for parameter, terms in (records[0] if records else {}).items()}
 
 
-def first_exceeds(steps: Iterable[int], norms: dict[str, dict[str, Sequence[float]]], *,
+def first_exceeds(steps: Iterable[int], norms: Mapping[str, Mapping[str, Sequence[float]]], *,
                   shares: Iterable[float] = SHARES) -> Crossings:
     """When each correction first exceeds a share of the leading term.
 
