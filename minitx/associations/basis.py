@@ -1,7 +1,7 @@
 """The basis functions of a corpus: the gradient at the reference point, found by lookups alone.
 
-At the reference point the output is uniform (1/V) and attention is uniform over the prefix. The leading terms of Im et al.
-(2026) are made of the gradient there. Every result here is a descent direction (minus the gradient), float64.
+At the reference point the output is uniform (1/V) and attention is uniform over the prefix. The leading terms of Im et
+al. (2026) are made of the gradient there. Every result here is a descent direction (minus the gradient), float64.
 
 Legend: N sequences, T positions, V vocabulary.
 """
@@ -19,7 +19,8 @@ from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
 from minitx.model import kernels as model_kernels
 
-CHUNKS = 16  # Partial sums of the position gradient. A constant, so that results do not depend on the number of threads.
+# Partial sums of the position gradient. A constant, so that results do not depend on the number of threads.
+CHUNKS = 16
 # {basis function: (what a row is, what a column is)}
 BASIS_FUNCTIONS = {
     "bigram": ("current token", "next token"),
@@ -88,7 +89,7 @@ def statistics(batch: Batch, n_vocab: int) -> Statistics:
     batch.require_next_token()
     batch.require_vocabulary(n_vocab)
     pairs, alpha = bigram_counts(batch, n_vocab)
-    # B = pairs - alpha 1^T / V, so products with B are products with the few pairs that occur, and a rank-one correction.
+    # B = pairs - alpha 1^T / V, so its products are those of the few pairs that occur, and a rank-one correction.
     B = bigram(pairs, alpha)
     mean_next = pairs.T @ alpha / n_vocab
     Sigma_B = (pairs.T @ pairs).toarray() - mean_next[:, None] - mean_next + alpha @ alpha / n_vocab**2
@@ -112,7 +113,8 @@ def bigram_counts(batch: Batch, n_vocab: int) -> tuple[sparse.csr_array, NDArray
     used = batch.weight != 0
     current, following, weight = batch.tokens[used], batch.targets[used], batch.weight[used]
     pairs = sparse.coo_array((weight, (current, following)), shape=(n_vocab, n_vocab)).tocsr()
-    return pairs, np.bincount(current, weight, n_vocab)
+    frequency = np.bincount(current, weight, n_vocab)
+    return pairs, frequency  # type: ignore[return-value]  # with weights, bincount returns float64
 
 
 def bigram(pairs: sparse.csr_array, frequency: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -129,8 +131,8 @@ def context(batch: Batch, n_vocab: int) -> tuple[NDArray[np.float64], NDArray[np
     Returns
     -------
     Phi : (V, V) float64
-        Phi[b, a] = sum_t w_t (1(y_t = b) - 1/V) (share of a in the prefix of t). Row = next token, column = token of its
-        prefix; columns sum to 0. Phi^T is the descent direction of the ``ov`` table (Im et al. 2026, context function).
+        Phi[b, a] = sum_t w_t (1(y_t = b) - 1/V) (share of a in the prefix of t). Row = next token, column = token of
+        its prefix; columns sum to 0. Phi^T is the descent direction of the ``ov`` table.
     share : (V,) float64
         sum_t w_t (share of a in the prefix of t) = V mu_a.
     """
@@ -184,10 +186,10 @@ def scores(batch: Batch, ov: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
 
 
 def _distinct(batch, n_vocab):
-    """The number of every position's token among the distinct ones of its sequence (N, T), and these tokens (N, U)."""
+    """(N, T): number of each position's token among the distinct ones of its sequence; (N, U): these tokens."""
     batch.require_next_token()
     batch.require_vocabulary(n_vocab)
     slots, words = np.empty_like(batch.tokens), np.empty_like(batch.tokens)
-    tokens, lengths = batch.tokens.copy(), batch.lengths.copy()  # the kernel is compiled for arrays that can be written to
+    tokens, lengths = batch.tokens.copy(), batch.lengths.copy()  # the kernel is compiled for arrays that are writeable
     n_words = model_kernels.distinct(tokens, lengths, n_vocab, slots, words)
     return slots, np.ascontiguousarray(words[:, :n_words.max()])

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from minitx.associations import figures, reduced, words
 from minitx.associations.basis import BASIS_FUNCTIONS, Statistics, statistics
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
-from minitx.associations.terms import (SHARES, Crossings, Norms, by_term, exceeds_table, first_exceeds, gradient_terms,
-                                       term_norms, term_order)
+from minitx.associations.terms import SHARES, Crossings, Norms, by_term, exceeds_table, first_exceeds, gradient_terms, term_norms, term_order
 from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
@@ -45,7 +45,8 @@ class Options(base_options.Options):
     text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz of each; without it, an embedded corpus",
                               positional=True, metavar="TEXT")
     builtin: str = option(BUILTIN[0], "the embedded corpus to use when no TEXT is given", choices=BUILTIN)
-    vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, quick=300, metavar="V")
+    vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, quick=300,
+                             metavar="V")
     length: int = option(64, "tokens in a window", least=1, quick=24, metavar="T")
     windows: int | None = option(512, "use at most the first N windows", least=1, quick=64)
     unknown: str = option(UNKNOWN, "what becomes of rarer words: mapped to <unk>, or their document omitted",
@@ -60,8 +61,9 @@ class Options(base_options.Options):
     dtype: str = option("float64", "precision of training; statistics and the split are always float64",
                         choices=("float64", "float32"))
     words: str = option("fish,bird,happy,red,mom",
-                        "comma-separated words whose associates are listed; absent ones are skipped with a note", metavar="WORDS")
-    out: str = option("minitx-associate", "folder for figures, results.json, report.html and weights.npz", metavar="DIR")
+                        "comma-separated words whose associates are listed; absent ones are skipped with a note",
+                        metavar="WORDS")
+    out: str = option("minitx-associate", "folder for figures, results.json, report.html, weights.npz", metavar="DIR")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(parsed: argparse.Namespace) -> int:
-    """Run the command from parsed arguments. Returns the exit status that :func:`minitx.base.command.run_command` says."""
+    """Run the command from parsed arguments; returns the exit status of :func:`minitx.base.command.run_command`."""
     typed = {name: value for name, value in vars(parsed).items() if name != "command"}
     if {"text", "builtin"} <= typed.keys():
         raise ValueError(f"give a TEXT ({typed['text']}) or --builtin {typed['builtin']}, not both")
@@ -98,8 +100,9 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(recorder.leading)}")
     say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
     if crossings:
-        say(f"\nstep at which a correction first exceeds {', '.join(f'{share:.0%}' for share in SHARES)} of the leading term "
-            f"(*: before all others; {NOTHING}: never)\n{exceeds_table(crossings)}")
+        shares = ", ".join(f"{share:.0%}" for share in SHARES)
+        say(f"\nstep at which a correction first exceeds {shares} of the leading term (*: before all others; "
+            f"{NOTHING}: never)\n{exceeds_table(crossings)}")
     if associates:
         say("\nstrongest associates (bigram: by the entries of B; interchangeability and context: by cosines)\n"
             + words_table(associates))
@@ -111,7 +114,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
         "loss": trajectory.loss, "reduced": recorder.reduced, "predicted_loss": recorder.predicted_loss,
         "norms_of_terms": recorder.norms, "split": split, "associates": associates,
         "first_exceeds": {parameter: {correction: {str(share): step for share, step in steps.items()}
-                                      for correction, steps in found.items()} for parameter, found in crossings.items()}}
+                                      for correction, steps in found.items()}
+                          for parameter, found in crossings.items()}}
     drawn = training_figures(recorder, trajectory.loss, crossings, title) | basis_figures(basis, corpus.vocabulary)
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
                    {"weights.npz": trajectory.weights.parameters()}, trajectory.stopped)
@@ -133,14 +137,16 @@ def _read(options):
 
 def _corpus_numbers(corpus):
     return {"name": corpus.name, "documents": corpus.n_documents, "documents without a window": corpus.n_left_out,
-            "tokens": corpus.n_words, "distinct": corpus.n_distinct, "covered": corpus.n_covered, "unknown": corpus.unknown,
-            "vocabulary": len(corpus.vocabulary), "windows": len(corpus.tokens), "length": corpus.length}
+            "tokens": corpus.n_words, "distinct": corpus.n_distinct, "covered": corpus.n_covered,
+            "unknown": corpus.unknown, "vocabulary": len(corpus.vocabulary), "windows": len(corpus.tokens),
+            "length": corpus.length}
 
 
-# ------------------------------------------------------------------------------------------------ training and measurements
+# ------------------------------------------------------------------------------------------- training and measurements
 
 
-def train(options: Options, batch: Batch, basis: Statistics, say: Callable[[str], None]) -> tuple["Recorder", Trajectory]:
+def train(options: Options, batch: Batch, basis: Statistics,
+          say: Callable[[str], None]) -> tuple["Recorder", Trajectory]:
     """Train, with a row printed at each recorded step. Returns what was recorded, and the trajectory."""
     n_vocab, length = basis.n_vocab, options.length
     start_rng, batch_rng = np.random.default_rng(options.seed).spawn(2)
@@ -161,7 +167,8 @@ def train(options: Options, batch: Batch, basis: Statistics, say: Callable[[str]
     if trajectory.stopped:
         say(f"\nstopped early: {trajectory.stopped}")
     elif trajectory.loss[-1] > trajectory.loss[0]:
-        say(f"\nthe loss rose from {trajectory.loss[0]:.4g} to {trajectory.loss[-1]:.4g}: the learning rate is too large")
+        say(f"\nthe loss rose from {trajectory.loss[0]:.4g} to {trajectory.loss[-1]:.4g}: the learning rate is too "
+            "large")
     return recorder, trajectory
 
 
@@ -177,11 +184,13 @@ def reduced_dynamics(options: Options, batch: Batch, start: OneHotWeights) -> It
 class Recorder:
     """Follows every step of training; at some steps, sets the weights beside both theories and splits the gradient.
 
-    The lists ``leading``, ``reduced`` (None where reduced dynamics has ended) and ``norms`` (of the terms of the gradient)
-    have an entry for each recorded step; ``predicted_loss``, that of reduced dynamics, has one for every step from 0 on.
+    The lists ``leading``, ``reduced`` (None where reduced dynamics has ended) and ``norms`` (of the terms of the
+    gradient) have an entry for each recorded step; ``predicted_loss``, that of reduced dynamics, has one for every step
+    from 0 on.
     """
 
-    def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights, say: Callable[[str], None]):
+    def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights,
+                 say: Callable[[str], None]):
         self.options, self.batch, self.basis, self.say = options, batch, basis, say
         self.at = recorded_steps(options.steps)
         self.walk: Iterator[Any] = iter(()) if options.batch_size else reduced_dynamics(options, batch, start)
@@ -199,27 +208,28 @@ class Recorder:
             return
         options = self.options
         leading = leading_weights(self.basis, steps=step, learning_rate=options.learning_rate)
-        proved = bounds(steps=step, learning_rate=options.learning_rate, length=options.length, n_vocab=self.basis.n_vocab,
-                        init_scale=options.init_scale if options.init == "gaussian" else 0.0,
-                        full_batch=options.batch_size is None)
+        proved = bounds(steps=step, learning_rate=options.learning_rate, length=options.length,
+                        n_vocab=self.basis.n_vocab, full_batch=options.batch_size is None,
+                        init_scale=options.init_scale if options.init == "gaussian" else 0.0)
         self.leading.append(beside(weights, leading, proved, step=step, loss=loss))
         self.reduced.append(agreement(weights, predicted) if predicted else None)
         self.norms.append(term_norms(gradient_terms(weights, self.batch, leading=leading)))
         rows = theories_table("loss", "reduced")
         if len(self.leading) == 1:
             losses = "losses of the mini-batches" if options.batch_size else "losses of the full batch"
-            self.say(f"\ncosine of the trained weights with those predicted, eta = {options.learning_rate:g}, {losses}\n"
-                     + theories_header(rows))
-        self.say(rows.row([str(step), number(loss), number(predicted_loss), *theories_cells(self.leading[-1], self.reduced[-1], "cosine")]))
+            self.say("\ncosine of the trained weights with those predicted, "
+                     f"eta = {options.learning_rate:g}, {losses}\n{theories_header(rows)}")
+        self.say(rows.row([str(step), number(loss), number(predicted_loss),
+                           *theories_cells(self.leading[-1], self.reduced[-1], "cosine")]))
 
 
 def recorded_steps(steps: int, most: int = N_RECORDS) -> set[int]:
     """The first three steps, each of which moves another weight, and up to ``most`` more, evenly spaced to the last."""
-    return {step for step in (1, 2, 3) if step <= steps} | {max(1, round(steps * k / most)) for k in range(1, most + 1)}
+    return {*range(1, min(steps, 3) + 1), *(max(1, round(steps * k / most)) for k in range(1, most + 1))}
 
 
 def split_gradient(weights: OneHotWeights, batch: Batch, leading: OneHotWeights) -> dict[str, dict[str, Any]]:
-    """{parameter: {"terms": {term: norm}, "gradient": norm, "miss": |sum of terms - gradient|, "digits": to which they agree}}."""
+    """{parameter: {"terms": {term: norm}, "gradient": norm, "miss": |sum - gradient|, "digits": of the sum}}."""
     weights, split = weights.astype(np.float64), {}
     terms = gradient_terms(weights, batch, leading=leading)
     _, gradient = loss_and_gradient(weights, batch)
@@ -230,7 +240,7 @@ def split_gradient(weights: OneHotWeights, batch: Batch, leading: OneHotWeights)
     return split
 
 
-# ------------------------------------------------------------------------------------------------------------------ tables
+# ------------------------------------------------------------------------------------------------------------- tables
 
 
 def theories_table(*columns: str) -> Table:
@@ -264,7 +274,8 @@ def bounds_table(records: list[Beside]) -> str:
     """Measured error over proved bound at each recorded step, and whether the theorem covers that step."""
     return table([" step", *PARAMETERS, "theorem "],
                  [[str(record.step), *(f"{record.over_bound[name]:.2e}" for name in PARAMETERS),
-                   f"outside: {'; '.join(record.outside)}" if record.outside else "inside its conditions"] for record in records])
+                   f"outside: {'; '.join(record.outside)}" if record.outside else "inside its conditions"]
+                  for record in records])
 
 
 def split_table(split: dict[str, dict[str, Any]]) -> str:
@@ -273,8 +284,8 @@ def split_table(split: dict[str, dict[str, Any]]) -> str:
     rows = [[name, *(f"{parts['terms'][name]:.3e}" if name in parts["terms"] else NOTHING for parts in split.values())]
             for name in names]
     digits = [f"{parts['digits']:.1f}" if np.isfinite(parts["digits"]) else "all" for parts in split.values()]
-    return table(["term ", *split], [*rows, ["exact gradient", *(f"{parts['gradient']:.3e}" for parts in split.values())],
-                                     ["terms sum to it, digits", *digits]])
+    rows.append(["exact gradient", *(f"{parts['gradient']:.3e}" for parts in split.values())])
+    return table(["term ", *split], [*rows, ["terms sum to it, digits", *digits]])
 
 
 def words_table(associates: dict[str, dict[str, list[tuple[str, float]]]]) -> str:
@@ -284,41 +295,45 @@ def words_table(associates: dict[str, dict[str, list[tuple[str, float]]]]) -> st
                   for word, functions in associates.items() for function, strongest in functions.items()])
 
 
-# ----------------------------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------------------------------------ figures
 
 
-def training_figures(recorder: Recorder, loss: np.ndarray, crossings: Crossings, title: str) -> dict[str, tuple[Figure, str]]:
+def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: Crossings,
+                     title: str) -> dict[str, tuple[Figure, str]]:
     """{file name: (figure, caption)} of what was recorded over training."""
     if not recorder.leading:
         return {}
     steps, norms = [record.step for record in recorder.leading], by_term(recorder.norms)
-    cosine, predicted = {THEORIES[0]: {name: [record.cosine[name] for record in recorder.leading] for name in PARAMETERS}}, {}
+    cosine = {THEORIES[0]: {name: [record.cosine[name] for record in recorder.leading] for name in PARAMETERS}}
+    predicted = {}
     if recorder.predicted_loss:
         cosine[THEORIES[1]] = {name: [found.cosine[name] if found else np.nan for found in recorder.reduced]
                                for name in PARAMETERS}
         predicted[THEORIES[1]] = recorder.predicted_loss
     return {
-        "cosines.png": (figures.theories(steps, cosine, loss, predicted, title=title),
-                        "How well each theory predicts the trained weights, and the loss, over training. Look for the step at "
-                        "which the leading terms leave the top (cosine 1): there the loss begins to fall."),
-        "gradient_terms.png": (figures.gradient_terms(steps, norms, title=title),
-                               "Size of every term of the exact gradient over training. Look for the step at which a "
-                               "correction crosses the leading term: from there on the leading term alone does not describe "
-                               "training."),
-        "corrections.png": (figures.corrections(steps, norms, crossings, title=title),
-                            "Every correction as a share of the leading term. Rings mark where it first exceeds 1%, 10% and "
-                            "50%. Look for the line with the leftmost rings: that correction ends the leading terms.")}
+        "cosines.png": (
+            figures.theories(steps, cosine, loss, predicted, title=title),
+            "How well each theory predicts the trained weights, and the loss, over training. Look for the step at "
+            "which the leading terms leave the top (cosine 1): there the loss begins to fall."),
+        "gradient_terms.png": (
+            figures.gradient_terms(steps, norms, title=title),
+            "Size of every term of the exact gradient over training. Look for the step at which a correction crosses "
+            "the leading term: from there on the leading term alone does not describe training."),
+        "corrections.png": (
+            figures.corrections(steps, norms, crossings, title=title),
+            "Every correction as a share of the leading term. Rings mark where it first exceeds 1%, 10% and 50%. Look "
+            "for the line with the leftmost rings: that correction ends the leading terms.")}
 
 
 WHAT_TO_LOOK_FOR = {
-    "bigram": "Red: the word of the column follows the word of the row more often than 1 in V; blue: less often. Look for the few "
-              "red entries of a row, the usual successors of its word.",
-    "interchangeability": "Red: the two words follow the same words. Look for groups of words that are red with each other: they "
-                          "can take each other's place.",
-    "context": "Red: the word of the column occurs more often before the word of the row than before the average word. Look for "
-               "words of one subject.",
-    "attention": "Red: training first makes the word of the row attend more to the word of the column; blue: less. Look for the "
-                 "columns that are red in most rows: these words help to predict the next one.",
+    "bigram": "Red: the word of the column follows the word of the row more often than 1 in V; blue: less often. Look "
+              "for the few red entries of a row, the usual successors of its word.",
+    "interchangeability": "Red: the two words follow the same words. Look for groups of words that are red with each "
+                          "other: they can take each other's place.",
+    "context": "Red: the word of the column occurs more often before the word of the row than before the average "
+               "word. Look for words of one subject.",
+    "attention": "Red: training first makes the word of the row attend more to the word of the column; blue: less. "
+                 "Look for the columns that are red in most rows: these words help to predict the next one.",
 }
 
 

@@ -1,24 +1,26 @@
 """Training from zero weights as a power series in the learning rate, exactly, for any number of steps.
 
-Gradient descent from zero is analytic in eta: Theta(s) = sum_m eta^m Theta_m(s). Three facts make the coefficients computable:
+Gradient descent from zero is analytic in eta: Theta(s) = sum_m eta^m Theta_m(s). Three facts make the coefficients
+computable:
 
-1.  A step in series arithmetic is exact: Theta_m(s + 1) = Theta_m(s) - (dL/dTheta)_{m-1}(s), where the coefficients of the
-    gradient follow from those of the weights by the rules for products, exp and quotients of power series (below). A
-    coefficient depends on coefficients of lower orders only.
-2.  Theta_m(s) is a polynomial in s of degree at most m, because its differences are products of coefficients whose orders sum
-    to m - 1.
+1.  A step in series arithmetic is exact: Theta_m(s + 1) = Theta_m(s) - (dL/dTheta)_{m-1}(s), where the coefficients of
+    the gradient follow from those of the weights by the rules for products, exp and quotients of power series (below).
+    A coefficient depends on coefficients of lower orders only.
+2.  Theta_m(s) is a polynomial in s of degree at most m, because its differences are products of coefficients whose
+    orders sum to m - 1.
 3.  A polynomial of degree m is known from its values at s = 0 .. m, by Newton's forward differences:
 
         Theta_m(s) = sum_{d <= m} C(s, d) Theta_{m,d},        Theta_{m,d} = (d-th difference of Theta_m in s, at s = 0)
 
-So M steps of series arithmetic give the first M orders of every later step. The leading terms of Im et al. (2026) are the first
-coefficients that are not zero: W_O_1 = C(s,1) B, V_2 = C(s,2) Phi^T B^T, W_4 = (3 C(s,4) + 2 C(s,3)) Q, and P_4 is the same
-multiple of Delta. Gradient flow is the limit of many small steps, eta^m Theta_m(s) -> (s eta)^m Theta_{m,m} / m!.
+So M steps of series arithmetic give the first M orders of every later step. The leading terms of Im et al. (2026) are
+the first coefficients that are not zero: W_O_1 = C(s,1) B, V_2 = C(s,2) Phi^T B^T, W_4 = (3 C(s,4) + 2 C(s,3)) Q, and
+P_4 is the same multiple of Delta. Gradient flow is the limit of many small steps, eta^m Theta_m(s) -> (s eta)^m
+Theta_{m,m} / m!.
 
-The M steps cost up to M^2 / 2 exact ones each (measured: M = 10 costs 310 exact steps in all), and memory of about M^2 sets of
-weights. A series is a list of its coefficients, in which None stands for 0.
+The M steps cost up to M^2 / 2 exact ones each (measured: M = 10 costs 310 exact steps in all), and memory of about M^2
+sets of weights. A series is a list of its coefficients, in which None stands for 0.
 
-Legend: N sequences, T positions, V vocabulary, M highest order, m an order, s steps, eta learning rate; S sequences of a block.
+Legend: T positions, V vocabulary, M highest order, m an order, s steps, eta learning rate.
 """
 
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ from minitx.data.batch import Batch
 from minitx.model.weights import OneHotWeights
 
 NAMES = ("W_O", "V", "W", "P")
-# Bytes of the coefficients of a block's outputs. A constant, so that results are bit-identical for any number of threads.
+# Bytes of the coefficients of a block's outputs. A constant, so that results do not depend on the number of threads.
 BLOCK_BYTES = 64 << 20
 WAVE = 4  # Blocks that are computed before their results are added; more take more memory.
 
@@ -73,14 +75,15 @@ class Expansion:
         learning_rate = positive("learning_rate", learning_rate)
         order = self.order if order is None else whole_number("order", order, 0)
         if order > self.order:
-            raise ValueError(f"order is {order}, but only orders up to {self.order} were computed; expand to a higher order")
+            raise ValueError(f"order is {order}, but only orders up to {self.order} were computed; expand to a higher "
+                             "order")
         total = self.differences[1, 1].map(np.zeros_like)
         for m in range(1, order + 1):
             total = total.map(lambda a, b, m=m: a + learning_rate**m * b, self.coefficient(m, steps=steps))
         return total
 
     def flow_sizes(self) -> dict[str, NDArray[np.float64]]:
-        """|Theta_{m,m}| / m! for m = 1 .. M: the size of every order in powers of s eta, for many small steps. (M,) each"""
+        """|Theta_{m,m}| / m!, m = 1 .. M: sizes of the orders in powers of s eta, for many small steps. (M,) each"""
         def size(name, m):
             there = self.differences.get((m, m))
             return 0.0 if there is None else norm(getattr(there, name)) / factorial(m)
@@ -90,14 +93,16 @@ class Expansion:
     def radius(self, share: float = 0.01) -> dict[str, float]:
         """The s eta up to which the last order is at most ``share`` of the first that is not zero, by parameter.
 
-        For many small steps, the partial sum of all orders stops being good to that share at about this s eta. It is nan where
-        there are no two orders to compare.
+        For many small steps, the partial sum of all orders stops being good to that share at about this s eta. It is
+        nan where there are no two orders to compare.
         """
         share, found = positive("share", share), {}
         for name, size in self.flow_sizes().items():
             there = np.flatnonzero(size)
             first, last = (there[0], there[-1]) if len(there) else (0, 0)
-            found[name] = float((share * size[first] / size[last]) ** (1 / (last - first))) if last > first else float("nan")
+            found[name] = float("nan")
+            if last > first:
+                found[name] = float((share * size[first] / size[last]) ** (1 / (last - first)))
         return found
 
 
@@ -137,7 +142,7 @@ def expand(batch: Batch, n_vocab: int, *, order: int) -> Expansion:
 
 
 def _newton(values, n_vocab, length, order):
-    """Forward differences at s = 0, up to the m-th of order m, of the values at s = 0 .. order, which hold orders m >= s."""
+    """Forward differences at s = 0, up to the m-th of order m, of values at s = 0 .. order that hold orders m >= s."""
     zeros = OneHotWeights.zeros(n_vocab, length).parameters()
     found = {}
     for d in range(1, order + 1):
@@ -145,11 +150,12 @@ def _newton(values, n_vocab, length, order):
         for m in range(d, order + 1):
             parts = {name: values[0][name, m] for name in NAMES}
             if any(part is not None for part in parts.values()):
-                found[m, d] = OneHotWeights(**{name: zeros[name] if part is None else part for name, part in parts.items()})
+                found[m, d] = OneHotWeights(**{name: zeros[name] if part is None else part
+                                               for name, part in parts.items()})
     return found
 
 
-# ------------------------------------------------------------------------------------------- gradient at a series of weights
+# -------------------------------------------------------------------------------------- gradient at a series of weights
 
 
 def _gradient(weights, batch, n_vocab, order):
@@ -177,7 +183,8 @@ def _block(tables, batch, rows, n_vocab):
     t, j = np.arange(length)[:, None], np.arange(length)
     pairs, distance = (x[:, :, None].astype(np.int64) * n_vocab + x[:, None, :]), np.where(t >= j, t - j, 0)
     # 1  A = softmax over j <= t of qk[x_t, x_j] + position[t - j]
-    scores = map(_sum, _each(tables["qk"], lambda qk: qk.ravel()[pairs]), _each(tables["position"], lambda P: P[distance]))
+    scores = map(_sum, _each(tables["qk"], lambda qk: qk.ravel()[pairs]),
+                 _each(tables["position"], lambda P: P[distance]))
     A = _softmax(list(scores), np.broadcast_to((t >= j).astype(np.float64), (n, length, length)))
     # 2  out = direct[x_t, :] + sum_j A_tj ov[x_j, :]
     ov = _each(tables["ov"], lambda table: table[x])
@@ -197,11 +204,11 @@ def _block(tables, batch, rows, n_vocab):
     return {
         "direct": _each(dout, lambda d: words @ d.reshape(-1, n_vocab)),
         "ov": _each(d_ov, lambda d: words @ d.reshape(-1, n_vocab)),
-        "qk": _each(dscore, lambda d: np.bincount(pairs.reshape(-1), d.reshape(-1), n_vocab**2).reshape(n_vocab, n_vocab)),
+        "qk": _each(dscore, lambda d: np.bincount(pairs.reshape(-1), d.reshape(-1), n_vocab**2).reshape(n_vocab, -1)),
         "position": _each(dscore, lambda d: np.bincount(distances, d.reshape(-1), length))}
 
 
-# --------------------------------------------------------------------------------------------- power series, cut at their length
+# ------------------------------------------------------------------------------------ power series, cut at their length
 
 
 def _product(a, b, multiply=np.matmul):
@@ -217,7 +224,8 @@ def _product(a, b, multiply=np.matmul):
 def _softmax(a, allowed):
     """Softmax over the last axis of a series without constant term, ``allowed`` saying where it is not 0.
 
-    E = exp(a): E_0 = allowed, m E_m = sum_{k=1}^m k a_k E_{m-k}.  p = E / Z: p_m = (E_m - sum_{k=1}^m Z_k p_{m-k}) / Z_0.
+    E = exp(a):  E_0 = allowed, m E_m = sum_{k=1}^m k a_k E_{m-k}.
+    p = E / Z:   p_m = (E_m - sum_{k=1}^m Z_k p_{m-k}) / Z_0.
     """
     E, p = [allowed], []
     for m in range(1, len(a)):

@@ -5,10 +5,10 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from minitx.associations.terms import Crossings, term_order
 from minitx.base.style import COLOURS, DASHES, MARKERS
@@ -36,7 +36,8 @@ def theories(steps: Series, cosine: Mapping[str, NamedSeries], loss: Series, pre
     figure = Figure(figsize=(10, 9.5), layout="constrained")
     axes = figure.subplot_mosaic([["W_O", "V"], ["W", "P"], ["loss", "loss"]], height_ratios=(3, 3, 2), sharex=True)
     styles: dict[str, dict[str, Any]] = {
-        name: {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 5, "markevery": (k % 2, 2) if len(steps) > 2 else 1} for k, name in enumerate(cosine)}
+        name: {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 5,
+               "markevery": (k % 2, 2) if len(steps) > 2 else 1} for k, name in enumerate(cosine)}
     lines = {}
     for parameter in PARAMETERS:
         for name, values in cosine.items():
@@ -63,7 +64,7 @@ def theories(steps: Series, cosine: Mapping[str, NamedSeries], loss: Series, pre
 
 
 def _scale_of_nines(axes):
-    """Log scale of 1 - cosine, upside down and labelled with the cosines; all cosines above the last label are at the top."""
+    """Log scale of 1 - cosine, upside down, labelled with the cosines; those above the last label are at the top."""
     axes.set_yscale("log")
     decades = range(round(-np.log10(FURTHEST)) + 1)
     labels = [f"{1 - 10.0**-k:.{k}f}" for k in decades]
@@ -79,7 +80,8 @@ def gradient_terms(steps: Series, norms: Mapping[str, NamedSeries], *, title: st
     ----------
     steps : (R,) int
     norms : dict {parameter: {term: (R,) float}}
-        Values below 1e-8 of the largest of the panel (the term is not there yet, or is rounding) are left out of the line.
+        Values below 1e-8 of the largest of the panel (the term is not there yet, or is rounding) are left out of the
+        line.
     """
     figure, panels = _panels(norms, title)
     names = sorted({term for terms in norms.values() for term in terms}, key=term_order)
@@ -120,7 +122,7 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
     names = sorted({name for found in crossings.values() for name in found}, key=term_order)
     shares = sorted({share for found in crossings.values() for at in found.values() for share in at})
     styles = {name: {"color": COLOURS[k], "linestyle": DASHES[k % len(DASHES)], "marker": MARKERS[k], "markersize": 4}
-              for k, name in enumerate(names, start=1)}  # the colours of gradient_terms, where the leading term comes first
+              for k, name in enumerate(names, start=1)}  # as in gradient_terms, where the leading term comes first
     lines, largest = {}, max(shares, default=1)
     for parameter, found in crossings.items():
         axes, leading = panels[parameter], np.array(norms[parameter]["leading"], np.float64)
@@ -129,13 +131,14 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
             share = np.divide(values, leading, out=np.full(len(values), np.nan), where=(leading > 0) & (values > 0))
             largest = np.nanmax([largest, *share])
             lines[name], = axes.plot(steps, share, **styles[name], linewidth=1.2)
-            axes.plot([step for step in at.values() if step], [share for share, step in at.items() if step], linestyle="none",
-                      marker="o", markersize=9, markerfacecolor="none", markeredgecolor=styles[name]["color"])
+            axes.plot([step for step in at.values() if step], [share for share, step in at.items() if step],
+                      linestyle="none", marker="o", markersize=9, markerfacecolor="none",
+                      markeredgecolor=styles[name]["color"])
         for share in shares:
             axes.axhline(share, color="black", linewidth=0.8, linestyle=":")
-            if known := [at[share] for at in found.values() if at[share]]:
-                axes.annotate(ceil(min(known)), (min(known), share), (-7, 4), textcoords="offset points", ha="right",
-                              fontsize=9)
+            if known := [step for at in found.values() if (step := at[share])]:
+                axes.annotate(str(ceil(min(known))), (min(known), share), (-7, 4), textcoords="offset points",
+                              ha="right", fontsize=9)
         axes.set(xscale="log", yscale="log", ylim=(1e-4, 3 * largest))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
@@ -171,6 +174,6 @@ def heat_map(matrix: NDArray[np.float64], rows: Sequence[str], columns: Sequence
     axes.set_ylabel(row_label)
     axes.set_title(title)
     decades = [largest * 10.0**-k for k in range(3)]
-    figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1], format="%.1e",
-                    label=f"entry (logarithmic colours, linear within ±{largest * 1e-3:.1e})")
+    figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1],
+                    format="%.1e", label=f"entry (logarithmic colours, linear within ±{largest * 1e-3:.1e})")
     return figure

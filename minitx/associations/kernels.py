@@ -11,8 +11,9 @@ from minitx.base.parallel import kernel, ordered_kernel
 
 # ---------------------------------------- the reference point: output uniform, causal attention uniform over the prefix
 #
-# words[s, u] is the u-th distinct token of sequence s and slots[s, j] the number u of its token x_j, in order of appearance.
-# Threads share a table by rows: row a belongs to owner a mod n_owners, so that each entry is added to in the same order.
+# words[s, u] is the u-th distinct token of sequence s and slots[s, j] the number u of its token x_j, in order of
+# appearance. Threads share a table by rows: row a belongs to owner a mod n_owners, so that each entry is added to in
+# the same order.
 
 
 @kernel
@@ -35,7 +36,7 @@ def reference_context(lengths, targets, weight, words, slots, owner, n_owners, c
 
 @kernel
 def reference_attention(tokens, lengths, targets, weight, words, slots, g, owner, n_owners, qk):
-    """qk[x_t, a] += w_t sum_{j <= t: x_j = a} (g[y_t, a] - mean_{k <= t} g[y_t, x_k]) / (t + 1), for the rows x_t of one owner."""
+    """qk[x_t, a] += w_t sum_{j <= t, x_j = a} (g[y_t, a] - mean_{k <= t} g[y_t, x_k]) / (t + 1), rows of one owner."""
     count = np.zeros(words.shape[1])
     centred = np.empty(words.shape[1])
     for s in range(words.shape[0]):
@@ -76,13 +77,13 @@ def reference_position(tokens, lengths, targets, weight, g, position):
 
 # ------------------------------------------------------------------------ reduced dynamics: sums over loss positions
 #
-# A loss position i is (sequence[i], at[i]). A kernel visits order[first .. last - 1], one piece of the work; the arrays, or the
-# rows of a table, that one piece adds to are touched by no other piece.
+# A loss position i is (sequence[i], at[i]). A kernel visits order[first .. last - 1], one piece of the work; the
+# arrays, or the rows of a table, that one piece adds to are touched by no other piece.
 #
-# Attention is a product of looked up numbers, so that most positions need no exp: factor = exp(qk - the maximum of its row) and
-# decay = exp(position - its maximum), the last offset first. scale[i] = 1 / the sum of these products; the first visit finds it,
-# and leaves it 0 where all products underflow. Tokens are unsigned integers: an index that cannot be negative lets the lookups
-# be vectorised.
+# Attention is a product of looked up numbers, so that most positions need no exp: factor = exp(qk - the maximum of its
+# row) and decay = exp(position - its maximum), the last offset first. scale[i] = 1 / the sum of these products; the
+# first visit finds it, and leaves it 0 where all products underflow. Tokens are unsigned integers: an index that cannot
+# be negative lets the lookups be vectorised.
 #
 # The arguments come in groups:  positions = (tokens, sequence, at, scale),  attention = (qk, position, factor, decay),
 # piece = (first, last).

@@ -74,8 +74,8 @@ def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_lay
     length, n_vocab, n_layers : int
         T, V, L.
     init_scale : float
-        Standard deviation of a Gaussian start. Anything but 0 is outside these two theorems; Theorem D.13, for starts of at
-        most eta^2 / (T^2 V), has bounds of its own, which are not computed here.
+        Standard deviation of a Gaussian start. Anything but 0 is outside these two theorems; Theorem D.13, for starts
+        of at most eta^2 / (T^2 V), has bounds of its own, which are not computed here.
     full_batch : bool
         Whether every step used the whole batch; mini-batches are outside the theorems.
 
@@ -102,7 +102,7 @@ def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_lay
 
 
 def _require_run(steps, learning_rate):
-    """ValueError unless steps and learning rate can be, and are small enough for their fourth powers not to overflow."""
+    """ValueError unless steps and learning rate can be, and their fourth powers cannot overflow."""
     if whole_number("steps", steps, 0) > 10**12:
         raise ValueError(f"steps is {steps}; give at most 10^12, because more are not training")
     positive("learning_rate", learning_rate, below=1e60)
@@ -117,7 +117,8 @@ class Beside:
     step : int
     loss : float
     cosine, relative_error : dict
-        Of the weight and its leading term; nan where the leading term (or the weight) is zero, so that they are undefined.
+        Of the weight and its leading term; nan where the leading term (or the weight) is zero, so that they are
+        undefined.
     over_bound : dict
         |weight - leading term| / its proved bound; nan where the bound underflows to 0.
     outside : tuple of str

@@ -1,42 +1,47 @@
 """Reduced dynamics: gradient descent closed on corpus statistics, which never forms a quantity of size N x T x V.
 
-The gradient of one attention layer needs the prediction softmax(out_t) at every position, which costs N T V. Here positions are
-put into K cells, each of one current token, and a cell has one prediction: the softmax at its mean context. Attention stays
-exact. Few cells are enough, because contexts act on the output through very few numbers (M below is of rank 32 to six digits,
-and the first of these numbers does nearly all), so that cells can be intervals of one number.
+The gradient of one attention layer needs the prediction softmax(out_t) at every position, which costs N T V. Here
+positions are put into K cells, each of one current token, and a cell has one prediction: the softmax at its mean
+context. Attention stays exact. Few cells are enough, because contexts act on the output through very few numbers (M
+below is of rank 32 to six digits, and the first of these numbers does nearly all), so that cells can be intervals of
+one number.
 
-The tables are D = W_O and M = V W_O; w_t are the weights of the positions, P(a then b) = sum_t w_t 1(x_t = a) 1(y_t = b). A
-gradient is computed in this order:
+The tables are D = W_O and M = V W_O; w_t are the weights of the positions, P(a then b) = sum_t w_t 1(x_t = a) 1(y_t =
+b). A gradient is computed in this order:
 
-    1  c_t = sum_j A_tj onehot(x_j), the attended context, by lookups; A is the exact attention
-    2  M = U R. U (V, r) holds the leading directions of M, the eigenvectors of M J M^T with J = diag(f) - f f^T and f the
+    1  c_t = sum_j A_tj onehot(x_j), the attended context, by lookups; A is the exact attention 2  M = U R. U (V, r)
+    holds the leading directions of M, the eigenvectors of M J M^T with J = diag(f) - f f^T and f the
        frequency of next tokens. M' is M in the first r' directions alone.
-    3  z_t = c_t . U[:, 0]. Cells k: for each current token, intervals of z, cut where the spread is largest
-    4  m_k = sum_{t in k} w_t,  Psi[k, :] = sum_{t in k} w_t c_t,  cbar_k = Psi[k, :] / m_k,  Ctx[y, :] = sum_{t: y_t = y} w_t c_t
-    5  p_k = softmax(D[token of k, :] + cbar_k M),  with Z_k the sum of the exponentials
-    6  First order:   loss     = sum_k m_k log Z_k - <P(a then b), D> - <Ctx, M^T>
+    3  z_t = c_t . U[:, 0]. Cells k: for each current token, intervals of z, cut where the spread is largest 4  m_k =
+    sum_{t in k} w_t,  Psi[k, :] = sum_{t in k} w_t c_t,  cbar_k = Psi[k, :] / m_k,  Ctx[y, :] = sum_{t: y_t = y} w_t
+    c_t 5  p_k = softmax(D[token of k, :] + cbar_k M),  with Z_k the sum of the exponentials 6  First order:   loss
+    = sum_k m_k log Z_k - <P(a then b), D> - <Ctx, M^T>
                       G_direct = P(a then b) - sum_{k of a} m_k p_k
                       G_ov     = Ctx^T - Psi^T p
     7  Second order, the linear response to c_t - cbar_k, with the mean Jacobian of the softmax
-       Jbar = diag(sum_k m_k p_k) - sum_k m_k p_k^T p_k  and the covariance  C = sum_t w_t c_t^T c_t - sum_k m_k cbar_k^T cbar_k:
+       Jbar = diag(sum_k m_k p_k) - sum_k m_k p_k^T p_k  and the covariance  C = sum_t w_t c_t^T c_t - sum_k m_k
+       cbar_k^T cbar_k:
                       loss    += <C, M' Jbar M'^T> / 2
                       G_ov    -= C M' Jbar
-    8  delta_tj = M[x_j, y_t] - (p M^T)[k_t, x_j] - (c_t - cbar_k) M' Jbar M[x_j, :]^T      (the last one at second order)
-       sigma_tj = A_tj (delta_tj - sum_k A_tk delta_tk),  G_qk[x_t, x_j] += w_t sigma_tj,  G_position[t - j] += w_t sigma_tj
+    8  delta_tj = M[x_j, y_t] - (p M^T)[k_t, x_j] - (c_t - cbar_k) M' Jbar M[x_j, :]^T      (the last one at second
+    order)
+       sigma_tj = A_tj (delta_tj - sum_k A_tk delta_tk),  G_qk[x_t, x_j] += w_t sigma_tj,  G_position[t - j] += w_t
+       sigma_tj
     9  -dL/dW_O = G_direct + V^T G_ov,  -dL/dV = G_ov W_O^T,  -dL/dW = G_qk,  -dL/dP = G_position
 
-The gradient differs a little from the derivative of the loss. At first order it is this derivative, within the cells and up to
-the directions of M that r leaves out. At second order the loss of equation 7 is differentiated as if Jbar were a constant,
-although Jbar depends on the weights through p_k: what the derivative of Jbar would add, <C, M' dJbar M'^T> / 2, is the curvature
-of the softmax. On 60 windows of 10 tokens of the built-in stories (V = 40, default settings, after 60 steps of 2.0 the loss is
-1.11 of 3.69) the relative difference is 0.22% in W_O, 0.29% in V, 0.23% in W and 0.70% in P. It grows with training, as the
-distance from the exact gradient does: on TinyStories (V = 300, 300 windows of 32, after 300 steps of 1.0 the loss is 3.89 of
-5.70) it is about 10, 7, 1 and 4%, while the exact gradient is 15, 19, 8 and 50% away. Besides, cells are chosen anew at every
-step, and the loss jumps a little where a position changes its cell.
+The gradient differs a little from the derivative of the loss. At first order it is this derivative, within the cells
+and up to the directions of M that r leaves out. At second order the loss of equation 7 is differentiated as if Jbar
+were a constant, although Jbar depends on the weights through p_k: what the derivative of Jbar would add, <C, M' dJbar
+M'^T> / 2, is the curvature of the softmax. On 60 windows of 10 tokens of the built-in stories (V = 40, default
+settings, after 60 steps of 2.0 the loss is 1.11 of 3.69) the relative difference is 0.22% in W_O, 0.29% in V, 0.23% in
+W and 0.70% in P. It grows with training, as the distance from the exact gradient does: on TinyStories (V = 300, 300
+windows of 32, after 300 steps of 1.0 the loss is 3.89 of 5.70) it is about 10, 7, 1 and 4%, while the exact gradient is
+15, 19, 8 and 50% away. Besides, cells are chosen anew at every step, and the loss jumps a little where a position
+changes its cell.
 
-From zero weights, the first terms in eta are the leading terms of Im et al. (2026), exactly, for any number of cells, because
-there p = 1/V whatever the context. A gradient costs O(N T^2) lookups, O(N T^2 r') additions at second order and (K + 2 V) V^2
-multiplications, against 3 N T^2 V for the exact one; memory is O((K + V) V + N T r').
+From zero weights, the first terms in eta are the leading terms of Im et al. (2026), exactly, for any number of cells,
+because there p = 1/V whatever the context. A gradient costs O(N T^2) lookups, O(N T^2 r') additions at second order and
+(K + 2 V) V^2 multiplications, against 3 N T^2 V for the exact one; memory is O((K + V) V + N T r').
 
 Legend: N sequences, T positions, V vocabulary, K cells, r rank of M, r' rank of the response; n loss positions.
 """
@@ -148,14 +153,14 @@ def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = 
     if batch.weight.min() < 0:
         raise ValueError("the mean context of a cell needs weights of one sign, but a position has "
                          f"{batch.weight.min():g}; set it to 0")
-    sequence, at = np.nonzero(batch.weight)
-    current, following = batch.tokens[sequence, at], batch.targets[sequence, at]
-    sort = np.lexsort((following, current))
-    sequence, at, current, following = (np.ascontiguousarray(a[sort], np.int32) for a in (sequence, at, current, following))
+    where = np.nonzero(batch.weight)
+    sort = np.lexsort((batch.targets[where], batch.tokens[where]))
+    sequence, at, current, following = (np.ascontiguousarray(a[sort], np.int32)
+                                        for a in (*where, batch.tokens[where], batch.targets[where]))
     weight = batch.weight[sequence, at]
     by_following = np.argsort(following, kind="stable").astype(np.int32)
     pairs, _ = bigram_counts(batch, n_vocab)
-    frequency = np.bincount(following, weight, n_vocab)
+    frequency: NDArray[Any] = np.bincount(following, weight, n_vocab)
     Phi, _ = context(batch, n_vocab)
     start = np.random.default_rng(0).standard_normal((n_vocab, min(rank, n_vocab)))
     # at the leading terms, V W_O is a multiple of Phi^T B^T B
@@ -167,14 +172,14 @@ def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = 
 
 
 def _cuts(tokens, at):
-    """Cut positions, sorted by ``tokens``, between two tokens: at most PIECES pieces that visit about as many keys each."""
+    """Cut positions, sorted by ``tokens``, between two tokens: at most PIECES pieces, with about as many keys each."""
     cost = np.cumsum(at + 1.0)
     nearest = np.searchsorted(cost, cost[-1] * np.arange(1, PIECES) / PIECES)
     return np.unique(np.concatenate([[0], np.searchsorted(tokens, tokens[nearest]), [len(tokens)]]))
 
 
 def _leading_directions(V, W_O, frequency, basis, rounds):
-    """Leading eigenvectors of M J M^T, M = V W_O, as orthonormal columns, by ``rounds`` of subspace iteration from ``basis``."""
+    """Leading eigenvectors of M J M^T, M = V W_O, as orthonormal columns: ``rounds`` of subspace iteration."""
     for _ in range(rounds):
         image = W_O.T @ (V.T @ basis)
         image = V @ (W_O @ (frequency[:, None] * (image - frequency @ image)))
@@ -190,8 +195,8 @@ def descend(weights: OneHotWeights, batch: Batch, *, order: int = 2, n_cells: in
     """Gradient descent by reduced dynamics: :func:`minitx.descend` on ``reduce(batch, order=order, n_cells=n_cells)``.
 
     The dtype of ``weights``, the start, is the precision of the work. ``settings`` are those of :func:`minitx.descend`
-    (learning_rate, steps, keep, frozen, normalised, callback). The trajectory holds the predicted weights and loss. Raises as
-    these two functions and :func:`loss_and_gradient`.
+    (learning_rate, steps, keep, frozen, normalised, callback). The trajectory holds the predicted weights and loss.
+    Raises as these two functions and :func:`loss_and_gradient`.
     """
     data = reduce(batch, len(weights.W_O), order=order, n_cells=n_cells)
     return descent.descend(weights, data, loss_and_gradient=loss_and_gradient, **settings)
@@ -212,8 +217,9 @@ def loss_and_gradient(weights: OneHotWeights, reduction: Reduction) -> tuple[flo
     loss : float
         The predicted loss.
     gradient : OneHotWeights
-        Each array in the orientation of its weight. At second order it is not exactly the derivative of the loss, because the
-        mean Jacobian of the softmax is held constant; the docstring of the module says how large the difference is.
+        Each array in the orientation of its weight. At second order it is not exactly the derivative of the loss,
+        because the mean Jacobian of the softmax is held constant; the docstring of the module says how large the
+        difference is.
 
     Raises
     ------
@@ -238,8 +244,8 @@ def _require_fit(weights, reduction):
         raise TypeError(f"reduced dynamics is that of OneHotWeights, got {type(weights).__name__}")
     n_vocab, length = len(reduction.frequency), reduction.tokens.shape[1]
     if len(weights.W_O) != n_vocab or len(weights.P) < length:
-        raise ValueError(f"the weights have {len(weights.W_O)} tokens and {len(weights.P)} positions, the reduction {n_vocab} "
-                         f"and {length}; build them with OneHotWeights.zeros({n_vocab}, {length})")
+        raise ValueError(f"the weights have {len(weights.W_O)} tokens and {len(weights.P)} positions, the reduction "
+                         f"{n_vocab} and {length}; build them with OneHotWeights.zeros({n_vocab}, {length})")
     if broken := weights.not_finite():
         raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
 
@@ -324,8 +330,8 @@ class _LossPositions:
         order = np.arange(len(self.weight), dtype=np.int32)
         found = np.empty((len(order), table.shape[1]), self.dtype)
         if found.size:
-            _run_pieces(self.reduction.cuts, lambda i, piece: kernels.context_images(self.where, order, self.attention, table,
-                                                                                     piece, found))
+            _run_pieces(self.reduction.cuts, lambda i, piece: kernels.context_images(
+                self.where, order, self.attention, table, piece, found))
         return found
 
     def add_contexts(self, rows, order, cuts, images, table):
@@ -335,8 +341,8 @@ class _LossPositions:
         """
         images = np.ascontiguousarray(images)
         parts = np.zeros((len(cuts) - 1, table.shape[1], images.shape[1]), self.dtype)
-        _run_pieces(cuts, lambda i, piece: kernels.context_sums(self.where, self.weight, rows, order, self.attention, images,
-                                                                piece, table, parts[i]))
+        _run_pieces(cuts, lambda i, piece: kernels.context_sums(
+            self.where, self.weight, rows, order, self.attention, images, piece, table, parts[i]))
         return parts.sum(axis=0)
 
     def score_gradients(self, cells, images, tables, length):
@@ -345,8 +351,8 @@ class _LossPositions:
         G_qk, G_position = np.zeros((n_vocab, n_vocab), self.dtype), np.zeros(length, self.dtype)
         parts = np.zeros((len(self.reduction.cuts) - 1, n_seen), self.dtype)
         _run_pieces(self.reduction.cuts, lambda i, piece: kernels.reduced_scores(
-            self.where, self.weight, self.reduction.following, cells.of_position, cells.order, self.attention, images, tables,
-            piece, G_qk, parts[i]))
+            self.where, self.weight, self.reduction.following, cells.of_position, cells.order, self.attention, images,
+            tables, piece, G_qk, parts[i]))
         G_position[:n_seen] = parts.sum(axis=0)[::-1]  # the kernel has the last offset first
         return G_qk, G_position
 
@@ -357,11 +363,11 @@ def _run_pieces(cuts, visit):
         run(lambda numbered: visit(*numbered), list(enumerate(pairwise(cuts))))
 
 
-# ------------------------------------------------------------------------------------------------------------------- cells
+# --------------------------------------------------------------------------------------------------------------- cells
 
 
 class Cells(NamedTuple):
-    """The cell of every loss position (n,), the token of every cell (K,), the loss positions in the order of their cells (n,)."""
+    """Cell of every loss position (n,), token of every cell (K,), loss positions in the order of their cells (n,)."""
 
     of_position: NDArray[np.int32]
     token: NDArray[np.int32]
@@ -388,9 +394,10 @@ def _assign_cells(reduction, z):
 
 
 def _cut_runs(z, weight, begin, n_cells):
-    """First index of each cell, ascending: runs of ascending ``z`` start at ``begin``, and are cut until there are ``n_cells``.
+    """First index of each cell, ascending: runs of ascending ``z`` start at ``begin``; cut until there are ``n_cells``.
 
-    The run that is cut next is the one with the largest spread, sum of weight (z - mean)^2; it is cut in two as 2-means would.
+    The run that is cut next is the one with the largest spread, sum of weight (z - mean)^2; it is cut in two as 2-means
+    would.
     """
     end = np.append(begin[1:], len(z))
     mean = np.add.reduceat(weight * z, begin) / np.add.reduceat(weight, begin)

@@ -9,13 +9,13 @@ The gradient of one layer, with the residual r_t = dL/dout_t = w_t (softmax(out_
     5  dscore_tj = A_tj (dA_tj - sum_k A_tk dA_tk),    d_qk[x_t, x_j] += dscore_tj,    d_position[t - j] += dscore_tj
     6  dL/dW_O = d_direct + V^T d_ov,    dL/dV = d_ov W_O^T,    dL/dW = d_qk,    dL/dP = d_position
 
-The reference point has a uniform output, r0_t = w_t (1/V - onehot(y_t)), uniform attention A0 over the prefix, and the leading
-terms of the weights. Every factor is written as its value there and the rest,
+The reference point has a uniform output, r0_t = w_t (1/V - onehot(y_t)), uniform attention A0 over the prefix, and the
+leading terms of the weights. Every factor is written as its value there and the rest,
 
     r = r0 + (r - r0),    A = A0 + (A - A0),    weight = its leading term + the rest,
 
-and the products are expanded. A term is named after the rests that it holds: ``saturation`` (the output is no longer uniform),
-``attention drift`` and ``weight drift``, joined by `` x ``. The term that holds none of them is ``leading``.
+and the products are expanded. A term is named after the rests that it holds: ``saturation`` (the output is no longer
+uniform), ``attention drift`` and ``weight drift``, joined by `` x ``. The term that holds none of them is ``leading``.
 
 Legend: V vocabulary; of a block of S sequences: M loss positions, U distinct tokens.
 """
@@ -38,8 +38,8 @@ from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
 FACTORS = ("saturation", "attention drift", "weight drift")
-# Terms, by which of these factors they hold, that are summed over the blocks: those of d_ov, which has no weight in it, and those
-# of d_qk and d_position. The leading terms, which hold none, are lookups (basis.py).
+# Terms, by which of these factors they hold, that are summed over the blocks: those of d_ov, which has no weight in it,
+# and those of d_qk and d_position. The leading terms, which hold none, are lookups (basis.py).
 OV_TERMS = [(True, False, False), (False, True, False), (True, True, False)]
 SCORE_TERMS = [held for held in itertools.product((False, True), repeat=3) if any(held)]
 SHARES = (0.01, 0.1, 0.5)  # Thresholds at which a correction is visible (1%), matters (10%), dominates (50%).
@@ -69,25 +69,28 @@ def gradient_terms(weights: OneHotWeights, batch: Batch, *,
     batch : Batch
         Next-token training: causal attention, cross-entropy.
     leading : OneHotWeights, optional
-        The leading terms of the weights, from which ``weight drift`` is measured; only W_O and V are read. By default they are
-        the multiples of B and of Phi^T B^T nearest to W_O and V, which need neither a step count nor a learning rate.
+        The leading terms of the weights, from which ``weight drift`` is measured; only W_O and V are read. By default
+        they are the multiples of B and of Phi^T B^T nearest to W_O and V, which need neither a step count nor a
+        learning rate.
 
     Returns
     -------
     dict {parameter: {term: array}}
         Each array in the orientation of its parameter. For every parameter the terms sum to the gradient of
-        ``loss_and_gradient``. ``weight drift`` is the drift of W_O in dL/dV, that of V W_O in dL/dW and dL/dP, and that of V,
-        whose reference value is 0, in dL/dW_O.
+        ``loss_and_gradient``. ``weight drift`` is the drift of W_O in dL/dV, that of V W_O in dL/dW and dL/dP, and that
+        of V, whose reference value is 0, in dL/dW_O.
 
     Raises
     ------
     ValueError, TypeError
-        As for :func:`minitx.loss_and_gradient`; weights of another parametrisation; batches that are not next-token training.
+        As for :func:`minitx.loss_and_gradient`; weights of another parametrisation; batches that are not next-token
+        training.
 
     Notes
     -----
-    ``leading`` of W_O is minus the bigram function; with W_O = s eta B and V = C(s,2) eta^2 Phi^T B^T, those of V, W, P are
-    multiples of minus Phi^T B^T, Q and Delta (Im et al. 2026, proof of Thm. D.7). Memory: about thirty V x V arrays.
+    ``leading`` of W_O is minus the bigram function; with W_O = s eta B and V = C(s,2) eta^2 Phi^T B^T, those of V, W, P
+    are multiples of minus Phi^T B^T, Q and Delta (Im et al. 2026, proof of Thm. D.7). Memory: about thirty V x V
+    arrays.
     """
     if not isinstance(weights, OneHotWeights):
         raise TypeError(f"gradient_terms splits the gradient of OneHotWeights, got {type(weights).__name__}")
@@ -192,7 +195,7 @@ def _residuals(block, out):
     return {False: uniform, True: saturation}
 
 
-# ---------------------------------------------------------------------------------------------- sizes of the terms over training
+# ------------------------------------------------------------------------------------- sizes of the terms over training
 
 
 def term_norms(terms: dict[str, dict[str, NDArray[np.float64]]]) -> Norms:
@@ -201,7 +204,7 @@ def term_norms(terms: dict[str, dict[str, NDArray[np.float64]]]) -> Norms:
 
 
 def by_term(records: Sequence[Norms]) -> dict[str, dict[str, list[float]]]:
-    """The norms at several steps, term by term: a list of :func:`term_norms` becomes {parameter: {term: [norm, ...]}}."""
+    """The norms at several steps by term: a list of :func:`term_norms` becomes {parameter: {term: [norm, ...]}}."""
     return {parameter: {term: [norms[parameter][term] for norms in records] for term in terms}
             for parameter, terms in (records[0] if records else {}).items()}
 
@@ -222,8 +225,8 @@ def first_exceeds(steps: Iterable[int], norms: Mapping[str, Mapping[str, Sequenc
     Returns
     -------
     dict {parameter: {correction: {share: step}}}
-        The step is a float between the last of ``steps`` below the share and the first above it, found by interpolating the
-        ratio to the leading term as a power of the step. It is None if the correction never exceeds the share.
+        The step is a float between the last of ``steps`` below the share and the first above it, found by interpolating
+        the ratio to the leading term as a power of the step. It is None if the correction never exceeds the share.
 
     Raises
     ------
@@ -259,7 +262,8 @@ def exceeds_table(crossings: Crossings) -> str:
     """The table of :func:`first_exceeds`: a row a correction, and for each parameter a column a share."""
     names = sorted({name for found in crossings.values() for name in found}, key=term_order)
     shares = list(next(iter(next(iter(crossings.values())).values())))
-    heads = [f"{parameter} {share:.0%}" if share == shares[0] else f"{share:.0%}" for parameter in crossings for share in shares]
+    heads = [f"{parameter} {share:.0%}" if share == shares[0] else f"{share:.0%}"
+             for parameter in crossings for share in shares]
 
     def cell(found, name, share):
         if name not in found:
@@ -269,4 +273,5 @@ def exceeds_table(crossings: Crossings) -> str:
         return f"{ceil(step)}{'*' if step == min(at[share] for at in found.values() if at[share]) else ' '}"
 
     return table(["correction ", *heads],
-                 [[name, *(cell(found, name, share) for found in crossings.values() for share in shares)] for name in names])
+                 [[name, *(cell(found, name, share) for found in crossings.values() for share in shares)]
+                  for name in names])

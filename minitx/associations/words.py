@@ -1,14 +1,15 @@
 """Which words go together, read off the basis functions, and how often that is right where the truth is known.
 
-The entries of a basis function grow with the frequency of both words, so that the strongest ones of a row are mostly frequent
-words. Each function is therefore given the scale-free reading that its meaning asks for:
+The entries of a basis function grow with the frequency of both words, so that the strongest ones of a row are mostly
+frequent words. Each function is therefore given the scale-free reading that its meaning asks for:
 
-- bigram: the row of B as it is. The scale of a row is one number, alpha_a, which does not change the order within the row.
+- bigram: the row of B as it is. The scale of a row is one number, alpha_a, which does not change the order within the
+  row.
 - interchangeability: Sigma_B[b, c] / sqrt(Sigma_B[b, b] Sigma_B[c, c]), the cosine of the columns b and c of B.
-- context: two words go together when they occur more often than expected in the same contexts, and the same words occur more
-  often than expected in theirs. The score is the cosine of the two words' profiles; a profile is the word's row and column of
-  max(sqrt(O) - sqrt(E), 0), where O[b, a] = Phi[b, a] + mu_a is the mass of a in the prefixes of b and E its value if b and a
-  were independent. The square roots make rare and frequent words comparable.
+- context: two words go together when they occur more often than expected in the same contexts, and the same words occur
+  more often than expected in theirs. The score is the cosine of the two words' profiles; a profile is the word's row
+  and column of max(sqrt(O) - sqrt(E), 0), where O[b, a] = Phi[b, a] + mu_a is the mass of a in the prefixes of b and E
+  its value if b and a were independent. The square roots make rare and frequent words comparable.
 
 Legend: V vocabulary.
 """
@@ -50,7 +51,7 @@ def _divide(matrix, scale):
 
 
 def associates(scores: NDArray[np.float64], corpus: Corpus, word: str, *, k: int = 10) -> list[tuple[str, float]]:
-    """The ``k`` words with the highest positive scores in the row of ``word``, strongest first, without itself and ``<unk>``.
+    """The ``k`` words with the highest positive scores in the row of ``word``, strongest first; not itself, not <unk>.
 
     Parameters
     ----------

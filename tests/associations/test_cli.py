@@ -16,7 +16,9 @@ import pytest
 from minitx import OneHotWeights, cli, descend, loss_and_gradient
 from minitx.associations import command as associate
 from minitx.associations import reduced
-from minitx.base import console, numbers
+from minitx.base import numbers
+from minitx.base.command import Outcome, run_command
+from minitx.base.options import Options
 from minitx.data.corpus import builtin_corpus
 from minitx.model.descent import Stopped
 
@@ -47,7 +49,8 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
     assert "not in the vocabulary, so their associates are not listed: nosuchword" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert results["configuration"]["steps"] == 12
-    assert results["configuration"]["asked"] == {"vocabulary": 600, "length": 64, "windows": 512, "steps": 100}
+    assert results["asked"] == {"quick": True, "words": "mom,nosuchword,the", "out": str(tmp_path / "out")}
+    assert results["configuration"]["vocabulary"] == 300 and results["configuration"]["learning_rate"] == 1
     assert results["corpus"]["windows"] == 64
     assert results["configuration"]["seed"] == 0
     assert set(results["associates"]) == {"mom", "the"}
@@ -106,6 +109,7 @@ def test_same_seed_same_bits_for_any_number_of_threads(run, tmp_path, options):
     for result in results:
         for volatile in ("threads", "out"):
             result["configuration"].pop(volatile)
+            result["asked"].pop(volatile)
         result["environment"].pop("threads")
     assert results[0] == results[1]
     one, two = (OneHotWeights.load(tmp_path / f"threads{threads}" / "weights.npz") for threads in (1, 2))
@@ -246,5 +250,8 @@ def test_version(capsys):
     (None, 0), (Stopped("no more batches", 4, "interrupted data"), 0), (Stopped("no direction", 1, ""), 0),
     (Stopped("rounding", 9, ""), 0), (Stopped("diverged", 2, "interrupted"), 1), (Stopped("interrupted", 3, "diverged"), 130),
 ])
-def test_exit_status_is_decided_by_the_kind_and_not_by_the_words(stopped, expected):
-    assert console.status(stopped) == expected
+def test_exit_status_is_decided_by_the_kind_and_not_by_the_words(tmp_path, stopped, expected):
+    def nothing(options, say):
+        return Outcome("nothing", {}, stopped=stopped)
+
+    assert run_command(Options(out=str(tmp_path)), {}, nothing, ()) == expected
