@@ -13,10 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from minitx.associations import figures, reduced, words
+from minitx.associations import figures, reduced, terms, words
 from minitx.associations.basis import BASIS_FUNCTIONS, Statistics, statistics
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
-from minitx.associations.terms import SHARES, Crossings, Norms, by_term, exceeds_table, first_exceeds, gradient_terms, term_norms, term_order
 from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
@@ -94,15 +93,15 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     recorder, trajectory = train(options, batch, basis, say)
     leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
     split = split_gradient(trajectory.weights, batch, leading)
-    crossings = first_exceeds([record.step for record in recorder.leading], by_term(recorder.norms))
+    crossings = terms.first_exceeds([record.step for record in recorder.leading], terms.by_term(recorder.norms))
 
     say(f"\nrelative error, |trained - predicted| / |predicted| (Frobenius)\n{errors_table(recorder)}")
     say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(recorder.leading)}")
     say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
     if crossings:
-        shares = ", ".join(f"{share:.0%}" for share in SHARES)
+        shares = ", ".join(f"{share:.0%}" for share in terms.SHARES)
         say(f"\nstep at which a correction first exceeds {shares} of the leading term (*: before all others; "
-            f"{NOTHING}: never)\n{exceeds_table(crossings)}")
+            f"{NOTHING}: never)\n{terms.exceeds_table(crossings)}")
     if associates:
         say("\nstrongest associates (bigram: by the entries of B; interchangeability and context: by cosines)\n"
             + words_table(associates))
@@ -196,7 +195,7 @@ class Recorder:
         self.walk: Iterator[Any] = iter(()) if options.batch_size else reduced_dynamics(options, batch, start)
         self.leading: list[Beside] = []
         self.reduced: list[Agreement | None] = []
-        self.norms: list[Norms] = []
+        self.norms: list[terms.Norms] = []
         self.predicted_loss: list[float] = []
 
     def __call__(self, step: int, loss: float, weights: OneHotWeights) -> None:
@@ -213,7 +212,7 @@ class Recorder:
                         init_scale=options.init_scale if options.init == "gaussian" else 0.0)
         self.leading.append(beside(weights, leading, proved, step=step, loss=loss))
         self.reduced.append(agreement(weights, predicted) if predicted else None)
-        self.norms.append(term_norms(gradient_terms(weights, self.batch, leading=leading)))
+        self.norms.append(terms.term_norms(terms.gradient_terms(weights, self.batch, leading=leading)))
         rows = theories_table("loss", "reduced")
         if len(self.leading) == 1:
             losses = "losses of the mini-batches" if options.batch_size else "losses of the full batch"
@@ -231,11 +230,11 @@ def recorded_steps(steps: int, most: int = N_RECORDS) -> set[int]:
 def split_gradient(weights: OneHotWeights, batch: Batch, leading: OneHotWeights) -> dict[str, dict[str, Any]]:
     """{parameter: {"terms": {term: norm}, "gradient": norm, "miss": |sum - gradient|, "digits": of the sum}}."""
     weights, split = weights.astype(np.float64), {}
-    terms = gradient_terms(weights, batch, leading=leading)
+    found = terms.gradient_terms(weights, batch, leading=leading)
     _, gradient = loss_and_gradient(weights, batch)
     for parameter, exact in gradient.parameters().items():
-        size, miss = norm(exact), norm(sum(terms[parameter].values()) - exact)
-        split[parameter] = {"terms": term_norms(terms)[parameter], "gradient": size, "miss": miss,
+        size, miss = norm(exact), norm(sum(found[parameter].values()) - exact)
+        split[parameter] = {"terms": terms.term_norms(found)[parameter], "gradient": size, "miss": miss,
                             "digits": max(0.0, -np.log10(miss / size)) if miss > 0 and size > 0 else float("inf")}
     return split
 
@@ -280,7 +279,7 @@ def bounds_table(records: list[Beside]) -> str:
 
 def split_table(split: dict[str, dict[str, Any]]) -> str:
     """Norm of each term of each parameter's gradient, and to how many digits they sum to it."""
-    names = sorted({name for parts in split.values() for name in parts["terms"]}, key=term_order)
+    names = sorted({name for parts in split.values() for name in parts["terms"]}, key=terms.term_order)
     rows = [[name, *(f"{parts['terms'][name]:.3e}" if name in parts["terms"] else NOTHING for parts in split.values())]
             for name in names]
     digits = [f"{parts['digits']:.1f}" if np.isfinite(parts["digits"]) else "all" for parts in split.values()]
@@ -298,12 +297,12 @@ def words_table(associates: dict[str, dict[str, list[tuple[str, float]]]]) -> st
 # ------------------------------------------------------------------------------------------------------------ figures
 
 
-def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: Crossings,
+def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: terms.Crossings,
                      title: str) -> dict[str, tuple[Figure, str]]:
     """{file name: (figure, caption)} of what was recorded over training."""
     if not recorder.leading:
         return {}
-    steps, norms = [record.step for record in recorder.leading], by_term(recorder.norms)
+    steps, norms = [record.step for record in recorder.leading], terms.by_term(recorder.norms)
     cosine = {THEORIES[0]: {name: [record.cosine[name] for record in recorder.leading] for name in PARAMETERS}}
     predicted = {}
     if recorder.predicted_loss:
