@@ -1,8 +1,12 @@
-"""Training the last token's attention, and what the theory has to say about it, recorded on the way.
+"""Training of the last token's attention W, and what the theory says about W, recorded on the way.
 
-Legend: n samples, K tokens in the vocabulary, d width, R recorded steps; S_fin the cyclic subspace.
+The paper trains by plain and by normalised gradient descent. Three more modes are given the SCCs of the samples: they hold the part
+of W in the cyclic subspace S_fin at its limit W_fin and minimise log(loss - minimal loss) outside it, which needs fewer steps.
+
+Legend: n samples, K tokens in the vocabulary, d width, R recorded steps; G the gradient that a mode follows.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,31 +17,33 @@ from minitx.base.numbers import cosine, norm
 from minitx.base.parallel import one_blas_thread
 from minitx.model.descent import Run, Stopped, Trajectory, descend
 from minitx.model.weights import LastTokenWeights
+from minitx.next_token.automaton import Automaton
 from minitx.next_token.losses import attention, loss_and_gradient
 from minitx.next_token.path import split_path
+from minitx.next_token.split import Split
 
-FAITHFUL = {"descent": 1.0, "normalised": 0.01}  # modes of the paper, and their usual learning rates
-TOLD = {"split": 1.0, "accelerated": 1.0, "path": None}  # modes that are told the SCCs of the data
+FAITHFUL = {"descent": 1.0, "normalised": 0.01}  # the modes of the paper, with their default learning rates
+TOLD = {"split": 1.0, "accelerated": 1.0, "path": None}  # the modes that are given the SCCs of the samples
 MODES = (*FAITHFUL, *TOLD)
-LONGEST_PATH = 100  # steps of ``path``: rounding ends it long before, but where there is nothing to retrieve
+LONGEST_PATH = 100  # largest number of steps of ``path``; rounding ends it near 37 unless there is nothing to retrieve
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the weights look like after ``step`` steps.
+    """What the weights are like after ``step`` steps.
 
     Attributes
     ----------
     step : int
     loss : float
     norm : float
-        |W|, Frobenius.
+        |W| (Frobenius).
     correlation : float
         Cosine of W and W_svm; nan where one of them is 0.
     correlation_rest : float
-        The same of the part of W that is orthogonal to S_fin, as W_svm is.
+        Cosine of W_svm, which is orthogonal to S_fin, and the part of W that is orthogonal to S_fin.
     cyclic_distance : float
-        |Proj_fin W - W_fin|.
+        |Proj_fin W - W_fin| (Frobenius).
     label_mass : float
         Attention on the SCC of the label, mean over the samples.
     """
@@ -51,8 +57,8 @@ class Record:
     label_mass: float
 
 
-def record(step, loss, weights, automaton):
-    """Measure ``weights`` against ``automaton`` (:class:`minitx.next_token.automaton.Automaton`): a Record."""
+def record(step: int, loss: float, weights: LastTokenWeights, automaton: Automaton) -> Record:
+    """Compare ``weights`` after ``step`` steps with the limit that ``automaton`` predicts."""
     split, W, W_svm = automaton.split, weights.W, automaton.svm.W
     samples, cyclic = split.samples, split.subspace.project(W)
     mass = np.sum((samples.share[samples.owner()] * attention(weights, samples))[split.inside])
@@ -61,38 +67,39 @@ def record(step, loss, weights, automaton):
 
 
 @one_blas_thread()
-def train(start, automaton, *, mode, steps, learning_rate=None, loss="log", at=None, progress=None):
-    """Train W on the samples of ``automaton``, and record.
+def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: int, learning_rate: float | None = None,
+          loss: str = "log", at: Iterable[int] | None = None, progress: Callable[[int], object] | None = None) -> Run:
+    """Train W on the samples of ``automaton`` and record it.
 
     Parameters
     ----------
     start : LastTokenWeights
-        Without C, with the embeddings of the automaton. The modes that are told the SCCs compute in float64 whatever it has.
-    automaton : minitx.next_token.automaton.Automaton
+        Without C, with the embeddings of the automaton. The modes that are given the SCCs compute in float64 whatever it has.
+    automaton : minitx.next_token.Automaton
         Fitted to the samples to train on.
     mode : {"descent", "normalised", "split", "accelerated", "path"}
-        How; the first two are the paper's, and use nothing of the automaton but for the records:
+        The first two are the paper's and use the automaton for the records only:
 
-        - ``descent``: gradient descent, W - learning_rate G.
-        - ``normalised``: W - learning_rate G / |G|.
+        - ``descent``: W <- W - learning_rate G.
+        - ``normalised``: W <- W - learning_rate G / |G|.
 
-        The others are told the SCCs of the data, and are beyond the paper: they hold the part in S_fin at W_fin, begin with what
-        ``start`` has outside (``path``: nothing), and lower the logarithm of the excess there (:mod:`minitx.next_token.split`).
+        The others go beyond the paper. They start from W_fin inside S_fin and from the part of ``start`` outside S_fin (``path``:
+        from 0 there), and minimise log(excess), the logarithm of loss - minimal loss (:mod:`minitx.next_token.split`).
 
-        - ``split``: by normalised steps of length ``learning_rate``.
-        - ``accelerated``: by dual acceleration (Ji, Srebro, Telgarsky 2021), in steps of ``learning_rate`` / smoothness.
-        - ``path``: step s is the least point of |V|^2 / 2 + 2^s / l^4 log excess (:mod:`minitx.next_token.path`), by Newton's
+        - ``split``: normalised steps of length ``learning_rate``.
+        - ``accelerated``: dual acceleration (Ji, Srebro, Telgarsky 2021), in steps of ``learning_rate`` / smoothness.
+        - ``path``: step s is the minimum of |V|^2 / 2 + 2^s / l^4 log(excess) (:mod:`minitx.next_token.path`), found by Newton's
           method; l is the norm of the longest embedding.
     steps : int
-        About 21 are enough for ``path``, where each doubles the norm; it ends by itself where only rounding is left, near 37.
+        Each step of ``path`` doubles the norm: about 21 are enough. It ends by itself, near 37, where only rounding is left.
     learning_rate : float, optional
-        Default: 1, but 0.01 for ``normalised``. Not for ``path``.
+        Default: 1, but 0.01 for ``normalised``. ``path`` has none.
     loss : {"log", "square", "tied"}
-        As for :func:`minitx.next_token.losses.loss_and_gradient`; the modes that are told the SCCs are for "log".
+        As for :func:`minitx.next_token.losses.loss_and_gradient`; the modes that are given the SCCs need "log".
     at : iterable of int, optional
-        Steps to record. Default: 0 and some forty, evenly spaced in the logarithm; all for ``path``.
+        Steps to record. Default: 0 and about forty, evenly spaced in the logarithm; all of them for ``path``.
     progress : callable, optional
-        ``progress(step)`` after every step.
+        ``progress(step)`` is called after every step.
 
     Returns
     -------
@@ -101,53 +108,57 @@ def train(start, automaton, *, mode, steps, learning_rate=None, loss="log", at=N
     Raises
     ------
     ValueError
-        An unknown mode or loss, settings that cannot be, other embeddings than the automaton's.
+        An unknown mode or loss, settings that contradict each other, embeddings that differ from the automaton's.
     """
-    learning_rate, steps = _settings(mode, loss, learning_rate), whole_number("steps", steps, 0)
-    if mode == "path" and steps > LONGEST_PATH:
-        raise ValueError(f"steps is {steps}, but each step of mode 'path' doubles the norm; 21 are enough, {LONGEST_PATH} the most")
+    learning_rate, steps = _settings(mode, loss, learning_rate, steps)
     _require_start(start, automaton)
-    at = set((range(steps + 1) if mode == "path" else spaced(steps)) if at is None else at)
-    found = []
+    recorded = set((range(steps + 1) if mode == "path" else spaced(steps)) if at is None else at)
+    records = []
 
     def callback(step, loss, weights, gradient=None):
-        if step in at:
-            found.append(record(step, loss, weights, automaton))
+        if step in recorded:
+            records.append(record(step, loss, weights, automaton))
         if progress is not None:
             progress(step)
 
     if mode in TOLD:
-        start = start.astype(np.float64)
+        start = replace(start.astype(np.float64), W=automaton.split.subspace.rest(start.W) + automaton.soft.W)
     if mode == "path":
-        return Run(found, _follow(start, automaton, steps, callback))
-    samples, objective = automaton.split.samples, partial(loss_and_gradient, loss=loss)
-    if mode in TOLD:
-        start = replace(start, W=automaton.split.subspace.rest(start.W) + automaton.soft.W)
-        objective = _Accelerated(automaton) if mode == "accelerated" else _Excess(automaton)
+        return Run(records, _follow_path(start, automaton, steps, callback))
+    objective = partial(loss_and_gradient, loss=loss) if mode in FAITHFUL else _excess_objective(automaton)
     if mode == "accelerated":
-        learning_rate /= smoothness(automaton.split)
-    run = descend(start, samples, learning_rate=learning_rate, steps=steps, normalised=mode in ("normalised", "split"),
-                  frozen=tuple(name for name in start.parameters() if name != "W"), callback=callback, loss_and_gradient=objective)
-    return Run(found, run)
+        objective, learning_rate = _accelerated(objective), learning_rate / smoothness(automaton.split)
+    return Run(records, descend_W(start, automaton.samples, objective, learning_rate=learning_rate, steps=steps,
+                                  normalised=mode in ("normalised", "split"), callback=callback))
 
 
-def _settings(mode, loss, learning_rate):
-    """The learning rate; None for ``path``."""
+def descend_W(start, samples, objective, **settings) -> Trajectory:
+    """Gradient descent on W alone, with the settings of :func:`minitx.model.descent.descend`.
+
+    ``objective(weights, samples)`` returns the loss and its gradient, a LastTokenWeights.
+    """
+    fixed = tuple(name for name in start.parameters() if name != "W")
+    return descend(start, samples, frozen=fixed, loss_and_gradient=objective, **settings)
+
+
+def _settings(mode, loss, learning_rate, steps):
+    """(learning rate, which is None for ``path``, and steps), checked."""
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; it must be one of {', '.join(MODES)}")
     if mode in TOLD and loss != "log":
-        raise ValueError(f"mode {mode!r} descends the log-loss by its split at the SCCs, but loss is {loss!r}; "
-                         "use mode 'normalised', or loss 'log'")
+        raise ValueError(f"mode {mode!r} splits the log loss at the SCCs, but loss is {loss!r}; use mode 'normalised', or loss "
+                         "'log'")
     if mode == "path" and learning_rate is not None:
-        raise ValueError(f"learning_rate is {learning_rate!r}, but mode 'path' has none: its step s is at 2^s / l^4; leave it out")
-    if learning_rate is None:
-        return {**FAITHFUL, **TOLD}[mode]
-    return positive("learning_rate", learning_rate)
+        raise ValueError(f"learning_rate is {learning_rate!r}, but mode 'path' has none (its step s is at 2^s / l^4); leave it out")
+    steps = whole_number("steps", steps, 0)
+    if mode == "path" and steps > LONGEST_PATH:
+        raise ValueError(f"steps is {steps}, but each step of mode 'path' doubles the norm; use 21, or at most {LONGEST_PATH}")
+    return {**FAITHFUL, **TOLD}[mode] if learning_rate is None else positive("learning_rate", learning_rate), steps
 
 
 def _require_start(start, automaton):
     if start.C is not None:
-        raise ValueError("the start has a head C, but these losses have the identity head, or E; leave C out")
+        raise ValueError("the start has a head C, but these losses have the identity, or E, as their head; leave C out")
     if broken := start.not_finite():
         raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
     E = automaton.split.embeddings
@@ -156,48 +167,43 @@ def _require_start(start, automaton):
         raise ValueError(f"the start has other embeddings, {own.shape}, than the automaton, {E.shape}; fit it with E=start.E")
 
 
-def spaced(steps, most=40):
-    """0 and up to ``most`` steps, evenly spaced in the logarithm to the last. Ascending list."""
+def spaced(steps: int, most: int = 40) -> list[int]:
+    """0 and up to ``most`` steps, ascending, evenly spaced in the logarithm to the last one."""
     return [0, *np.unique(np.round(np.geomspace(1, steps, most)).astype(int)).tolist()] if steps else [0]
 
 
-# --------------------------------------------------------------------------------------- modes that are told the SCCs
+# ------------------------------------------------------------------------------------------ modes that are given the SCCs
 
 
-class _Excess:
-    """Objective: the log-loss with W_fin in S_fin, and the gradient of log(excess) with respect to W outside S_fin."""
+def _excess_objective(automaton):
+    """The objective whose loss is minimal loss + excess, and whose gradient is that of log(excess), outside S_fin."""
+    def objective(weights, samples):
+        excess = automaton.split.excess(weights.W)
+        return automaton.soft.loss + excess.value, LastTokenWeights(automaton.split.subspace.rest(excess.gradient))
 
-    def __init__(self, automaton):
-        self.automaton = automaton
-
-    def __call__(self, weights, samples):
-        excess = self.automaton.split.excess(weights.W)
-        slope = self.direction(self.automaton.split.subspace.rest(excess.gradient))
-        return self.automaton.soft.loss + excess.value, LastTokenWeights(slope)
-
-    def direction(self, G):
-        """What is returned as the gradient, where that is G (d, d)."""
-        return G
+    return objective
 
 
-class _Accelerated(_Excess):
-    """The same with momentum: step t (from 1) returns g + G, and g becomes t / (t + 1) (g + G)."""
+def _accelerated(objective):
+    """``objective`` with momentum: step t = 1, 2, ... computes g_t = t / (t + 1) (g_{t-1} + G_t) and moves along g_t + G_t."""
+    g, t = 0.0, 0
 
-    def __init__(self, automaton):
-        super().__init__(automaton)
-        self.g, self.t = 0.0, 1
+    def ahead(weights, samples):
+        nonlocal g, t
+        loss, gradient = objective(weights, samples)
+        t += 1
+        g = t / (t + 1) * (g + gradient.W)
+        return loss, LastTokenWeights(g + gradient.W)
 
-    def direction(self, G):
-        ahead = self.g + G
-        self.g, self.t = self.t / (self.t + 1) * ahead, self.t + 1
-        return self.g + G
+    return ahead
 
 
 @one_blas_thread()
-def smoothness(split):
-    """Largest squared norm of the rows ``(token outside - token inside) e_k'`` projected off S_fin: bounds the excess's curvature.
+def smoothness(split: Split) -> float:
+    """A bound of the curvature of log(excess): the largest squared norm of its rows.
 
-    1 where no sample has tokens outside its label's SCC: there is nothing to descend.
+    The rows are ``(token outside the label's SCC - token inside) e_k'``, projected off S_fin. The bound is 1 where no sample has
+    tokens outside its label's SCC, because then there is nothing to minimise.
     """
     samples, owner, E = split.samples, split.samples.owner(), split.embeddings
     root = split.at_entries({k: graph.root for k, graph in split.graphs.items()})
@@ -209,8 +215,8 @@ def smoothness(split):
     return float(squares.max(initial=0.0)) or 1.0
 
 
-def _follow(start, automaton, steps, callback):
-    """Trajectory of mode ``path``; its learning rate is nan, for it has none."""
+def _follow_path(start, automaton, steps, callback):
+    """The trajectory of mode ``path``; its learning rate is nan, because it has none."""
     losses, weights, stopped = [], start, None
     longest = norm(automaton.split.embeddings, axis=1).max() or 1.0
     try:

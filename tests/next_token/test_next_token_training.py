@@ -12,7 +12,6 @@ from minitx.base import parallel
 from minitx.base.numbers import cosine
 from minitx.model.descent import Stopped
 from minitx.model.weights import LastTokenWeights
-from minitx.next_token import local_training
 from minitx.next_token.automaton import Automaton
 from minitx.next_token.local_training import Selection, train_local, train_local_split
 from minitx.next_token.losses import loss_and_gradient
@@ -293,7 +292,7 @@ def test_record_of_zero_weights_has_no_correlation(small):
 
 @pytest.mark.parametrize(("settings", "says"), [
     ({"mode": "adam"}, "unknown mode 'adam'; it must be one of descent, normalised, split, accelerated, path"),
-    ({"mode": "split", "loss": "tied"}, "mode 'split' descends the log-loss by its split at the SCCs, but loss is 'tied'"),
+    ({"mode": "split", "loss": "tied"}, "mode 'split' splits the log loss at the SCCs, but loss is 'tied'"),
     ({"mode": "path", "steps": 101}, "steps is 101, but each step of mode 'path' doubles the norm"),
     ({"mode": "path", "learning_rate": 1.0}, "learning_rate is 1.0, but mode 'path' has none"),
     ({"mode": "descent", "learning_rate": 0.0}, "learning_rate is 0.0"),
@@ -375,8 +374,8 @@ def test_local_training_counts_the_step_at_which_its_second_stage_stops(small, m
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    calls, whole = [], local_training._Leakage.gradient
-    monkeypatch.setattr(local_training._Leakage, "gradient", interrupted)
+    calls, whole = [], Selection.leakage_gradient
+    monkeypatch.setattr(Selection, "leakage_gradient", interrupted)
     _, start = small
     run = train_local_split(start, Samples.of([[0, 1, 2, 4], [1, 0, 0, 4]], [0, 1], 5), steps=20, until=5)
     assert (run.trajectory.stopped.kind, run.trajectory.stopped.step) == ("interrupted", 7)
