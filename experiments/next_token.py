@@ -241,13 +241,14 @@ def figures(instance, drawn, folder, quick):
     """Training of one instance, and predictions of all data sets."""
     automaton, runs = Automaton.fit(instance.samples, instance.E), {}
     for label, mode, rate, steps, _ in MODES[:-1]:
-        records = train(instance.start, automaton, mode=mode, learning_rate=rate, steps=400 if quick else steps).records
-        runs[label] = {name: [getattr(record, name) for record in records]
-                       for name in ("step", "norm", "cyclic_distance", "label_mass")}
-        runs[label]["correlation_gap"] = [1 - record.correlation for record in records]
+        steps = 400 if quick else steps
+        runs[label] = train(instance.start, automaton, mode=mode, learning_rate=rate, steps=steps).records
     style.save(plots.next_token_training(runs, title=instance.name.replace("_", " "), has_cycles=automaton.soft.dim > 0),
                folder / "training.png")
-    style.save(plots.next_token_predictions(*drawn, title="Held-out contexts of all data sets"), folder / "predictions.png")
+    predicted, trained, status = drawn
+    distances = {label: numbers.total_variation(predicted, p) for label, p in trained.items()}
+    style.save(plots.next_token_predictions(predicted, trained, distances, status, title="Held-out contexts of all data sets"),
+               folder / "predictions.png")
 
 
 def main():

@@ -84,7 +84,8 @@ def add_options(parser: argparse.ArgumentParser, kinds: dict[str, type[Options]]
             _add(parser, field, _described(having))
             continue
         if headings not in groups:
-            groups[headings] = parser.add_argument_group(headings[0] if len(headings) == 1 else "options of both")
+            everywhere = "options of both" if len(kinds) == 2 else "options of all"
+            groups[headings] = parser.add_argument_group(everywhere if len(headings) == len(kinds) else " and ".join(headings))
         _add(groups[headings], field, _described(having))
 
 

@@ -1,21 +1,26 @@
 """What ``minitx automaton`` works on: generated samples, a file of samples, or a text; and contexts that are held out.
 
-Legend: n samples, K tokens, k the last token of a sequence.
+Legend: n samples, C held-out contexts, K tokens, k the last token of a sequence.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minitx.base.console import progress_bar
+from minitx.base.numbers import total_variation
 from minitx.data.corpus import UNKNOWN, load_corpus
+from minitx.next_token.automaton import Prediction
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.law import PriorityLaw, unseen_contexts
 from minitx.next_token.sample_files import read_samples
 from minitx.next_token.samples import Samples
 
-HELD_OUT = 10  # of the windows of a text one in so many, the last ones
-_TRIES = 20  # draws of a context, of each that is wanted
+HELD_OUT = 10  # one of so many windows of a text is held out; these are the last windows
+_TRIES = 20  # draws for each context that is asked for, before fewer are accepted
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,32 +30,56 @@ class Data:
     Attributes
     ----------
     name, about : str
-        What it is, in a few words and in a few lines.
+        What the data are, in a few words and in a few lines.
     vocabulary : tuple of str, K, or None
-        Words of the tokens; None: they have no names but their ids.
+        Words of the tokens; None if the tokens have no names but their ids.
     samples : Samples
-    contexts : list of (length,) int64 arrays
-        None of them has the last token and the counts of a sample; empty where nearly all have.
+    contexts : list of C (length,) int64 arrays
+        None of them has the last token and the counts of a sample.
     origin : str
-        Where the contexts are from.
-    without : str
-        Why there are none, where there are none although some were asked for.
+        Where the contexts come from.
     law : PriorityLaw or None
-        What generated samples are drawn from.
+        The law that generated samples are drawn from.
+    without : str
+        Why there are no contexts, where there are none although some were asked for.
     """
 
     name: str
     about: str
-    vocabulary: tuple | None
+    vocabulary: tuple[str, ...] | None
     samples: Samples
-    contexts: list
+    contexts: list[NDArray[np.int64]]
     origin: str
     law: PriorityLaw | None = None
-    without: str = "nearly all that are like the samples were seen"
+    without: str = "nearly all contexts like the samples occur in the samples"
 
 
-def load(options):
-    """The Data that :class:`minitx.next_token.command.Options` ask for."""
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The held-out contexts of ``data`` with their C predictions, and the attention of each trained model on them."""
+
+    data: Data
+    predictions: list[Prediction]
+    trained: dict[str, NDArray[np.float64]]  # {mode: (C, K)}, row = context, column = attended token
+
+    @property
+    def status(self) -> NDArray[np.str_]:
+        """(C,) statuses of the predictions."""
+        return np.array([prediction.status for prediction in self.predictions], dtype=str)
+
+    @property
+    def limit(self) -> NDArray[np.float64]:
+        """(C, K) predicted attention."""
+        return np.array([prediction.p for prediction in self.predictions]).reshape(-1, self.data.samples.n_vocab)
+
+    @cached_property
+    def distances(self) -> dict[str, NDArray[np.float64]]:
+        """{mode: (C,)} total variation between trained and predicted attention."""
+        return {mode: total_variation(self.limit, p) for mode, p in self.trained.items()}
+
+
+def load(options) -> Data:
+    """The data that the options of :mod:`minitx.next_token.command` ask for."""
     data_rng, law_rng, context_rng = np.random.default_rng(options.seed).spawn(3)
     if options.source == "generated":
         return _generated(options, law_rng, data_rng, context_rng)
@@ -63,86 +92,73 @@ def _generated(options, law_rng, data_rng, context_rng):
     drawn = law.samples(options.samples, T, rng=data_rng)
     try:
         contexts = unseen_contexts(drawn.sequences, options.contexts, T, K, rng=context_rng)
-    except ValueError:  # nearly all were seen
+    except ValueError:  # nearly all contexts occur in the samples
         contexts = ()
     classes = f"{options.classes} class{'es' * (options.classes > 1)}"
-    return Data(f"generated, n = {len(drawn)}, T = {T}, K = {K}",
-                f"{len(drawn):,} samples of {T} tokens out of {K}; each last token ranks them in {classes}, seed {options.seed}",
-                None, Samples.of(drawn.sequences, drawn.labels, K), list(contexts), f"drawn at random, {T} tokens each", law)
+    about = (f"{len(drawn):,} samples of {T} tokens are drawn from a vocabulary of {K}; each last token ranks the vocabulary in "
+             f"{classes} (seed {options.seed})")
+    return Data(f"generated, n = {len(drawn)}, T = {T}, K = {K}", about, None, Samples.of(drawn.sequences, drawn.labels, K),
+                list(contexts), f"{T} tokens each, drawn at random", law)
 
 
 def _file(options, rng):
-    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
-        read = read_samples(options.text, absent=options.absent, n_samples=options.samples, progress=_progress(bar))
+    read = _read(read_samples, options.text, n_samples=options.samples)
     samples = Samples.of(read.sequences, read.labels, len(read.vocabulary))
+    name = Path(options.text).name.encode("utf-8", "replace").decode()
     shortest, longest = min(map(len, read.sequences)), max(map(len, read.sequences))
     length = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
-    about = (f"{_file_name(options)}: {len(read.labels):,} samples of {length} tokens, {len(read.vocabulary):,} "
-             f"distinct{_left_out(read.n_left_out)}")
-    contexts = _recombined(samples, options.contexts, rng)
-    return Data(_file_name(options), about, read.vocabulary, samples, contexts,
-                "last token and length of a sample, the other tokens drawn from those that occur with that last token")
+    left_out = f"; left out, because the label is not among the tokens: {read.n_left_out:,}" if read.n_left_out else ""
+    about = f"{name}: {len(read.labels):,} samples of {length} tokens, {len(read.vocabulary):,} distinct tokens{left_out}"
+    return Data(name, about, read.vocabulary, samples, _recombined(samples, options.contexts, rng),
+                "last token and length from a sample, the other tokens drawn from those that occur with that last token")
 
 
 def _text(options, rng):
-    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
-        corpus = load_corpus(options.text, n_vocab=options.vocabulary, length=options.length, n_windows=options.windows,
-                             progress=_progress(bar))
-    n_train = len(corpus.tokens) - len(corpus.tokens) // HELD_OUT
-    K = len(corpus.vocabulary)
+    corpus = _read(load_corpus, options.text, n_vocab=options.vocabulary, length=options.length, n_windows=options.windows)
+    n_held_out = len(corpus.tokens) // HELD_OUT
+    n_train = len(corpus.tokens) - n_held_out
     unknown = corpus.id(UNKNOWN)
-    samples = Samples.prefixes(corpus.tokens[:n_train], K, absent=options.absent, unknown=unknown)
-    contexts = []
-    if n_train < len(corpus.tokens):
-        seen = _keys(samples.sequences)
-        held_out = [row[:t] for row in corpus.tokens[n_train:] for t in range(1, len(row))
-                    if row[t] != unknown and row[t] in row[:t]]
-        held_out = [context for context, key in zip(held_out, _keys(held_out, list), strict=True) if key not in seen]
-        order = np.sort(rng.permutation(len(held_out))[:options.contexts])
-        contexts = [held_out[i].astype(np.int64) for i in order]
+    samples = Samples.prefixes(corpus.tokens[:n_train], len(corpus.vocabulary), unknown=unknown)
+    seen = set(map(_key, samples.sequences))
+    contexts = [row[:t] for row in corpus.tokens[n_train:] for t in range(1, len(row)) if row[t] != unknown and row[t] in row[:t]]
+    contexts = [context for context in contexts if _key(context) not in seen]
+    chosen = np.sort(rng.permutation(len(contexts))[:options.contexts])
     about = (f"{corpus.summary()}\n"
              f"limited to  {options.vocabulary:,} words, the first {options.windows:,} windows, prefixes of up to {options.length} "
              "tokens (--vocabulary, --windows, --length)\n"
-             f"samples     {samples.n_given:,} prefixes of the first {n_train:,} windows{_left_out(samples.n_left_out, UNKNOWN)}; "
-             f"{len(samples):,} of them differ")
-    n_last = len(corpus.tokens) - n_train
-    return Data(corpus.name, about, corpus.vocabulary, samples, contexts,
-                f"prefixes of the last {n_last:,} windows, followed by a token of theirs",
-                without=f"nothing new in the prefixes of the last {n_last:,} windows" if n_last else
-                f"of each {HELD_OUT} windows one is held out, and here there are only {n_train:,} (--length, --windows)")
+             f"samples     {samples.n_given:,} prefixes of the first {n_train:,} windows, {len(samples):,} of them distinct; left out, "
+             f"because the next word is {UNKNOWN} or not in the prefix: {samples.n_left_out:,}")
+    without = (f"every prefix of the last {n_held_out:,} windows occurs in the samples" if n_held_out else
+               f"one of {HELD_OUT} windows is held out, but there are only {n_train:,} windows (--length, --windows)")
+    return Data(corpus.name, about, corpus.vocabulary, samples, [contexts[i].astype(np.int64) for i in chosen],
+                f"prefixes of the last {n_held_out:,} windows that are followed by one of their tokens", without=without)
 
 
-def _file_name(options):
-    return options.text.replace("\\", "/").rpartition("/")[2].encode("utf-8", "replace").decode()
+def _read(read, path, **settings):
+    """``read(path, ...)`` with a progress bar."""
+    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return read(path, progress=progress, **settings)
 
 
-def _left_out(number, unknown=None):
-    return f"; {number:,} left out, whose label does not occur in them{f' or is {unknown}' if unknown else ''}" if number else ""
-
-
-def _progress(bar):
-    def progress(done, total):
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return progress
-
-
-def _keys(sequences, kind=set):
-    """What attention of the last token sees of each sequence: that token, and how often each occurs."""
-    return kind((int(row[-1]), *np.sort(row).tolist()) for row in sequences)
+def _key(sequence):
+    """What attention of the last token sees of a sequence: that token, and how often each token occurs."""
+    return int(sequence[-1]), *np.sort(sequence).tolist()
 
 
 def _recombined(samples, n_contexts, rng):
-    """Up to ``n_contexts`` contexts like the samples, all of other counts; fewer where nearly all that can be were seen."""
-    seen, found = _keys(samples.sequences), []
+    """Up to ``n_contexts`` contexts like the samples, with other counts; fewer where nearly all occur in the samples."""
+    seen, found = set(map(_key, samples.sequences)), []
     tokens = {k: graph.tokens for k, graph in priority_graphs(samples).items()}
     for i in rng.integers(len(samples), size=_TRIES * n_contexts):
         like = samples.sequences[i]
         context = np.append(rng.choice(tokens[int(like[-1])], size=len(like) - 1), like[-1])
-        if not _keys([context]) & seen:
+        if _key(context) not in seen:
             found.append(context)
-            seen |= _keys([context])
+            seen.add(_key(context))
         if len(found) == n_contexts:
             break
     return found

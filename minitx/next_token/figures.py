@@ -1,8 +1,9 @@
 """Figures of next-token prediction (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024): priority graphs, training, predictions.
 
-Lengths within a priority graph are inches, and its axes are as large as its content, so that labels fit whatever there is to draw.
+Lengths in a priority graph are inches, and its axes are as large as its content, so that labels fit whatever there is to draw.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,17 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
+from numpy.typing import NDArray
 
-from minitx.base.numbers import total_variation
 from minitx.base.style import COLOURS, DASHES, MARKERS, literal, tick_label
+from minitx.next_token.automaton import STATUSES
+from minitx.next_token.graphs import PriorityGraph
+from minitx.next_token.training import Record
 
-STATUSES = ("determined", "extrapolated", "tied", "unseen")
 INK, PALE = "0.25", "0.85"
-# Inches: a token's height, a letter's width, gaps between tokens, SCCs, layers, room for arcs, page width.
-HEIGHT, LETTER, GAP, APART, LAYER, ARCS, PAGE = 0.27, 0.088, 0.2, 0.28, 0.5, 0.2, 10.0
-A_ROW = 6  # most tokens in a row of an SCC; with more than a row, the edges inside it are not drawn
-GROUP = 4  # so many tokens at the bottom, under the same SCCs and without an order among them, are drawn together
-TOKENS, PANELS = 24, 9  # most of a figure
+# Inches: height of a token and of a row of tokens, width of a letter, gaps between tokens, SCCs and layers, room for arcs, width of
+# a page, height of a line of a note.
+HEIGHT, ROW, LETTER, GAP, APART, LAYER, ARCS, PAGE, LINE = 0.27, 0.35, 0.088, 0.2, 0.28, 0.5, 0.2, 10.0, 0.15
+A_ROW = 6  # most tokens in a row of an SCC; the edges inside an SCC of several rows are not drawn
+GROUP = 4  # from so many on, single tokens with the same SCCs above them and none below share a frame
+TOKENS, PANELS = 24, 9  # most tokens of a panel, most panels of a figure
 
 
 # --------------------------------------------------------------------------------------------------------- priority graphs
@@ -28,54 +32,47 @@ TOKENS, PANELS = 24, 9  # most of a figure
 
 @dataclass(eq=False)
 class _Block:
-    """What takes room in a layer: an SCC, a group of single tokens, or a place for an edge to pass by (no tokens)."""
+    """What takes room in a layer: an SCC, a group of single tokens, or a place where an edge passes by (no tokens)."""
 
     layer: int
     tokens: tuple = ()
-    labels: tuple = ()
+    places: dict = field(default_factory=dict)  # {token: (x, y, width, label)}, the middle of each from that of the block
     edges: tuple = ()  # (y, x) inside it, token ids
+    has_arcs: bool = False  # whether these are drawn
+    width: float = 0.1
+    height: float = 0.0  # 0 where an edge passes by, until the height of the layer is known
     colour: str | None = None  # of an SCC of several tokens
     dashes: object = ":"
     above: list = field(default_factory=list)  # blocks with an edge to this one
-    x: float = 0.0  # of its centre
+    x: float = 0.0  # of its middle
     y: float = 0.0
-    height: float = 0.0
 
-    def __post_init__(self):
-        rows = len(self.rows)
-        if rows:
-            margin = 0.16 if not self.has_arcs else 2 * ARCS + 0.08
-            self.height = rows * (HEIGHT + 0.08) - 0.08 + margin * (len(self.tokens) > 1)
-
-    @property
-    def rows(self):
-        """Its tokens, as (token, label) a row, no row much longer than others."""
-        pairs = list(zip(self.tokens, self.labels, strict=True))
-        size = -(-len(pairs) // max(1, -(-len(pairs) // A_ROW)))
-        return [pairs[start:start + size] for start in range(0, len(pairs), size)] if pairs else []
-
-    @property
-    def has_arcs(self):
-        """Whether the edges inside are drawn."""
-        return len(self.rows) == 1 and len(self.edges) > 0
-
-    @property
-    def width(self):
-        """Inches."""
-        inside = max((sum(_width(label) + GAP for _, label in row) - GAP for row in self.rows), default=0.1)
-        return inside + 2 * GAP * (len(self.tokens) > 1)
+    @classmethod
+    def of(cls, layer, labels, edges):
+        """The tokens of ``labels`` {token: label}, in rows of about the same number."""
+        pairs = [(token, label, max(HEIGHT, LETTER * len(label.replace(r"\$", "$")) + 0.12)) for token, label in labels.items()]
+        size = -(-len(pairs) // -(-len(pairs) // A_ROW))
+        rows = [pairs[start:start + size] for start in range(0, len(pairs), size)]
+        widths = [sum(width + GAP for *_, width in row) - GAP for row in rows]
+        places = {}
+        for number, (row, whole) in enumerate(zip(rows, widths, strict=True)):
+            left = -whole / 2
+            for token, label, width in row:
+                places[token] = (left + width / 2, ((len(rows) - 1) / 2 - number) * ROW, width, label)
+                left += width + GAP
+        several, has_arcs = len(pairs) > 1, len(rows) == 1 and len(edges) > 0
+        margin = several * (2 * ARCS + 0.08 if has_arcs else 0.16)
+        return cls(layer, tuple(labels), places, edges, has_arcs, max(widths) + 2 * GAP * several,
+                   len(rows) * ROW - (ROW - HEIGHT) + margin)
 
 
-def _width(label):
-    return max(HEIGHT, LETTER * len(label.replace(r"\$", "$")) + 0.12)
+def priority_graphs(graphs: Mapping[int, PriorityGraph], names: Sequence[str] | Mapping[int, str] | None = None, *, title: str,
+                    most_panels: int = PANELS, most_tokens: int = TOKENS) -> Figure:
+    """The priority graph of each last token, one panel each: SCCs in layers, the highest priority on top.
 
-
-def priority_graphs(graphs, names=None, *, title, most_panels=PANELS, most_tokens=TOKENS):
-    """The priority graph of each last token, a panel each: SCCs layered by priority, the highest on top.
-
-    SCCs of several tokens are boxes, coloured and outlined each in its own way, with the edges inside them as arcs (above a row of
-    tokens to the right, below to the left). Arrows between SCCs are the transitive reduction. Single tokens under the same SCCs
-    with nothing below are framed together when they are many. A thick outline marks the last token.
+    SCCs of several tokens are boxes of different colours and outlines; arcs are the edges inside them (above a row of tokens to the
+    right, below it to the left). Arrows between SCCs are the transitive reduction. Many single tokens with the same SCCs above them
+    and none below are framed together. A thick outline marks the last token.
 
     Parameters
     ----------
@@ -85,32 +82,26 @@ def priority_graphs(graphs, names=None, *, title, most_panels=PANELS, most_token
         Words of the tokens in place of their numbers.
     title : str
     most_panels, most_tokens : int
-        Graphs beyond so many are left out; so are SCCs with which a panel would hold more tokens, the lowest first. Both are noted.
+        More graphs are left out, as are the lowest SCCs of a graph with more tokens; the figure says how many.
     """
-    chosen = list(graphs.values())[:most_panels]
-    panels = [_Panel.of(graph, names, most_tokens) for graph in chosen]
-    left_out = f"{len(graphs) - len(chosen)} of {len(graphs)} last tokens are not shown" if len(graphs) > len(chosen) else ""
+    panels = [_Panel.of(graph, names, most_tokens) for graph in list(graphs.values())[:most_panels]]
+    left_out = f"{len(graphs) - len(panels)} of {len(graphs)} last tokens are not shown" if len(graphs) > len(panels) else ""
     figure, places = _page([panel.size for panel in panels], title, left_out)
     for panel, axes in zip(panels, places, strict=True):
         panel.draw(axes)
     return figure
 
 
-def _name(names, token, quoted=False):
-    name = str(token if names is None else names[token])
-    return literal(f"‹{name}›") if quoted else tick_label(name) if names is not None else name
-
-
 @dataclass(eq=False)
 class _Panel:
-    """The blocks of one graph, placed; (0, 0) is the middle of the lower edge of what they take."""
+    """The placed blocks of one graph; (0, 0) is the middle of their lower edge."""
 
     heading: str
-    note: str
+    notes: list  # lines that say what is not drawn
     last: int
-    blocks: list  # of SCCs and of places for edges
+    blocks: list  # SCCs, and places where edges pass by
     routes: list  # of [block above, places to pass by, block below]
-    size: tuple  # inches, with heading and note
+    size: tuple  # inches, with heading and notes
 
     @classmethod
     def of(cls, graph, names, most_tokens):
@@ -123,20 +114,23 @@ class _Panel:
         routes = [_route(upper, lower) for upper, lower in ends]
         everything = list(dict.fromkeys([*blocks.values(), *(block for route in routes for block in route)]))
         width, height = _place(everything)
-        note = _note(graph, shown, several)
-        heading = f"last token {graph.last if names is None else _name(names, graph.last, quoted=True)}"
-        width = max(width, 0.1 * len(heading), max(0.068 * len(line) for line in note.split("\n")))
-        return cls(heading, note, graph.last, everything, routes, (width + 0.3, height + 0.55 + 0.15 * note.count("\n")))
+        notes = []
+        if hidden := [part for a, part in enumerate(graph.components) if a not in blocks]:
+            tokens = sum(map(len, hidden))
+            notes.append(f"not shown: {tokens} more token{'s' * (tokens > 1)}, {len(hidden)} SCC{'s' * (len(hidden) > 1)}")
+        notes += [f"{len(block.edges)} edges inside the SCC of {len(block.tokens)}" for block in several if not block.has_arcs]
+        heading = f"last token {graph.last}" if names is None else f"last token {literal(f'‹{names[graph.last]}›')}"
+        width = max(width, 0.1 * len(heading), *(0.068 * len(line) for line in notes))
+        return cls(heading, notes, graph.last, everything, routes, (width + 0.3, height + 0.4 + LINE * max(1, len(notes))))
 
     def draw(self, axes):
         """Draw on ``axes`` that are as large as ``size`` says."""
-        width, height = self.size
+        (width, height), bottom = self.size, -0.1 - LINE * max(1, len(self.notes))
         axes.set_axis_off()
-        lines = 1 + self.note.count("\n")
         axes.set_xlim(-width / 2, width / 2)
-        axes.set_ylim(-0.1 - 0.15 * lines, height - 0.1 - 0.15 * lines)
-        axes.text(0, height - 0.12 - 0.15 * lines, self.heading, ha="center", va="top", fontsize=11, weight="bold")
-        axes.text(0, -0.12, self.note, ha="center", va="top", fontsize=8, color=INK)
+        axes.set_ylim(bottom, bottom + height)
+        axes.text(0, bottom + height - 0.02, self.heading, ha="center", va="top", fontsize=11, weight="bold")
+        axes.text(0, -0.12, "\n".join(self.notes), ha="center", va="top", fontsize=8, color=INK)
         for block in self.blocks:
             _draw_block(axes, block, self.last)
         for route in self.routes:
@@ -147,31 +141,25 @@ def _shown(graph, most_tokens):
     """Numbers of the SCCs that are drawn: by layer, the larger first, as many as there is room for; at least one."""
     sizes = [len(tokens) for tokens in graph.components]
     order = sorted(range(len(sizes)), key=lambda a: (graph.layer[a], -sizes[a], a))
-    room, shown = most_tokens, []
-    for a in order:
-        room -= sizes[a]
-        if room < 0 and shown:
-            break
-        shown.append(a)
-    return sorted(shown)
+    fit = np.cumsum([sizes[a] for a in order]) <= most_tokens
+    return sorted(order[:max(1, fit.sum())])
 
 
 def _blocks(graph, shown, names):
-    """{SCC: its block} of the SCCs ``shown``; single tokens that stand together share one."""
+    """{SCC: its block} of the SCCs ``shown``; single tokens that stand together share a block."""
     together = {}
     for a in shown:
         if len(graph.components[a]) == 1 and not graph.reach[a].any():
-            together.setdefault((int(graph.layer[a]), *graph.reduction[graph.reduction[:, 1] == a, 0].tolist()), []).append(a)
+            upper = graph.reduction[graph.reduction[:, 1] == a, 0].tolist()
+            together.setdefault((int(graph.layer[a]), *upper), []).append(a)
     groups = {a: tuple(group) for group in together.values() if len(group) >= GROUP for a in group}
     made = {}
-    for a in shown:
-        group = groups.get(a, (a,))
-        if group not in made:
-            tokens = tuple(int(token) for b in group for token in graph.components[b])
-            inside = np.isin(graph.edges, tokens).all(axis=1)
-            made[group] = _Block(int(graph.layer[a]), tokens, tuple(_name(names, token) for token in tokens),
-                                 tuple(map(tuple, graph.edges[inside].tolist())))
-    return {a: made[groups.get(a, (a,))] for a in shown}
+    for group in dict.fromkeys(groups.get(a, (a,)) for a in shown):
+        tokens = [int(token) for a in group for token in graph.components[a]]
+        labels = {token: str(token) if names is None else tick_label(str(names[token])) for token in tokens}
+        edges = tuple(map(tuple, graph.edges[np.isin(graph.edges, tokens).all(axis=1)].tolist()))
+        made |= dict.fromkeys(group, _Block.of(int(graph.layer[group[0]]), labels, edges))
+    return {a: made[a] for a in shown}
 
 
 def _route(upper, lower):
@@ -189,34 +177,21 @@ def _place(blocks):
         layers.setdefault(block.layer, []).append(block)
     width, y = 0.0, 0.0
     for layer in sorted(layers):
-        row = layers[layer]
-        row.sort(key=lambda block: np.mean([above.x for above in block.above]) if block.above else 0.0)  # stable
-        total = sum(block.width for block in row) + APART * (len(row) - 1)
-        width = max(width, total)
-        right, tallest = -total / 2, max(block.height for block in row)
+        row = sorted(layers[layer], key=lambda block: np.mean([above.x for above in block.above] or [0.0]))  # stable
+        total, tallest = sum(block.width + APART for block in row) - APART, max(block.height for block in row)
+        width, left = max(width, total), -total / 2
         for block in row:
             block.height = block.height or tallest  # an edge passes by the whole layer
-            block.x, block.y = right + block.width / 2, y - block.height / 2
-            right += block.width + APART
+            block.x, block.y = left + block.width / 2, y - block.height / 2
+            left += block.width + APART
         y -= tallest + LAYER
     for block in blocks:
         block.y -= y + LAYER
     return width, -y - LAYER
 
 
-def _note(graph, shown, several):
-    """What a panel leaves out."""
-    hidden = len(graph.components) - len(shown)
-    lines = []
-    if hidden:
-        tokens = sum(len(part) for part in graph.components) - sum(len(graph.components[a]) for a in shown)
-        lines.append(f"not shown: {tokens} more token{'s' * (tokens > 1)}, {hidden} SCC{'s' * (hidden > 1)}")
-    lines += [f"{len(block.edges)} edges inside the SCC of {len(block.tokens)}" for block in several if not block.has_arcs]
-    return "\n".join(lines)
-
-
 def _page(sizes, title, left_out):
-    """Figure with axes of these sizes (inches), row by row, and a line that explains them."""
+    """A figure with axes of these sizes (inches), row by row, and lines that explain them."""
     widths = [w for w, _ in sizes]
     room = max([PAGE, *widths])
     room = max([1.15 * sum(widths) / np.ceil(sum(widths) / room), *widths])  # rows of about the same length
@@ -233,11 +208,10 @@ def _page(sizes, title, left_out):
     figure.text(0.5, 1 - 0.1 / height, title, ha="center", va="top", fontsize=12)
     says = ("coloured box: SCC, tokens that reach each other; thick outline: the last token\n"
             "arrow: priority over the lower one (not drawn if others imply it); dotted frame: tokens without order")
-    figure.text(0.5, 0.08 / height, says + (f"\n{left_out}" if left_out else ""), ha="center", va="bottom", fontsize=9, color=INK)
+    figure.text(0.5, 0.08 / height, f"{says}\n{left_out}".strip(), ha="center", va="bottom", fontsize=9, color=INK)
     places, top = [], height - head
     for row, tallest in zip(rows, heights, strict=True):
-        spare = (width - sum(w for w, _ in row)) / (len(row) + 1)
-        left = spare
+        left = spare = (width - sum(w for w, _ in row)) / (len(row) + 1)
         for w, h in row:
             places.append(figure.add_axes((left / width, (top - h) / height, w / width, h / height)))
             left += w + spare
@@ -246,26 +220,19 @@ def _page(sizes, title, left_out):
 
 
 def _draw_block(axes, block, last):
+    edge = block.colour or "0.45"
     if len(block.tokens) > 1:
-        w, h = block.width, block.height
-        axes.add_patch(FancyBboxPatch((block.x - w / 2, block.y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=0.14",
-                                      facecolor=(block.colour, 0.16) if block.edges else "none", edgecolor=block.colour or "0.45",
-                                      linestyle=block.dashes, linewidth=1.8 if block.edges else 1.2))
-    at, y = {}, block.y + (len(block.rows) - 1) / 2 * (HEIGHT + 0.08)
-    for row in block.rows:
-        x = block.x - (sum(_width(label) + GAP for _, label in row) - GAP) / 2
-        for token, label in row:
-            w = _width(label)
-            at[token] = (x + w / 2, y, w)
-            axes.add_patch(FancyBboxPatch((x, y - HEIGHT / 2), w, HEIGHT, boxstyle="round,pad=0,rounding_size=0.1",
-                                          facecolor="white", edgecolor=block.colour or "0.45", zorder=3,
-                                          linewidth=2.6 if token == last else 0.9))
-            axes.text(x + w / 2, y - 0.005, label, ha="center", va="center", fontsize=9, zorder=4)
-            x += w + GAP
-        y -= HEIGHT + 0.08
-    if block.has_arcs:
-        for start, end in block.edges:
-            _draw_arc(axes, at[start], at[end], block.colour)
+        axes.add_patch(FancyBboxPatch((block.x - block.width / 2, block.y - block.height / 2), block.width, block.height,
+                                      boxstyle="round,pad=0,rounding_size=0.14", edgecolor=edge, linestyle=block.dashes,
+                                      facecolor=(block.colour, 0.16) if block.edges else "none",
+                                      linewidth=1.8 if block.edges else 1.2))
+    at = {token: (block.x + x, block.y + y, width) for token, (x, y, width, _) in block.places.items()}
+    for token, (x, y, width) in at.items():
+        axes.add_patch(FancyBboxPatch((x - width / 2, y - HEIGHT / 2), width, HEIGHT, edgecolor=edge, facecolor="white", zorder=3,
+                                      boxstyle="round,pad=0,rounding_size=0.1", linewidth=2.6 if token == last else 0.9))
+        axes.text(x, y - 0.005, block.places[token][-1], ha="center", va="center", fontsize=9, zorder=4)
+    for start, end in block.edges if block.has_arcs else ():
+        _draw_arc(axes, at[start], at[end], block.colour)
 
 
 def _draw_arc(axes, start, end, colour):
@@ -297,66 +264,63 @@ def _draw_route(axes, route):
                                    zorder=1))
 
 
-# ---------------------------------------------------------------------------------------------------------------- training
+# ------------------------------------------------------------------------------------------- training and predictions
 
 
-def next_token_training(runs, *, title, has_cycles=True):
-    """How far training has come, by mode: direction, cyclic part, norm, attention.
+def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has_cycles: bool = True) -> Figure:
+    """How far training has come, by mode: direction, part in S_fin, norm, attention.
+
+    Logarithmic axes leave out nan and 0 (of step 0, and of numbers that are exactly 0).
 
     Parameters
     ----------
-    runs : dict {mode: dict}
-        Of arrays (R,): "step", "correlation_gap" (1 - correlation with W_svm), "cyclic_distance", "norm", "label_mass" (attention
-        on the SCC of the label). nan, and what a logarithmic axis cannot hold (step 0, exact zeros), is left out.
+    runs : dict {name of a mode: its records}
     title : str
     has_cycles : bool
-        Whether there is a cyclic part at all.
+        Whether S_fin has a dimension above 0.
     """
     figure = Figure(figsize=(11, 8), layout="constrained")
-    (direction, cyclic), (norm, mass) = figure.subplots(2, 2, sharex=True)
-    shows = ((direction, "correlation_gap", r"1 $-$ correlation with $W_\mathrm{svm}$"),
-             (cyclic, "cyclic_distance", r"$|\Pi_\mathrm{fin} W - W_\mathrm{fin}|$ (Frobenius)"),
-             (norm, "norm", r"$|W|$ (Frobenius)"), (mass, "outside", "1 $-$ attention on the label's SCC, mean"))
+    panels = figure.subplots(2, 2, sharex=True)
+    shows = ((r"1 $-$ correlation with $W_\mathrm{svm}$", lambda record: 1 - record.correlation),
+             (r"$|\Pi_\mathrm{fin} W - W_\mathrm{fin}|$ (Frobenius)", lambda record: record.cyclic_distance),
+             (r"$|W|$ (Frobenius)", lambda record: record.norm),
+             ("1 $-$ attention on the label's SCC, mean", lambda record: 1 - record.label_mass))
     lines = {}
-    for axes, name, label in shows:
-        for (mode, run), colour, marker, dashes in zip(runs.items(), COLOURS, MARKERS, DASHES * 2, strict=False):
-            values = 1 - np.asarray(run["label_mass"], np.float64) if name == "outside" else np.asarray(run[name], np.float64)
-            steps = np.asarray(run["step"], np.float64)
-            drawn = (steps > 0) & (values > 0)  # nan is not
-            lines[mode], = axes.plot(steps[drawn], values[drawn], color=colour, marker=marker, markersize=4, linestyle=dashes,
-                                     linewidth=1.3, markevery=max(1, drawn.sum() // 12))
+    for axes, (label, quantity) in zip(panels.flat, shows, strict=True):
+        for (mode, records), colour, marker, dashes in zip(runs.items(), COLOURS, MARKERS, DASHES * 2, strict=False):
+            points = [(record.step, quantity(record)) for record in records if record.step > 0 and quantity(record) > 0]
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            lines[mode], = axes.plot(steps, values, color=colour, marker=marker, markersize=4, linestyle=dashes, linewidth=1.3,
+                                     markevery=max(1, len(points) // 12))
         if any(len(line.get_xdata()) for line in axes.lines):
             axes.set_xscale("log")
             axes.set_yscale("log")
         else:
-            acyclic = axes is cyclic and not has_cycles
+            acyclic = axes is panels[0, 1] and not has_cycles
             says = "no SCC of several tokens:\nnothing to compose" if acyclic else "undefined or 0 throughout"
             axes.text(0.5, 0.5, says, ha="center", va="center", transform=axes.transAxes)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-    for axes in (norm, mass):
+    for axes in panels[1]:
         axes.set_xlabel("steps of gradient descent")
-    figure.suptitle(title)
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=min(3, len(lines)))
-    return figure
+    return _finished(figure, title, lines)
 
 
-# ------------------------------------------------------------------------------------------------------------- predictions
-
-
-def next_token_predictions(predicted, trained, status, *, title):
-    """Trained against predicted probabilities of held-out contexts, a column a status; below, their total variation.
+def next_token_predictions(predicted: NDArray[np.float64], trained: Mapping[str, NDArray[np.float64]],
+                           distances: Mapping[str, NDArray[np.float64]], status: NDArray[np.str_], *, title: str) -> Figure:
+    """Trained against predicted attention on held-out contexts, one column a status; below, their total variation.
 
     Parameters
     ----------
     predicted : (n, K) float
         The limit: row = context, column = token.
-    trained : dict {mode: (n, K) float}
+    trained : dict {name of a mode: (n, K) float}
+    distances : dict {name of a mode: (n,) float}
+        Total variation between the two.
     status : (n,) str
         One of ``STATUSES`` for each context; those that do not occur have no column.
     title : str
     """
-    status = np.asarray(status)
     present = [name for name in STATUSES if (status == name).any()]
     figure = Figure(figsize=(max(5.0, 3.3 * len(present) + 0.6), 7.2), layout="constrained")
     panels = figure.subplots(2, len(present), squeeze=False, sharey="row", height_ratios=(1.1, 1))
@@ -368,22 +332,23 @@ def next_token_predictions(predicted, trained, status, *, title):
             some = (predicted[rows] > 0) | (p[rows] > 1e-3)  # tokens that are not in the context say nothing
             above.plot(predicted[rows][some], p[rows][some], linestyle="none", marker=marker, markersize=5, color=colour,
                        alpha=0.45, markeredgewidth=0)
-            distance = np.sort(np.maximum(total_variation(predicted[rows], p[rows]), 1e-17))
+            distance = np.sort(np.maximum(distances[mode][rows], 1e-17))
             share = np.arange(1, len(distance) + 1) / len(distance)
             below.step([distance[0], *distance], [0, *share], where="post", color=colour, linestyle=dashes, linewidth=1.5)
             handles[mode] = Line2D([], [], color=colour, marker=marker, linestyle=dashes, markersize=5)
         number = int(rows.sum())
         above.set_title(f"{name}\n({number:,} context{'s' * (number > 1)})", fontsize=11)
-        above.set_xlim(-0.04, 1.04)
-        above.set_ylim(-0.04, 1.04)
-        above.set_xlabel("predicted probability")
-        below.set_xscale("log")
-        below.set_xlim(5e-18, 2)
-        below.set_xlabel("total variation (0: at the left)")
+        above.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xlabel="predicted probability")
+        below.set(xscale="log", xlim=(5e-18, 2), xlabel="total variation (0 is drawn at the left)")
         for axes in (above, below):
             axes.grid(alpha=0.3)
     panels[0, 0].set_ylabel("trained probability")
-    panels[1, 0].set_ylabel("share of contexts up to that")
+    panels[1, 0].set_ylabel("share of contexts at or below it")
+    return _finished(figure, title, handles)
+
+
+def _finished(figure, title, handles):
+    """``figure`` with its title and a legend of ``handles`` {label: artist}."""
     figure.suptitle(title)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(3, len(handles)))
     return figure

@@ -8,9 +8,9 @@ import pytest
 
 from minitx import cli
 from minitx.base import console, parallel, report
+from minitx.base.command import run_command
 from minitx.model.descent import Stopped
 from minitx.next_token import command as automaton
-from minitx.next_token import command_figures as automaton_figures
 from minitx.next_token import training as next_token_training
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.losses import context_attention
@@ -19,7 +19,7 @@ from minitx.next_token.samples import Samples
 from minitx.next_token.svm import graph_svm
 
 SMALL = ["--steps", "40", "--contexts", "30"]
-FILES = {*automaton_figures.NAMES, "report.html", "results.json", "weights.npz"}
+FILES = {*automaton.FIGURES, "report.html", "results.json", "weights.npz"}
 LINES = [(["a", "b", "c"], "a"), (["b", "a", "c"], "b"), (["a", "d", "c"], "a"), (["a", "d", "b"], "d"),
          (["d", "d", "a", "b"], "d")]
 
@@ -39,18 +39,22 @@ def run(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(folder, printed lines, result) of a small run with everything written."""
+    """(folder, printed lines, results.json) of a small run with everything written."""
     folder, lines = tmp_path_factory.mktemp("automaton"), []
-    result = automaton.run(automaton.Options(steps=40, contexts=200), lines.append)
-    assert set(automaton.write(result, folder, lines)) == FILES
-    return folder, "\n".join(lines), result
+    typed = {"steps": 40, "contexts": 200, "out": str(folder)}
+
+    def run(options, say):
+        return automaton.run(options, lambda line: (lines.append(line), say(line)))
+
+    assert run_command(automaton.options_of(typed), typed, run, automaton.FIGURES) == 0
+    return folder, "\n".join(lines), json.loads((folder / "results.json").read_text())
 
 
 def in_memory(**settings):
-    """(result, numbers, printed) without writing."""
+    """(outcome, its results as JSON holds them, printed) without writing."""
     lines = []
-    result = automaton.run(automaton.Options(**{"steps": 20, "contexts": 20, **settings}), lines.append)
-    return result, report.plain(automaton.numbers(result)), "\n".join(lines)
+    outcome = automaton.run(automaton.options_of({"steps": 20, "contexts": 20, **settings}), lines.append)
+    return outcome, report.plain(outcome.results), "\n".join(lines)
 
 
 def sample_file(path, lines=LINES):
@@ -62,16 +66,15 @@ def sample_file(path, lines=LINES):
 
 
 def test_a_run_prints_and_writes_everything(finished):
-    folder, printed, result = finished
+    folder, printed, results = finished
     for heading in ("120 samples of 6 tokens", "8 priority graphs", "hard retrieval", "soft composition", "training from W = 0",
-                    "plain descent", "normalised descent", "told the SCCs", "held-out contexts", "true law", "total variation"):
+                    "plain descent", "normalised descent", "is given the true SCCs", "held-out contexts", "true law", "total variation"):
         assert heading in printed, heading
     assert {path.name for path in folder.iterdir()} == FILES
     page = (folder / "report.html").read_text()
-    assert all(f'src="{name}"' in page for name in automaton_figures.NAMES)
+    assert all(f'src="{name}"' in page for name in automaton.FIGURES)
     assert "hard retrieval" in page
-    results = json.loads((folder / "results.json").read_text())
-    assert results == report.plain(automaton.numbers(result))
+    assert results["asked"] == {"steps": 40, "contexts": 200, "out": str(folder)}
     assert results["environment"]["packages"]["numpy"] == np.__version__
     assert results["configuration"]["vocabulary"] == 8
     assert results["configuration"]["source"] == "generated"
@@ -80,7 +83,7 @@ def test_a_run_prints_and_writes_everything(finished):
 
 
 def test_what_is_written_is_what_the_library_says(finished):
-    folder, printed, result = finished
+    folder, printed, results = finished
     samples = result.data.samples
     graphs = priority_graphs(samples)
     W_svm = graph_svm(graphs, np.eye(8)).W
@@ -198,7 +201,7 @@ def test_ctrl_c_keeps_and_writes_what_was_done(stopped_mode, run, monkeypatch):
 
     whole = next_token_training.train
     monkeypatch.setattr(next_token_training, "train", train)
-    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    monkeypatch.setattr(automaton, "draw", lambda *found: {})
     status, out, _, results = run(*SMALL)
     assert status == 130
     assert "stopped early: interrupted after step 3" in out
@@ -214,7 +217,7 @@ def test_training_that_ends_early_ends_the_run_with_status_1(run, monkeypatch):
 
     whole = next_token_training.train
     monkeypatch.setattr(next_token_training, "train", train)
-    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    monkeypatch.setattr(automaton, "draw", lambda *found: {})
     status, out, _, results = run(*SMALL)
     assert status == 1
     assert "stopped early: step 3: the loss is nan" in out
@@ -259,7 +262,7 @@ def test_what_takes_hours_is_begun(run, monkeypatch):
 
     whole = next_token_training.train
     monkeypatch.setattr(next_token_training, "train", train)
-    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    monkeypatch.setattr(automaton, "draw", lambda *found: {})
     status, out, err, results = run("--steps", "100000000", "--contexts", "5")
     assert (status, err) == (130, "")
     assert results["stopped"]["step"] == 3
@@ -298,7 +301,7 @@ def test_an_estimate_is_taken_from_the_first_steps(monkeypatch):
 
 
 def test_a_file_of_samples(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    monkeypatch.setattr(automaton, "draw", lambda *found: {})
     path = sample_file(tmp_path / "mine.jsonl")
     status, out, _, results = run(path, *SMALL)
     assert status == 0
@@ -379,7 +382,7 @@ def test_words_are_printed_whatever_they_are(tmp_path):
 
 
 def test_a_text(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(automaton_figures, "figures", lambda result: {})
+    monkeypatch.setattr(automaton, "draw", lambda *found: {})
     path = tmp_path / "story.txt"
     story = "the cat saw the dog . the dog saw the cat . a cat and a dog ran , and the cat ran to the dog .\n"
     path.write_text(story * 30)

@@ -1,6 +1,7 @@
 """Figures of next tokens draw, also from the least and the worst they can be given; what they show is what they were given."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from minitx.base import numbers
 from minitx.next_token import figures
 from minitx.next_token import figures as plots
 from minitx.next_token.graphs import PriorityGraph
+from minitx.next_token.training import Record
 
 
 def draw(figure):
@@ -119,13 +121,13 @@ def test_any_word_can_be_a_label(name):
 
 
 def run(n, **changed):
-    steps = np.arange(n)
-    made = {"step": steps, "correlation_gap": np.append(np.nan, 0.1 / np.arange(1, n)), "cyclic_distance": 1 / (1 + steps),
-            "norm": steps.astype(float), "label_mass": 1 - 0.5 / (1 + steps)}
-    return made | changed
+    """n records; ``changed`` replaces one of their quantities by a number."""
+    gaps = [np.nan, *(0.3 / np.arange(1, n))]
+    return [replace(Record(step, 1.0, float(step), 1 - gaps[step], 0.0, 1 / (1 + step), 1 - 0.5 / (1 + step)), **changed)
+            for step in range(n)]
 
 
-NOTHING = run(5, correlation_gap=np.full(5, np.nan), cyclic_distance=np.zeros(5), norm=np.zeros(5), label_mass=np.ones(5))
+NOTHING = run(5, correlation=np.nan, cyclic_distance=0.0, norm=0.0, label_mass=1.0)
 
 
 @pytest.mark.parametrize("runs", [
@@ -140,14 +142,14 @@ def test_training(runs):
 def test_training_draws_what_it_is_given():
     figure = plots.next_token_training({"one": run(5)}, title="title")
     direction, cyclic, norm, mass = (axes.lines[0] for axes in figure.axes)
-    np.testing.assert_allclose(direction.get_ydata(), 0.1 / np.arange(1, 5))
+    np.testing.assert_allclose(direction.get_ydata(), 0.3 / np.arange(1, 5))
     np.testing.assert_allclose(cyclic.get_ydata(), 1 / np.arange(2, 6))
     np.testing.assert_allclose(norm.get_ydata(), np.arange(1, 5))
     np.testing.assert_allclose(mass.get_ydata(), 0.5 / np.arange(2, 6))
 
 
 def test_training_without_cycles_says_so():
-    figure = draw(plots.next_token_training({"one": run(5, cyclic_distance=np.zeros(5))}, title="title", has_cycles=False))
+    figure = draw(plots.next_token_training({"one": run(5, cyclic_distance=0.0)}, title="title", has_cycles=False))
     assert any("nothing to compose" in text for text in words_of(figure))
 
 
@@ -157,7 +159,8 @@ def test_predictions(n):
     predicted = rng.dirichlet(np.ones(5), n)
     trained = {"exact": predicted, "near": 0.9 * predicted + 0.1 * rng.dirichlet(np.ones(5), n)}
     status = np.resize(["tied", "determined", "unseen"], n)
-    figure = draw(plots.next_token_predictions(predicted, trained, status, title="title"))
+    distances = {mode: numbers.total_variation(predicted, p) for mode, p in trained.items()}
+    figure = draw(plots.next_token_predictions(predicted, trained, distances, status, title="title"))
     present = [name for name in plots.STATUSES if name in status]
     assert len(figure.axes) == 2 * len(present)
     titles = [axes.get_title().split("\n")[0] for axes in figure.axes if axes.get_title()]
