@@ -10,8 +10,11 @@ from minitx import cli
 from minitx.base import console, parallel, report
 from minitx.base.command import run_command
 from minitx.model.descent import Stopped
+from minitx.model.weights import LastTokenWeights
 from minitx.next_token import command as automaton
 from minitx.next_token import training as next_token_training
+from minitx.next_token.automaton import Automaton
+from minitx.next_token.command_data import load
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.losses import context_attention
 from minitx.next_token.sample_files import holds_samples, read_samples
@@ -76,6 +79,7 @@ def test_a_run_prints_and_writes_everything(finished):
     assert "hard retrieval" in page
     assert results["asked"] == {"steps": 40, "contexts": 200, "out": str(folder)}
     assert results["environment"]["packages"]["numpy"] == np.__version__
+    assert results["configuration"] == report.plain(automaton.options_of(results["asked"]))
     assert results["configuration"]["vocabulary"] == 8
     assert results["configuration"]["source"] == "generated"
     assert set(results["records"]) == set(automaton.MODES)
@@ -84,28 +88,29 @@ def test_a_run_prints_and_writes_everything(finished):
 
 def test_what_is_written_is_what_the_library_says(finished):
     folder, printed, results = finished
-    samples = result.data.samples
+    data = load(automaton.options_of({"contexts": 200}))
+    samples, fitted = data.samples, Automaton.fit(data.samples)
     graphs = priority_graphs(samples)
     W_svm = graph_svm(graphs, np.eye(8)).W
+    run = next_token_training.train(LastTokenWeights.zeros(8), fitted, mode="accelerated", steps=40)
     with np.load(folder / "weights.npz") as weights:
         assert set(weights) == {"W_svm", "W_fin", *(f"W_{mode}" for mode in automaton.MODES)}
         np.testing.assert_array_equal(weights["W_svm"], W_svm)
-        np.testing.assert_array_equal(weights["W_accelerated"], result.runs["accelerated"].weights.W)
+        np.testing.assert_array_equal(weights["W_accelerated"], run.weights.W)
     assert f"|W_svm| = {np.linalg.norm(W_svm):.6g}" in printed
-    results = json.loads((folder / "results.json").read_text())
     for k, graph in graphs.items():
         assert results["graphs"][str(k)]["components"] == [part.tolist() for part in graph.components]
-    for context, prediction, told in zip(result.data.contexts, result.predictions, results["contexts"], strict=True):
+    for context, told in zip(data.contexts, results["contexts"], strict=True):
         np.testing.assert_array_equal(told["context"], context)
-        assert told["status"] == prediction.status == result.automaton.predict(context).status
+        assert told["status"] == fitted.predict(context).status
         assert sum(told["limit"]) == pytest.approx(1)
         assert sum(told["trained"]["normalised"]) == pytest.approx(1)
     keys = {(row[-1], *sorted(row)) for row in (sequence.tolist() for sequence in samples.sequences)}
-    assert not any((row[-1], *sorted(row)) in keys for row in (context.tolist() for context in result.data.contexts))
+    assert not any((row[-1], *sorted(row)) in keys for row in (context.tolist() for context in data.contexts))
 
 
 def test_attention_is_that_of_the_weights():
-    weights = next_token_training.LastTokenWeights.gaussian(5, scale=2.0, rng=0)
+    weights = LastTokenWeights.gaussian(5, scale=2.0, rng=0)
     contexts = [np.array([1, 4, 1, 2]), np.array([3]), np.array([0, 0, 0, 3, 3])]
     samples = Samples.of(contexts, [context[-1] for context in contexts], 5)
     S = weights.W
@@ -118,7 +123,7 @@ def test_attention_is_that_of_the_weights():
 
 
 def test_the_trained_attention_approaches_the_limit():
-    result, numbers, _ = in_memory(steps=1000, contexts=300)
+    _, numbers, _ = in_memory(steps=1000, contexts=300)
     distances = numbers["total variation"]
     assert max(distances["accelerated"]["determined"]) < 1e-6
     assert np.median(distances["descent"]["determined"]) < 0.05 < max(distances["descent"]["determined"])
@@ -130,38 +135,39 @@ def test_the_trained_attention_approaches_the_limit():
     {"loss": "square"}, {"loss": "tied"}, {"embedding": "random"}, {"embedding": "random", "width": 13, "loss": "tied"},
     {"contexts": 0}, {"steps": 1}, {"quick": True}], ids=str)
 def test_settings(settings):
-    result, numbers, printed = in_memory(**settings)
-    assert result.stopped is None
+    outcome, numbers, printed = in_memory(**settings)
+    assert outcome.stopped is None
     assert set(numbers["records"]) == set(automaton.MODES)
-    assert numbers["configuration"] == report.plain(result.options)
-    assert ("no held-out contexts" in printed) == (not numbers["contexts"])
+    assert ("There are no held-out contexts" in printed) == (not numbers["contexts"])
     if settings == {"vocabulary": 2, "classes": 1}:
         assert "W_svm = 0" in printed
         assert "undefined" in printed
 
 
-def test_quick_means_no_more_than_was_asked_for():
-    options = automaton.Options(quick=True, contexts=0, steps=3)
-    assert (options.contexts, options.steps, options.samples) == (0, 3, 120)
-    assert options.asked == {}
-    assert report.plain(automaton.Options(quick=True, samples=500))["asked"] == {"steps": 4000, "contexts": 500, "samples": 500}
-    assert "none was asked for" in in_memory(quick=True, contexts=0)[2]
+def test_quick_lowers_what_was_not_typed(tmp_path):
+    options = automaton.options_of({"quick": True, "contexts": 0, "samples": 500})
+    assert (options.contexts, options.steps, options.samples, options.vocabulary) == (0, 400, 500, 8)
+    assert automaton.options_of({"quick": True, "text": str(sample_file(tmp_path / "mine.jsonl"))}).samples == 400
+    (tmp_path / "a.txt").write_text("a b")
+    options = automaton.options_of({"quick": True, "text": str(tmp_path / "a.txt"), "windows": 70})
+    assert (options.vocabulary, options.length, options.windows) == (40, 24, 70)
+    assert "--contexts is 0" in in_memory(quick=True, contexts=0)[2]
 
 
 @pytest.mark.parametrize("loss", ["log", "square", "tied"])
 def test_whose_w_fin_it_is(loss):
-    assert ("is of the log loss: descent on the" in in_memory(loss=loss)[2]) == (loss != "log")
+    assert ("W_fin minimises the log loss inside SCCs" in in_memory(loss=loss)[2]) == (loss != "log")
 
 
 def test_losses_of_any_size_stand_in_their_column():
-    lines = in_memory(plain_rate=1e29)[2].split("plain descent")[1].splitlines()[1:7]
-    assert {len(line) for line in lines} == {81}
+    header, _, *lines = in_memory(learning_rate=1e29)[2].split("onto S_fin)\n")[1].splitlines()[:14]
+    assert {len(line) for line in lines if not line.startswith("normalised")} == {len(header)}
+    assert any("e+29" in line for line in lines)
 
 
 def test_figures_of_the_least_there_can_be():
     for settings in ({"vocabulary": 2, "classes": 1}, {"length": 1, "steps": 1}):
-        result, _, _ = in_memory(**settings)
-        for figure, caption in automaton_figures.figures(result).values():
+        for figure, caption in in_memory(**settings)[0].figures.values():
             figure.set_dpi(30)
             figure.canvas.draw()
             assert caption.endswith(".")
@@ -172,8 +178,6 @@ def test_the_same_seed_gives_the_same_results_on_any_number_of_threads():
     for n_threads in (1, 2):
         parallel.set_threads(n_threads)
         found.append(in_memory(embedding="random", seed=3)[1])
-    for one in found:
-        del one["environment"]
     assert found[0] == found[1]
     other = in_memory(embedding="random", seed=4)[1]
     assert other["W_svm"] != found[0]["W_svm"]
@@ -182,10 +186,10 @@ def test_the_same_seed_gives_the_same_results_on_any_number_of_threads():
 def test_infeasible_samples_are_said_with_their_certificate(run, tmp_path):
     status, out, _, results = run(*SMALL, "--embedding", "random", "--width", "1")
     assert status == 0
-    assert "no weights W retrieve" in out
-    assert "nothing is trained" in out
+    assert "No weights W satisfy" in out
+    assert "Nothing is trained" in out
     assert sum(weight for _, weight in results["infeasible"]["certificate"]) == pytest.approx(1)
-    assert "S_fin has dimension 1, W 1\n  only W = 0 scores equal inside SCCs" in out
+    assert "S_fin has dimension 1; W has 1 entries.\n  S_fin is the whole space" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"priority_graphs.png", "report.html", "results.json"}
 
 
@@ -229,9 +233,8 @@ def test_training_that_ends_early_ends_the_run_with_status_1(run, monkeypatch):
     (["--classes", "9"], "--classes is 9 but --vocabulary 8"), (["--vocabulary", "1"], "--vocabulary is 1"),
     (["--samples", "0"], "--samples is 0"), (["--steps", "0"], "--steps is 0"), (["--contexts", "-1"], "--contexts is -1"),
     (["--width", "3"], "--width is 3, but one-hot"), (["--windows", "4"], "--windows is not for generated samples"),
-    (["--absent", "omit"], "--absent is not for generated samples"), (["--learning-rate", "0"], "--learning-rate is 0"),
-    (["--plain-rate", "-1"], "--plain-rate is -1"), (["--seed", "-1"], "--seed is -1"), (["nowhere.txt"], "there is no file"),
-    (["nowhere.jsonl"], "there is no file"), ([""], "one of them is empty"),
+    (["--learning-rate", "0"], "--learning-rate is 0"), (["--seed", "-1"], "--seed is -1"),
+    (["nowhere.txt"], "there is no file"), (["nowhere.jsonl"], "there is no file"), ([""], "the name of the text is empty"),
 ])
 def test_mistakes_are_said_in_one_line(run, arguments, says):
     status, _, err, results = run(*arguments)
@@ -366,14 +369,14 @@ def test_which_files_hold_samples(tmp_path):
 def test_words_are_printed_whatever_they_are(tmp_path):
     words = ["two words", "line\nbreak", "$x$", "é" * 40]
     path = sample_file(tmp_path / "mine.jsonl", [([words[0], words[1], words[2]], words[0]), ([words[3], words[1]], words[3])])
-    result, _, printed = in_memory(text=str(path))
+    outcome, _, printed = in_memory(text=str(path))
     assert "'two words'" in printed
     assert "line\\nbreak" in printed
     assert "é" * 23 + "…" in printed
-    for figure, _ in automaton_figures.figures(result).values():
+    for figure, _ in outcome.figures.values():
         figure.set_dpi(30)
         figure.canvas.draw()
-    drawn = {text.get_text() for axes in automaton_figures.figures(result)["priority_graphs.png"][0].axes for text in axes.texts}
+    drawn = {text.get_text() for axes in outcome.figures["priority_graphs.png"][0].axes for text in axes.texts}
     assert r"line\nbreak" in drawn
     assert "line\nbreak" not in drawn
 
@@ -399,20 +402,18 @@ def test_a_text_that_is_repeated_leaves_no_context_unseen(tmp_path):
     path = tmp_path / "story.txt"
     path.write_text("the cat saw the dog and the dog saw the cat .\n" * 30)
     _, numbers, printed = in_memory(text=str(path), vocabulary=20, length=10)
-    assert "no held-out contexts: nothing new in the prefixes of the last " in printed
+    assert "There are no held-out contexts: every prefix of the last " in printed
     assert numbers["contexts"] == []
 
 
 def test_a_text_of_few_windows_holds_none_out(tmp_path):
     path = tmp_path / "story.txt"
     path.write_text("the cat saw the dog and the dog saw the cat .\n")
-    assert "of each 10 windows one is held out, and here there are only 1 " in in_memory(text=str(path), length=10)[2]
+    assert "one of 10 windows is held out, but there are only 1 windows" in in_memory(text=str(path), length=10)[2]
 
 
-def test_a_text_with_labels_that_do_not_occur_is_refused_when_asked(run, tmp_path):
+def test_options_of_other_sources_are_refused(run, tmp_path):
     path = tmp_path / "story.txt"
     path.write_text("the cat saw the dog .\n" * 30)
-    status, _, err, _ = run(path, *SMALL, "--length", "4", "--absent", "refuse")
-    assert status == 2
-    assert "does not occur in its sequence" in err
-    assert run(path, "--samples", "3")[2].count("--samples is not for a text") == 1
+    assert "--samples is not for a text; leave it out" in run(path, "--samples", "3")[2]
+    assert "--classes is not for a file of samples" in run(sample_file(tmp_path / "mine.jsonl"), "--classes", "3")[2]
