@@ -25,7 +25,7 @@ from minitx.model.weights import LastTokenWeights
 from minitx.next_token import figures as plots
 from minitx.next_token.automaton import Automaton
 from minitx.next_token.law import random_samples, unseen_contexts
-from minitx.next_token.local_training import train_local, train_local_split
+from minitx.next_token.local_training import train_local
 from minitx.next_token.losses import context_attention
 from minitx.next_token.samples import Samples
 from minitx.next_token.training import train
@@ -163,7 +163,8 @@ def local(instances, quick):
     for one in instances:
         whole = Automaton.fit(one.samples, one.E)
         steps = 400 if quick else 2000
-        run, split = train_local(one.start, one.samples, steps=steps), train_local_split(one.start, one.samples, steps=steps)
+        run = train_local(one.start, one.samples, steps=steps)
+        split = train_local(one.start, one.samples, steps=steps, until=300)
         W = run.weights.W
         overall = float(np.vdot(W, whole.svm.W) / np.linalg.norm(W) / whole.svm.norm)
         chosen = [tokens.tolist() for tokens in run.selection.tokens()]

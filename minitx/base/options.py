@@ -84,9 +84,15 @@ def add_options(parser: argparse.ArgumentParser, kinds: dict[str, type[Options]]
             _add(parser, field, _described(having))
             continue
         if headings not in groups:
-            everywhere = "options of both" if len(kinds) == 2 else "options of all"
-            groups[headings] = parser.add_argument_group(everywhere if len(headings) == len(kinds) else " and ".join(headings))
+            groups[headings] = parser.add_argument_group(_title(headings, len(kinds)))
         _add(groups[headings], field, _described(having))
+
+
+def _title(headings, n_kinds):
+    """The heading of options that these dataclasses have, of ``n_kinds``."""
+    if len(headings) == n_kinds:
+        return "options of both" if n_kinds == 2 else "options of all"
+    return " and ".join([headings[0], *(heading.removeprefix("options ") for heading in headings[1:])])
 
 
 def _described(having):

@@ -1,14 +1,15 @@
 """``minitx automaton``: the automaton that one attention layer learns (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024).
 
-The command finds the priority graphs of the last tokens and their SCCs, computes the limit that they predict (W_svm and W_fin), and
-trains attention beside it.
-
-Legend: n samples, K tokens, d width, k the last token of a sequence.
+The command finds the priority graphs of the last tokens and their SCCs, computes the limit that they predict (W_svm and
+W_fin), and trains attention beside it. Legend: n samples, K tokens, d width, k the last token of a sequence.
 """
 
+import argparse
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from minitx.model.weights import LastTokenWeights
 from minitx.next_token import command_tables, figures, training
 from minitx.next_token.automaton import STATUSES, Automaton
 from minitx.next_token.command_data import HeldOut, load
-from minitx.next_token.command_tables import MODES
+from minitx.next_token.command_tables import MODES, RECORDS, printable
 from minitx.next_token.graphs import constraints, priority_graphs
 from minitx.next_token.losses import LOSSES, context_attention
 from minitx.next_token.sample_files import holds_samples
@@ -33,7 +34,7 @@ PLAIN_RATE = 1.0  # learning rate of plain descent
 ACCELERATED_STEPS = 1000  # most steps of the accelerated mode; after more, |W| exceeds 10,000 and rounding errors grow
 MOST_BYTES = 6e9  # a Graph-SVM that needs more memory than this is refused
 BYTES = 40  # bytes that a Graph-SVM needs for each number of its rows, measured
-SVM_TRIAL = 1000  # rows that the time of a Graph-SVM is estimated from; it is estimated from three times as many rows on
+SVM_TRIAL = 1000  # rows that the time of a Graph-SVM of three times as many, or more, is estimated from
 LONGEST = 14  # letters of a word in a figure
 
 
@@ -41,24 +42,26 @@ LONGEST = 14  # letters of a word in a figure
 class AutomatonOptions(Options):
     """The options that do not depend on where the samples come from."""
 
-    text: str | None = option(
-        None, "a text (.txt, .jsonl, .json, or .gz of each), or a .jsonl file of samples, {\"tokens\": [...], \"label\": ...} a "
-        "line; without it, samples are generated", positional=True, metavar="FILE")
-    embedding: str = option("one-hot", "embeddings of the tokens: one-hot, or random vectors of length 1, for which the Graph-SVM "
-                            "is one large problem", choices=("one-hot", "random"))
+    text: str | None = option(None, "a text (.txt, .jsonl, .json, or .gz of each), or a .jsonl file of samples, one "
+                              "{\"tokens\": [...], \"label\": ...} a line; without it, samples are generated",
+                              positional=True, metavar="FILE")
+    embedding: str = option("one-hot", "embeddings of the tokens: one-hot, or random vectors of length 1, for which "
+                            "the Graph-SVM is one large problem", choices=("one-hot", "random"))
     width: int | None = option(None, "dimensions of random embeddings; as many as tokens when not given", least=1)
-    loss: str = option("log", "loss of plain and normalised descent; the accelerated mode and W_fin need log", choices=LOSSES)
-    steps: int = option(4000, f"steps of each training mode; the accelerated one takes at most {ACCELERATED_STEPS:,}", least=1,
-                        quick=400)
+    loss: str = option("log", "loss of plain and normalised descent; W_fin and the accelerated mode are for log",
+                       choices=LOSSES)
+    steps: int = option(4000, f"steps of each mode; the accelerated one takes at most {ACCELERATED_STEPS:,}",
+                        least=1, quick=400)
     learning_rate: float = option(0.01, "length of a step of normalised descent", above_zero=True, below=1e30)
     contexts: int = option(500, "number of held-out contexts", least=0, quick=100)
-    out: str = option("minitx-automaton", "folder for figures, results.json, report.html and weights.npz", metavar="DIR")
+    out: str = option("minitx-automaton", "folder for figures, results.json, report.html and weights.npz",
+                      metavar="DIR")
 
     def __post_init__(self):
         super().__post_init__()
         if self.width is not None and self.embedding == "one-hot":
-            raise ValueError(f"--width is {self.width}, but one-hot embeddings have as many dimensions as there are tokens; leave "
-                             "it out, or use --embedding random")
+            raise ValueError(f"--width is {self.width}, but one-hot embeddings have as many dimensions as there are "
+                             "tokens; leave it out, or use --embedding random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +101,8 @@ class TextOptions(AutomatonOptions):
 KINDS = {"generated samples": GeneratedOptions, "a file of samples": SampleFileOptions, "a text": TextOptions}
 
 
-def options_of(typed: dict) -> AutomatonOptions:
-    """The configuration of a run from the options that were typed, ``{name: value}``; ValueError for those that cannot be."""
+def options_of(typed: dict[str, Any]) -> AutomatonOptions:
+    """The configuration of a run from the options that were typed, ``{name: value}``. Raises ValueError."""
     text = typed.get("text")
     if text == "":
         raise ValueError("the name of the text is empty; name a file, or leave it out")
@@ -107,21 +110,21 @@ def options_of(typed: dict) -> AutomatonOptions:
     for name in typed:
         if name not in {field.name for field in dataclasses.fields(KINDS[source])}:
             raise ValueError(f"{typed_name(name)} is not for {source}; leave it out")
-    return read_options(KINDS[source], typed)
+    return cast(AutomatonOptions, read_options(KINDS[source], typed))
 
 
-def add_arguments(parser):
-    """Declare the options of ``minitx automaton`` on an argparse parser."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``minitx automaton`` on ``parser``."""
     add_options(parser, {f"options for {source}": kind for source, kind in KINDS.items()})
 
 
-def main(arguments) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Run the command from parsed arguments. Returns the exit status, see :func:`minitx.base.command.run_command`."""
     typed = {name: value for name, value in vars(arguments).items() if name != "command"}
     return run_command(options_of(typed), typed, run, FIGURES)
 
 
-def run(options: AutomatonOptions, say) -> Outcome:
+def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
 
     Raises
@@ -150,14 +153,13 @@ def run(options: AutomatonOptions, say) -> Outcome:
         found = {"infeasible": {"certificate": error.certificate, "residual": error.residual}}
         return Outcome(title, results | found, draw(data, graphs))
     say("\n" + command_tables.limit_words(automaton, options.loss))
-    runs = _train(options, automaton, say)
+    runs, stopped = _train(options, automaton, say)
     held_out = HeldOut(data, [automaton.predict(context) for context in data.contexts],
                        {mode: context_attention(run.weights, data.contexts) for mode, run in runs.items()})
     if data.contexts:
         say(f"\n{command_tables.contexts_table(held_out)}\n\n{command_tables.distances_table(held_out)}")
     else:
         say(f"\nThere are no held-out contexts: {data.without if options.contexts else '--contexts is 0'}.")
-    stopped = next(filter(None, map(_early, runs.values())), None)
     if stopped:
         say(f"\nTraining stopped early: {stopped}.")
     arrays = {f"W_{mode}": run.weights.W for mode, run in runs.items()}
@@ -176,26 +178,26 @@ def _embeddings(options, n_vocab):
 
 
 def _require_memory(options, samples, graphs):
-    """ValueError where the rows of the Graph-SVM would need more than ``MOST_BYTES``; one-hot ones are blocks, one a last token."""
+    """ValueError where a Graph-SVM that random embeddings do not split would need more than ``MOST_BYTES``."""
     width = options.width or samples.n_vocab
     n_rows = sum(len(graph.reduction) for graph in graphs.values())
     needed = BYTES * n_rows * width * min(width, len(graphs))
     if options.embedding != "one-hot" and needed > MOST_BYTES:
-        raise ValueError(f"the Graph-SVM would need about {needed / 1e9:.2g} GB for {n_rows:,} inequalities in one block; random "
-                         "embeddings do not split them by last token: use --embedding one-hot, or fewer samples, windows or words")
+        raise ValueError(f"the Graph-SVM would need about {needed / 1e9:.2g} GB for {n_rows:,} inequalities, which "
+                         "random embeddings do not split by last token: use --embedding one-hot, or fewer samples")
 
 
 def _announce_graph_svm(options, graphs, E, say):
     """Say how long the Graph-SVM will take, if that is long: the time of a block grows with the cube of its rows."""
-    sizes = {k: len(graph.reduction) for k, graph in graphs.items()}
-    blocks = [sum(sizes.values())]
-    if options.embedding == "one-hot":  # a block for each last token; the largest one is tried
-        blocks, largest = list(sizes.values()), max(sizes, key=sizes.__getitem__)
+    blocks = [len(graph.reduction) for graph in graphs.values()]
+    if options.embedding == "one-hot":  # each last token has a block; the largest one is tried
+        largest = list(graphs)[int(np.argmax(blocks))]
         graphs = {largest: graphs[largest]}
+    else:
+        blocks = [sum(blocks)]
     if max(blocks) < 3 * SVM_TRIAL:
         return
-    rows = constraints(graphs)
-    start = time.perf_counter()
+    rows, start = constraints(graphs), time.perf_counter()
     try:
         solve(replace(rows, inequalities=rows.inequalities[:SVM_TRIAL]), E)
     except InfeasibleError:  # then the whole problem is infeasible too, and says so
@@ -205,13 +207,14 @@ def _announce_graph_svm(options, graphs, E, say):
 
 
 def _train(options, automaton, say):
-    """{mode: Run}; a mode that stops early is the last one."""
+    """({mode: Run}, why the last one was cut short or None); one with nothing left to minimise was not cut short."""
     E = automaton.E
     start = LastTokenWeights.zeros(automaton.samples.n_vocab) if E is None else LastTokenWeights.zeros(E=E)
     modes = {"descent": {"loss": options.loss, "steps": options.steps, "learning_rate": PLAIN_RATE},
              "normalised": {"loss": options.loss, "steps": options.steps, "learning_rate": options.learning_rate},
              "accelerated": {"steps": min(options.steps, ACCELERATED_STEPS)}}
-    say(f"\ntraining from W = 0 (corr: cosine of two matrices; P: projection onto S_fin)\n{command_tables.RECORDS.header()}")
+    say("\ntraining from W = 0 (corr: cosine of two matrices; P: projection onto S_fin)")
+    say(RECORDS.header())
     runs = {}
     for mode, settings in modes.items():
         forecast = Forecast(MODES[mode], settings["steps"], say)
@@ -222,15 +225,10 @@ def _train(options, automaton, say):
 
             runs[mode] = training.train(start, automaton, mode=mode, progress=progress, **settings)
         say(command_tables.mode_rows(mode, settings, runs[mode]))
-        if _early(runs[mode]):
-            break
-    return runs
-
-
-def _early(run):
-    """Why a run was cut short; None when it was not, or when there was nothing left to minimise."""
-    stopped = run.trajectory.stopped
-    return stopped if stopped and stopped.kind in STATUS else None
+        stopped = runs[mode].trajectory.stopped
+        if stopped and stopped.kind in STATUS:
+            return runs, stopped
+    return runs, None
 
 
 def _numbers(automaton, runs, held_out):
@@ -241,34 +239,36 @@ def _numbers(automaton, runs, held_out):
         contexts.append({"context": context, "status": prediction.status, "gap": prediction.gap, "tokens": tokens,
                          "retrieved": prediction.retrieved, "limit": prediction.p[tokens],
                          "trained": {mode: p[i, tokens] for mode, p in held_out.trained.items()}})
-    return {"W_svm": {"norm": svm.norm, "kkt": svm.kkt, "inequalities": svm.n_inequalities, "equalities": svm.n_equalities},
-            "W_fin": {"norm": norm(soft.W), "loss": soft.loss, "gradient norm": soft.gradient_norm, "dimension": soft.dim},
+    return {"W_svm": {"norm": svm.norm, "kkt": svm.kkt, "inequalities": svm.n_inequalities,
+                      "equalities": svm.n_equalities},
+            "W_fin": {"norm": norm(soft.W), "loss": soft.loss, "gradient norm": soft.gradient_norm,
+                      "dimension": soft.dim},
             "records": {mode: run.records for mode, run in runs.items()}, "contexts": contexts,
             "total variation": {mode: {name: distance[held_out.status == name] for name in STATUSES}
                                 for mode, distance in held_out.distances.items()}}
 
 
 def draw(data, graphs, runs=None, held_out=None, dim=0):
-    """{file name: (figure, caption)}; without ``runs`` the priority graphs alone."""
-    title, names = style.literal(data.name), data.vocabulary
+    """{file name: (figure, caption)}; without ``runs`` the priority graphs alone. ``dim`` is the dimension of S_fin."""
+    name, words = style.literal(data.name), data.vocabulary
     share = np.bincount(data.samples.last, data.samples.share, data.samples.n_vocab)
     frequent = sorted(graphs, key=lambda k: (-share[k], k))  # the last tokens of most samples are drawn
-    chosen = sorted(frequent[:figures.PANELS])
-    found = {"priority_graphs.png": (
-        figures.priority_graphs({k: graphs[k] for k in (*chosen, *frequent[figures.PANELS:])}, title=f"Priority graphs: {title}",
-                                names=names and [command_tables.printable(name, LONGEST) for name in names]),
-        "Priority graphs: which tokens have priority over which, for each last token. Attention retrieves the highest SCC in the "
-        "context.")}
+    order = (*sorted(frequent[:figures.PANELS]), *frequent[figures.PANELS:])
+    drawn = {"priority_graphs.png": (
+        figures.priority_graphs({k: graphs[k] for k in order}, words and [printable(word, LONGEST) for word in words],
+                                title=f"Priority graphs: {name}"),
+        "Priority graphs: which tokens have priority over which, by last token. Attention retrieves the highest SCC.")}
     if any(len(run.records) > 1 for run in (runs or {}).values()):
-        found["training.png"] = (
-            figures.next_token_training({MODES[mode]: run.records for mode, run in runs.items()}, title=f"Training: {title}",
-                                        has_cycles=dim > 0),
-            "Training: 1 - cosine of W and W_svm, distance between the part of W in S_fin and W_fin, norm of W, and attention "
-            "outside the label's SCC.")
+        records = {MODES[mode]: run.records for mode, run in runs.items()}
+        drawn["training.png"] = (
+            figures.next_token_training(records, title=f"Training: {name}", has_cycles=dim > 0),
+            "Training: 1 - correlation of W with W_svm, distance of the part of W in S_fin from W_fin, norm of W, and "
+            "attention outside the label's SCC.")
     if held_out and held_out.predictions and held_out.trained:
         by_name = [{MODES[mode]: of[mode] for mode in of} for of in (held_out.trained, held_out.distances)]
-        found["predictions.png"] = (
-            figures.next_token_predictions(held_out.limit, *by_name, held_out.status, title=f"Held-out contexts: {title}"),
-            "Held-out contexts: trained attention against the predicted limit, by status of the context, and the total variation "
-            "between the two.")
-    return found
+        drawn["predictions.png"] = (
+            figures.next_token_predictions(held_out.limit, *by_name, held_out.status,
+                                           title=f"Held-out contexts: {name}"),
+            "Held-out contexts: trained attention against the predicted limit by status of the context, and the total "
+            "variation between the two.")
+    return drawn

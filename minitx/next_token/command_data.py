@@ -6,6 +6,7 @@ Legend: n samples, C held-out contexts, K tokens, k the last token of a sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class HeldOut:
         return {mode: total_variation(self.limit, p) for mode, p in self.trained.items()}
 
 
-def load(options) -> Data:
+def load(options: Any) -> Data:
     """The data that the options of :mod:`minitx.next_token.command` ask for."""
     data_rng, law_rng, context_rng = np.random.default_rng(options.seed).spawn(3)
     if options.source == "generated":
@@ -95,10 +96,11 @@ def _generated(options, law_rng, data_rng, context_rng):
     except ValueError:  # nearly all contexts occur in the samples
         contexts = ()
     classes = f"{options.classes} class{'es' * (options.classes > 1)}"
-    about = (f"{len(drawn):,} samples of {T} tokens are drawn from a vocabulary of {K}; each last token ranks the vocabulary in "
-             f"{classes} (seed {options.seed})")
-    return Data(f"generated, n = {len(drawn)}, T = {T}, K = {K}", about, None, Samples.of(drawn.sequences, drawn.labels, K),
-                list(contexts), f"{T} tokens each, drawn at random", law)
+    about = (f"{len(drawn):,} samples of {T} tokens are drawn from a vocabulary of {K}; each last token ranks the "
+             f"vocabulary in {classes} (seed {options.seed})")
+    samples = Samples.of(drawn.sequences, drawn.labels, K)
+    return Data(f"generated, n = {len(drawn)}, T = {T}, K = {K}", about, None, samples, list(contexts),
+                f"{T} tokens each, drawn at random", law)
 
 
 def _file(options, rng):
@@ -107,31 +109,33 @@ def _file(options, rng):
     name = Path(options.text).name.encode("utf-8", "replace").decode()
     shortest, longest = min(map(len, read.sequences)), max(map(len, read.sequences))
     length = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
-    left_out = f"; left out, because the label is not among the tokens: {read.n_left_out:,}" if read.n_left_out else ""
-    about = f"{name}: {len(read.labels):,} samples of {length} tokens, {len(read.vocabulary):,} distinct tokens{left_out}"
+    about = f"{name}: {len(read.labels):,} samples of {length} tokens, {len(read.vocabulary):,} distinct tokens"
+    if read.n_left_out:
+        about += f"; left out, because the label is not among the tokens: {read.n_left_out:,}"
     return Data(name, about, read.vocabulary, samples, _recombined(samples, options.contexts, rng),
-                "last token and length from a sample, the other tokens drawn from those that occur with that last token")
+                "last token and length from a sample, other tokens drawn from those that occur with that last token")
 
 
 def _text(options, rng):
-    corpus = _read(load_corpus, options.text, n_vocab=options.vocabulary, length=options.length, n_windows=options.windows)
+    corpus = _read(load_corpus, options.text, n_vocab=options.vocabulary, length=options.length,
+                   n_windows=options.windows)
     n_held_out = len(corpus.tokens) // HELD_OUT
     n_train = len(corpus.tokens) - n_held_out
     unknown = corpus.id(UNKNOWN)
     samples = Samples.prefixes(corpus.tokens[:n_train], len(corpus.vocabulary), unknown=unknown)
     seen = set(map(_key, samples.sequences))
-    contexts = [row[:t] for row in corpus.tokens[n_train:] for t in range(1, len(row)) if row[t] != unknown and row[t] in row[:t]]
-    contexts = [context for context in contexts if _key(context) not in seen]
+    contexts = [row[:t] for row in corpus.tokens[n_train:] for t in range(1, len(row))
+                if row[t] != unknown and row[t] in row[:t] and _key(row[:t]) not in seen]
     chosen = np.sort(rng.permutation(len(contexts))[:options.contexts])
     about = (f"{corpus.summary()}\n"
-             f"limited to  {options.vocabulary:,} words, the first {options.windows:,} windows, prefixes of up to {options.length} "
-             "tokens (--vocabulary, --windows, --length)\n"
-             f"samples     {samples.n_given:,} prefixes of the first {n_train:,} windows, {len(samples):,} of them distinct; left out, "
-             f"because the next word is {UNKNOWN} or not in the prefix: {samples.n_left_out:,}")
+             f"limited to  {options.vocabulary:,} words, the first {options.windows:,} windows, prefixes of up to "
+             f"{options.length} tokens (--vocabulary, --windows, --length)\n"
+             f"samples     {samples.n_given:,} prefixes of the first {n_train:,} windows, {len(samples):,} distinct\n"
+             f"left out    {samples.n_left_out:,} prefixes, whose next word is {UNKNOWN} or not among their words")
     without = (f"every prefix of the last {n_held_out:,} windows occurs in the samples" if n_held_out else
                f"one of {HELD_OUT} windows is held out, but there are only {n_train:,} windows (--length, --windows)")
     return Data(corpus.name, about, corpus.vocabulary, samples, [contexts[i].astype(np.int64) for i in chosen],
-                f"prefixes of the last {n_held_out:,} windows that are followed by one of their tokens", without=without)
+                f"prefixes of the last {n_held_out:,} windows, followed by one of their tokens", without=without)
 
 
 def _read(read, path, **settings):
@@ -150,7 +154,7 @@ def _key(sequence):
 
 
 def _recombined(samples, n_contexts, rng):
-    """Up to ``n_contexts`` contexts like the samples, with other counts; fewer where nearly all occur in the samples."""
+    """Up to ``n_contexts`` contexts like the samples with other counts; fewer where nearly all are samples."""
     seen, found = set(map(_key, samples.sequences)), []
     tokens = {k: graph.tokens for k, graph in priority_graphs(samples).items()}
     for i in rng.integers(len(samples), size=_TRIES * n_contexts):

@@ -1,4 +1,4 @@
-"""What ``minitx automaton`` prints: priority graphs, the limit, training, held-out contexts. Cut lists say what is missing."""
+"""What ``minitx automaton`` prints: priority graphs, the limit, training, held-out contexts."""
 
 import numpy as np
 
@@ -6,15 +6,17 @@ from minitx.base.numbers import norm
 from minitx.base.tables import UNDEFINED, Table, number, table
 from minitx.next_token.automaton import STATUSES
 
-MODES = {"descent": "plain descent", "normalised": "normalised descent", "accelerated": "accelerated (is given the true SCCs)"}
+MODES = {"descent": "plain descent", "normalised": "normalised descent",
+         "accelerated": "accelerated (is given the true SCCs)"}
 SHORT = {mode: name.split()[0] for mode, name in MODES.items()}
 MEANING = {"determined": "one SCC has priority over all others in the context; attention retrieves it",
            "extrapolated": "no SCC has priority over all others, but one has the largest score of W_svm",
-           "tied": "several SCCs have the largest score of W_svm; how they share attention depends on the way of training",
+           "tied": "several SCCs have the largest score of W_svm; their shares of attention depend on the training",
            "unseen": "no sample ends in this last token"}
 ROUNDING = 1e-10  # smaller numbers differ between machines, so they are printed as "< 1e-10"; results.json has them
 SHOWN_GRAPHS, SHOWN_TOKENS, SHOWN_CONTEXTS, SHOWN_RECORDS, LONGEST_WORD = 12, 12, 8, 6, 24
-RECORDS = Table(("step", "loss", "1 - corr(W, W_svm)", "|P W - W_fin|", "|W|", "attention to label's SCC"), (9, 10, 0, 0, 9, 0))
+RECORDS = Table(("step", "loss", "1 - corr(W, W_svm)", "|P W - W_fin|", "|W|", "attention to label's SCC"),
+                (9, 10, 0, 0, 9, 0))
 
 
 def printable(name, longest=LONGEST_WORD):
@@ -39,8 +41,8 @@ def graphs_table(graphs, vocabulary):
     """The SCCs of each graph by layer."""
     components = [part for graph in graphs.values() for part in graph.components]
     edges, several = sum(len(graph.edges) for graph in graphs.values()), sum(len(part) > 1 for part in components)
-    lines = [f"{len(graphs):,} priority graphs, one for each last token: {edges:,} edges, {len(components):,} strongly connected "
-             f"components (SCCs), {several:,} with several tokens (largest: {max(map(len, components)):,})",
+    lines = [f"{len(graphs):,} priority graphs, one for each last token: {edges:,} edges, {len(components):,} strongly "
+             f"connected components (SCCs), {several:,} with several tokens (largest: {max(map(len, components)):,})",
              "Each line shows the SCCs of one graph, the highest priority first. Braces hold an SCC of several tokens.",
              "SCCs separated by | have no order."]
     chosen = list(graphs.values())[:SHOWN_GRAPHS]
@@ -65,20 +67,21 @@ def _layers(graph, vocabulary):
 def limit_words(automaton, loss="log"):
     """What W_svm and W_fin are, and how exactly they are known."""
     svm, soft = automaton.svm, automaton.soft
-    lines = [f"hard retrieval    |W_svm| = {svm.norm:.6g}; inequalities: {svm.n_inequalities:,}, equalities: {svm.n_equalities:,}",
-             f"  largest violation of each optimality condition: equalities {svm.kkt.primal_equality:.1e}, inequalities "
-             f"{svm.kkt.primal_inequality:.1e},",
-             f"  stationarity {svm.kkt.stationarity:.1e}, complementarity {svm.kkt.complementarity:.1e}, duality gap "
-             f"{svm.kkt.gap:.1e}"]
+    kkt = svm.kkt
+    lines = [f"hard retrieval    |W_svm| = {svm.norm:.6g}; {svm.n_inequalities:,} inequalities, "
+             f"{svm.n_equalities:,} equalities",
+             f"  largest violation of each optimality condition: equalities {kkt.primal_equality:.1e}, inequalities "
+             f"{kkt.primal_inequality:.1e},\n  stationarity {kkt.stationarity:.1e}, complementarity "
+             f"{kkt.complementarity:.1e}, duality gap {kkt.gap:.1e}"]
     if soft.dim:
-        lines.append(f"soft composition  |W_fin| = {norm(soft.W):.6g} in S_fin, whose dimension is {soft.dim}; minimal log loss "
-                     f"{soft.loss:.6g}, norm of its gradient at W_fin {_tiny(soft.gradient_norm)}")
+        lines.append(f"soft composition  |W_fin| = {norm(soft.W):.6g} in S_fin, whose dimension is {soft.dim}; minimal "
+                     f"log loss {soft.loss:.6g}, norm of its gradient {_tiny(soft.gradient_norm)}")
     else:
         lines.append("soft composition  W_fin = 0, because S_fin has dimension 0: no SCC has several tokens")
     if soft.dim and loss != "log":
-        lines.append(f"  W_fin minimises the log loss inside SCCs; descent on the {loss} loss ends at another mix of their tokens.")
+        lines.append(f"  W_fin minimises the log loss inside SCCs; descent on the {loss} loss ends elsewhere.")
     if not svm.n_inequalities:
-        lines.append("  W_svm = 0, because no token has priority over another; the correlation with W_svm is undefined.")
+        lines.append("  W_svm = 0, because no token has priority over another; correlations with it are undefined.")
     return "\n".join([*lines, *filter(None, [svm.note])])
 
 
@@ -90,9 +93,10 @@ def infeasible_words(error, vocabulary, dim, width):
               for (k, i, j), weight in error.certificate[:SHOWN_TOKENS]]
     if len(error.certificate) > SHOWN_TOKENS:
         lines.append(f"  ... and {len(error.certificate) - SHOWN_TOKENS:,} more (results.json has all)")
-    lines.append(f"  Outside S_fin the norm of the sum is {error.residual:.1e}. S_fin has dimension {dim}; W has {width ** 2} entries.")
+    lines.append(f"  Outside S_fin the norm of the sum is {error.residual:.1e}. S_fin has dimension {dim}; W has "
+                 f"{width ** 2} entries.")
     if dim == width ** 2:
-        lines.append("  S_fin is the whole space, so W = 0 is the only W with equal scores inside SCCs, and no priority can hold.")
+        lines.append("  S_fin is the whole space: scores are equal inside SCCs for W = 0 only, so no priority holds.")
     return "\n".join([*lines, "Nothing is trained, because there is no limit to compare with.",
                       "There is one with --embedding one-hot, or with a --width of at least the number of tokens."])
 
@@ -149,6 +153,7 @@ def distances_table(held_out):
         chosen = held_out.status == name
         if chosen.any():
             distances = [distance[chosen] for distance in held_out.distances.values()]
-            rows[name] = [name, f"{chosen.sum():,}", *(_tiny(f(distance)) for distance in distances for f in (np.median, np.max))]
-    return "\n".join([f"total variation between trained attention and the predicted limit, {len(held_out.predictions):,} held-out "
-                      "contexts", table(heads, rows.values()), *(f"  {name}: {MEANING[name]}" for name in rows)])
+            numbers = [_tiny(f(distance)) for distance in distances for f in (np.median, np.max)]
+            rows[name] = [name, f"{chosen.sum():,}", *numbers]
+    return "\n".join(["total variation between trained attention and the predicted limit on held-out contexts",
+                      table(heads, rows.values()), *(f"  {name}: {MEANING[name]}" for name in rows)])

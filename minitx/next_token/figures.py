@@ -1,10 +1,11 @@
-"""Figures of next-token prediction (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024): priority graphs, training, predictions.
+"""Figures of next-token prediction (Li et al., AISTATS 2024): priority graphs, training, predictions.
 
-Lengths in a priority graph are inches, and its axes are as large as its content, so that labels fit whatever there is to draw.
+Lengths in a priority graph are inches, and its axes are as large as its content, so that all labels fit.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,15 +20,15 @@ from minitx.next_token.graphs import PriorityGraph
 from minitx.next_token.training import Record
 
 INK, PALE = "0.25", "0.85"
-# Inches: height of a token and of a row of tokens, width of a letter, gaps between tokens, SCCs and layers, room for arcs, width of
-# a page, height of a line of a note.
+# Inches: height of a token and of a row of tokens, width of a letter, gaps between tokens, SCCs and layers, room for
+# arcs, width of a page, height of a line of a note.
 HEIGHT, ROW, LETTER, GAP, APART, LAYER, ARCS, PAGE, LINE = 0.27, 0.35, 0.088, 0.2, 0.28, 0.5, 0.2, 10.0, 0.15
 A_ROW = 6  # most tokens in a row of an SCC; the edges inside an SCC of several rows are not drawn
 GROUP = 4  # from so many on, single tokens with the same SCCs above them and none below share a frame
 TOKENS, PANELS = 24, 9  # most tokens of a panel, most panels of a figure
 
 
-# --------------------------------------------------------------------------------------------------------- priority graphs
+# ----------------------------------------------------------------------------------------------- priority graphs
 
 
 @dataclass(eq=False)
@@ -36,7 +37,7 @@ class _Block:
 
     layer: int
     tokens: tuple = ()
-    places: dict = field(default_factory=dict)  # {token: (x, y, width, label)}, the middle of each from that of the block
+    places: dict = field(default_factory=dict)  # {token: (x, y, width, label)}; (0, 0) is the middle of the block
     edges: tuple = ()  # (y, x) inside it, token ids
     has_arcs: bool = False  # whether these are drawn
     width: float = 0.1
@@ -50,7 +51,8 @@ class _Block:
     @classmethod
     def of(cls, layer, labels, edges):
         """The tokens of ``labels`` {token: label}, in rows of about the same number."""
-        pairs = [(token, label, max(HEIGHT, LETTER * len(label.replace(r"\$", "$")) + 0.12)) for token, label in labels.items()]
+        pairs = [(token, label, max(HEIGHT, LETTER * len(label.replace(r"\$", "$")) + 0.12))
+                 for token, label in labels.items()]
         size = -(-len(pairs) // -(-len(pairs) // A_ROW))
         rows = [pairs[start:start + size] for start in range(0, len(pairs), size)]
         widths = [sum(width + GAP for *_, width in row) - GAP for row in rows]
@@ -66,13 +68,13 @@ class _Block:
                    len(rows) * ROW - (ROW - HEIGHT) + margin)
 
 
-def priority_graphs(graphs: Mapping[int, PriorityGraph], names: Sequence[str] | Mapping[int, str] | None = None, *, title: str,
-                    most_panels: int = PANELS, most_tokens: int = TOKENS) -> Figure:
+def priority_graphs(graphs: Mapping[int, PriorityGraph], names: Sequence[str] | Mapping[int, str] | None = None, *,
+                    title: str, most_panels: int = PANELS, most_tokens: int = TOKENS) -> Figure:
     """The priority graph of each last token, one panel each: SCCs in layers, the highest priority on top.
 
-    SCCs of several tokens are boxes of different colours and outlines; arcs are the edges inside them (above a row of tokens to the
-    right, below it to the left). Arrows between SCCs are the transitive reduction. Many single tokens with the same SCCs above them
-    and none below are framed together. A thick outline marks the last token.
+    SCCs of several tokens are boxes of different colours and outlines; arcs are the edges inside them (above a row of
+    tokens to the right, below it to the left). Arrows between SCCs are the transitive reduction. Many single tokens
+    with the same SCCs above them and none below are framed together. A thick outline marks the last token.
 
     Parameters
     ----------
@@ -85,8 +87,9 @@ def priority_graphs(graphs: Mapping[int, PriorityGraph], names: Sequence[str] | 
         More graphs are left out, as are the lowest SCCs of a graph with more tokens; the figure says how many.
     """
     panels = [_Panel.of(graph, names, most_tokens) for graph in list(graphs.values())[:most_panels]]
-    left_out = f"{len(graphs) - len(panels)} of {len(graphs)} last tokens are not shown" if len(graphs) > len(panels) else ""
-    figure, places = _page([panel.size for panel in panels], title, left_out)
+    hidden = len(graphs) - len(panels)
+    figure, places = _page([panel.size for panel in panels], title,
+                           f"{hidden} of {len(graphs)} last tokens are not shown" if hidden else "")
     for panel, axes in zip(panels, places, strict=True):
         panel.draw(axes)
     return figure
@@ -116,12 +119,14 @@ class _Panel:
         width, height = _place(everything)
         notes = []
         if hidden := [part for a, part in enumerate(graph.components) if a not in blocks]:
-            tokens = sum(map(len, hidden))
-            notes.append(f"not shown: {tokens} more token{'s' * (tokens > 1)}, {len(hidden)} SCC{'s' * (len(hidden) > 1)}")
-        notes += [f"{len(block.edges)} edges inside the SCC of {len(block.tokens)}" for block in several if not block.has_arcs]
+            tokens, sccs = sum(map(len, hidden)), len(hidden)
+            notes.append(f"not shown: {tokens} more token{'s' * (tokens > 1)}, {sccs} SCC{'s' * (sccs > 1)}")
+        notes += [f"{len(block.edges)} edges inside the SCC of {len(block.tokens)}"
+                  for block in several if not block.has_arcs]
         heading = f"last token {graph.last}" if names is None else f"last token {literal(f'‹{names[graph.last]}›')}"
         width = max(width, 0.1 * len(heading), *(0.068 * len(line) for line in notes))
-        return cls(heading, notes, graph.last, everything, routes, (width + 0.3, height + 0.4 + LINE * max(1, len(notes))))
+        size = width + 0.3, height + 0.4 + LINE * max(1, len(notes))
+        return cls(heading, notes, graph.last, everything, routes, size)
 
     def draw(self, axes):
         """Draw on ``axes`` that are as large as ``size`` says."""
@@ -171,7 +176,7 @@ def _route(upper, lower):
 
 
 def _place(blocks):
-    """Place the blocks: layers from the top, in each by where the blocks above are. Returns the width and height taken."""
+    """Place the blocks: layers from the top, in each by where the blocks above are. Returns (width, height)."""
     layers = {}
     for block in blocks:
         layers.setdefault(block.layer, []).append(block)
@@ -222,17 +227,21 @@ def _page(sizes, title, left_out):
 def _draw_block(axes, block, last):
     edge = block.colour or "0.45"
     if len(block.tokens) > 1:
-        axes.add_patch(FancyBboxPatch((block.x - block.width / 2, block.y - block.height / 2), block.width, block.height,
-                                      boxstyle="round,pad=0,rounding_size=0.14", edgecolor=edge, linestyle=block.dashes,
-                                      facecolor=(block.colour, 0.16) if block.edges else "none",
-                                      linewidth=1.8 if block.edges else 1.2))
+        _box(axes, block.x, block.y, block.width, block.height, 0.14, edgecolor=edge, linestyle=block.dashes,
+             facecolor=(block.colour, 0.16) if block.edges else "none", linewidth=1.8 if block.edges else 1.2)
     at = {token: (block.x + x, block.y + y, width) for token, (x, y, width, _) in block.places.items()}
     for token, (x, y, width) in at.items():
-        axes.add_patch(FancyBboxPatch((x - width / 2, y - HEIGHT / 2), width, HEIGHT, edgecolor=edge, facecolor="white", zorder=3,
-                                      boxstyle="round,pad=0,rounding_size=0.1", linewidth=2.6 if token == last else 0.9))
+        _box(axes, x, y, width, HEIGHT, 0.1, edgecolor=edge, facecolor="white", zorder=3,
+             linewidth=2.6 if token == last else 0.9)
         axes.text(x, y - 0.005, block.places[token][-1], ha="center", va="center", fontsize=9, zorder=4)
     for start, end in block.edges if block.has_arcs else ():
         _draw_arc(axes, at[start], at[end], block.colour)
+
+
+def _box(axes, x, y, width, height, rounding, **style):
+    """A rounded box with the middle (x, y)."""
+    axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height,
+                                  boxstyle=f"round,pad=0,rounding_size={rounding}", **style))
 
 
 def _draw_arc(axes, start, end, colour):
@@ -249,22 +258,20 @@ def _draw_arc(axes, start, end, colour):
 
 def _draw_route(axes, route):
     """An arrow from the lower edge of the first block to the upper edge of the last, through the places between."""
-    first, *between, last = route
-    vertices, codes = [(first.x, first.y - first.height / 2)], [Path.MOVETO]
-    for block in (*between, last):
-        (x0, y0), (x1, y1) = vertices[-1], (block.x, block.y + block.height / 2)
-        if not between:
-            vertices, codes = [*vertices, (x1, y1 + 0.02)], [*codes, Path.LINETO]
-            break
-        vertices += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1 + 0.02 * (block is last))]
-        codes += [Path.CURVE4] * 3
-        if block is not last:
-            vertices, codes = [*vertices, (x1, y1 - block.height)], [*codes, Path.LINETO]
-    axes.add_patch(FancyArrowPatch(path=Path(vertices, codes), arrowstyle="-|>", mutation_scale=10, linewidth=1.1, color=INK,
-                                   zorder=1))
+    x, y = route[0].x, route[0].y - route[0].height / 2
+    vertices, codes = [(x, y)], [Path.MOVETO]
+    for block in route[1:]:
+        top, bottom = block.y + block.height / 2, block.y - block.height / 2
+        middle = (y + top) / 2
+        vertices += [(x, middle), (block.x, middle), (block.x, top), (block.x, bottom)]
+        codes += [Path.CURVE4] * 3 + [Path.LINETO]
+        x, y = block.x, bottom
+    end = (x, top + 0.02)
+    path = Path([*vertices[:-2], end], codes[:-1]) if len(route) > 2 else Path([vertices[0], end])
+    axes.add_patch(FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=10, linewidth=1.1, color=INK, zorder=1))
 
 
-# ------------------------------------------------------------------------------------------- training and predictions
+# -------------------------------------------------------------------------------------- training and predictions
 
 
 def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has_cycles: bool = True) -> Figure:
@@ -290,8 +297,8 @@ def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has
         for (mode, records), colour, marker, dashes in zip(runs.items(), COLOURS, MARKERS, DASHES * 2, strict=False):
             points = [(record.step, quantity(record)) for record in records if record.step > 0 and quantity(record) > 0]
             steps, values = zip(*points, strict=True) if points else ((), ())
-            lines[mode], = axes.plot(steps, values, color=colour, marker=marker, markersize=4, linestyle=dashes, linewidth=1.3,
-                                     markevery=max(1, len(points) // 12))
+            lines[mode], = axes.plot(steps, values, color=colour, marker=marker, markersize=4, linestyle=dashes,
+                                     linewidth=1.3, markevery=max(1, len(points) // 12))
         if any(len(line.get_xdata()) for line in axes.lines):
             axes.set_xscale("log")
             axes.set_yscale("log")
@@ -307,7 +314,8 @@ def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has
 
 
 def next_token_predictions(predicted: NDArray[np.float64], trained: Mapping[str, NDArray[np.float64]],
-                           distances: Mapping[str, NDArray[np.float64]], status: NDArray[np.str_], *, title: str) -> Figure:
+                           distances: Mapping[str, NDArray[np.float64]], status: NDArray[np.str_], *,
+                           title: str) -> Figure:
     """Trained against predicted attention on held-out contexts, one column a status; below, their total variation.
 
     Parameters
@@ -330,12 +338,13 @@ def next_token_predictions(predicted: NDArray[np.float64], trained: Mapping[str,
         above.plot([0, 1], [0, 1], color=PALE, linewidth=1.2, zorder=0)
         for (mode, p), colour, marker, dashes in zip(trained.items(), COLOURS, MARKERS, DASHES * 2, strict=False):
             some = (predicted[rows] > 0) | (p[rows] > 1e-3)  # tokens that are not in the context say nothing
-            above.plot(predicted[rows][some], p[rows][some], linestyle="none", marker=marker, markersize=5, color=colour,
-                       alpha=0.45, markeredgewidth=0)
+            above.plot(predicted[rows][some], p[rows][some], linestyle="none", marker=marker, markersize=5,
+                       color=colour, alpha=0.45, markeredgewidth=0)
             distance = np.sort(np.maximum(distances[mode][rows], 1e-17))
             share = np.arange(1, len(distance) + 1) / len(distance)
-            below.step([distance[0], *distance], [0, *share], where="post", color=colour, linestyle=dashes, linewidth=1.5)
-            handles[mode] = Line2D([], [], color=colour, marker=marker, linestyle=dashes, markersize=5)
+            line: dict[str, Any] = {"color": colour, "linestyle": dashes}
+            below.step([distance[0], *distance], [0, *share], where="post", linewidth=1.5, **line)
+            handles[mode] = Line2D([], [], marker=marker, markersize=5, **line)
         number = int(rows.sum())
         above.set_title(f"{name}\n({number:,} context{'s' * (number > 1)})", fontsize=11)
         above.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xlabel="predicted probability")

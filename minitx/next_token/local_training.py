@@ -1,7 +1,7 @@
-"""Local convergence: training that settles on other tokens than the label's SCC, and the Graph-SVM of what it settled on.
+"""Local convergence: training that settles on other tokens than the label's SCC, and the Graph-SVM of these tokens.
 
-The losses are not convex in general, so attention may end on a token that is not the label. The direction of W is then that of a
-local Graph-SVM, in whose graphs the tokens attended to take the label's place (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024).
+The losses are not convex in general, so attention may end on a token that is not the label. The direction of W is then
+that of a local Graph-SVM, in whose graphs the tokens attended to take the label's place (Li et al., AISTATS 2024).
 
 Legend: n samples, d width, M distinct tokens of all sequences together.
 """
@@ -69,7 +69,7 @@ class Selection:
 
     @cached_property
     def _leaking(self):
-        """(starts of the samples, which tokens count) of the leakage: samples of which nothing is selected have no tokens in it."""
+        """(starts of the samples, which tokens count); none count in a sample of which nothing is selected."""
         some = np.add.reduceat(self.selected, self.samples.starts[:-1], dtype=int) > 0
         counted = ~self.left_out & some[self.samples.owner()]
         return np.append(0, np.cumsum(counted))[self.samples.starts], counted
@@ -89,28 +89,23 @@ class LocalRun:
     """A training run, the tokens it settled on, and the Graph-SVM of these."""
 
     trajectory: Trajectory
+    weights: LastTokenWeights  # the trained ones
     selection: Selection
     svm: GraphSVM
     correlation: float  # cosine of the trained W and the W_svm of the selection; nan where one of them is 0
 
-    @classmethod
-    def of(cls, trajectory: Trajectory, samples: Samples) -> "LocalRun":
-        """What ``trajectory`` settled on."""
-        weights = trajectory.weights
-        selection = Selection.of(weights, samples)
-        svm = graph_svm(selection.graphs, _embeddings(weights))
-        return cls(trajectory, selection, svm, cosine(weights.W, svm.W))
-
-    @property
-    def weights(self) -> LastTokenWeights:
-        """The trained weights."""
-        return self.trajectory.weights
-
 
 @one_blas_thread()
 def train_local(start: LastTokenWeights, samples: Samples, *, learning_rate: float = 0.1, steps: int = 2000,
-                loss: str = "tied") -> LocalRun:
+                loss: str = "tied", until: int | None = None) -> LocalRun:
     """Normalised descent, then the local Graph-SVM: the procedure of the paper's published code.
+
+    With ``until`` the errors are far smaller after the same number of gradients; this goes beyond the paper:
+
+    1. Normalised descent takes ``until`` steps; the selection is made there. If it stops before, so does the training.
+    2. Outside S_fin of the selection's graphs, steps of length 1 lower log(leakage) (``Selection.leakage_gradient``),
+       whose gradient does not vanish with the leakage. Inside S_fin, steps of ``learning_rate`` times the gradient
+       lower the loss.
 
     Parameters
     ----------
@@ -119,6 +114,8 @@ def train_local(start: LastTokenWeights, samples: Samples, *, learning_rate: flo
     samples : Samples
     learning_rate, steps, loss
         As for :func:`minitx.next_token.training.train`.
+    until : int, optional
+        The step from which on the selection is used, such as 300. Default: never.
 
     Returns
     -------
@@ -129,43 +126,27 @@ def train_local(start: LastTokenWeights, samples: Samples, *, learning_rate: flo
     ValueError
         Settings out of range; InfeasibleError when no weights retrieve what was selected.
     """
-    return LocalRun.of(_normalised(start, samples, learning_rate, steps, loss), samples)
-
-
-@one_blas_thread()
-def train_local_split(start: LastTokenWeights, samples: Samples, *, learning_rate: float = 0.1, steps: int = 2000,
-                      loss: str = "tied", until: int = 300) -> LocalRun:
-    """The same with far smaller errors after the same number of gradients; it goes beyond the paper.
-
-    1. Normalised descent takes ``until`` steps; the selection is made there. If the descent stops before, so does the training.
-    2. Outside S_fin of the selection's graphs, steps of length 1 lower log(leakage) (:meth:`Selection.leakage_gradient`), whose
-       gradient does not vanish with the leakage. Inside S_fin, steps of ``learning_rate`` times the gradient lower the loss.
-
-    Parameters, returns and raises: as :func:`train_local`.
-    """
-    until = min(whole_number("until", until, 1), whole_number("steps", steps, 1))
-    first = _normalised(start, samples, learning_rate, until, loss)
-    if first.stopped:
-        return LocalRun.of(first, samples)
-    objective = _split_objective(Selection.of(first.weights, samples), _embeddings(start), learning_rate, loss)
-    second = descend_W(first.weights, samples, objective, learning_rate=1.0, steps=steps - until)
-    stopped = second.stopped and replace(second.stopped, step=until + second.stopped.step,
-                                         message=f"{second.stopped} (counted from step {until}, where the selection was made)")
-    losses = np.append(first.loss[:-1], second.loss)
-    return LocalRun.of(replace(second, loss=losses, learning_rate=learning_rate, stopped=stopped), samples)
-
-
-def _embeddings(weights):
-    return np.eye(weights.n_vocab) if weights.E is None else weights.E
-
-
-def _normalised(start, samples, learning_rate, steps, loss) -> Trajectory:
-    return descend_W(start, samples, partial(loss_and_gradient, loss=loss), steps=steps, normalised=True,
-                     learning_rate=positive("learning_rate", learning_rate))
+    steps = whole_number("steps", steps, 0 if until is None else 1)
+    first_steps = steps if until is None else min(whole_number("until", until, 1), steps)
+    E = np.eye(start.n_vocab) if start.E is None else start.E
+    run = descend_W(start, samples, partial(loss_and_gradient, loss=loss), steps=first_steps, normalised=True,
+                    learning_rate=positive("learning_rate", learning_rate))
+    if until is not None and not run.stopped:
+        objective = _split_objective(Selection.of(run.weights, samples), E, learning_rate, loss)
+        second = descend_W(run.weights, samples, objective, learning_rate=1.0, steps=steps - first_steps)
+        stopped = second.stopped
+        if stopped:
+            message = f"{stopped} (counted from step {first_steps}, where the selection was made)"
+            stopped = replace(stopped, step=first_steps + stopped.step, message=message)
+        losses = np.append(run.loss[:-1], second.loss)
+        run = replace(second, loss=losses, learning_rate=learning_rate, stopped=stopped)
+    selection = Selection.of(run.weights, samples)
+    svm = graph_svm(selection.graphs, E)
+    return LocalRun(run, run.weights, selection, svm, cosine(run.weights.W, svm.W))
 
 
 def _split_objective(selection, E, learning_rate, loss):
-    """The objective of step 2; its gradient is the whole change of W."""
+    """The objective of stage 2; its gradient is the whole change of W."""
     subspace = cyclic_subspace(selection.graphs, E)
 
     def objective(weights, samples):

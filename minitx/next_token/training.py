@@ -1,7 +1,7 @@
 """Training of the last token's attention W, and what the theory says about W, recorded on the way.
 
-The paper trains by plain and by normalised gradient descent. Three more modes are given the SCCs of the samples: they hold the part
-of W in the cyclic subspace S_fin at its limit W_fin and minimise log(loss - minimal loss) outside it, which needs fewer steps.
+The paper trains by plain and by normalised gradient descent. Three more modes are given the SCCs of the samples: they
+hold the part of W in the cyclic subspace S_fin at W_fin and minimise log(loss - minimal loss) outside it.
 
 Legend: n samples, K tokens in the vocabulary, d width, R recorded steps; G the gradient that a mode follows.
 """
@@ -9,6 +9,7 @@ Legend: n samples, K tokens in the vocabulary, d width, R recorded steps; G the 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from minitx.model.weights import LastTokenWeights
 from minitx.next_token.automaton import Automaton
 from minitx.next_token.losses import attention, loss_and_gradient
 from minitx.next_token.path import split_path
+from minitx.next_token.samples import Samples
 from minitx.next_token.split import Split
 
 FAITHFUL = {"descent": 1.0, "normalised": 0.01}  # the modes of the paper, with their default learning rates
@@ -62,19 +64,20 @@ def record(step: int, loss: float, weights: LastTokenWeights, automaton: Automat
     split, W, W_svm = automaton.split, weights.W, automaton.svm.W
     samples, cyclic = split.samples, split.subspace.project(W)
     mass = np.sum((samples.share[samples.owner()] * attention(weights, samples))[split.inside])
-    return Record(step, float(loss), norm(W), cosine(W, W_svm), cosine(W - cyclic, W_svm), norm(cyclic - automaton.soft.W),
-                  float(mass))
+    return Record(step, float(loss), norm(W), cosine(W, W_svm), cosine(W - cyclic, W_svm),
+                  norm(cyclic - automaton.soft.W), float(mass))
 
 
 @one_blas_thread()
 def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: int, learning_rate: float | None = None,
-          loss: str = "log", at: Iterable[int] | None = None, progress: Callable[[int], object] | None = None) -> Run:
+          loss: str = "log", at: Iterable[int] | None = None,
+          progress: Callable[[int], object] | None = None) -> Run:
     """Train W on the samples of ``automaton`` and record it.
 
     Parameters
     ----------
     start : LastTokenWeights
-        Without C, with the embeddings of the automaton. The modes that are given the SCCs compute in float64 whatever it has.
+        Without C, with the embeddings of the automaton. Modes that are given the SCCs compute in float64.
     automaton : minitx.next_token.Automaton
         Fitted to the samples to train on.
     mode : {"descent", "normalised", "split", "accelerated", "path"}
@@ -83,19 +86,19 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
         - ``descent``: W <- W - learning_rate G.
         - ``normalised``: W <- W - learning_rate G / |G|.
 
-        The others go beyond the paper. They start from W_fin inside S_fin and from the part of ``start`` outside S_fin (``path``:
-        from 0 there), and minimise log(excess), the logarithm of loss - minimal loss (:mod:`minitx.next_token.split`).
+        The others go beyond the paper. They start from W_fin inside S_fin and from the part of ``start`` outside S_fin
+        (``path``: from 0) and minimise log(excess) = log(loss - minimal loss), see :mod:`minitx.next_token.split`.
 
         - ``split``: normalised steps of length ``learning_rate``.
-        - ``accelerated``: dual acceleration (Ji, Srebro, Telgarsky 2021), in steps of ``learning_rate`` / smoothness.
-        - ``path``: step s is the minimum of |V|^2 / 2 + 2^s / l^4 log(excess) (:mod:`minitx.next_token.path`), found by Newton's
+        - ``accelerated``: dual acceleration (Ji, Srebro, Telgarsky 2021), steps of ``learning_rate`` / smoothness.
+        - ``path``: step s minimises |V|^2 / 2 + 2^s / l^4 log(excess) (:mod:`minitx.next_token.path`) by Newton's
           method; l is the norm of the longest embedding.
     steps : int
-        Each step of ``path`` doubles the norm: about 21 are enough. It ends by itself, near 37, where only rounding is left.
+        Each step of ``path`` doubles the norm: about 21 are enough, and near 37 it ends because only rounding is left.
     learning_rate : float, optional
         Default: 1, but 0.01 for ``normalised``. ``path`` has none.
     loss : {"log", "square", "tied"}
-        As for :func:`minitx.next_token.losses.loss_and_gradient`; the modes that are given the SCCs need "log".
+        As for :func:`minitx.next_token.losses.loss_and_gradient`; modes that are given the SCCs need "log".
     at : iterable of int, optional
         Steps to record. Default: 0 and about forty, evenly spaced in the logarithm; all of them for ``path``.
     progress : callable, optional
@@ -132,39 +135,42 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
                                   normalised=mode in ("normalised", "split"), callback=callback))
 
 
-def descend_W(start, samples, objective, **settings) -> Trajectory:
-    """Gradient descent on W alone, with the settings of :func:`minitx.model.descent.descend`.
+def descend_W(start: LastTokenWeights, samples: Samples, objective: Callable, **settings: Any) -> Trajectory:
+    """Gradient descent on W alone: ``objective(weights, samples)`` returns a loss and its gradient, a LastTokenWeights.
 
-    ``objective(weights, samples)`` returns the loss and its gradient, a LastTokenWeights.
+    ``settings`` are those of :func:`minitx.model.descent.descend`.
     """
     fixed = tuple(name for name in start.parameters() if name != "W")
     return descend(start, samples, frozen=fixed, loss_and_gradient=objective, **settings)
 
 
 def _settings(mode, loss, learning_rate, steps):
-    """(learning rate, which is None for ``path``, and steps), checked."""
+    """(learning rate, which is None for ``path``; steps), checked."""
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; it must be one of {', '.join(MODES)}")
     if mode in TOLD and loss != "log":
-        raise ValueError(f"mode {mode!r} splits the log loss at the SCCs, but loss is {loss!r}; use mode 'normalised', or loss "
-                         "'log'")
+        raise ValueError(f"mode {mode!r} splits the log loss at the SCCs, but loss is {loss!r}; use mode 'normalised', "
+                         "or loss 'log'")
     if mode == "path" and learning_rate is not None:
-        raise ValueError(f"learning_rate is {learning_rate!r}, but mode 'path' has none (its step s is at 2^s / l^4); leave it out")
+        raise ValueError(f"learning_rate is {learning_rate!r}, but mode 'path' has none; leave it out")
     steps = whole_number("steps", steps, 0)
     if mode == "path" and steps > LONGEST_PATH:
-        raise ValueError(f"steps is {steps}, but each step of mode 'path' doubles the norm; use 21, or at most {LONGEST_PATH}")
-    return {**FAITHFUL, **TOLD}[mode] if learning_rate is None else positive("learning_rate", learning_rate), steps
+        raise ValueError(f"steps is {steps}, but each step of mode 'path' doubles the norm; use 21, or at most "
+                         f"{LONGEST_PATH}")
+    usual = {**FAITHFUL, **TOLD}[mode]
+    return usual if learning_rate is None else positive("learning_rate", learning_rate), steps
 
 
 def _require_start(start, automaton):
     if start.C is not None:
-        raise ValueError("the start has a head C, but these losses have the identity, or E, as their head; leave C out")
+        raise ValueError("the start has a head C, but the head of these losses is the identity or E; leave C out")
     if broken := start.not_finite():
         raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
     E = automaton.split.embeddings
     own = np.eye(start.n_vocab) if start.E is None else start.E
     if not np.array_equal(own, E):
-        raise ValueError(f"the start has other embeddings, {own.shape}, than the automaton, {E.shape}; fit it with E=start.E")
+        raise ValueError(f"the start has other embeddings, {own.shape}, than the automaton, {E.shape}; fit it with "
+                         "E=start.E")
 
 
 def spaced(steps: int, most: int = 40) -> list[int]:
@@ -172,11 +178,11 @@ def spaced(steps: int, most: int = 40) -> list[int]:
     return [0, *np.unique(np.round(np.geomspace(1, steps, most)).astype(int)).tolist()] if steps else [0]
 
 
-# ------------------------------------------------------------------------------------------ modes that are given the SCCs
+# ------------------------------------------------------------------------------- modes that are given the SCCs
 
 
 def _excess_objective(automaton):
-    """The objective whose loss is minimal loss + excess, and whose gradient is that of log(excess), outside S_fin."""
+    """The objective with the loss minimal loss + excess, and with the gradient of log(excess) outside S_fin."""
     def objective(weights, samples):
         excess = automaton.split.excess(weights.W)
         return automaton.soft.loss + excess.value, LastTokenWeights(automaton.split.subspace.rest(excess.gradient))
@@ -185,7 +191,7 @@ def _excess_objective(automaton):
 
 
 def _accelerated(objective):
-    """``objective`` with momentum: step t = 1, 2, ... computes g_t = t / (t + 1) (g_{t-1} + G_t) and moves along g_t + G_t."""
+    """``objective`` with momentum: step t = 1, 2, ... moves along g_t + G_t, g_t = t / (t + 1) (g_{t-1} + G_t)."""
     g, t = 0.0, 0
 
     def ahead(weights, samples):
@@ -202,13 +208,13 @@ def _accelerated(objective):
 def smoothness(split: Split) -> float:
     """A bound of the curvature of log(excess): the largest squared norm of its rows.
 
-    The rows are ``(token outside the label's SCC - token inside) e_k'``, projected off S_fin. The bound is 1 where no sample has
-    tokens outside its label's SCC, because then there is nothing to minimise.
+    The rows are ``(token outside the label's SCC - token inside) e_k'``, projected off S_fin. The bound is 1 where no
+    sample has tokens outside its label's SCC, because then there is nothing to minimise.
     """
     samples, owner, E = split.samples, split.samples.owner(), split.embeddings
     root = split.at_entries({k: graph.root for k, graph in split.graphs.items()})
-    rows = np.unique(np.stack([samples.last[owner], root, root[samples.label_at][owner]], axis=1)[~split.inside], axis=0)
-    k, i, j = rows.T
+    rows = np.stack([samples.last[owner], root, root[samples.label_at][owner]], axis=1)[~split.inside]
+    k, i, j = (rows := np.unique(rows, axis=0)).T
     squares = np.square(E[i] - E[j]).sum(axis=1) * np.square(E[k]).sum(axis=1)
     for block in split.subspace.blocks:
         squares -= np.square(block.coordinates.flatten(E, rows) @ block.rows.T).sum(axis=1)
@@ -218,9 +224,9 @@ def smoothness(split: Split) -> float:
 def _follow_path(start, automaton, steps, callback):
     """The trajectory of mode ``path``; its learning rate is nan, because it has none."""
     losses, weights, stopped = [], start, None
-    longest = norm(automaton.split.embeddings, axis=1).max() or 1.0
+    strengths = 2.0 ** np.arange(steps + 1) / (norm(automaton.split.embeddings, axis=1).max() or 1.0) ** 4
     try:
-        for step, W in enumerate(split_path(automaton.split, automaton.soft.W, 2.0 ** np.arange(steps + 1) / longest**4)):
+        for step, W in enumerate(split_path(automaton.split, automaton.soft.W, strengths)):
             weights = replace(start, W=W)
             losses.append(automaton.soft.loss + automaton.split.excess(W).value)
             callback(step, losses[-1], weights)

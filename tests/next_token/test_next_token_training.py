@@ -13,7 +13,7 @@ from minitx.base.numbers import cosine
 from minitx.model.descent import Stopped
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token.automaton import Automaton
-from minitx.next_token.local_training import Selection, train_local, train_local_split
+from minitx.next_token.local_training import Selection, train_local
 from minitx.next_token.losses import loss_and_gradient
 from minitx.next_token.path import Pairs, split_path
 from minitx.next_token.samples import Samples
@@ -87,7 +87,7 @@ def test_local_convergence_as_in_the_notebooks(next_token_reference):
             assert run.correlation == pytest.approx(instance["corr_local"], abs=1e-5)
             W_svm = Automaton.fit(samples, start.E).svm.W
             assert cosine(run.weights.W, W_svm) == pytest.approx(instance["corr_global"], abs=1e-5)
-        better = train_local_split(start, samples)
+        better = train_local(start, samples, until=300)
         assert 1 - better.correlation < 1e-5
         assert [tokens.tolist() for tokens in better.selection.tokens()] == expected
         assert better.trajectory.steps == run.trajectory.steps == 2000
@@ -346,7 +346,7 @@ def test_samples_of_which_nothing_is_selected():
     assert [len(tokens) for tokens in found.tokens()] == [3, 0, 0]
     assert found.graphs[150].tokens.tolist() == []
     assert found.graphs[149].edges.tolist() == []
-    for training in (train_local, partial(train_local_split, until=1)):
+    for training in (train_local, partial(train_local, until=1)):
         run = training(LastTokenWeights.zeros(151), samples, steps=3, learning_rate=1e-6)
         assert np.isfinite(run.weights.W).all()
         assert run.trajectory.steps == 3
@@ -354,14 +354,14 @@ def test_samples_of_which_nothing_is_selected():
 
 def test_local_training_in_float32(small):
     _, start = small
-    run = train_local_split(start.astype(np.float32), Samples.of([[0, 1, 2, 4], [1, 0, 0, 4]], [0, 1], 5), steps=5, until=2)
+    run = train_local(start.astype(np.float32), Samples.of([[0, 1, 2, 4], [1, 0, 0, 4]], [0, 1], 5), steps=5, until=2)
     assert run.weights.W.dtype == np.float32
     assert run.trajectory.steps == 5
 
 
 def test_local_training_that_stops_early_stops():
     """Nothing to learn: no second stage either."""
-    run = train_local_split(LastTokenWeights.zeros(2), Samples.of([[0, 0]], [0], 2), steps=50, until=10)
+    run = train_local(LastTokenWeights.zeros(2), Samples.of([[0, 0]], [0], 2), steps=50, until=10)
     assert (run.trajectory.stopped.kind, run.trajectory.stopped.step) == ("no direction", 1)
     assert run.trajectory.steps == 0
 
@@ -377,7 +377,7 @@ def test_local_training_counts_the_step_at_which_its_second_stage_stops(small, m
     calls, whole = [], Selection.leakage_gradient
     monkeypatch.setattr(Selection, "leakage_gradient", interrupted)
     _, start = small
-    run = train_local_split(start, Samples.of([[0, 1, 2, 4], [1, 0, 0, 4]], [0, 1], 5), steps=20, until=5)
+    run = train_local(start, Samples.of([[0, 1, 2, 4], [1, 0, 0, 4]], [0, 1], 5), steps=20, until=5)
     assert (run.trajectory.stopped.kind, run.trajectory.stopped.step) == ("interrupted", 7)
     assert run.trajectory.steps == 7
 
