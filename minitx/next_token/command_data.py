@@ -26,33 +26,16 @@ _TRIES = 20  # draws for each context that is asked for, before fewer are accept
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Samples and held-out contexts.
-
-    Attributes
-    ----------
-    name, about : str
-        What the data are, in a few words and in a few lines.
-    vocabulary : tuple of str, K, or None
-        Words of the tokens; None if the tokens have no names but their ids.
-    samples : Samples
-    contexts : list of C (length,) int64 arrays
-        None of them has the last token and the counts of a sample.
-    origin : str
-        Where the contexts come from.
-    law : PriorityLaw or None
-        The law that generated samples are drawn from.
-    without : str
-        Why there are no contexts, where there are none although some were asked for.
-    """
+    """Samples and held-out contexts."""
 
     name: str
-    about: str
-    vocabulary: tuple[str, ...] | None
+    about: str  # what the data are, in a few lines
+    vocabulary: tuple[str, ...] | None  # words of the tokens; None if these have no names but their ids
     samples: Samples
-    contexts: list[NDArray[np.int64]]
-    origin: str
-    law: PriorityLaw | None = None
-    without: str = "nearly all contexts like the samples occur in the samples"
+    contexts: list[NDArray[np.int64]]  # C token sequences; none has the last token and the counts of a sample
+    origin: str  # where the contexts come from
+    law: PriorityLaw | None = None  # the law that generated samples are drawn from
+    without: str = "nearly all contexts like the samples are samples"  # why there are none although some were wanted
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,22 +32,12 @@ LEFT_OUT = 9e-3  # a token with more than this, but not selected, is left out of
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The tokens that attention has settled on.
-
-    Attributes
-    ----------
-    selected : (M,) bool
-        Which of ``samples.tokens`` hold more than ``SELECTED`` of their sample's attention.
-    left_out : (M,) bool
-        Which hold more than ``LEFT_OUT`` but are not selected; they do not enter the graphs.
-    graphs : dict {k: PriorityGraph}
-        With an edge from each selected token of a sample to each other token of it.
-    """
+    """The tokens that attention has settled on."""
 
     samples: Samples
-    selected: NDArray[np.bool_]
-    left_out: NDArray[np.bool_]
-    graphs: dict[int, PriorityGraph]
+    selected: NDArray[np.bool_]  # (M,) which of samples.tokens hold more than SELECTED of their sample's attention
+    left_out: NDArray[np.bool_]  # (M,) which hold more than LEFT_OUT but are not selected; the graphs do not have them
+    graphs: dict[int, PriorityGraph]  # of each last token: edges from selected tokens of a sample to its other tokens
 
     @classmethod
     def of(cls, weights: LastTokenWeights, samples: Samples) -> "Selection":

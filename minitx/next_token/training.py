@@ -32,31 +32,15 @@ LONGEST_PATH = 100  # largest number of steps of ``path``; rounding ends it near
 
 @dataclass(frozen=True)
 class Record:
-    """What the weights are like after ``step`` steps.
-
-    Attributes
-    ----------
-    step : int
-    loss : float
-    norm : float
-        |W| (Frobenius).
-    correlation : float
-        Cosine of W and W_svm; nan where one of them is 0.
-    correlation_rest : float
-        Cosine of W_svm, which is orthogonal to S_fin, and the part of W that is orthogonal to S_fin.
-    cyclic_distance : float
-        |Proj_fin W - W_fin| (Frobenius).
-    label_mass : float
-        Attention on the SCC of the label, mean over the samples.
-    """
+    """What the weights are like after ``step`` steps; norms are Frobenius norms."""
 
     step: int
     loss: float
-    norm: float
-    correlation: float
-    correlation_rest: float
-    cyclic_distance: float
-    label_mass: float
+    norm: float  # |W|
+    correlation: float  # cosine of W and W_svm; nan where one of them is 0
+    correlation_rest: float  # the same of the part of W that is orthogonal to S_fin, as W_svm is
+    cyclic_distance: float  # |Proj_fin W - W_fin|
+    label_mass: float  # attention on the SCC of the label, mean over the samples
 
 
 def record(step: int, loss: float, weights: LastTokenWeights, automaton: Automaton) -> Record:
