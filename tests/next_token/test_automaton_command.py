@@ -1,4 +1,4 @@
-"""``minitx automaton``: what it prints and writes for generated samples, files of samples and texts; every mistake in one line."""
+"""``minitx automaton``: what it prints and writes for each source of samples, and how it reports mistakes."""
 
 import gzip
 import json
@@ -53,10 +53,13 @@ def finished(tmp_path_factory):
     return folder, "\n".join(lines), json.loads((folder / "results.json").read_text())
 
 
-def in_memory(**settings):
-    """(outcome, its results as JSON holds them, printed) without writing."""
+def in_memory(figures=False, **settings):
+    """(outcome, its results as JSON holds them, printed) of a run that writes nothing; figures take time to draw."""
     lines = []
-    outcome = automaton.run(automaton.options_of({"steps": 20, "contexts": 20, **settings}), lines.append)
+    with pytest.MonkeyPatch.context() as patch:
+        if not figures:
+            patch.setattr(automaton, "draw", lambda *found: {})
+        outcome = automaton.run(automaton.options_of({"steps": 20, "contexts": 20, **settings}), lines.append)
     return outcome, report.plain(outcome.results), "\n".join(lines)
 
 
@@ -65,13 +68,14 @@ def sample_file(path, lines=LINES):
     return path
 
 
-# ------------------------------------------------------------------------------------------------------- generated samples
+# ----------------------------------------------------------------------------------------------- generated samples
 
 
 def test_a_run_prints_and_writes_everything(finished):
     folder, printed, results = finished
-    for heading in ("120 samples of 6 tokens", "8 priority graphs", "hard retrieval", "soft composition", "training from W = 0",
-                    "plain descent", "normalised descent", "is given the true SCCs", "held-out contexts", "true law", "total variation"):
+    for heading in ("120 samples of 6 tokens", "8 priority graphs", "hard retrieval", "soft composition",
+                    "training from W = 0", "plain descent", "normalised descent", "is given the true SCCs",
+                    "held-out contexts", "true law", "total variation"):
         assert heading in printed, heading
     assert {path.name for path in folder.iterdir()} == FILES
     page = (folder / "report.html").read_text()
@@ -131,8 +135,9 @@ def test_the_trained_attention_approaches_the_limit():
 
 
 @pytest.mark.parametrize("settings", [
-    {"vocabulary": 2, "classes": 1}, {"classes": 8}, {"vocabulary": 2, "classes": 2, "length": 9}, {"length": 1}, {"samples": 1},
-    {"loss": "square"}, {"loss": "tied"}, {"embedding": "random"}, {"embedding": "random", "width": 13, "loss": "tied"},
+    {"vocabulary": 2, "classes": 1}, {"classes": 8}, {"vocabulary": 2, "classes": 2, "length": 9}, {"length": 1},
+    {"samples": 1}, {"loss": "square"}, {"loss": "tied"}, {"embedding": "random"},
+    {"embedding": "random", "width": 13, "loss": "tied"},
     {"contexts": 0}, {"steps": 1}, {"quick": True}], ids=str)
 def test_settings(settings):
     outcome, numbers, printed = in_memory(**settings)
@@ -167,7 +172,7 @@ def test_losses_of_any_size_stand_in_their_column():
 
 def test_figures_of_the_least_there_can_be():
     for settings in ({"vocabulary": 2, "classes": 1}, {"length": 1, "steps": 1}):
-        for figure, caption in in_memory(**settings)[0].figures.values():
+        for figure, caption in in_memory(figures=True, **settings)[0].figures.values():
             figure.set_dpi(30)
             figure.canvas.draw()
             assert caption.endswith(".")
@@ -190,7 +195,8 @@ def test_infeasible_samples_are_said_with_their_certificate(run, tmp_path):
     assert "Nothing is trained" in out
     assert sum(weight for _, weight in results["infeasible"]["certificate"]) == pytest.approx(1)
     assert "S_fin has dimension 1; W has 1 entries.\n  S_fin is the whole space" in out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"priority_graphs.png", "report.html", "results.json"}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"priority_graphs.png", "report.html", "results.json"}
 
 
 @pytest.mark.parametrize("stopped_mode", ["descent", "accelerated"])
@@ -231,10 +237,12 @@ def test_training_that_ends_early_ends_the_run_with_status_1(run, monkeypatch):
 
 @pytest.mark.parametrize(("arguments", "says"), [
     (["--classes", "9"], "--classes is 9 but --vocabulary 8"), (["--vocabulary", "1"], "--vocabulary is 1"),
-    (["--samples", "0"], "--samples is 0"), (["--steps", "0"], "--steps is 0"), (["--contexts", "-1"], "--contexts is -1"),
+    (["--samples", "0"], "--samples is 0"), (["--steps", "0"], "--steps is 0"),
+    (["--contexts", "-1"], "--contexts is -1"),
     (["--width", "3"], "--width is 3, but one-hot"), (["--windows", "4"], "--windows is not for generated samples"),
     (["--learning-rate", "0"], "--learning-rate is 0"), (["--seed", "-1"], "--seed is -1"),
-    (["nowhere.txt"], "there is no file"), (["nowhere.jsonl"], "there is no file"), ([""], "the name of the text is empty"),
+    (["nowhere.txt"], "there is no file"), (["nowhere.jsonl"], "there is no file"),
+    ([""], "the name of the text is empty"),
 ])
 def test_mistakes_are_said_in_one_line(run, arguments, says):
     status, _, err, results = run(*arguments)
@@ -273,7 +281,7 @@ def test_what_takes_hours_is_begun(run, monkeypatch):
 
 @pytest.mark.parametrize("embedding", ["one-hot", "random"])
 def test_an_estimate_is_said_once_for_each_long_job(embedding, monkeypatch):
-    """And changes no number."""
+    """The estimates change no number."""
     _, plain, without = in_memory(embedding=embedding)
     monkeypatch.setattr(console, "MEASURED", 0.0)
     monkeypatch.setattr(console, "LONG", 0.0)
@@ -288,19 +296,20 @@ def test_an_estimate_is_said_once_for_each_long_job(embedding, monkeypatch):
 
 
 def test_an_estimate_is_taken_from_the_first_steps(monkeypatch):
-    """100 steps of 2 seconds: after 3 of them, the first that make 5 seconds, 194 seconds are left."""
+    """Of 100 steps of 2 seconds, the first 3 take more than 5 seconds; then 194 seconds are left."""
     clock, lines = iter([10.0, 12.0, 14.0, 16.0]), []
     monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
     forecast = console.Forecast("training", 100, lines.append)
     for step in range(7):
         forecast(step)
-    assert lines == ["training will take about 3 minutes more, judged by its first 3 steps; Ctrl-C ends it and keeps what is done"]
+    assert lines == ["training will take about 3 minutes more, judged by its first 3 steps; "
+                     "Ctrl-C ends it and keeps what is done"]
     console.announce("it", 3e5, "nothing", lines.append)
     console.announce("it", 100.0, "nothing", lines.append)
     assert lines[1:] == ["it will take about 83 hours more, judged by nothing"]
 
 
-# -------------------------------------------------------------------------------------------------------- files of samples
+# ------------------------------------------------------------------------------------------------ files of samples
 
 
 def test_a_file_of_samples(run, tmp_path, monkeypatch):
@@ -316,7 +325,8 @@ def test_a_file_of_samples(run, tmp_path, monkeypatch):
 
 
 def test_numbers_strings_and_compression_say_the_same(tmp_path):
-    strings = sample_file(tmp_path / "strings.jsonl", [(["s" + token for token in tokens], "s" + label) for tokens, label in LINES])
+    strings = sample_file(tmp_path / "strings.jsonl",
+                          [(["s" + token for token in tokens], "s" + label) for tokens, label in LINES])
     numbers = [([7 * ord(token) for token in tokens], 7 * ord(label)) for tokens, label in LINES]
     numbered = sample_file(tmp_path / "numbers.jsonl", numbers)
     packed = tmp_path / "packed.jsonl.gz"
@@ -340,7 +350,8 @@ def test_labels_that_do_not_occur(tmp_path):
 @pytest.mark.parametrize(("line", "says"), [
     ('{"tokens": ["a"]}', "found the fields tokens"), ('{"tokens": [], "label": "a"}', "non-empty list"),
     ('{"tokens": "ab", "label": "a"}', "non-empty list"), ('{"tokens": ["a", 1], "label": "a"}', "1 is of type int"),
-    ('{"tokens": [1, true], "label": 1}', "True is of type bool"), ('{"tokens": [1.0], "label": 1.0}', "1.0 is of type float"),
+    ('{"tokens": [1, true], "label": 1}', "True is of type bool"),
+    ('{"tokens": [1.0], "label": 1.0}', "1.0 is of type float"),
     ('{"tokens": ["a"], "label": "b"}', "none whose label occurs"), ('{"tokens": ["a"', "not valid JSON"),
     ('{"tokens": ["\\ud800"], "label": "\\ud800"}', "half a character"),
 ])
@@ -361,15 +372,17 @@ def test_which_files_hold_samples(tmp_path):
     misspelt = tmp_path / "misspelt.jsonl"
     misspelt.write_text('{"token": ["a"], "label": "a"}')
     assert holds_samples(misspelt)
-    with pytest.raises(ValueError, match='found the fields token, label; an object with the fields "tokens" and "label"'):
+    says = 'found the fields token, label; an object with the fields "tokens" and "label"'
+    with pytest.raises(ValueError, match=says):
         read_samples(misspelt)
     assert not any(map(holds_samples, (texts, empty, plain)))
 
 
 def test_words_are_printed_whatever_they_are(tmp_path):
     words = ["two words", "line\nbreak", "$x$", "é" * 40]
-    path = sample_file(tmp_path / "mine.jsonl", [([words[0], words[1], words[2]], words[0]), ([words[3], words[1]], words[3])])
-    outcome, _, printed = in_memory(text=str(path))
+    lines = [(words[:3], words[0]), ([words[3], words[1]], words[3])]
+    path = sample_file(tmp_path / "mine.jsonl", lines)
+    outcome, _, printed = in_memory(figures=True, text=str(path))
     assert "'two words'" in printed
     assert "line\\nbreak" in printed
     assert "é" * 23 + "…" in printed
@@ -381,7 +394,7 @@ def test_words_are_printed_whatever_they_are(tmp_path):
     assert "line\nbreak" not in drawn
 
 
-# ------------------------------------------------------------------------------------------------------------------- texts
+# ----------------------------------------------------------------------------------------------------------- texts
 
 
 def test_a_text(run, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Figures of next tokens draw, also from the least and the worst they can be given; what they show is what they were given."""
+"""The figures of next tokens show what they are given, and can be drawn for the smallest and strangest input."""
 
 import itertools
 from dataclasses import replace
@@ -78,13 +78,15 @@ def test_nothing_overlaps_and_nothing_sticks_out(n_tokens, data):
     names = [data.draw(st.text("ab$_", min_size=1, max_size=9)) for _ in range(n_tokens)]
     panel = figures._Panel.of(PriorityGraph.of(0, range(n_tokens), edges), names, 24)
     width, height = panel.size
-    places = [(block.x - block.width / 2, block.x + block.width / 2, block.y - block.height / 2, block.y + block.height / 2)
+    places = [(block.x - block.width / 2, block.x + block.width / 2,
+               block.y - block.height / 2, block.y + block.height / 2)
               for block in panel.blocks]
     for left, right, low, high in places:
         assert -width / 2 <= left < right <= width / 2
         assert -1e-9 <= low <= high <= height
     for one, other in itertools.combinations(places, 2):
-        assert min(one[1], other[1]) <= max(one[0], other[0]) + 1e-9 or min(one[3], other[3]) <= max(one[2], other[2]) + 1e-9
+        apart = min(one[1], other[1]) <= max(one[0], other[0]) + 1e-9
+        assert apart or min(one[3], other[3]) <= max(one[2], other[2]) + 1e-9
     assert sorted(token for block in panel.blocks for token in block.tokens) == list(range(n_tokens))
 
 
@@ -117,14 +119,16 @@ def test_single_tokens_without_an_order_are_framed_together():
 
 @pytest.mark.parametrize("name", ["$", "‹", "<unk>", "a_b", "日本", "%"])
 def test_any_word_can_be_a_label(name):
-    draw(plots.priority_graphs({0: PriorityGraph.of(0, [0], [])}, {0: name if name != "日本" else "jp"}, title="title"))
+    names = {0: name if name != "日本" else "jp"}
+    draw(plots.priority_graphs({0: PriorityGraph.of(0, [0], [])}, names, title="title"))
 
 
 def run(n, **changed):
     """n records; ``changed`` replaces one of their quantities by a number."""
     gaps = [np.nan, *(0.3 / np.arange(1, n))]
-    return [replace(Record(step, 1.0, float(step), 1 - gaps[step], 0.0, 1 / (1 + step), 1 - 0.5 / (1 + step)), **changed)
-            for step in range(n)]
+    records = (Record(step, 1.0, float(step), 1 - gaps[step], 0.0, 1 / (1 + step), 1 - 0.5 / (1 + step))
+               for step in range(n))
+    return [replace(record, **changed) for record in records]
 
 
 NOTHING = run(5, correlation=np.nan, cyclic_distance=0.0, norm=0.0, label_mass=1.0)
