@@ -1,21 +1,25 @@
 """The automaton that one attention layer learns: hard retrieval of an SCC, soft composition inside it.
 
-After training, attention of the last token k retrieves from the context the SCC of G(k) that is above all others present, and
-mixes its tokens as W_fin says (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024, Section 3). What the limit is where no SCC is above
-all others, and how far the data determine it, goes beyond the paper.
+After training, attention of the last token k retrieves from the context the SCC of G(k) that is above all others
+present, and mixes its tokens as W_fin says (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024, Section 3). The limit where
+no SCC is above all others, and how far the data determine it, goes beyond the paper.
 
 Legend: K tokens in the vocabulary, d width, R tokens retrieved.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import whole_number
-from minitx.next_token.graphs import priority_graphs
-from minitx.next_token.path import residual
-from minitx.next_token.samples import shown
+from minitx.next_token.graphs import PriorityGraph, priority_graphs
+from minitx.next_token.losses import attention_by_counts
+from minitx.next_token.path import Residual, residual
+from minitx.next_token.samples import Samples, shown, token_ids
 from minitx.next_token.split import SoftComponent, Split, soft_component
 from minitx.next_token.svm import GraphSVM, graph_svm
 
@@ -23,7 +27,8 @@ STATUSES = ("determined", "extrapolated", "tied", "unseen")
 _TIE = 1e-8  # scores this close, beside 1 or the largest of them, tie
 
 _REFUSED = {
-    "extrapolated": "no SCC is above all others present, and only the least norm of W_svm tells them apart (gap {gap:.3g})",
+    "extrapolated": "no SCC is above all others present, and only the least norm of W_svm tells them apart "
+                    "(gap {gap:.3g})",
     "tied": "SCCs tie: W_svm + W_fin do not determine how they share the attention",
     "unseen": "no sample ends in token {last}",
 }
@@ -38,22 +43,23 @@ class Prediction:
     p : (K,) float64
         Probability of each token to follow.
     status : str
-        "determined": one SCC is above all others present. "extrapolated": none is, but one has the largest score of W_svm. "tied":
-        several have. "unseen": no sample ends in this last token; W_svm extrapolates, or says nothing.
+        "determined": one SCC is above all others present. "extrapolated": none is, but one has the largest score of
+        W_svm. "tied": several have the largest score. "unseen": no sample ends in this last token; W_svm extrapolates,
+        or says nothing.
     gap : float or None
-        Score of W_svm by which what is retrieved leads over the rest; at least 1 (but for rounding) where determined, of any size
-        elsewhere. None where everything is retrieved.
+        Score of W_svm by which what is retrieved leads over the rest: at least 1 (but for rounding) where determined,
+        of any size elsewhere. None where everything is retrieved.
     retrieved : (R,) int64
         Tokens of the context that are retrieved, ascending.
     component : (R,) int64
         Number of the SCC of each, in the graph of the last token; -1 for a token that the graph does not have.
     """
 
-    p: np.ndarray
+    p: NDArray[np.float64]
     status: str
     gap: float | None
-    retrieved: np.ndarray
-    component: np.ndarray
+    retrieved: NDArray[np.int64]
+    component: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,43 +71,43 @@ class Automaton:
     soft: SoftComponent  # W_fin
 
     @classmethod
-    def fit(cls, samples, E=None):
+    def fit(cls, samples: Samples, E: ArrayLike | None = None) -> Automaton:
         """The automaton of ``samples``.
 
         Parameters
         ----------
-        samples : minitx.next_token.samples.Samples
+        samples : Samples
         E : (K, d) floats, optional
             Embeddings, row = token; of any length. Default: one-hot.
 
         Raises
         ------
         InfeasibleError
-            No weights retrieve what the samples ask for.
+            If no weights retrieve what the samples ask for.
         TypeError, ValueError
-            Embeddings that are not real, not (K, d), or not finite.
+            If embeddings are not real, not (K, d), or not finite.
         """
         split = Split(samples, priority_graphs(samples), E)
         return cls(split, graph_svm(split.graphs, split.embeddings), soft_component(split))
 
     @property
-    def samples(self):
-        """What it was fitted to. Samples"""
+    def samples(self) -> Samples:
+        """The samples that it was fitted to."""
         return self.split.samples
 
     @property
-    def graphs(self):
+    def graphs(self) -> dict[int, PriorityGraph]:
         """{k: PriorityGraph} of every last token k."""
         return self.split.graphs
 
     @property
-    def E(self):
+    def E(self) -> NDArray | None:
         """Embeddings, row = token; None: one-hot. (K, d)"""
         return self.split.E
 
     @cached_property
-    def residual(self):
-        """rho: what decides ties along the regularisation path. Residual"""
+    def residual(self) -> Residual:
+        """rho, which decides ties along the regularisation path."""
         return residual(self.split, self.svm.W, self.soft.W)
 
     @cached_property
@@ -111,33 +117,31 @@ class Automaton:
 
     @cached_property
     def _path_scores(self):
+        """Scores of W_fin + rho."""
         return self._scores[1] + self.split.scores(self.residual.W)
 
-    def predict(self, context, *, strict=False, path=False):
+    def predict(self, context: ArrayLike, *, strict: bool = False, path: bool = False) -> Prediction:
         """The limit of trained attention on a context.
 
         Parameters
         ----------
         context : (length,) integers
-            Token ids; the last one asks.
+            Token ids; the last one is the query.
         strict : bool
             Raise unless the status is "determined".
         path : bool
-            Let SCCs that tie share the attention as W_fin + rho says, which is the limit of the regularisation path. Gradient
-            descent need not agree, for its shares depend on where it began. Default: as W_fin alone says.
-
-        Returns
-        -------
-        Prediction
+            Let SCCs that tie share the attention as W_fin + rho says, which is the limit of the regularisation path.
+            The shares of gradient descent may differ, because they depend on where it began. Default: as W_fin alone
+            says.
 
         Raises
         ------
         ValueError
-            A context that is empty or not one-dimensional, or ids that are not integers in [0, K); with ``strict``, a limit that
-            the data do not determine; with ``path``, a tie where rho diverges.
+            If the context is empty or not one-dimensional, or has ids that are not integers in [0, K); with ``strict``,
+            if the data do not determine the limit; with ``path``, if rho diverges at a tie.
         """
-        tokens, counts = np.unique(_context(context, self.samples.n_vocab), return_counts=True)
-        k = int(np.asarray(context)[-1])
+        ids = _context(context, self.samples.n_vocab)
+        k, (tokens, counts) = int(ids[-1]), np.unique(ids, return_counts=True)
         graph, scores = self.graphs.get(k), self._scores[0][tokens, k]
         component = np.array([-1 if graph is None else graph.component_of(token) for token in tokens.tolist()])
         status, chosen = _retrieve(graph, component, scores)
@@ -150,36 +154,32 @@ class Automaton:
             raise ValueError(f"context {named} is tied, and rho diverges for last token {k} (the Graph-SVM has a "
                              "multiplier of 0): leave path out")
         mix = (self._path_scores if path and status == "tied" else self._scores[1])[tokens[chosen], k]
-        mass = counts[chosen] * np.exp(mix - mix.max())
         p = np.zeros(self.samples.n_vocab)
-        p[tokens[chosen]] = mass / mass.sum()
+        p[tokens[chosen]] = attention_by_counts(counts[chosen], mix)
         return Prediction(p, status, gap, tokens[chosen], component[chosen])
 
-    def generate(self, context, length, *, rng=None, strict=False):
-        """Draw tokens that follow a context, each from the prediction for all that is before it.
+    def generate(self, context: ArrayLike, length: int, *, rng: int | np.random.Generator | None = None,
+                 strict: bool = False) -> NDArray[np.int64]:
+        """Draw tokens that follow a context, each from the prediction for all that is before it. (length,)
 
-        A token that was drawn may be one that no sample ends in: what follows it is then "unseen", that is, the extrapolation of
-        W_svm (with one-hot embeddings: any token before, by how often it occurs). ``strict`` refuses this, as all that is not
-        determined.
+        A token that was drawn may be one that no sample ends in. The next token is then "unseen": W_svm extrapolates,
+        and with one-hot embeddings each token before is drawn in proportion to how often it occurs. ``strict`` refuses
+        this.
 
         Parameters
         ----------
         context : (n,) integers
-            Token ids.
+            Token ids; at least one.
         length : int
             How many tokens to draw.
         rng : int, numpy.random.Generator or None
         strict : bool
             Raise at the first prediction that is not determined.
 
-        Returns
-        -------
-        (length,) int64
-
         Raises
         ------
         ValueError
-            As for :meth:`predict`; a length that is not a whole number.
+            As :meth:`predict`; also if the length is not a whole number.
         """
         length, rng = whole_number("length", length, 0), np.random.default_rng(rng)
         text = list(_context(context, self.samples.n_vocab))
@@ -205,12 +205,8 @@ def _retrieve(graph, component, scores):
 
 def _context(context, n_vocab):
     """``context`` as (length,) int64, checked."""
-    array = np.asarray(context)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"context: a sequence must be a non-empty 1-D array of token ids, got shape {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"context: token ids must be integers, got dtype {array.dtype}")
-    if array.min() < 0 or array.max() >= n_vocab:
-        bad = array.min() if array.min() < 0 else array.max()
-        raise ValueError(f"token ids must lie in [0, {n_vocab}), but the context holds {bad}")
-    return array.astype(np.int64)
+    ids = token_ids("context", context)
+    bad = ids[(ids < 0) | (ids >= n_vocab)]
+    if len(bad):
+        raise ValueError(f"token ids must lie in [0, {n_vocab}), but the context holds {bad[0]}")
+    return ids

@@ -25,7 +25,7 @@ from minitx.next_token.command_data import HeldOut, load
 from minitx.next_token.command_tables import MODES, RECORDS, printable
 from minitx.next_token.graphs import constraints, priority_graphs
 from minitx.next_token.losses import LOSSES, context_attention
-from minitx.next_token.sample_files import holds_samples
+from minitx.next_token.samples import holds_samples
 from minitx.next_token.split import cyclic_subspace
 from minitx.next_token.svm import InfeasibleError, solve
 

@@ -17,8 +17,7 @@ from minitx.data.corpus import UNKNOWN, load_corpus
 from minitx.next_token.automaton import Prediction
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.law import PriorityLaw, unseen_contexts
-from minitx.next_token.sample_files import read_samples
-from minitx.next_token.samples import Samples
+from minitx.next_token.samples import Samples, read_samples
 
 HELD_OUT = 10  # one of so many windows of a text is held out; these are the last windows
 _TRIES = 20  # draws for each context that is asked for, before fewer are accepted

@@ -1,39 +1,47 @@
-"""Token-priority graphs: which token wins against which, for each last token (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024).
+"""Token-priority graphs: which token is chosen over which, for each last token (Li et al., AISTATS 2024, Section 2).
 
-Samples that end in token k make the graph G(k): an edge from the label y to every other token x of the sequence says that y was
-chosen while x was there. Tokens that reach each other form a strongly connected component (SCC); between SCCs the order is strict.
+Samples that end in token k make the graph G(k): an edge from the label y to every other token x of the sequence says
+that y was chosen while x was there. Tokens that reach each other form a strongly connected component (SCC); between
+SCCs the order is strict.
 
 Legend: k a last token, m tokens of the samples that end in it, R edges, c SCCs.
 """
+
+from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+
+from minitx.next_token.samples import Samples
 
 
 @dataclass(frozen=True, eq=False)
 class PriorityGraph:
     """G(k) of one last token (paper, Section 2), its SCCs and their order.
 
-    Components are numbered in topological order: an edge between two goes from the lower number to the higher one. Where the order
-    is free, the component with the smallest token comes first.
+    Components are numbered in topological order: an edge between two goes from the lower number to the higher one.
+    Where the order is free, the component with the smallest token comes first.
     """
 
     last: int  # k
-    tokens: np.ndarray  # (m,) int64: every token of a sample that ends in k, ascending
-    edges: np.ndarray  # (R, 2) int64: y -> x as token ids, distinct, sorted
-    component: np.ndarray  # (m,) int64: number of the SCC of each of ``tokens``
-    components: tuple  # of (.,) int64 arrays: tokens of each SCC, ascending
-    reach: np.ndarray  # (c, c) bool: [a, b] says that b is strictly below a (a path leads from a to b, and a != b)
-    reduction: np.ndarray  # (r, 2) int64: transitive reduction of the condensation (above, below), component numbers, sorted
-    layer: np.ndarray  # (c,) int64: edges of the longest path from the top to each SCC
+    tokens: NDArray[np.int64]  # (m,): every token of a sample that ends in k, ascending
+    edges: NDArray[np.int64]  # (R, 2): y -> x as token ids, distinct, sorted
+    component: NDArray[np.int64]  # (m,): number of the SCC of each of ``tokens``
+    components: tuple[NDArray[np.int64], ...]  # tokens of each SCC, ascending
+    reach: NDArray[np.bool_]  # (c, c): [a, b] says that b is strictly below a: a path leads from a to b, and a != b
+    reduction: NDArray[np.int64]  # (r, 2): transitive reduction of the condensation: component numbers (above, below)
+    layer: NDArray[np.int64]  # (c,): number of edges of the longest path from the top to each SCC
 
     @classmethod
-    def of(cls, last, tokens, edges):
-        """The graph of last token ``last`` on ``tokens`` with ``edges`` (y, x), in any order, repeated or not; y = x says nothing.
+    def of(cls, last: int, tokens: ArrayLike, edges: ArrayLike) -> PriorityGraph:
+        """The graph of last token ``last`` on ``tokens`` with ``edges`` (y, x), in any order and repeated or not.
+
+        An edge from a token to itself says nothing, and is dropped.
 
         Raises
         ------
@@ -45,7 +53,8 @@ class PriorityGraph:
         edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
         outside = edges[~np.isin(edges, tokens).all(axis=1)]
         if len(outside):
-            raise ValueError(f"edge {outside[0, 0]} -> {outside[0, 1]} has an end that is not among the tokens; list every token")
+            raise ValueError(f"edge {outside[0, 0]} -> {outside[0, 1]} has an end that is not among the tokens; "
+                             "list every token")
         ends = np.searchsorted(tokens, edges)
         component = _component_numbers(len(tokens), ends)
         n_components = int(component.max(initial=-1)) + 1
@@ -53,22 +62,23 @@ class PriorityGraph:
         between = np.unique(np.stack([above, below], axis=1)[above != below], axis=0)
         children = [between[between[:, 0] == a, 1] for a in range(n_components)]
         reach, layer = _descend(children)
-        return cls(int(last), tokens, edges, component, tuple(tokens[component == a] for a in range(n_components)), reach,
-                   _transitive_reduction(children, reach), layer)
+        components = tuple(tokens[component == a] for a in range(n_components))
+        reduction = _transitive_reduction(children, reach)
+        return cls(int(last), tokens, edges, component, components, reach, reduction, layer)
 
     @property
-    def root(self):
-        """(m,) smallest token of the SCC of each of ``tokens``."""
+    def root(self) -> NDArray[np.int64]:
+        """(m,) the smallest token of the SCC of each of ``tokens``."""
         return np.array([members[0] for members in self.components])[self.component]
 
-    def component_of(self, token):
+    def component_of(self, token: int) -> int:
         """Number of the SCC that holds ``token``; -1 if no sample that ends in ``last`` has it."""
         at = np.searchsorted(self.tokens, token)
         return int(self.component[at]) if at < len(self.tokens) and self.tokens[at] == token else -1
 
 
 def _component_numbers(n_tokens, ends):
-    """(m,) numbers of the SCCs of a graph on 0..m-1 with edges ``ends`` (R, 2): topological, ties by smallest member."""
+    """(m,) SCC numbers of a graph on 0..m-1 with edges ``ends`` (R, 2): topological, ties by smallest member."""
     above, below = ends.T
     adjacency = csr_array((np.ones(len(ends), np.int8), (above, below)), shape=(n_tokens, n_tokens))
     n_components, found = connected_components(adjacency, directed=True, connection="strong")
@@ -105,7 +115,8 @@ def _descend(children):
 
 def _transitive_reduction(children, reach):
     """(r, 2) edges (a, b) of the condensation that no longer path from a to b replaces."""
-    kept = [(a, b) for a, below in enumerate(children) for b in below[~reach[np.ix_(below, below)].any(axis=0)].tolist()]
+    kept = [(a, b) for a, below in enumerate(children)
+            for b in below[~reach[np.ix_(below, below)].any(axis=0)].tolist()]
     return np.array(kept, np.int64).reshape(-1, 2)
 
 
@@ -113,26 +124,14 @@ def _transitive_reduction(children, reach):
 class Constraints:
     """Rows (k, i, j) of a Graph-SVM: ``(e_i - e_j)' W e_k`` equals 0, or is at least 1."""
 
-    equalities: np.ndarray  # (R, 3) int64
-    inequalities: np.ndarray  # (R, 3) int64
+    equalities: NDArray[np.int64]  # (R, 3)
+    inequalities: NDArray[np.int64]  # (R, 3)
 
 
-def priority_graphs(samples):
-    """The graph of each last token.
+def priority_graphs(samples: Samples) -> dict[int, PriorityGraph]:
+    """The graph of each last token (paper, Section 2): {k: graph} for every last token k of ``samples``, ascending.
 
-    Parameters
-    ----------
-    samples : minitx.next_token.samples.Samples
-        n samples.
-
-    Returns
-    -------
-    dict
-        {k: PriorityGraph} for every last token k of ``samples``, ascending.
-
-    Notes
-    -----
-    Li et al. 2024, Section 2. A sequence made only of its label has no edge; its token is a component of its own.
+    A sequence made only of its label has no edge; its token is a component of its own.
     """
     owner = samples.owner()
     last, edges = samples.last[owner], np.stack([samples.labels[owner], samples.tokens], axis=1)
@@ -141,25 +140,16 @@ def priority_graphs(samples):
             for k, a, b in zip(found.tolist(), begin, [*begin[1:], len(last)], strict=True)}
 
 
-def constraints(graphs):
-    """The rows of the Graph-SVM of ``graphs``, as few as say the same (paper, Section 3; the reduction goes beyond the paper).
+def constraints(graphs: dict[int, PriorityGraph]) -> Constraints:
+    """The rows of the Graph-SVM of ``graphs`` (paper, Section 3), reduced to few that imply all; they ascend by k.
 
-    Equal scores inside an SCC need one row a member: its smallest token, the root, against each other member. Margins between SCCs
-    need one row, root against root, an edge of the transitive reduction: a path of m edges already implies a margin of m.
-
-    Parameters
-    ----------
-    graphs : dict
-        {k: PriorityGraph}.
-
-    Returns
-    -------
-    Constraints
-        Rows ascend by k.
+    Equal scores inside an SCC need one row for each member but the smallest token, the root: root against member.
+    Margins between SCCs need one row, root against root, for each edge of the transitive reduction, because a path of m
+    edges already implies a margin of m. The reduction goes beyond the paper.
     """
     equalities, inequalities = [], []
     for k, graph in graphs.items():
         roots = [int(members[0]) for members in graph.components]
-        equalities += [(k, root, int(j)) for root, members in zip(roots, graph.components, strict=True) for j in members[1:]]
+        equalities += [(k, int(members[0]), int(j)) for members in graph.components for j in members[1:]]
         inequalities += [(k, roots[a], roots[b]) for a, b in graph.reduction.tolist()]
     return Constraints(*(np.array(rows, np.int64).reshape(-1, 3) for rows in (equalities, inequalities)))

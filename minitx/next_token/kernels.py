@@ -1,4 +1,9 @@
-"""The numba kernels of the next-token theory: the last token's attention by counts, and the losses on the cyclic subspace."""
+"""The numba kernels of the next-token theory: attention of the last token by counts, its losses, and the excess.
+
+Legend: n samples; sample i has the distinct tokens tokens[starts[i]:starts[i + 1]], M in all, and k = last[i] as its
+last token. scores and d_scores (K, K): row = attended token, column = last token. 1 - P_y is always computed as the sum
+of the other probabilities, never as a difference: it keeps its digits however small it is.
+"""
 
 import math
 
@@ -6,18 +11,10 @@ import numpy as np
 
 from minitx.base.parallel import ordered_kernel
 
-# ------------------------------------------------------------------------- the last token's attention, by counts of tokens
-#
-# n samples; the distinct tokens of sample i are tokens[starts[i]:starts[i + 1]], M in all. 1 - P_y is never a difference: it is the
-# sum of the others, so that no digit is lost however small it is.
-
 
 @ordered_kernel
 def last_attention(last, starts, tokens, counts, scores, P):
-    """P[m] = attention to the m-th token = counts[m] exp(scores[tokens[m], k]), normalised within its sample of last token k. (M,)
-
-    scores (K, K): row = attended token, column = last token.
-    """
+    """P[m] = counts[m] exp(scores[tokens[m], k]) over its sum within the sample: attention to the m-th token. (M,)"""
     for i in range(len(last)):
         top = -np.inf
         for m in range(starts[i], starts[i + 1]):
@@ -32,7 +29,7 @@ def last_attention(last, starts, tokens, counts, scores, P):
 
 @ordered_kernel
 def last_log(last, starts, tokens, counts, label_at, scores, P, dscore, losses):
-    """losses[i] = -log P_y; dscore[m] = d losses[i] / d score of the m-th token: P_j, and -(1 - P_y) at the label. (M,)"""
+    """losses[i] = -log P_y; dscore[m] = its derivative in the score of m: P_j, and -(1 - P_y) at the label. (M,)"""
     for i in range(len(last)):
         y, lead, others = label_at[i], starts[i], 0.0
         for m in range(starts[i], starts[i + 1]):
@@ -61,7 +58,7 @@ def last_square(starts, label_at, P, dscore, losses):
 
 @ordered_kernel
 def last_tied(starts, tokens, label_at, gram, P, dscore, losses):
-    """losses[i] = (1 - h_y)^2, h = softmax(sum_m P[m] gram[tokens[m]]); dscore[m] = its derivative. gram (K, K), dscore (M,)"""
+    """losses[i] = (1 - h_y)^2, h = softmax(sum_m P[m] gram[tokens[m]]); dscore[m] = its derivative. gram (K, K)"""
     n_vocab = len(gram)
     out, dP = np.empty(n_vocab), np.empty(n_vocab)
     for i in range(len(losses)):
@@ -93,68 +90,74 @@ def last_tied(starts, tokens, label_at, gram, P, dscore, losses):
 
 @ordered_kernel
 def add_last_scores(last, starts, tokens, share, dscore, d_scores):
-    """d_scores[tokens[m], last[i]] += share[i] dscore[m]. (K, K): row = attended token, column = last token."""
+    """d_scores[tokens[m], last[i]] += share[i] dscore[m]: from the derivatives of losses to that of their mean."""
     for i in range(len(last)):
         for m in range(starts[i], starts[i + 1]):
             d_scores[tokens[m], last[i]] += share[i] * dscore[m]
 
 
-# ---------------------------------------------------------------------- attention of the last token, split at the SCCs
+@ordered_kernel
+def add_curvature(starts, tokens, share, P, hessian):
+    """hessian += sum_i share[i] (diag(P) - P P') of sample i: that of -log P_y in the scores of one last token."""
+    for i in range(len(share)):
+        for m in range(starts[i], starts[i + 1]):
+            for l in range(starts[i], starts[i + 1]):
+                hessian[tokens[m], tokens[l]] -= share[i] * P[m] * P[l]
+            hessian[tokens[m], tokens[m]] += share[i] * P[m]
 
 
 @ordered_kernel
 def excess(starts, tokens, counts, inside, last, share, scores, d_scores):
-    """Log of e = sum_i share_i log(1 + exp(z_i)), z_i = log(mass outside) - log(mass inside); mass_j = counts_j exp(score_j).
+    """log e, where e = sum_i share[i] log(1 + exp(z_i)); d log(e) / d scores is added to ``d_scores``.
 
-    scores[j, k]: of token j when the last token is k. d_scores, of zeros before, becomes d log(e) / d scores, never over- or
-    underflowing as e does. -inf where no sample has tokens outside; nan where a score is not finite.
+    z_i = log(mass outside / mass inside), mass_m = counts[m] exp(score of m). e itself may over- or underflow; log e
+    does not. It is -inf where no sample has tokens outside. All scores must be finite; ``inside`` is (M,) bool.
     """
-    n = last.size
-    mass = np.empty(tokens.size)
-    sum_in, sum_out, z, log_term = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    top = -np.inf
+    n = len(last)
+    mass, mass_in, mass_out = np.empty(len(tokens)), np.empty(n), np.empty(n)
+    z, log_term = np.empty(n), np.full(n, -np.inf)
+    # 1. z_i, and log_term_i = log(share_i log(1 + exp(z_i)))
     for i in range(n):
-        k = last[i]
-        top_in = top_out = -np.inf
-        for at in range(starts[i], starts[i + 1]):
-            if not math.isfinite(scores[tokens[at], k]):
-                return np.nan
-            if inside[at]:
-                top_in = max(top_in, scores[tokens[at], k])
-            else:
-                top_out = max(top_out, scores[tokens[at], k])
-        log_term[i] = -np.inf
-        if top_out == -np.inf:
-            continue
-        sum_in[i] = sum_out[i] = 0.0
-        for at in range(starts[i], starts[i + 1]):
-            mass[at] = counts[at] * math.exp(scores[tokens[at], k] - (top_in if inside[at] else top_out))
-            if inside[at]:
-                sum_in[i] += mass[at]
-            else:
-                sum_out[i] += mass[at]
-        z[i] = top_out - top_in + math.log(sum_out[i] / sum_in[i])
-        log_term[i] = math.log(share[i]) + log_softplus(z[i])
-        top = max(top, log_term[i])
+        begin, end = starts[i], starts[i + 1]
+        top_in, mass_in[i] = _masses(True, begin, end, last[i], tokens, counts, inside, scores, mass)
+        top_out, mass_out[i] = _masses(False, begin, end, last[i], tokens, counts, inside, scores, mass)
+        if mass_out[i] > 0.0:
+            z[i] = top_out - top_in + math.log(mass_out[i] / mass_in[i])
+            log_term[i] = math.log(share[i]) + _log_softplus(z[i])
+    # 2. log e = log(sum_i exp(log_term_i))
+    top = log_term.max()
     if top == -np.inf:
         return top
     total = 0.0
     for i in range(n):
         total += math.exp(log_term[i] - top)
     log_excess = top + math.log(total)
+    # 3. d log(e) / d z_i = share_i sigmoid(z_i) / e;  dz_i / d score_m = mass_m / mass_out, or -mass_m / mass_in
     for i in range(n):
-        if log_term[i] == -np.inf:
-            continue
-        log_sigmoid = z[i] - math.log1p(math.exp(z[i])) if z[i] < 0.0 else -math.log1p(math.exp(-z[i]))
-        weight = math.exp(math.log(share[i]) + log_sigmoid - log_excess)
-        for at in range(starts[i], starts[i + 1]):
-            d_scores[tokens[at], last[i]] += -weight * mass[at] / sum_in[i] if inside[at] else weight * mass[at] / sum_out[i]
+        if mass_out[i] > 0.0:
+            dz = math.exp(math.log(share[i]) + _log_sigmoid(z[i]) - log_excess)
+            for m in range(starts[i], starts[i + 1]):
+                d_scores[tokens[m], last[i]] += -dz * mass[m] / mass_in[i] if inside[m] else dz * mass[m] / mass_out[i]
     return log_excess
 
 
 @ordered_kernel
-def log_softplus(z):
-    """log(log(1 + exp(z))), of full relative accuracy of the inner logarithm at any z."""
+def _masses(side, begin, end, k, tokens, counts, inside, scores, mass):
+    """Writes the masses of one ``side``, divided by exp(top): (top, which is its largest score; their sum)."""
+    top, total = -np.inf, 0.0
+    for m in range(begin, end):
+        if inside[m] == side:
+            top = max(top, scores[tokens[m], k])
+    for m in range(begin, end):
+        if inside[m] == side:
+            mass[m] = counts[m] * math.exp(scores[tokens[m], k] - top)
+            total += mass[m]
+    return top, total
+
+
+@ordered_kernel
+def _log_softplus(z):
+    """log(log(1 + exp(z))); the inner logarithm has full relative accuracy at any z."""
     if z > 0.0:
         return math.log(z + math.log1p(math.exp(-z)))
     x = math.exp(z)
@@ -162,48 +165,6 @@ def log_softplus(z):
 
 
 @ordered_kernel
-def cyclic_losses(starts, tokens, counts, inside, last, label_at, scores, losses):
-    """losses[i] = -log(mass of the label / mass inside), both of sample i; exact where the label has nearly all of it."""
-    for i in range(last.size):
-        k, label = last[i], label_at[i]
-        own = scores[tokens[label], k]
-        top = 0.0
-        for at in range(starts[i], starts[i + 1]):
-            if inside[at]:
-                top = max(top, scores[tokens[at], k] - own)
-        others = 0.0
-        for at in range(starts[i], starts[i + 1]):
-            if inside[at] and at != label:
-                others += counts[at] * math.exp(scores[tokens[at], k] - own - top)
-        if top == 0.0:
-            losses[i] = math.log1p(others / counts[label])
-        else:
-            losses[i] = top + math.log(others / counts[label] + math.exp(-top))
-
-
-@ordered_kernel
-def cyclic_terms(starts, slots, counts, label_at, share, scores, gradient, hessian):
-    """Sum of share_i (-log P_label), P over the slots of sample i; adds its gradient and Hessian in ``scores``, one a slot."""
-    value = 0.0
-    for i in range(share.size):
-        begin, end, label = starts[i], starts[i + 1], label_at[i]
-        own = scores[slots[label]]
-        top = 0.0
-        for at in range(begin, end):
-            top = max(top, scores[slots[at]] - own)
-        P = np.empty(end - begin)
-        others = 0.0
-        for at in range(begin, end):
-            P[at - begin] = counts[at] / counts[label] * math.exp(scores[slots[at]] - own - top)
-            if at != label:
-                others += P[at - begin]
-        total = others + P[label - begin]
-        value += share[i] * (math.log1p(others) if top == 0.0 else top + math.log(total))
-        P /= total
-        for at in range(begin, end):
-            p = P[at - begin]
-            gradient[slots[at]] += share[i] * (p if at != label else -others / total)
-            for other in range(begin, end):
-                hessian[slots[at], slots[other]] -= share[i] * p * P[other - begin]
-            hessian[slots[at], slots[at]] += share[i] * p
-    return value
+def _log_sigmoid(z):
+    """log(1 / (1 + exp(-z)))."""
+    return z - math.log1p(math.exp(z)) if z < 0.0 else -math.log1p(math.exp(-z))

@@ -1,14 +1,19 @@
 """Sequences and labels of next-token prediction drawn from known laws, so that graphs and predictions can be scored.
 
-The law of Li, Huang, Ildiz, Rawat and Oymak's automaton (AISTATS 2024, arXiv 2403.08081): hard retrieval of the highest class of
-tokens that is present, soft composition inside it. And the random sequences of the paper's notebooks.
+PriorityLaw is the law of the automaton of Li, Huang, Ildiz, Rawat and Oymak (AISTATS 2024, arXiv 2403.08081): hard
+retrieval of the highest class of tokens that is present, soft composition inside it. The random sequences are those of
+the paper's notebooks.
 
 Legend: K tokens, n sequences of T tokens; k the last token of a sequence.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import integers, whole_number
 
@@ -17,84 +22,73 @@ _TRIES = 100  # draws of a context that was not seen, before giving up
 
 @dataclass(frozen=True, eq=False)
 class LabelledSequences:
-    """Sequences of one length and their labels: ``Samples.of(data.sequences, data.labels, data.n_vocab)``.
+    """Sequences of one length and their labels: ``Samples.of(data.sequences, data.labels, data.n_vocab)``."""
 
-    Attributes
-    ----------
-    sequences : (n, T) int64
-        Row = sequence; its last token is the query.
-    labels : (n,) int64
-        The token that follows; one of the sequence.
-    n_vocab : int
-        K.
-    """
+    sequences: NDArray[np.int64]  # (n, T): row = sequence; its last token is the query
+    labels: NDArray[np.int64]  # (n,): the token that follows, one of the sequence
+    n_vocab: int  # K
 
-    sequences: np.ndarray
-    labels: np.ndarray
-    n_vocab: int
-
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of sequences."""
         return len(self.labels)
 
 
 @dataclass(frozen=True, eq=False)
 class PriorityLaw:
-    """For each last token, classes of tokens in order of priority: the label is drawn from the highest class that is present.
+    """Classes of tokens in order of priority, for each last token: labels are drawn from the highest class present.
 
     Inside the class, token j is drawn with probability proportional to (times that j occurs) * ``odds[k, j]``.
 
     Parameters
     ----------
     rank : (K, K) integers
-        Row = last token, column = token, entry = its class: 0 is the highest; classes of a row are numbered without gaps.
+        Row = last token, column = token, entry = its class: 0 is the highest; the classes of a row have no gaps. K >=
+        2.
     odds : (K, K) float, optional
         Row = last token, column = token; above 0. Default: all equal.
 
     Raises
     ------
     ValueError, TypeError
-        Shapes that do not agree, fewer than two tokens, classes that are not 0, 1, 2, ..., odds that are not above 0 and finite.
+        If shapes do not agree, classes are not 0, 1, 2, ..., or odds are not above 0 and finite.
     """
 
-    rank: np.ndarray
-    odds: np.ndarray | None = None
+    rank: NDArray[np.int64]
+    odds: NDArray[np.float64] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rank = integers("rank", self.rank, 2)
         K = len(rank)
         if K < 2 or rank.shape != (K, K):
-            raise ValueError(f"rank has shape {rank.shape}; it must be (K, K), row = last token, column = token, with K at least 2")
+            raise ValueError(f"rank has shape {rank.shape}; it must be (K, K), row = last token, column = token, with "
+                             "K at least 2")
         for k, row in enumerate(rank):
             if not np.array_equal(np.unique(row), np.arange(row.max() + 1)):
-                raise ValueError(f"row {k} of rank holds the classes {np.unique(row).tolist()}; they must be 0 (the highest), 1, "
-                                 "2, ... without gaps")
+                raise ValueError(f"row {k} of rank holds the classes {np.unique(row).tolist()}; they must be 0 (the "
+                                 "highest), 1, 2, ... without gaps")
         odds = np.ones((K, K)) if self.odds is None else np.array(self.odds, np.float64)
         if odds.shape != (K, K):
-            raise ValueError(f"odds have shape {odds.shape} but rank {rank.shape}; give a number for each last token and token")
+            raise ValueError(f"odds have shape {odds.shape} but rank {rank.shape}; give a number for each last token "
+                             "and token")
         if not (np.isfinite(odds) & (odds > 0)).all():
-            raise ValueError("odds must be above 0 and finite; a token that is never to be drawn belongs to a class of its own, "
-                             "the lowest")
+            raise ValueError("odds must be above 0 and finite; a token that is never to be drawn belongs to a class of "
+                             "its own, the lowest")
         object.__setattr__(self, "rank", rank)
         object.__setattr__(self, "odds", odds)
 
     @classmethod
-    def random(cls, n_vocab, n_classes=3, *, rng=0):
-        """Draw a law: each last token has ``n_classes`` classes, none of them empty, of random members; it is in the lowest itself.
+    def random(cls, n_vocab: int, n_classes: int = 3, *, rng: int | np.random.Generator | None = 0) -> PriorityLaw:
+        """Draw a law: each last token has ``n_classes`` classes of random members, none of them empty.
 
-        Were it higher, the classes below would never be drawn from, for the last token is always present. The odds are
-        log-uniform, from 1/3 to 3.
+        The last token itself is in the lowest class: it is always present, so no label would come from a class below
+        its own. The odds are log-uniform, from 1/3 to 3.
 
         Parameters
         ----------
         n_vocab, n_classes : int
             K, at least 2, and the number of classes, from 1 to K.
         rng : int, numpy.random.Generator or None
-
-        Raises
-        ------
-        ValueError
-            Settings out of range.
+            Seed.
         """
         K, n_classes = whole_number("n_vocab", n_vocab, 2), whole_number("n_classes", n_classes, 1)
         if n_classes > K:
@@ -108,38 +102,22 @@ class PriorityLaw:
         return cls(rank, 3.0 ** rng.uniform(-1, 1, size=(K, K)))
 
     @property
-    def n_vocab(self):
+    def n_vocab(self) -> int:
         """K, the number of tokens."""
         return len(self.rank)
 
-    def components(self, last):
-        """SCCs that the graph of last token ``last`` has in a large sample, highest first: a tuple of ascending (m,) int64 arrays.
+    def components(self, last: int) -> tuple[NDArray[np.int64], ...]:
+        """SCCs that the graph of last token ``last`` has in a large sample, highest first; each is an ascending array.
 
-        These are the classes down to that of the last token itself. It is always present, so no label comes from a lower class:
-        there each token is an SCC of its own, below all others.
+        These are the classes down to that of the last token itself. It is always present, so no label comes from a
+        lower class: there each token is an SCC of its own, below all others.
         """
         ranks = self.rank[last]
         classes = tuple(np.flatnonzero(ranks == rank) for rank in range(ranks[last] + 1))
         return classes + tuple(np.array([token]) for token in np.flatnonzero(ranks > ranks[last]))
 
-    def distribution(self, contexts):
-        """Probability of each label after each context.
-
-        Parameters
-        ----------
-        contexts : (n, T) integers
-            Row = context; its last token is the query.
-
-        Returns
-        -------
-        (n, K) float64
-            Row = context, column = token; rows sum to 1.
-
-        Raises
-        ------
-        ValueError, TypeError
-            Contexts that are not such an array.
-        """
+    def distribution(self, contexts: ArrayLike) -> NDArray[np.float64]:
+        """(n, K) probability of each label after each of ``contexts`` (n, T), whose last tokens are the queries."""
         contexts = _contexts(contexts, self.n_vocab)
         last, n = contexts[:, -1], len(contexts)
         counts = np.zeros((n, self.n_vocab))
@@ -148,52 +126,28 @@ class PriorityLaw:
         mass = counts * self.odds[last] * (rank == rank.min(axis=1, keepdims=True))
         return mass / mass.sum(axis=1, keepdims=True)
 
-    def samples(self, n_samples, length, *, rng=0):
-        """Draw sequences, every token equally probable at every place, and their labels.
+    def samples(self, n_samples: int, length: int, *, rng: int | np.random.Generator | None = 0) -> LabelledSequences:
+        """Draw ``n_samples`` sequences of ``length`` tokens, all equally probable at every place, and their labels.
 
-        Parameters
-        ----------
-        n_samples, length : int
-            n, at least 1, and T, at least 1. From T = 3 on a large sample shows all SCCs (:meth:`components`).
-        rng : int, numpy.random.Generator or None
-            Seed. The same seed gives the same samples; asking for more keeps the beginning.
-
-        Returns
-        -------
-        LabelledSequences
-
-        Raises
-        ------
-        ValueError
-            Settings out of range.
+        From length 3 on a large sample shows all SCCs (:meth:`components`). The same seed gives the same samples; a
+        larger n keeps the first ones.
         """
         n, T = whole_number("n_samples", n_samples, 1), whole_number("length", length, 1)
         token_rng, label_rng = np.random.default_rng(rng).spawn(2)
         sequences = token_rng.integers(self.n_vocab, size=(n, T))
         cdf = np.cumsum(self.distribution(sequences), axis=1)
         drawn = label_rng.random((n, 1)) * cdf[:, -1:]
-        labels = np.minimum((cdf <= drawn).sum(axis=1), (cdf < cdf[:, -1:]).sum(axis=1))  # the second: the last one possible
+        last_possible = (cdf < cdf[:, -1:]).sum(axis=1)  # rounding must not lead beyond it
+        labels = np.minimum((cdf <= drawn).sum(axis=1), last_possible)
         return LabelledSequences(sequences, labels, self.n_vocab)
 
 
-def random_samples(n_samples, length, n_vocab, *, rng=0):
-    """Sequences of distinct tokens, the label one of them, all equally probable: the data of the paper's notebooks (6, 4, 6).
+def random_samples(n_samples: int, length: int, n_vocab: int, *,
+                   rng: int | np.random.Generator | None = 0) -> LabelledSequences:
+    """Draw sequences of distinct tokens and a label from each, all equally probable.
 
-    Parameters
-    ----------
-    n_samples, length, n_vocab : int
-        n, at least 1; T, from 1 to K; K.
-    rng : int, numpy.random.Generator or None
-        Seed. The same seed gives the same samples; asking for more keeps the beginning.
-
-    Returns
-    -------
-    LabelledSequences
-
-    Raises
-    ------
-    ValueError
-        Settings out of range.
+    The paper's notebooks have 6 samples of length 4 out of 6 tokens. The same seed gives the same samples; a larger
+    ``n_samples`` keeps the first ones.
     """
     n, T, K = (whole_number(name, value, 1) for name, value in
                (("n_samples", n_samples), ("length", length), ("n_vocab", n_vocab)))
@@ -204,28 +158,13 @@ def random_samples(n_samples, length, n_vocab, *, rng=0):
     return LabelledSequences(sequences, sequences[np.arange(n), label_rng.integers(T, size=n)], K)
 
 
-def unseen_contexts(sequences, n_contexts, length, n_vocab, *, rng=0):
-    """Contexts that are not among ``sequences``, in whatever order: their last token with these others, so often each, is new.
+def unseen_contexts(sequences: Sequence, n_contexts: int, length: int, n_vocab: int, *,
+                    rng: int | np.random.Generator | None = 0) -> NDArray[np.int64]:
+    """Draw contexts (n_contexts, length), all equally probable, of which attention has seen none in ``sequences``.
 
-    Parameters
-    ----------
-    sequences : ragged lists, or (n, T) integers
-        What was trained on.
-    n_contexts, length : int
-        How many to draw, and how long they are; every token equally probable at every place.
-    n_vocab : int
-        K.
-    rng : int, numpy.random.Generator or None
-
-    Returns
-    -------
-    (n_contexts, length) int64
-        Row = context. Two may be the same.
-
-    Raises
-    ------
-    ValueError
-        Settings out of range; nearly every context of this length was seen.
+    A context was seen if a sequence with the same last token holds the same tokens as often, in whatever order. Two of
+    the contexts may be equal. ``sequences`` are lists or rows of ids. Raises ValueError if nearly all such contexts
+    were seen.
     """
     n = whole_number("n_contexts", n_contexts, 0)
     T, K = whole_number("length", length, 1), whole_number("n_vocab", n_vocab, 1)
@@ -237,11 +176,12 @@ def unseen_contexts(sequences, n_contexts, length, n_vocab, *, rng=0):
         if not again:
             return found
         found[again] = rng.integers(K, size=(len(again), T))
-    raise ValueError(f"of the contexts of {T} tokens out of {K} nearly all were seen; ask for longer ones, or train on fewer")
+    raise ValueError(f"of the contexts of {T} tokens out of {K} nearly all were seen; ask for longer ones, or train on "
+                     "fewer")
 
 
 def _key(sequence):
-    """What attention of the last token sees of a sequence: that token, and how often each occurs."""
+    """The last token of a sequence and its sorted tokens, which is all that attention sees of it."""
     return int(sequence[-1]), *sorted(map(int, sequence))
 
 
@@ -250,5 +190,6 @@ def _contexts(contexts, n_vocab):
     if not contexts.shape[1]:
         raise ValueError(f"contexts have shape {contexts.shape}; each must hold at least its last token")
     if contexts.size and (contexts.min() < 0 or contexts.max() >= n_vocab):
-        raise ValueError(f"token ids must lie in [0, {n_vocab}), found {contexts.min() if contexts.min() < 0 else contexts.max()}")
+        bad = contexts.min() if contexts.min() < 0 else contexts.max()
+        raise ValueError(f"token ids must lie in [0, {n_vocab}), found {bad}")
     return contexts

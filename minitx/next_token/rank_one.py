@@ -1,16 +1,20 @@
-"""Rows ``(e_i - e_j) e_k'`` of the next-token theory as vectors: which are orthogonal to which, and in few coordinates.
+"""Rows ``(e_i - e_j) e_k'`` of the next-token theory as vectors: which are orthogonal, and short coordinates for them.
 
-A row (k, i, j) stands for the d x d matrix ``u v'``, u = e_i - e_j, v = e_k; its inner product with W is the score difference
-``(e_i - e_j)' W e_k``. Rows split into blocks orthogonal to each other, and a block lives in span(u) x span(v): with orthonormal
-embeddings, one small block a last token and connected piece of its graph, without a special case (our own, beyond the paper).
+A row (k, i, j) stands for the d x d matrix ``u v'``, u = e_i - e_j, v = e_k; its inner product with W is the score
+difference ``(e_i - e_j)' W e_k``. Rows fall into blocks that are orthogonal to each other, and each block lies in
+span(u) x span(v). With orthonormal embeddings the blocks are small, one for each last token and connected piece of its
+graph; no special case makes them so (our own method, beyond the paper).
 
 Legend: R rows (k, i, j), K tokens, d width, a and b the dimensions of span(u) and span(v) of a block.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import qr, solve_triangular
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -22,8 +26,8 @@ SAME = 1e-13  # cosines below this are rounding: orthogonal
 RANK = 1e-10  # a unit row this close to the span of others lies in it
 
 
-def embeddings(E, n_vocab):
-    """``E`` as (K, d) float64. ValueError unless it is a finite matrix with a row for each of ``n_vocab`` tokens, or more.
+def embeddings(E: ArrayLike, n_vocab: int) -> NDArray[np.float64]:
+    """``E`` as (K, d) float64. ValueError unless it is a finite matrix with a row for each of ``n_vocab`` tokens.
 
     Its largest entry must be 0 or between 1e-70 and 1e70: the fourth powers of lengths enter the theory.
     """
@@ -37,33 +41,42 @@ def embeddings(E, n_vocab):
         raise ValueError("E holds values that are not finite; every embedding must be finite")
     largest = np.abs(E).max(initial=0.0)
     if largest and not 1e-70 <= largest <= 1e70:
-        raise ValueError(f"the largest entry of E is {largest:.3g}, too far from 1 to compute with; scale E, and W goes as 1 / E^2")
+        raise ValueError(f"the largest entry of E is {largest:.3g}, too far from 1 to compute with; scale E, and W "
+                         "goes as 1 / E^2")
     return E
 
 
-def differences(E, rows):
+def differences(E: NDArray, rows: NDArray) -> NDArray:
     """(R, d) u = e_i - e_j of each row (k, i, j)."""
     return E[rows[:, 1]] - E[rows[:, 2]]
 
 
 @one_blas_thread()
-def row_blocks(E, rows, group):
-    """Index arrays of the blocks of ``rows`` (R, 3); rows of the same ``group`` (R,) stay in one block, by first row."""
-    ks, at = np.unique(rows[:, 0], return_inverse=True)
-    u, v = _unit(differences(E, rows)), _unit(E[ks])
-    cosine = np.abs(v @ v.T)
-    coarse = connected_components(cosine > SAME, directed=False)[1][at]
-    found = []
-    for number in range(coarse.max(initial=-1) + 1):
-        inside = np.flatnonzero(coarse == number)
-        touch = np.abs(u[inside] @ u[inside].T)
-        touch *= cosine[np.ix_(at[inside], at[inside])]
-        a, b = np.nonzero(touch > SAME)
-        same = np.unique(group[inside], return_inverse=True)[1] + len(inside)  # a node for each group, joined to its rows
-        a, b = np.append(a, np.arange(len(inside))), np.append(b, same)
-        n_nodes = same.max() + 1
-        label = connected_components(coo_array((np.ones(len(a), np.int8), (a, b)), shape=(n_nodes, n_nodes)), directed=False)[1]
-        found += [inside[label[: len(inside)] == block] for block in np.unique(label)]
+def row_blocks(E: NDArray, rows: NDArray, group: NDArray | None = None) -> list[NDArray]:
+    """Blocks of ``rows`` (R, 3) that are orthogonal to each other: arrays of row numbers, ordered by their first.
+
+    Rows of the same ``group`` (R,), where it is given, stay in one block.
+    """
+    # 1. |cos(v, v')| of the last tokens; only rows whose last tokens these connect must be compared with each other
+    last, at = np.unique(rows[:, 0], return_inverse=True)
+    v = _unit(E[last])
+    cos_v = np.abs(v @ v.T)
+    part = connected_components(cos_v > SAME, directed=False)[1][at]
+    u, found = _unit(differences(E, rows)), []
+    for number in range(part.max(initial=-1) + 1):
+        inside = np.flatnonzero(part == number)
+        # 2. |cos(row, row')| = |cos(u, u')| |cos(v, v')|, because <u v', w x'> = <u, w> <v, x>
+        cosine = np.abs(u[inside] @ u[inside].T)
+        cosine *= cos_v[np.ix_(at[inside], at[inside])]
+        one, other = np.nonzero(cosine > SAME)
+        # 3. Each row goes with the first row of its group
+        if group is not None:
+            _, first, which = np.unique(group[inside], return_index=True, return_inverse=True)
+            one, other = np.append(one, np.arange(len(inside))), np.append(other, first[which])
+        # 4. The blocks are what is connected
+        graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(len(inside), len(inside)))
+        label = connected_components(graph, directed=False)[1]
+        found += [inside[label == block] for block in np.unique(label)]
     return sorted(found, key=lambda block: block[0])
 
 
@@ -77,23 +90,23 @@ def _unit(x):
 class Coordinates:
     """span(u) x span(v) of a block: vectors of a * b numbers stand for d x d matrices, lengths and angles kept."""
 
-    left: np.ndarray  # (d, a) float64: orthonormal columns that span the u
-    right: np.ndarray  # (d, b) float64: orthonormal columns that span the v
+    left: NDArray[np.float64]  # (d, a): orthonormal columns that span the u
+    right: NDArray[np.float64]  # (d, b): orthonormal columns that span the v
 
     @classmethod
     @one_blas_thread()
-    def of(cls, E, rows):
+    def of(cls, E: NDArray, rows: NDArray) -> Coordinates:
         """Those of the block ``rows`` (R, 3)."""
         return cls(*(_range(x) for x in (differences(E, rows), E[np.unique(rows[:, 0])])))
 
     @one_blas_thread()
-    def flatten(self, E, rows):
+    def flatten(self, E: NDArray, rows: NDArray) -> NDArray:
         """(R, a b): each row (k, i, j) as a vector."""
         u, v = differences(E, rows) @ self.left, E[rows[:, 0]] @ self.right
         return (u[:, :, None] * v[:, None, :]).reshape(len(rows), u.shape[1] * v.shape[1])
 
     @cached_property
-    def support(self):
+    def support(self) -> tuple[NDArray, ...]:
         """Rows and columns (as np.ix_) of a matrix here that need not be 0: few, where embeddings are one-hot."""
         return np.ix_(self.left.any(axis=1), self.right.any(axis=1))
 
@@ -103,17 +116,17 @@ class Coordinates:
         rows, columns = self.support
         return np.ascontiguousarray(self.left[rows.ravel()]), np.ascontiguousarray(self.right[columns.ravel()])
 
-    def vector(self, W):
+    def vector(self, W: NDArray) -> NDArray:
         """(a b,): the part of ``W`` (d, d) that lies here."""
         left, right = self._inner
         return matmul(matmul(left.T, W[self.support]), right).ravel()
 
-    def inner_matrix(self, x):
-        """What is not 0 of the matrix that the vector ``x`` (a b,) stands for: its rows and columns ``support``."""
+    def inner_matrix(self, x: NDArray) -> NDArray:
+        """The rows and columns ``support`` of the matrix that the vector ``x`` (a b,) stands for; the others are 0."""
         left, right = self._inner
         return matmul(matmul(left, x.reshape(left.shape[1], right.shape[1])), right.T)
 
-    def matrix(self, x):
+    def matrix(self, x: NDArray) -> NDArray:
         """(d, d): the matrix that the vector ``x`` (a b,) stands for; the matrices, where x is (R, a b)."""
         (d, a), b = self.left.shape, self.right.shape[1]
         half = matmul(x.reshape(-1, b), self.right.T).reshape(-1, a, d).swapaxes(1, 2)
@@ -131,32 +144,32 @@ def _range(x):
 class Span:
     """The span of rows (R, c), by pivoted QR."""
 
-    basis: np.ndarray  # (r, c) float64: orthonormal rows
-    kept: np.ndarray  # (r,) int64: independent rows, in the order of the pivots
-    triangle: np.ndarray  # (r, r) float64: rows[kept] = triangle' basis
+    basis: NDArray[np.float64]  # (r, c): orthonormal rows
+    kept: NDArray[np.int64]  # (r,): independent rows, in the order of the pivots
+    triangle: NDArray[np.float64]  # (r, r): rows[kept] = triangle' basis
     n_rows: int
 
     @classmethod
     @one_blas_thread()
-    def of(cls, rows, rank=RANK):
-        """That of ``rows``; each counts by its direction, and one within ``rank`` of the span of the others adds nothing."""
+    def of(cls, rows: NDArray) -> Span:
+        """That of ``rows``; each counts at length 1, and one within ``RANK`` of the span of the others adds nothing."""
         if rows.size == 0:  # older SciPy refuses it
             return cls(np.zeros((0, rows.shape[1])), np.zeros(0, np.int64), np.zeros((0, 0)), len(rows))
         length = norm(rows, axis=1)
         Q, R, pivots = qr(_unit(rows).T, mode="economic", pivoting=True, check_finite=False)
-        r = int((np.abs(np.diagonal(R)) > rank).sum())
+        r = int((np.abs(np.diagonal(R)) > RANK).sum())
         kept = pivots[:r].astype(np.int64)
         return cls(np.ascontiguousarray(Q[:, :r].T), kept, R[:r, :r] * length[kept], len(rows))
 
     @one_blas_thread()
-    def off(self, x):
-        """``x`` (..., c) without its part in the span, twice for the sake of rounding."""
+    def off(self, x: NDArray) -> NDArray:
+        """``x`` (..., c) without its part in the span; the second round takes off what rounding leaves of it."""
         for _ in range(2):
             x = x - x @ self.basis.T @ self.basis
         return x
 
     @one_blas_thread()
-    def weights(self, x):
+    def weights(self, x: NDArray) -> NDArray:
         """(n_rows,) weights of the rows whose sum comes closest to ``x`` (c,), zero for rows that were not kept."""
         found = np.zeros(self.n_rows)
         if len(self.kept):

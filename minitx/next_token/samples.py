@@ -1,69 +1,99 @@
-"""Samples of the next-token theory: sequences and labels as counts, which is all that attention of the last token sees.
+"""Samples of the next-token theory: sequences and labels as counts of tokens, which is all that attention sees here.
 
-Legend: n samples, K tokens in the vocabulary, M distinct tokens of all sequences together."""
+Samples come from sequences and labels, from the prefixes of texts, or from a file: JSON lines of {"tokens": [...],
+"label": ...}, whose tokens are strings or whole numbers.
 
+Legend: n samples, K tokens in the vocabulary, M distinct tokens of all sequences together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import whole_number
 from minitx.data.batch import Batch
+from minitx.data.corpus import file_kind, read_json_lines
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """Sequences and their labels as attention of the last token sees them (paper, Section 2). Build with ``of`` or ``prefixes``.
+class Bags:
+    """Bags of tokens, one a sample, each with its last token and its label: what the losses are computed from.
 
-    Samples of the same last token, counts and label are merged, and stand in a canonical order: to give all of them twice, or in
-    another order, changes no bit.
+    Attributes
+    ----------
+    last : (n,) int64
+        k, the last token of each sequence.
+    starts : (n + 1,) int64
+        The distinct tokens of sample i are ``tokens[starts[i]:starts[i + 1]]``.
+    tokens : (M,) int64
+        The distinct tokens, sample by sample.
+    counts : (M,) float64
+        N_ij, how often each occurs in its sequence.
+    label_at : (n,) int64
+        Where the labels are: ``tokens[label_at[i]]`` is the label of sample i.
+    share : (n,) float64
+        Weight of each sample in the mean loss.
+    """
+
+    last: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    counts: NDArray[np.float64]
+    label_at: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """n."""
+        return len(self.last)
+
+    def owner(self) -> NDArray[np.int64]:
+        """Number of the sample that each entry of ``tokens`` belongs to. (M,)"""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Bags):
+    """Sequences and their labels (paper, Section 2). Build them with ``of`` or ``prefixes``.
+
+    Samples of the same last token, counts and label are merged and stand in a canonical order, so that no bit of any
+    result changes when all samples are given twice, or in another order. ``last`` is ascending; so are the tokens of
+    each sample.
 
     Attributes
     ----------
     n_vocab : int
         K.
-    last : (n,) int64
-        k, the last token of each sequence. Ascending.
     labels : (n,) int64
         y, which occurs in its sequence.
-    starts : (n + 1,) int64
-        The distinct tokens of sample i are ``tokens[starts[i]:starts[i + 1]]``.
-    tokens : (M,) int64
-        Distinct tokens, ascending within each sample.
-    counts : (M,) float64
-        N_ij, how often each occurs.
-    label_at : (n,) int64
-        Where the labels are: ``tokens[label_at[i]] == labels[i]``.
-    share : (n,) float64
-        Weight of each sample in the mean over all that were given; sums to 1.
     sequences : tuple of (length,) int64 arrays
         One sequence each, in its own order (the smallest of those that were merged).
     n_given : int
-        Samples before merging.
+        Number of samples before merging; ``share`` is relative to it, and sums to 1.
     n_left_out : int
-        Prefixes that were left out, because their label does not occur in them, or is unknown.
+        Number of prefixes that were left out because their label does not occur in them, or is unknown.
     """
 
     n_vocab: int
-    last: np.ndarray
-    labels: np.ndarray
-    starts: np.ndarray
-    tokens: np.ndarray
-    counts: np.ndarray
-    label_at: np.ndarray
-    share: np.ndarray
-    sequences: tuple
+    labels: NDArray[np.int64]
+    sequences: tuple[NDArray[np.int64], ...]
     n_given: int
     n_left_out: int = 0
 
     @classmethod
-    def of(cls, sequences, labels, n_vocab=None):
+    def of(cls, sequences: Sequence, labels: ArrayLike, n_vocab: int | None = None) -> Samples:
         """Samples from sequences and their labels.
 
         Parameters
         ----------
         sequences : list of sequences of integers, or (n, T) integers
-            Token ids; the last one of each asks.
+            Token ids; the last one of each is the query.
         labels : (n,) integers
             Each must occur in its sequence.
         n_vocab : int, optional
@@ -72,8 +102,8 @@ class Samples:
         Raises
         ------
         ValueError
-            No samples; sequences that are empty or not one-dimensional; ids that are not integers in [0, K); labels that are not n
-            integers, or do not occur.
+            If there are no samples; for sequences that are empty or not one-dimensional, ids that are not integers in
+            [0, K), and labels that are not n integers or do not occur.
         """
         sequences = _sequences(sequences, "sample", "a sequence")
         n_vocab = _vocabulary(sequences, n_vocab, "sample")
@@ -82,19 +112,23 @@ class Samples:
         except ValueError:  # ragged
             raise ValueError("labels must be integers, one for each sequence, but some are sequences") from None
         if labels.shape != (len(sequences),):
-            raise ValueError(f"{len(sequences)} sequences but labels of shape {labels.shape}; give one label for each sequence")
+            raise ValueError(f"{len(sequences)} sequences but labels of shape {labels.shape}; give one label for each "
+                             "sequence")
         if not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"labels must be integers, got dtype {labels.dtype}; give ids of tokens")
         labels = labels.astype(np.int64)
         for i, (sequence, label) in enumerate(zip(sequences, labels, strict=True)):
             if label not in sequence:
-                raise ValueError(f"sample {i}: label {label} does not occur in its sequence {shown(sequence)}; attention can only "
-                                 "retrieve what is there: leave the sample out, or correct its label")
+                raise ValueError(f"sample {i}: label {label} does not occur in its sequence {shown(sequence)}; "
+                                 "attention can only retrieve what is there: leave the sample out, or correct its label")
         return _merged(sequences, labels, n_vocab)
 
     @classmethod
-    def prefixes(cls, texts, n_vocab=None, *, absent="omit", shortest=1, unknown=None):
+    def prefixes(cls, texts: Sequence, n_vocab: int | None = None, *, shortest: int = 1,
+                 unknown: int | None = None) -> Samples:
         """Samples from texts: every prefix is a sequence, and its label is the token that follows.
+
+        A prefix in which the next token does not occur is left out, and counted in ``n_left_out``.
 
         Parameters
         ----------
@@ -102,22 +136,18 @@ class Samples:
             Token ids, such as ``Corpus.tokens``.
         n_vocab : int, optional
             K. Default: 1 + the largest id.
-        absent : {"omit", "refuse"}
-            What happens to a prefix in which the next token does not occur: it is left out (and counted in ``n_left_out``), or
-            refused by ValueError.
         shortest : int
             Length of the shortest prefix that is used.
         unknown : int, optional
-            Token that stands for many, such as a Corpus's <unk> (id 0). It is never a label, for what follows a prefix need not be
-            the one of them that occurs in it: such prefixes are left out, and counted.
+            A token that stands for many, such as a Corpus's <unk> (id 0). It is never a label, because the word that
+            follows a prefix need not be the one that <unk> stands for within it: such prefixes are left out, and
+            counted.
 
         Raises
         ------
         ValueError
-            As for :meth:`of`; also when no prefix is left.
+            As :meth:`of`; also if no prefix is left.
         """
-        if absent not in ("omit", "refuse"):
-            raise ValueError(f"absent is {absent!r}; it must be 'omit' or 'refuse'")
         shortest = whole_number("shortest", shortest, 1)
         texts = _sequences(texts, "text", "a text")
         n_vocab = _vocabulary(texts, n_vocab, "text")
@@ -126,29 +156,17 @@ class Samples:
             _, first, which = np.unique(text, return_index=True, return_inverse=True)
             known = np.full(len(text), True) if unknown is None else text != unknown
             occurs = first[which] < np.arange(len(text))
-            if absent == "refuse" and not (occurs | ~known)[shortest:].all():
-                t = shortest + int(np.argmin((occurs | ~known)[shortest:]))
-                raise ValueError(f"text {i}: label {text[t]} does not occur in its sequence, the {t} tokens before it; "
-                                 "absent='omit' leaves such samples out")
             used = shortest + np.flatnonzero((occurs & known)[shortest:])
             n_left_out += max(0, len(text) - shortest) - len(used)
             sequences += [text[:t] for t in used]
             labels.append(text[used])
         if not sequences:
-            raise ValueError(f"no samples: of the {n_left_out} prefixes of {shortest} tokens or more none holds the token that "
-                             "follows it; give longer texts")
+            raise ValueError(f"no samples: of the {n_left_out} prefixes of {shortest} tokens or more none holds the "
+                             "token that follows it; give longer texts")
         return _merged(sequences, np.concatenate(labels), n_vocab, n_left_out)
 
-    def __len__(self):
-        """n, after merging."""
-        return len(self.last)
-
-    def owner(self):
-        """Number of the sample that each entry of ``tokens`` belongs to. (M,) int64"""
-        return np.repeat(np.arange(len(self)), np.diff(self.starts))
-
-    def batch(self):
-        """The same samples for the circuits: causal, the loss -log(out[y]) of the last position only, weighted by ``share``."""
+    def batch(self) -> Batch:
+        """The same samples for the circuits: causal, with the loss -log(out[y]) of the last position, by ``share``."""
         lengths = np.array([len(sequence) for sequence in self.sequences])
         tokens = np.zeros((len(self), lengths.max()), np.int64)
         tokens[np.arange(tokens.shape[1]) < lengths[:, None]] = np.concatenate(self.sequences)
@@ -159,61 +177,158 @@ class Samples:
 
 
 def _sequences(given, what, a_sequence):
-    """List of non-empty (length,) int64 arrays."""
+    """``given`` as a list of non-empty (length,) int64 arrays."""
     given = given if isinstance(given, np.ndarray) else list(given)
     if len(given) == 0:
         raise ValueError("no samples: give at least one sequence")
-    found = []
-    for i, sequence in enumerate(given):
-        try:
-            array = np.asarray(sequence)
-        except ValueError:  # ragged within one sequence
-            array = np.empty(0)
-        if array.ndim != 1 or array.size == 0:
-            raise ValueError(f"{what} {i}: {a_sequence} must be a non-empty 1-D array of token ids, got {shown(sequence)}")
-        if not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"{what} {i}: token ids must be integers, got dtype {array.dtype}")
-        found.append(array.astype(np.int64))
-    return found
+    return [token_ids(f"{what} {i}", sequence, a_sequence) for i, sequence in enumerate(given)]
 
 
-def shown(sequence):
-    """A sequence as errors show it: its beginning, if it is long."""
+def token_ids(name: str, sequence: ArrayLike, a_sequence: str = "a sequence") -> NDArray[np.int64]:
+    """``sequence`` as a (length,) int64 array. ValueError unless it is non-empty, 1-D and holds integers."""
+    try:
+        array = np.asarray(sequence)
+    except ValueError:  # ragged
+        array = np.empty(0)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name}: {a_sequence} must be a non-empty 1-D array of token ids, got {shown(sequence)}")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name}: token ids must be integers, got dtype {array.dtype}")
+    return array.astype(np.int64)
+
+
+def shown(sequence: ArrayLike) -> str:
+    """A sequence as errors show it: only its beginning if it is long."""
     text = str(sequence.tolist() if isinstance(sequence, np.ndarray) else sequence)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _vocabulary(sequences, n_vocab, what):
-    """K, which is checked against all ids."""
+    """K, after a check of all ids."""
     largest = max(int(sequence.max()) for sequence in sequences)
     n_vocab = max(largest, 0) + 1 if n_vocab is None else whole_number("n_vocab", n_vocab, 1)
-    if largest >= n_vocab or min(int(sequence.min()) for sequence in sequences) < 0:
-        i, bad = next((i, int(token)) for i, sequence in enumerate(sequences) for token in sequence if not 0 <= token < n_vocab)
-        raise ValueError(f"token ids must lie in [0, {n_vocab}), but {what} {i} holds {bad}; correct it, or give a larger n_vocab")
+    for i, sequence in enumerate(sequences):
+        bad = sequence[(sequence < 0) | (sequence >= n_vocab)]
+        if len(bad):
+            raise ValueError(f"token ids must lie in [0, {n_vocab}), but {what} {i} holds {bad[0]}; correct it, or "
+                             "give a larger n_vocab")
     return n_vocab
 
 
 def _merged(sequences, labels, n_vocab, n_left_out=0):
-    """Samples of checked sequences: equal ones merged, in the order of (last token, label, how many tokens, tokens, counts)."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    ids, rank = np.unique(np.concatenate(sequences), return_inverse=True)  # ranks: products with ids themselves may overflow
-    entries, counts = np.unique(np.repeat(np.arange(len(sequences)), lengths) * len(ids) + rank, return_counts=True)
-    starts = np.searchsorted(entries, np.arange(len(sequences) + 1) * len(ids))
-    tokens = ids[entries % len(ids)]
-    multiplicity, kept = {}, {}
-    for i, (a, b) in enumerate(pairwise(starts.tolist())):
-        parts = ([sequences[i][-1], labels[i], b - a], tokens[a:b], counts[a:b])
-        key = np.concatenate(parts).astype(">i8").tobytes()  # bytes compare as the numbers do
-        multiplicity[key] = multiplicity.get(key, 0) + 1
-        if key not in kept or tuple(sequences[i]) < tuple(sequences[kept[key]]):
-            kept[key] = i
-    order = sorted(kept)
-    rows = np.array([kept[key] for key in order])
-    entry = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in rows])
-    at = np.append(0, np.cumsum(starts[rows + 1] - starts[rows]))
-    labels = labels[rows]
-    label_at = np.flatnonzero(tokens[entry] == np.repeat(labels, np.diff(at)))
-    return Samples(n_vocab=n_vocab, last=np.array([sequences[i][-1] for i in rows]), labels=labels, starts=at, tokens=tokens[entry],
-                   counts=counts[entry].astype(np.float64), label_at=label_at,
-                   share=np.array([multiplicity[key] for key in order]) / len(sequences),
-                   sequences=tuple(sequences[i] for i in rows), n_given=len(sequences), n_left_out=n_left_out)
+    """Samples of checked sequences: equal ones merged, ordered by (last token, label, size, tokens, counts)."""
+    # 1. What attention sees of each sample; how many samples look the same, and the smallest of their sequences
+    times, smallest = Counter(), {}
+    for sequence, label in zip(sequences, labels.tolist(), strict=True):
+        ids = sequence.tolist()
+        tokens, counts = zip(*sorted(Counter(ids).items()), strict=True)
+        seen = ids[-1], label, len(tokens), tokens, counts
+        times[seen] += 1
+        smallest[seen] = min(ids, smallest.get(seen, ids))
+    # 2. The canonical order, column by column
+    order = sorted(times)
+    last, labels, sizes, tokens, counts = zip(*order, strict=True)
+    tokens = np.array(list(chain(*tokens)), np.int64)
+    return Samples(last=np.array(last, np.int64), labels=np.array(labels, np.int64), tokens=tokens,
+                   starts=np.append(0, np.cumsum(sizes)), counts=np.array(list(chain(*counts)), np.float64),
+                   label_at=np.flatnonzero(tokens == np.repeat(labels, sizes)),
+                   share=np.array([times[seen] for seen in order]) / len(sequences), n_vocab=n_vocab,
+                   sequences=tuple(np.array(smallest[seen], np.int64) for seen in order), n_given=len(sequences),
+                   n_left_out=n_left_out)
+
+
+# ---------------------------------------------------------------------------------------------------- files of samples
+
+
+@dataclass(frozen=True, eq=False)
+class SampleFile:
+    """What a file of samples holds.
+
+    Attributes
+    ----------
+    vocabulary : tuple of str, K
+        ``vocabulary[i]`` is the token of id i: numbers ascending, strings by first appearance.
+    sequences : list of n lists of ints
+    labels : list of n ints
+    n_left_out : int
+        Number of samples left out because their label does not occur in their tokens.
+    """
+
+    vocabulary: tuple[str, ...]
+    sequences: list[list[int]]
+    labels: list[int]
+    n_left_out: int
+
+
+def holds_samples(path: str | Path) -> bool:
+    """Whether a file is one of samples: named .jsonl (or .jsonl.gz), its first line an object with "tokens".
+
+    An object with a "label" and no "text" counts too: then "tokens" is misspelt, and :func:`read_samples` says so.
+    """
+    if file_kind(path) != ".jsonl":
+        return False
+    _, first = next(iter(read_json_lines(path)), (None, None))
+    return isinstance(first, dict) and ("tokens" in first or ("label" in first and "text" not in first))
+
+
+def read_samples(path: str | Path, *, n_samples: int | None = None,
+                 progress: Callable[[int, int], object] | None = None) -> SampleFile:
+    """Read a file of samples. One whose label does not occur in its tokens is left out, and counted.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.jsonl``, or ``.jsonl.gz``; UTF-8.
+    n_samples : int, optional
+        The most samples to read.
+    progress : callable, optional
+        Called as ``progress(bytes_done, bytes_in_file)`` while reading.
+
+    Returns
+    -------
+    SampleFile
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, for a line that is not such an object, and if no sample can be used.
+    """
+    sequences, labels, n_left_out = [], [], 0
+    for place, item in read_json_lines(path, progress=progress):
+        tokens, label = _sample(place, item, kind=type(labels[0]) if labels else None)
+        if label in tokens:
+            sequences.append(tokens)
+            labels.append(label)
+        else:
+            n_left_out += 1
+        if len(labels) == n_samples:
+            break
+    if not labels:
+        raise ValueError(f"no samples: {path} holds {n_left_out or 'no'} samples, and none whose label occurs among "
+                         "its tokens")
+    distinct = dict.fromkeys(token for tokens in sequences for token in tokens)
+    words = sorted(distinct) if isinstance(labels[0], int) else list(distinct)
+    number = {word: i for i, word in enumerate(words)}
+    return SampleFile(tuple(map(str, words)), [[number[token] for token in tokens] for tokens in sequences],
+                      [number[label] for label in labels], n_left_out)
+
+
+def _sample(place, item, kind):
+    """(tokens, label) of one line; all must be of type ``kind``, where that is known."""
+    if not isinstance(item, dict) or not {"tokens", "label"} <= set(item):
+        found = f"the fields {', '.join(item) or '(none)'}" if isinstance(item, dict) else f"a {type(item).__name__}"
+        raise ValueError(f'{place}: found {found}; an object with the fields "tokens" and "label" is needed')
+    tokens, label = item["tokens"], item["label"]
+    if not isinstance(tokens, list) or not tokens:
+        raise ValueError(f'{place}: "tokens" must be a non-empty list of strings or whole numbers')
+    kind = kind or (int if type(label) is int else str)
+    for value in (*tokens, label):
+        if type(value) is not kind:  # True is no number here
+            raise ValueError(f"{place}: {value!r} is of type {type(value).__name__}; tokens and labels must be strings, "
+                             f"or all of them whole numbers: here {'whole numbers' if kind is int else 'strings'}")
+    try:
+        "".join(map(str, (*tokens, label))).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{place}: a token holds half a character (a lone \\ud800 to \\udfff), not valid in "
+                         "UTF-8") from error
+    return tokens, label

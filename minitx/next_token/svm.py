@@ -3,28 +3,32 @@
     W_svm = argmin |W|_F   subject to   (e_i - e_j)' W e_k  =  0   for i, j in one SCC of G(k)
                                         (e_i - e_j)' W e_k >= 1   where i is above j in G(k)
 
-The method is our own: rows are reduced (``priority_graph.constraints``) and split into orthogonal blocks (``rank_one``), equalities
-are projected out, and each block is the least-distance problem ``min |x|, C x >= 1``. Its active rows are found by block principal
-pivoting on C C' (Judice and Pires 1994), or by non-negative least squares (Lawson and Hanson 1974, Chapter 23) where that fails.
-The solution is then computed from its active rows by QR, and comes with a report of its optimality conditions.
-Where there is none, a combination of rows proves it.
+The method is our own. Rows are reduced (``graphs.constraints``) and fall into blocks that are orthogonal to each other
+(``rank_one``); equalities are projected out, which leaves the least-distance problem ``min |x|, C x >= 1`` in each
+block. Block principal pivoting on C C' (Judice and Pires 1994) finds its active rows, or non-negative least squares
+(Lawson and Hanson 1974, Chapter 23) where that fails. The solution is then computed from its active rows by QR, and a
+report of its optimality conditions comes with it. Where there is no solution, a combination of rows proves it.
 
 Legend: R rows, c coordinates of a block, K tokens, d width.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import nnls
 
 from minitx.base.numbers import norm
 from minitx.base.parallel import one_blas_thread
-from minitx.next_token.graphs import Constraints, constraints
+from minitx.next_token.graphs import Constraints, PriorityGraph, constraints
 from minitx.next_token.rank_one import Coordinates, Span, differences, embeddings, row_blocks
 
-LEAST_GAP = 1e-9  # of embeddings with norms up to 1: constraints that only weights above 1e9 could meet count as infeasible
+LEAST_GAP = 1e-9  # weights above 1 / this, with embeddings of norm 1, are too large: constraints count as infeasible
 NOTHING = 1e-14  # a share of a certificate below this is rounding
+_PIVOTS = 100  # changes of sides before block principal pivoting gives up
 TRUSTED = 1e-8  # largest violation of an optimality condition in a solution to rely on
 
 
@@ -34,18 +38,21 @@ class InfeasibleError(ValueError):
     Attributes
     ----------
     certificate : list
-        ((k, i, j), weight): token i must be above j where k is last. The weights are above 0 and sum to 1, and so weighted the rows
-        ``(e_i - e_j) e_k'`` sum to 0, but for a part in the span of the equality constraints.
+        ((k, i, j), weight): token i must be above j where k is last. The weights are above 0 and sum to 1, and the sum
+        of the rows ``(e_i - e_j) e_k'`` with these weights lies in the span of the equality constraints: all priorities
+        cannot hold.
     residual : float
-        Norm of that sum without that part, rounding: W could only meet the constraints with a norm of 1 / residual or more.
+        Norm of the part of that sum outside the span, which is rounding: weights that met the constraints would have a
+        norm of 1 / residual or more.
     """
 
-    def __init__(self, certificate, residual):
+    def __init__(self, certificate: list[tuple[tuple[int, int, int], float]], residual: float) -> None:
         self.certificate, self.residual = certificate, residual
         rows = ", ".join(f"{weight:.3g} x (k={k}: {i} above {j})" for (k, i, j), weight in certificate[:4])
         more = f" and {len(certificate) - 4} more" if len(certificate) > 4 else ""
-        super().__init__(f"no weights W meet the priorities: {rows}{more} contradict each other with these embeddings (they add up "
-                         f"to {residual:.3g}); give linearly independent embeddings (d >= K), or leave those samples out")
+        super().__init__(f"no weights W meet the priorities: {rows}{more} contradict each other with these embeddings "
+                         f"(they add up to {residual:.3g}); give linearly independent embeddings (d >= K), or leave "
+                         "those samples out")
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class KKT:
     gap: float  # |sum of the multipliers of inequalities - |W|^2| / |W|^2
 
     @property
-    def worst(self):
+    def worst(self) -> float:
         """The largest of them."""
         return max(vars(self).values())
 
@@ -72,34 +79,34 @@ class GraphSVM:
     ``W = sum of multiplier * (e_i - e_j) e_k'`` over both kinds of rows of ``constraints``.
     """
 
-    W: np.ndarray  # (d, d) float64: score of token j when the last token is k is e_j' W e_k
+    W: NDArray[np.float64]  # (d, d): the score of token j when the last token is k is e_j' W e_k
     constraints: Constraints
-    equality_multipliers: np.ndarray  # (R,) float64, of any sign
-    multipliers: np.ndarray  # (R,) float64, not negative
+    equality_multipliers: NDArray[np.float64]  # (R,), of any sign
+    multipliers: NDArray[np.float64]  # (R,), not negative
     kkt: KKT
 
     @property
-    def n_equalities(self):
-        """Rows that must equal 0."""
+    def n_equalities(self) -> int:
+        """Number of rows that must equal 0."""
         return len(self.constraints.equalities)
 
     @property
-    def n_inequalities(self):
-        """Rows that must be at least 1."""
+    def n_inequalities(self) -> int:
+        """Number of rows that must be at least 1."""
         return len(self.constraints.inequalities)
 
     @property
-    def norm(self):
+    def norm(self) -> float:
         """|W|_F."""
         return norm(self.W)
 
     @property
-    def trustworthy(self):
+    def trustworthy(self) -> bool:
         """Whether every condition holds to 1e-8. It may not where W must be huge: see ``note``."""
         return self.kkt.worst <= TRUSTED
 
     @property
-    def note(self):
+    def note(self) -> str:
         """What to know before relying on W; empty if ``trustworthy``."""
         if self.trustworthy:
             return ""
@@ -107,33 +114,13 @@ class GraphSVM:
                 f"{self.kkt.primal_inequality:.1g}): with these embeddings the priorities nearly contradict each other")
 
 
-def graph_svm(graphs, E):
-    """W_svm of the graphs of some samples.
-
-    Parameters
-    ----------
-    graphs : dict
-        {k: PriorityGraph}, of ``priority_graphs``.
-    E : array_like, shape (K, d)
-        Embeddings, row = token; of any length.
-
-    Returns
-    -------
-    GraphSVM
-        W is 0 if no token is above another.
-
-    Raises
-    ------
-    InfeasibleError
-        If no W meets the constraints; never if token differences and last tokens are linearly independent.
-    ValueError
-        If ``E`` has no row for some token, or values that are not finite.
-    """
+def graph_svm(graphs: dict[int, PriorityGraph], E: ArrayLike) -> GraphSVM:
+    """W_svm of the ``graphs`` {k: PriorityGraph} of some samples, by :func:`solve`; 0 if no token is above another."""
     return solve(constraints(graphs), E)
 
 
 @one_blas_thread()
-def solve(rows, E):
+def solve(rows: Constraints, E: ArrayLike) -> GraphSVM:
     """The least W with ``(e_i - e_j)' W e_k`` equal to 0, or at least 1, for given rows (k, i, j).
 
     Parameters
@@ -142,21 +129,19 @@ def solve(rows, E):
     E : array_like, shape (K, d)
         Embeddings, row = token; of any length.
 
-    Returns
-    -------
-    GraphSVM
-
     Raises
     ------
-    InfeasibleError, ValueError
-        As ``graph_svm``.
+    InfeasibleError
+        If no W meets the constraints; never if token differences and last tokens are linearly independent.
+    ValueError
+        If ``E`` has no row for some token, or values that are not finite.
     """
     both, n_equalities = np.concatenate([rows.equalities, rows.inequalities]), len(rows.equalities)
     E = embeddings(E, 1 + int(both.max(initial=-1)))
     power = int(np.frexp(norm(E, axis=1).max(initial=0))[1])
     unit = np.ldexp(E, -power)  # norms up to 1, and the same digits
     x, weight = np.zeros((E.shape[1], E.shape[1])), np.zeros(len(both))
-    for block in row_blocks(unit, both, np.arange(len(both))):
+    for block in row_blocks(unit, both):
         equal, above = block[block < n_equalities], block[block >= n_equalities]
         if len(above) == 0:
             continue
@@ -165,8 +150,8 @@ def solve(rows, E):
         try:
             part, weight[above] = least_distance(span.off(C))
         except _Contradiction as found:
-            rows = zip(both[above].tolist(), found.share.tolist(), strict=True)
-            certificate = [(tuple(row), share) for row, share in rows if abs(share) > NOTHING]
+            shares = zip(both[above].tolist(), found.share.tolist(), strict=True)
+            certificate = [((k, i, j), share) for (k, i, j), share in shares if abs(share) > NOTHING]
             raise InfeasibleError(certificate, float(np.ldexp(found.residual, 2 * power))) from None
         weight[equal] = span.weights(part - weight[above] @ C)
         x += coordinates.matrix(part)
@@ -189,11 +174,11 @@ def _report(W, E, rows, weight, n_equalities):
     )
 
 
-# ------------------------------------------------------------------------------------- the least-distance problem of a block
+# ----------------------------------------------------------------------------- the least-distance problem of a block
 
 
 class _Contradiction(Exception):
-    """``share`` (R,) >= 0 sums to 1, and ``|share @ C|`` is the ``residual``, 0 but for rounding: no x has C x >= 1."""
+    """No x has C x >= 1: ``share`` (R,) >= 0 sums to 1, and ``residual`` = ``|share @ C|`` is 0 but for rounding."""
 
     def __init__(self, share, residual):
         self.share, self.residual = share, residual
@@ -201,13 +186,13 @@ class _Contradiction(Exception):
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    x: np.ndarray  # (c,)
-    weight: np.ndarray  # (R,) >= 0
+    x: NDArray  # (c,)
+    weight: NDArray  # (R,) >= 0
     error: float  # how far from optimal, beyond what rounding explains: at most 1 is optimal
 
     @classmethod
     @one_blas_thread()
-    def of(cls, C, x, weight):
+    def of(cls, C: NDArray, x: NDArray, weight: NDArray) -> _Candidate:
         weight = np.maximum(weight, 0)
         size = norm(x)
         if not 0 < size < np.inf:  # rows that contradict each other
@@ -217,7 +202,7 @@ class _Candidate:
 
 
 @one_blas_thread()
-def least_distance(C):
+def least_distance(C: NDArray) -> tuple[NDArray, NDArray]:
     """The shortest x (c,) with ``C x >= 1`` for rows C (R, c), and weights (R,) >= 0 with ``x = weight @ C``."""
     length = norm(C, axis=1)
     if length.min() <= LEAST_GAP:
@@ -234,7 +219,7 @@ def least_distance(C):
 
 
 def _weights(C):
-    """Weights (R,) >= 0 near the solution, the cheapest first; ends with _Contradiction or RuntimeError as ``_by_nnls``."""
+    """Weights (R,) >= 0 near the solution, the cheapest first; raises what ``_by_nnls`` raises."""
     weight = pivoting(C @ C.T)
     if weight is not None:
         yield weight
@@ -242,17 +227,18 @@ def _weights(C):
 
 
 @one_blas_thread()
-def pivoting(G, most=100):
-    """(R,) weights that minimise ``weight' (G + tiny) weight / 2 - sum(weight)`` over ``weight >= 0``; None if it does not end.
+def pivoting(G: NDArray) -> NDArray | None:
+    """(R,) weights >= 0 that minimise ``weight' (G + tiny) weight / 2 - sum(weight)``; None if the search does not end.
 
-    Block principal pivoting (Judice and Pires 1994): rows change sides all at once while that helps, and one by one otherwise. G
-    (R, R) is often singular (two paths from one token to another make dependent rows); 1e-10 of its diagonal leaves one solution.
+    Block principal pivoting (Judice and Pires 1994): rows change sides all at once while that helps, and one by one
+    otherwise. G (R, R) is often singular, because two paths from one token to another make dependent rows; 1e-10 of its
+    diagonal leaves one solution.
     """
     n_rows = len(G)
     G = G + 1e-10 * np.diag(G).max() * np.eye(n_rows)
     active, weight, slope = np.zeros(n_rows, bool), np.zeros(n_rows), -np.ones(n_rows)
     fewest, patience = n_rows + 1, 3
-    for _ in range(most):
+    for _ in range(_PIVOTS):
         wrong = np.where(active, weight < 0, slope < -1e-12)
         n_wrong = int(wrong.sum())
         if n_wrong == 0:
@@ -274,8 +260,8 @@ def pivoting(G, most=100):
 
 
 @one_blas_thread()
-def polish(C, weight):
-    """The candidate near ``weight`` (R,) whose rows with weight have margins of exactly 1: least norm by QR, with refinement."""
+def polish(C: NDArray, weight: NDArray) -> _Candidate:
+    """The candidate near ``weight`` (R,) that gives its rows margins of exactly 1: least norm by QR, refined."""
     weight, rows = weight.copy(), np.flatnonzero(weight)
     span, x = Span.of(C[rows]), np.zeros(C.shape[1])
     for _ in range(3):
@@ -286,19 +272,15 @@ def polish(C, weight):
 
 
 def _by_nnls(C):
-    """Weights from non-negative least squares, ``min |C'u|^2 + (s sum(u) - 1)^2``, for s that approaches 1 / |x| from above.
+    """Weights from non-negative least squares, ``min |C'u|^2 + (s sum(u) - 1)^2``, for s that falls towards 1 / |x|.
 
-    Raises
-    ------
-    _Contradiction
-        If a u shows that there is none.
-    RuntimeError
-        If it ends for no s.
+    Raises _Contradiction if some u shows that there is no solution, RuntimeError if least squares end for no s.
     """
     none = True
     for s in (1.0, 1e-2, 1e-4, 1e-6, 1e-8):
         try:
-            share, _ = nnls(np.vstack([C.T, np.full(len(C), s)]), np.append(np.zeros(C.shape[1]), 1.0), maxiter=30 * len(C))
+            share, _ = nnls(np.vstack([C.T, np.full(len(C), s)]), np.append(np.zeros(C.shape[1]), 1.0),
+                            maxiter=30 * len(C))
         except RuntimeError:  # too many iterations: another s may do
             continue
         if not share.sum() > 0:
@@ -316,7 +298,7 @@ def _by_nnls(C):
 
 
 def _contradiction(C, share):
-    """That of ``share`` (R,), computed anew from its rows where that is more accurate."""
+    """The _Contradiction of ``share`` (R,), computed anew from its rows where that is more accurate."""
     rows = np.flatnonzero(share)
     null = np.linalg.svd(C[rows].T)[2][-1]
     null = null / null.sum()

@@ -102,11 +102,6 @@ def test_prefixes_are_those_whose_label_occurs(texts, shortest):
     for name in ("last", "labels", "starts", "tokens", "counts", "label_at", "share", "n_given"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     assert found.n_left_out == n_left_out
-    if n_left_out == 0:
-        assert len(Samples.prefixes(texts, absent="refuse", shortest=shortest)) == len(found)
-    else:
-        with pytest.raises(ValueError, match=r"^text \d+: label \d does not occur in its sequence, the \d tokens"):
-            Samples.prefixes(texts, absent="refuse", shortest=shortest)
 
 
 def test_an_unknown_token_is_never_a_label():
@@ -115,9 +110,7 @@ def test_an_unknown_token_is_never_a_label():
     assert [sequence.tolist() for sequence in samples.sequences] == [[0, 1, 0], [2, 0]]
     assert samples.labels.tolist() == [1, 2]
     assert (samples.n_given, samples.n_left_out) == (2, 4)
-    with pytest.raises(ValueError, match="text 0: label 1 does not occur"):
-        Samples.prefixes(texts, unknown=0, absent="refuse")
-    assert len(Samples.prefixes(texts, unknown=0, absent="refuse", shortest=2)) == 2
+    assert len(Samples.prefixes(texts, unknown=0, shortest=2)) == 2
 
 
 def test_prefixes_of_a_corpus():
@@ -150,7 +143,6 @@ def test_samples_refuse(sequences, labels, n_vocab, says):
 
 @pytest.mark.parametrize(("texts", "options", "says"), [
     ([], {}, "no samples"), ([[0, 0], []], {}, "text 1: a text must be a non-empty 1-D array of token ids"),
-    ([[0, 0]], {"absent": "keep"}, "absent is 'keep'; it must be 'omit' or 'refuse'"),
     ([[0, 0]], {"shortest": 0}, "shortest is 0"), ([[0, 7]], {"n_vocab": 7}, r"token ids must lie in \[0, 7\), but text 0 holds 7"),
 ])
 def test_prefixes_refuse(texts, options, says):
