@@ -1,11 +1,13 @@
 """Next token: attention becomes an automaton (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024, arXiv 2403.08081).
 
-**What is trained.** The weights W (d, d) of one attention layer, whose last token k alone is a query. Embeddings E (K, d) are
-fixed, row = token. The label y of a sample occurs in its sequence, N_ij counts token j in sequence i, and samples are averaged.
+**What is trained.** The weights W (d, d) of one attention layer in which only the last token k of a sequence is a
+query. The embeddings E (K, d) are fixed, row = token. The label y of a sample occurs in its sequence; N_ij counts token
+j in it.
 
-**What is predicted.** For each last token k, an edge y -> x of a graph G(k) says that y was the label while x was present. Tokens
-that reach each other are a strongly connected component (SCC). Attention learns to retrieve the highest SCC that is present
-(hard retrieval: W grows for ever along W_svm) and to mix its tokens in fixed odds (soft composition: W_fin stays finite).
+**What is predicted.** An edge y -> x of the graph G(k) says that y was the label of a sample with last token k in which
+x was present. Tokens that reach each other are a strongly connected component (SCC). Attention learns to retrieve the
+highest SCC that is present (hard retrieval: W grows for ever along W_svm) and to mix its tokens in fixed odds (soft
+composition: the part of W in S_fin tends to W_fin).
 
 ==================================================================  =========  =========================================
 equation                                                            paper      function
@@ -18,14 +20,14 @@ S_fin = span{(e_i - e_j) e_k' : i and j in one SCC of G(k)}         Section 3  `
 L(W) = L_cyc(Proj_fin W) + mean of log(1 + exp(z_i))                beyond     ``Split.cyclic_loss``, ``Split.excess``
 W_fin = argmin of L_cyc over S_fin                                  Section 3  ``soft_component``
 W(t) / |W(t)| -> W_svm / |W_svm|, Proj_fin W(t) -> W_fin            Section 3  ``training.train`` measures both
-P -> N exp(S_fin) over the highest SCC present                      Section 3  ``Automaton.predict``
+P_j -> N_j exp(e_j' W_fin e_k) / sum, over the highest SCC present  Section 3  ``Automaton.predict``
 W(tau) = W_fin + argmin |V|^2 / 2 + tau log(excess)                 beyond     ``path.split_path``
 W(tau) = g W_svm + W_fin + rho + o(1)                               beyond     ``residual``
-local minima: W_svm of what attention has settled on                Section 4  ``local_training.train_local``
+W -> W_svm of the tokens that attention has settled on              its code   ``local_training.train_local``
 ==================================================================  =========  =========================================
 
-Here z_i = log(attention outside the label's SCC / attention inside) and S_fin, as a score, is that of W_fin. "Beyond" means beyond
-the paper. ``PriorityLaw`` draws samples whose graphs and odds are known. ``Samples`` holds samples, as counts.
+Here z_i = log(attention outside the label's SCC / attention inside); "beyond" means that the paper does not have it.
+``Samples`` holds samples as counts, and ``PriorityLaw`` draws samples whose SCCs and odds are known.
 """
 
 from minitx.next_token.automaton import Automaton, Prediction

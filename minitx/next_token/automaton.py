@@ -71,7 +71,7 @@ class Automaton:
     soft: SoftComponent  # W_fin
 
     @classmethod
-    def fit(cls, samples: Samples, E: ArrayLike | None = None) -> Automaton:
+    def fit(cls, samples: Samples, E: NDArray | None = None) -> Automaton:
         """The automaton of ``samples``.
 
         Parameters

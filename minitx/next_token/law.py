@@ -106,31 +106,21 @@ class PriorityLaw:
         """K, the number of tokens."""
         return len(self.rank)
 
-    def components(self, last: int) -> tuple[NDArray[np.int64], ...]:
-        """SCCs that the graph of last token ``last`` has in a large sample, highest first; each is an ascending array.
-
-        These are the classes down to that of the last token itself. It is always present, so no label comes from a
-        lower class: there each token is an SCC of its own, below all others.
-        """
-        ranks = self.rank[last]
-        classes = tuple(np.flatnonzero(ranks == rank) for rank in range(ranks[last] + 1))
-        return classes + tuple(np.array([token]) for token in np.flatnonzero(ranks > ranks[last]))
-
     def distribution(self, contexts: ArrayLike) -> NDArray[np.float64]:
         """(n, K) probability of each label after each of ``contexts`` (n, T), whose last tokens are the queries."""
-        contexts = _contexts(contexts, self.n_vocab)
-        last, n = contexts[:, -1], len(contexts)
-        counts = np.zeros((n, self.n_vocab))
-        np.add.at(counts, (np.arange(n)[:, None], contexts), 1.0)
+        ids = _contexts(contexts, self.n_vocab)
+        last, counts = ids[:, -1], np.zeros((len(ids), self.n_vocab))
+        np.add.at(counts, (np.arange(len(ids))[:, None], ids), 1.0)
         rank = np.where(counts > 0, self.rank[last], self.n_vocab)
-        mass = counts * self.odds[last] * (rank == rank.min(axis=1, keepdims=True))
+        mass = counts * np.asarray(self.odds)[last] * (rank == rank.min(axis=1, keepdims=True))
         return mass / mass.sum(axis=1, keepdims=True)
 
     def samples(self, n_samples: int, length: int, *, rng: int | np.random.Generator | None = 0) -> LabelledSequences:
         """Draw ``n_samples`` sequences of ``length`` tokens, all equally probable at every place, and their labels.
 
-        From length 3 on a large sample shows all SCCs (:meth:`components`). The same seed gives the same samples; a
-        larger n keeps the first ones.
+        From length 3 on, the SCCs of a large sample are the classes down to that of the last token itself. It is always
+        present, so no label comes from a lower class: each token there is an SCC of its own. The same seed gives the
+        same samples; a larger n keeps the first ones.
         """
         n, T = whole_number("n_samples", n_samples, 1), whole_number("length", length, 1)
         token_rng, label_rng = np.random.default_rng(rng).spawn(2)

@@ -10,7 +10,7 @@ so the path goes where gradient descent goes, along W_svm, without its steps: 1 
 tau^2. The SCCs of the data are given to it; it discovers nothing. e depends on V by the margins of pairs of SCCs alone
 (Pairs):
 
-    z_i = log sum_m exp(log_mass_m + <row_m, V>),  m over tokens outside the label's SCC;  row = (e_j - e_y) e_k' off S_fin
+    z_i = log sum_m exp(log_mass_m + <row_m, V>),  m over tokens outside the label's SCC,  row = (e_j - e_y) e_k'
 
 Up to a multiple of W_svm, which is counted in g, rho is the least point of sum_c kappa_c exp(<x_c, rho>) + <W_svm, rho>
 in the span of the support rows x_c, which are those of margin 1 in W_svm. kappa_c is the mass below over the mass above
@@ -221,18 +221,9 @@ class Residual:
 
 @one_blas_thread()
 def residual(split: Split, W_svm: NDArray, W_fin: NDArray) -> Residual:
-    """rho of the samples of ``split``.
+    """rho of the samples of ``split``, from their ``W_svm`` and ``W_fin`` (d, d). It is 0 if no SCC is above another.
 
-    Parameters
-    ----------
-    split : Split
-    W_svm, W_fin : (d, d) float64
-        Of the same samples. Row = dimension of the attended token, column = of the last token.
-
-    Returns
-    -------
-    Residual
-        W is 0 where no SCC is above another one.
+    Row = dimension of the attended token, column = of the last token.
     """
     pairs = Pairs.of(split, W_fin)
     if len(pairs.rows) == 0:
@@ -241,7 +232,7 @@ def residual(split: Split, W_svm: NDArray, W_fin: NDArray) -> Residual:
     log_kappa = np.full(len(pairs.rows), -np.inf)
     np.logaddexp.at(log_kappa, pairs.row, np.repeat(pairs.log_share, np.diff(pairs.starts)) + pairs.log_mass)
     support = pairs.rows @ w >= -1 - _SUPPORT  # the rows point from above to below, so that their margins are negative
-    rho, diverging = np.zeros(len(w)), []
+    rho, diverging = np.zeros(len(w)), list[int]()
     for own in pairs.columns():
         chosen = support & pairs.rows[:, own].any(axis=1)
         span = Span.of(pairs.rows[chosen, own])

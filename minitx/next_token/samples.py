@@ -24,30 +24,14 @@ from minitx.data.corpus import file_kind, read_json_lines
 
 @dataclass(frozen=True, eq=False)
 class Bags:
-    """Bags of tokens, one a sample, each with its last token and its label: what the losses are computed from.
+    """Bags of tokens, one a sample, each with its last token and its label: what the losses are computed from."""
 
-    Attributes
-    ----------
-    last : (n,) int64
-        k, the last token of each sequence.
-    starts : (n + 1,) int64
-        The distinct tokens of sample i are ``tokens[starts[i]:starts[i + 1]]``.
-    tokens : (M,) int64
-        The distinct tokens, sample by sample.
-    counts : (M,) float64
-        N_ij, how often each occurs in its sequence.
-    label_at : (n,) int64
-        Where the labels are: ``tokens[label_at[i]]`` is the label of sample i.
-    share : (n,) float64
-        Weight of each sample in the mean loss.
-    """
-
-    last: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    counts: NDArray[np.float64]
-    label_at: NDArray[np.int64]
-    share: NDArray[np.float64]
+    last: NDArray[np.int64]  # (n,): k, the last token of each sequence
+    starts: NDArray[np.int64]  # (n + 1,): the distinct tokens of sample i are tokens[starts[i]:starts[i + 1]]
+    tokens: NDArray[np.int64]  # (M,): the distinct tokens, sample by sample
+    counts: NDArray[np.float64]  # (M,): N_ij, how often each occurs in its sequence
+    label_at: NDArray[np.int64]  # (n,): tokens[label_at[i]] is the label of sample i
+    share: NDArray[np.float64]  # (n,): weight of each sample in the mean loss
 
     def __len__(self) -> int:
         """n."""
@@ -65,26 +49,13 @@ class Samples(Bags):
     Samples of the same last token, counts and label are merged and stand in a canonical order, so that no bit of any
     result changes when all samples are given twice, or in another order. ``last`` is ascending; so are the tokens of
     each sample.
-
-    Attributes
-    ----------
-    n_vocab : int
-        K.
-    labels : (n,) int64
-        y, which occurs in its sequence.
-    sequences : tuple of (length,) int64 arrays
-        One sequence each, in its own order (the smallest of those that were merged).
-    n_given : int
-        Number of samples before merging; ``share`` is relative to it, and sums to 1.
-    n_left_out : int
-        Number of prefixes that were left out because their label does not occur in them, or is unknown.
     """
 
-    n_vocab: int
-    labels: NDArray[np.int64]
-    sequences: tuple[NDArray[np.int64], ...]
-    n_given: int
-    n_left_out: int = 0
+    n_vocab: int  # K
+    labels: NDArray[np.int64]  # (n,): y, which occurs in its sequence
+    sequences: tuple[NDArray[np.int64], ...]  # one each, in its own order (the smallest of those that were merged)
+    n_given: int  # number of samples before merging; ``share`` is relative to it, and sums to 1
+    n_left_out: int = 0  # number of prefixes left out because their label does not occur in them, or is unknown
 
     @classmethod
     def of(cls, sequences: Sequence, labels: ArrayLike, n_vocab: int | None = None) -> Samples:
@@ -120,7 +91,7 @@ class Samples(Bags):
         for i, (sequence, label) in enumerate(zip(sequences, labels, strict=True)):
             if label not in sequence:
                 raise ValueError(f"sample {i}: label {label} does not occur in its sequence {shown(sequence)}; "
-                                 "attention can only retrieve what is there: leave the sample out, or correct its label")
+                                 "attention can only retrieve what is there: leave it out, or correct the label")
         return _merged(sequences, labels, n_vocab)
 
     @classmethod
@@ -152,7 +123,7 @@ class Samples(Bags):
         texts = _sequences(texts, "text", "a text")
         n_vocab = _vocabulary(texts, n_vocab, "text")
         sequences, labels, n_left_out = [], [], 0
-        for i, text in enumerate(texts):
+        for text in texts:
             _, first, which = np.unique(text, return_index=True, return_inverse=True)
             known = np.full(len(text), True) if unknown is None else text != unknown
             occurs = first[which] < np.arange(len(text))
@@ -242,22 +213,12 @@ def _merged(sequences, labels, n_vocab, n_left_out=0):
 
 @dataclass(frozen=True, eq=False)
 class SampleFile:
-    """What a file of samples holds.
+    """What a file of n samples holds."""
 
-    Attributes
-    ----------
-    vocabulary : tuple of str, K
-        ``vocabulary[i]`` is the token of id i: numbers ascending, strings by first appearance.
-    sequences : list of n lists of ints
-    labels : list of n ints
-    n_left_out : int
-        Number of samples left out because their label does not occur in their tokens.
-    """
-
-    vocabulary: tuple[str, ...]
-    sequences: list[list[int]]
-    labels: list[int]
-    n_left_out: int
+    vocabulary: tuple[str, ...]  # entry i is the token of id i: numbers ascending, strings by first appearance
+    sequences: list[list[int]]  # n
+    labels: list[int]  # n
+    n_left_out: int  # number of samples left out because their label does not occur in their tokens
 
 
 def holds_samples(path: str | Path) -> bool:
@@ -293,7 +254,9 @@ def read_samples(path: str | Path, *, n_samples: int | None = None,
     FileNotFoundError, ValueError
         If there is no such file, for a line that is not such an object, and if no sample can be used.
     """
-    sequences, labels, n_left_out = [], [], 0
+    sequences: list[list] = []
+    labels: list = []
+    n_left_out = 0
     for place, item in read_json_lines(path, progress=progress):
         tokens, label = _sample(place, item, kind=type(labels[0]) if labels else None)
         if label in tokens:
@@ -321,11 +284,11 @@ def _sample(place, item, kind):
     tokens, label = item["tokens"], item["label"]
     if not isinstance(tokens, list) or not tokens:
         raise ValueError(f'{place}: "tokens" must be a non-empty list of strings or whole numbers')
-    kind = kind or (int if type(label) is int else str)
+    kind, kinds = kind or (int if type(label) is int else str), {int: "whole numbers", str: "strings"}
     for value in (*tokens, label):
         if type(value) is not kind:  # True is no number here
-            raise ValueError(f"{place}: {value!r} is of type {type(value).__name__}; tokens and labels must be strings, "
-                             f"or all of them whole numbers: here {'whole numbers' if kind is int else 'strings'}")
+            raise ValueError(f"{place}: {value!r} is of type {type(value).__name__}; tokens and labels must be "
+                             f"strings, or all of them whole numbers: here {kinds[kind]}")
     try:
         "".join(map(str, (*tokens, label))).encode()
     except UnicodeEncodeError as error:

@@ -95,29 +95,12 @@ class CyclicSubspace:
 
 @one_blas_thread()
 def cyclic_subspace(graphs: dict[int, PriorityGraph], E: ArrayLike) -> CyclicSubspace:
-    """S_fin of the graphs of some samples.
+    """S_fin of the ``graphs`` {k: G(k)} of some samples, with embeddings ``E`` (K, d), row = token.
 
-    Parameters
-    ----------
-    graphs : dict
-        {k: PriorityGraph}, of ``priority_graphs``.
-    E : array_like, shape (K, d)
-        Embeddings, row = token.
-
-    Returns
-    -------
-    CyclicSubspace
-
-    Raises
-    ------
-    ValueError
-        If ``E`` has no row for some token, or values that are not finite.
-
-    Notes
-    -----
     The span comes from a pivoted QR of one row for each member of an SCC but its smallest token, against that token.
     Rows count at length 1, and one within 1e-10 of the span of the others adds no dimension. Two tokens of one SCC with
-    the same embedding therefore add none, and a last token whose embedding is 0 has none.
+    the same embedding therefore add none, and a last token whose embedding is 0 has none. Raises ValueError if ``E``
+    has no row for some token, or values that are not finite.
     """
     E = embeddings(E, 1 + max((max(k, graph.tokens.max(initial=-1)) for k, graph in graphs.items()), default=-1))
     rows = constraints(graphs).equalities
@@ -144,25 +127,11 @@ class Excess(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The two terms of the log loss of ``samples``.
-
-    Parameters
-    ----------
-    samples : Samples
-    graphs : dict
-        {k: PriorityGraph} of these samples.
-    E : (K, d) floats, optional
-        Embeddings, row = token; of any length. Absent: one-hot.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If embeddings are not real, not (K, d), or not finite.
-    """
+    """The two terms of the log loss of ``samples``. TypeError or ValueError if E is not real, (K, d) and finite."""
 
     samples: Samples
-    graphs: dict[int, PriorityGraph]
-    E: NDArray | None = None
+    graphs: dict[int, PriorityGraph]  # {k: G(k)} of these samples
+    E: NDArray | None = None  # (K, d) embeddings, row = token; of any length. None: one-hot
 
     def __post_init__(self) -> None:
         if self.E is None:

@@ -207,10 +207,10 @@ def least_distance(C: NDArray) -> tuple[NDArray, NDArray]:
     length = norm(C, axis=1)
     if length.min() <= LEAST_GAP:
         raise _Contradiction((np.arange(len(C)) == length.argmin()).astype(float), length.min())
-    best = None
+    candidates = []
     for weight in _weights(C):
-        for candidate in (polish(C, weight), _Candidate.of(C, weight @ C, weight)):
-            best = candidate if best is None or candidate.error < best.error else best
+        candidates += [polish(C, weight), _Candidate.of(C, weight @ C, weight)]
+        best = min(candidates, key=lambda candidate: candidate.error)
         if best.error <= 1:
             break
     if norm(best.x) * LEAST_GAP >= 1:
