@@ -47,13 +47,13 @@ class Options:
             if not says or value is None and field.default is None:
                 continue
             if says["choices"] and value not in says["choices"]:
-                raise ValueError(f"{_typed(field)} is {value!r}; it must be one of {', '.join(says['choices'])}")
+                raise ValueError(f"{typed_name(field.name)} is {value!r}; it must be one of {', '.join(says['choices'])}")
             if says["least"] is not None:
-                whole_number(_typed(field), value, says["least"])
+                whole_number(typed_name(field.name), value, says["least"])
             if says["above_zero"]:
-                positive(_typed(field), value, below=says["below"])
+                positive(typed_name(field.name), value, below=says["below"])
             if says["is_probability"]:
-                probability(_typed(field), value)
+                probability(typed_name(field.name), value)
         if not self.out:
             raise ValueError("--out is empty; it must name a folder")
 
@@ -61,9 +61,9 @@ class Options:
 Some = TypeVar("Some", bound=Options)
 
 
-def _typed(field):
+def typed_name(name: str) -> str:
     """An option as it is typed: ``--learning-rate`` for the field ``learning_rate``."""
-    return "--" + field.name.replace("_", "-")
+    return "--" + name.replace("_", "-")
 
 
 def add_options(parser: argparse.ArgumentParser, kinds: dict[str, type[Options]]) -> None:
@@ -119,7 +119,7 @@ def _add(group, field, text):
     if says["positional"]:
         group.add_argument(field.name, nargs="?", **settings)
     else:
-        group.add_argument(_typed(field), **settings)
+        group.add_argument(typed_name(field.name), **settings)
 
 
 def read_options(kind: type[Some], typed: dict[str, Any]) -> Some:

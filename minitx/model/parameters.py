@@ -3,7 +3,6 @@
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -108,13 +107,13 @@ class Parameters:
         return [name for name, array in self.parameters().items()
                 if not (np.isfinite(array.min()) and np.isfinite(array.max()))]
 
-    def save(self, path: str | PathLike) -> None:
+    def save(self, path: str | Path) -> None:
         """Write every part to ``path`` (.npz), completely or not at all."""
         with atomic(path, "wb") as file:
             np.savez(file, **self.parameters())  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls: type[Kind], path: str | PathLike) -> Kind:
+    def load(cls: type[Kind], path: str | Path) -> Kind:
         """Read what :meth:`save` wrote. Raises ValueError when the file does not hold these parts."""
         names = cls._names()
         try:

@@ -100,7 +100,7 @@ def context_attention(weights: LastTokenWeights, contexts: Sequence) -> NDArray[
 
     ``contexts`` are sequences of token ids below K; they need no label.
     """
-    scores = weights.circuits().qk  # row = last token
+    scores = to_scores(weights.W, weights.E).T  # row = last token
     found = np.zeros((len(contexts), len(scores)))
     for row, context in zip(found, contexts, strict=True):
         tokens, counts = np.unique(context, return_counts=True)
