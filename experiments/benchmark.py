@@ -33,7 +33,8 @@ from minitx.model.blocks import blocks
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.samples import Samples
 from minitx.next_token.svm import graph_svm
-from minitx.topics.documents import TopicModel, mask_tokens
+from minitx.topics.documents import mask_tokens
+from minitx.topics.law import TopicModel
 
 # ----------------------------------------------------------------------------------------------- the dense formulation
 
@@ -341,7 +342,7 @@ def topic_step(size, learning_rate=20.0):
     """Joint training of W_V, W_Q, W_K on masked documents, whole steps in float64, against the dense formulation of all slots."""
     model = TopicModel(size["n_topics"], size["words_per_topic"], tau=size["tau"], length=size["length"])
     batch = mask_tokens(model.documents(size["n"], rng=0), rng=0)
-    V, batch_size = model.n_vocab, size["batch_size"]
+    V, batch_size = model.V, size["batch_size"]
     start = EmbeddedWeights.gaussian(V, W_V=0.1, W_QK=0.05, rng=0)
     some = batch.take(range(batch_size))
     (loss, gradient), (dense_loss, dense_gradient) = (step(start, some) for step in (loss_and_gradient, dense_topic_step))

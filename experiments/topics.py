@@ -23,8 +23,9 @@ from minitx.base.checks import output_folder
 from minitx.base.report import environment, write_json
 from minitx.topics import command_law_figures, uniform_attention
 from minitx.topics.averages import attention_table, gram, pair_averages
-from minitx.topics.documents import TopicModel, mask_tokens
-from minitx.topics.training import attention_ratios
+from minitx.topics.documents import mask_tokens
+from minitx.topics.law import TopicModel
+from minitx.topics.training import BLOCK_FIELDS, attention_ratios
 
 LAWS = {"Dirichlet 0.1, N 100..150": {"alpha": 0.1, "length": (100, 150)}, "2 topics, N 128": {"tau": 2, "length": 128}}
 FIELDS = ("same_word", "same_topic", "different_topic")
@@ -67,11 +68,11 @@ class Data:
     def __init__(self, model, held_out, entropy, squared, seed, divide):
         self.model, self.held_out, self.entropy, self.squared = model, held_out, entropy, squared
         self.seed, self.divide = seed, divide
-        self.quadratic = uniform_attention.moments(squared, model.n_vocab)
+        self.quadratic = uniform_attention.moments(squared, model.V)
 
     def start(self, **parts):
         """Gaussian start of the given standard deviations."""
-        return EmbeddedWeights.gaussian(self.model.n_vocab, rng=self.seed, **parts)
+        return EmbeddedWeights.gaussian(self.model.V, rng=self.seed, **parts)
 
     def descend(self, start, data, eta, steps, size=None, *, long=True, **settings):
         """The Trajectory of a run."""
@@ -107,7 +108,8 @@ class Data:
 
     def attentions(self, trained, entropic):
         """Stage 2: W_V frozen."""
-        paper = topics.paper_value(topics.Setting(10, 10, math.inf, tau=2)).matrix(10, 10)  # the same for every law
+        law_of_paper = topics.TopicModel(10, 10, math.inf, tau=2)
+        paper = topics.paper_value(law_of_paper).matrix(law_of_paper)  # the same for every law
 
         def run(W_V, data, eta, steps, size, **settings):
             start = replace(self.start(W_V=0.0, W_QK=.05), W_V=W_V)
@@ -178,7 +180,7 @@ def beside(results, full):
 
 def ratio(tau, steps, seed):
     """Train W_Q and W_K on all infinite documents of ``tau`` topics, W_V = W_inf: (trained, predicted) ratios."""
-    setting = topics.Setting(10, 10, math.inf, tau=tau)
+    setting = topics.TopicModel(10, 10, math.inf, tau=tau)
     documents = topics.infinite_documents(setting)
     batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False, head="squared")
     start = EmbeddedWeights.gaussian(setting.V, W_V=0.0, W_QK=.05, rng=seed)
@@ -196,8 +198,8 @@ def ratio(tau, steps, seed):
 def infinite(quick):
     """Print trained and predicted attention ratios on infinite documents."""
     print("\nattention ratios on infinite documents (W_V = W_inf), trained by gradient descent beside the predicted optimum")
-    found, other = {}, topics.other_limit_value(topics.Setting(10, 10, math.inf, tau=2))
-    copying = topics.optimal_attention(topics.Setting(10, 10, math.inf, tau=2), other)
+    found, other = {}, topics.other_limit_value(topics.TopicModel(10, 10, math.inf, tau=2))
+    copying = topics.optimal_attention(topics.TopicModel(10, 10, math.inf, tau=2), other)
     print(f"  with W_lim in the place of W_inf the optimum is copying: alpha {copying.alpha:.1f}, beta {copying.beta:.2f}, "
           f"rho {copying.rho:.2f}")
     for tau, steps, seeds in ((2, 100 if quick else 2500, (0,) if quick else (0, 1, 2)), *(() if quick else ((4, 1500, (0,)),))):
@@ -213,16 +215,15 @@ def infinite(quick):
 
 # -------------------------------------------------------------------------------------------- closed forms, step by step
 
-BLOCKS = command_law_figures.BLOCK_FIELDS
 
 
 def two_limits(folder):
     """Print and draw how the minimiser goes from one limit to the other as the ridge falls."""
-    infinite_length = topics.Setting(10, 10, math.inf, tau=2)
-    style.save(command_law_figures.two_limits(topics.Setting(10, 10, 128, tau=2)), folder / "two-limits.png")
+    infinite_length = topics.TopicModel(10, 10, math.inf, tau=2)
+    style.save(command_law_figures.two_limits(topics.TopicModel(10, 10, 128, tau=2)), folder / "two-limits.png")
     header("the value matrix that minimises the squared loss: the limits N -> inf and ridge -> 0 do not commute")
     for N in command_law_figures.N_LENGTHS:
-        setting = topics.Setting(10, 10, N, tau=2)
+        setting = topics.TopicModel(10, 10, N, tau=2)
         sectors = topics.moments(setting)
         between = math.sqrt(sectors.M_w * sectors.M_t)
         row(f"N = {N:,}, no ridge", topics.optimal_value(setting))
@@ -235,7 +236,7 @@ def trajectory(quick):
     """Stage 1a: trained value matrices beside the closed trajectory, on sampled documents and on the exact population."""
     eta, at = 5.0, (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 20_000)
     for law in LAWS:
-        setting = topics.Setting(10, 10, **LAWS[law])
+        setting = topics.TopicModel(10, 10, **LAWS[law])
         C, M = topics.moments(setting).matrices()
         exact = uniform_attention.Moments(M=M, C=C)
         model = TopicModel(10, 10, **LAWS[law])
@@ -248,17 +249,17 @@ def trajectory(quick):
         for step in at:
             closed = topics.value_after(setting, step, eta)
             found = [topics.Blocks.of(run[step].W_V, setting) for run in kept]
-            worst = max(worst, *(abs(getattr(found[-1], name) - getattr(closed, name)) for name in BLOCKS.values()))
-            values = {name: np.array([getattr(one, name) for one in found[:-1]]) for name in BLOCKS.values()}
+            worst = max(worst, *(abs(getattr(found[-1], name) - getattr(closed, name)) for name in BLOCK_FIELDS.values()))
+            values = {name: np.array([getattr(one, name) for one in found[:-1]]) for name in BLOCK_FIELDS.values()}
             row(f"after {step:,} steps", closed)
             print(f"{'':44}" + "".join(f"{abs(values[name].mean() - getattr(closed, name)) / values[name].std(ddof=1):13.1f} s.d."
-                                      for name in BLOCKS.values()))
+                                      for name in BLOCK_FIELDS.values()))
         print(f"descent on the exact population differs from the closed trajectory by at most {worst:.1e}")
 
 
 def embeddings(quick):
     """Stage 1b on the exact population: the plateau, and the end."""
-    setting = topics.Setting(10, 10, 128, tau=2)
+    setting = topics.TopicModel(10, 10, 128, tau=2)
     C, M = topics.moments(setting).matrices()
     steps = 2000 if quick else 48_000
     run = descend(EmbeddedWeights.gaussian(setting.V, W_E=1e-3, rng=0), uniform_attention.Moments(M=M, C=C), learning_rate=8.0, steps=steps,
@@ -272,19 +273,19 @@ def embeddings(quick):
 
 def header(title):
     """Print a title and the names of the blocks."""
-    print(f"\n{title}\n{'':44}" + "".join(f"{name:>18}" for name in BLOCKS))
+    print(f"\n{title}\n{'':44}" + "".join(f"{name:>18}" for name in BLOCK_FIELDS))
 
 
 def row(label, blocks):
     """Print one row of block values."""
-    print(f"{label:44}" + "".join(f"{getattr(blocks, name):18.6f}" for name in BLOCKS.values()), flush=True)
+    print(f"{label:44}" + "".join(f"{getattr(blocks, name):18.6f}" for name in BLOCK_FIELDS.values()), flush=True)
 
 
 def cross_entropy(results):
     """Print the two differences that the cross-entropy determines, trained beside their optimum."""
     print("\ncross-entropy: logits of the same word above its topic (A), of its topic above the others (B)")
     for law, runs in results.items():
-        setting = topics.Setting(10, 10, **LAWS[law])
+        setting = topics.TopicModel(10, 10, **LAWS[law])
         for name, same_word in (("W_V, cross-entropy", True), ("E, cross-entropy", False)):
             best = topics.cross_entropy_optimum(setting, same_word=same_word)
             A, B = (np.mean([getattr(one, high) - getattr(one, low) for one in runs[name]])

@@ -153,7 +153,7 @@ def block_averages(matrix, T, v):
             elif i == j:
                 kind = "same_word"
             else:
-                kind = "same_topic" if topic_of(i, v) == topic_of(j, v) else "diff_topic"
+                kind = "same_topic" if topic_of(i, v) == topic_of(j, v) else "different_topic"
             values.setdefault(kind, []).append(matrix[i, j])
     return {kind: np.mean(entries) for kind, entries in values.items()}
 

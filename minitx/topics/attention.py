@@ -25,7 +25,7 @@ def attention_loss(setting, alpha, beta, value=None):
 
     Parameters
     ----------
-    setting : Setting
+    setting : TopicModel
         Of tau.
     alpha, beta : floats or arrays, at least 0
         Broadcast together, so that a surface can be drawn.
@@ -125,7 +125,7 @@ def optimal_ratio(setting, *, free_mask=False):
 
     Parameters
     ----------
-    setting : Setting
+    setting : TopicModel
         Of tau.
     free_mask : bool
         Whether words may also weigh keys [MASK] otherwise than 1.
@@ -151,7 +151,7 @@ def optimal_ratio(setting, *, free_mask=False):
     if setting.p_c == 1 and setting.tau != 1:
         raise ValueError("p_c is 1: every chosen slot shows its word, copying has no cost and the loss no minimum; lower p_c")
     value = _value(setting, None)
-    theta, theta_AB = _best_theta(setting, value.diff_topic)
+    theta, theta_AB = _best_theta(setting, value.different_topic)
     rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
     rho, rho_0 = _with_mask(setting, value, rho) if free_mask else (rho, 1.0)
     uniform, best = float(_loss(setting, value, 1.0, 0.0)), float(_loss(setting, value, rho, 0.0, rho_0))
@@ -159,7 +159,7 @@ def optimal_ratio(setting, *, free_mask=False):
 
 
 def _best_theta(setting, kap):
-    """(theta, theta_AB); kap = diff_topic of W_inf."""
+    """(theta, theta_AB); kap = different_topic of W_inf."""
     T, v, tau, a, n, p_c, p_r = setting.T, setting.v, setting.tau, setting.a, setting.n, setting.p_c, setting.p_r
     if p_c == 0 or tau == 1:
         return 0.0, 0.0
@@ -216,7 +216,7 @@ def optimal_attention(setting, value):
 
     Parameters
     ----------
-    setting : Setting
+    setting : TopicModel
         Of tau.
     value : Blocks
 
@@ -280,7 +280,7 @@ class AttentionProfile:
 
     same_word: float
     same_topic: float
-    diff_topic: float
+    different_topic: float
 
 
 @one_blas_thread()
@@ -289,7 +289,7 @@ def attention_profile(setting, alpha, beta):
 
     Parameters
     ----------
-    setting : Setting
+    setting : TopicModel
         Any; its corruption and ``loss`` are not used. Lengths (low, high) weigh as documents, each with all its pairs.
     alpha, beta : float
         Attention weights of the same word (the query's own slot included), and of other words of its topic.
@@ -315,7 +315,7 @@ def attention_profile(setting, alpha, beta):
         counts = np.array([theta / setting.v, theta * (1 - 1 / setting.v), 1 - theta])
         attention, pairs = _profile(counts, weight, 1.0, alpha, beta)
     else:
-        low, high = setting.length if isinstance(setting.length, tuple) else (setting.length, setting.length)
+        low, high = setting.lengths
         for N in range(low, high + 1):
             k, c, weight = _own_counts(setting, N)
             one = _profile(np.array([c, k - c, N - k], np.float64), N * weight, N, alpha, beta)

@@ -12,10 +12,10 @@ from minitx.data.batch import Batch
 from minitx.model.descent import Stopped, descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, command_law_figures, cross_entropy, training
-from minitx.topics import law as topic_law
+from minitx.topics import sectors as topic_law
 from minitx.topics import values as block_values
-from minitx.topics.documents import TopicModel, mask_tokens
-from minitx.topics.training import CLASSES
+from minitx.topics.law import TopicModel
+from minitx.topics.training import BLOCK_FIELDS, CLASSES
 
 HEADS = ("squared", "cross_entropy")
 MOST_PAIRS = 3_000_000  # of queries and keys, in all infinite documents, which are trained on together
@@ -58,19 +58,13 @@ class Options:
             raise ValueError("--out is empty; it must name a folder")
         if self.quick:
             lower(self, QUICK)
-        _require_something_to_learn(self.setting, self.model)  # both refuse what cannot be, before any work
+        _require_something_to_learn(self.setting)  # both refuse what cannot be, before any work
 
     @property
     def setting(self):
         """The theory's view of the documents."""
-        return topic_law.Setting(self.topics, self.words, self._length(), tau=self.tau, alpha=self.alpha, p_m=self.p_m, p_c=self.p_c,
+        return TopicModel(self.topics, self.words, self._length(), tau=self.tau, alpha=self.alpha, p_m=self.p_m, p_c=self.p_c,
                               p_r=self.p_r, loss=self.loss)
-
-    @property
-    def model(self):
-        """The law that documents are drawn from."""
-        return TopicModel(self.topics, self.words, tau=self.tau, alpha=self.alpha, length=self._length())
-
     def _length(self):
         ends = self.length.split("-")
         if not 1 <= len(ends) <= 2 or not all(end.isdecimal() for end in ends):
@@ -82,11 +76,11 @@ class Options:
         return max(12, round(number * self.effort))
 
 
-def _require_something_to_learn(setting, model):
+def _require_something_to_learn(setting):
     """ValueError where what is shown says nothing about the words that are hidden."""
     found = topic_law.moments(setting)
     if found.C_t == 0 or found.M_w == 0:
-        raise ValueError(f"with {model.n_topics} topics, tau {setting.tau}, p_m {setting.p_m:g} and p_c {setting.p_c:g} the words "
+        raise ValueError(f"with {setting.T} topics, tau {setting.tau}, p_m {setting.p_m:g} and p_c {setting.p_c:g} the words "
                          "shown say nothing about those hidden; lower --p-m or --tau, or raise --p-c")
 
 
@@ -169,7 +163,7 @@ def run(options, say):
 
 def _held_out(options, seed):
     """Clean documents that are not trained on."""
-    return options.model.documents(HELD_OUT, rng=seed + 1_000_000)
+    return options.setting.documents(HELD_OUT, rng=seed + 1_000_000)
 
 
 class _Data:
@@ -177,7 +171,7 @@ class _Data:
 
     def __init__(self, options, seed):
         self.options, self.seed = options, seed
-        model = options.model
+        model = options.setting
         self.topics, self.held_out = model.topic_of_token, _held_out(options, seed)
         self.documents = model.documents(options.documents, rng=seed)
         self.batches = {}
@@ -186,7 +180,7 @@ class _Data:
         """The masked documents; the same masks for every head."""
         if head not in self.batches:
             o = self.options
-            self.batches[head] = mask_tokens(self.documents, p_m=o.p_m, p_c=o.p_c, p_r=o.p_r, loss=o.loss, head=head, rng=self.seed)
+            self.batches[head] = o.setting.mask(self.documents, head=head, rng=self.seed)
         return self.batches[head]
 
     def start(self, **scales):
@@ -233,7 +227,7 @@ def _value(options, data, stages):
     runs = _each(data, lambda one: one.train("W_V", one.start(W_V=0.0), "squared", eta, steps, at=_spread(steps)))
     fine = _spread(steps, 60)
     path = [block_values.value_after(setting, step, eta) for step in fine]
-    trajectory = {label: (fine, [getattr(value, name) for value in path]) for label, name in command_law_figures.BLOCK_FIELDS.items()}
+    trajectory = {label: (fine, [getattr(value, name) for value in path]) for label, name in BLOCK_FIELDS.items()}
     closed = {f"closed form, after {steps:,} steps": _blocks(path[-1]),
               "closed form, end of descent": _blocks(block_values.optimal_value(setting)),
               "limit N -> inf, then ridge -> 0 (paper)": _blocks(block_values.paper_value(setting)),
@@ -337,7 +331,7 @@ def _infinite(options, say):
 
 def _blocks(value):
     """{class of pairs: value} of closed forms."""
-    return {label: getattr(value, name) for label, name in command_law_figures.BLOCK_FIELDS.items() if hasattr(value, name)}
+    return {label: getattr(value, name) for label, name in BLOCK_FIELDS.items() if hasattr(value, name)}
 
 
 def _cross_entropy_forms(setting, *, same_word):

@@ -8,12 +8,11 @@ import numpy as np
 from minitx.base import style
 from minitx.topics import attention
 from minitx.topics import figures as plots
-from minitx.topics import law as topic_law
+from minitx.topics import sectors as topic_law
 from minitx.topics import values as block_values
 from minitx.topics.averages import attention_table, gram
-from minitx.topics.training import CLASSES, over_seeds
+from minitx.topics.training import BLOCK_FIELDS, CLASSES, over_seeds
 
-BLOCK_FIELDS = {"same word": "same_word", "same topic": "same_topic", "different topic": "diff_topic", "mask column": "mask_column"}
 STAGES = ("value", "embedding", "attention", "copying", "joint")
 NAMES = (*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
          "attention_ratio.png", "two_limits.png")

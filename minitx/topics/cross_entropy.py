@@ -1,7 +1,7 @@
 """Topics under cross-entropy and uniform attention: the best same-word and topic logits of the value matrix.
 
 Legend: as in ``topic_setting``. By symmetry logit_i = A u_i + B U_topic(i), U_t the share of the shown words of topic t;
-A = same_word - same_topic and B = same_topic - diff_topic of W_V. The logit of [MASK], never a target, goes to -infinity.
+A = same_word - same_topic and B = same_topic - different_topic of W_V. The logit of [MASK], never a target, goes to -infinity.
 """
 
 import math
@@ -12,7 +12,7 @@ from scipy.special import lambertw
 
 from minitx.base.checks import positive, whole_number
 from minitx.base.parallel import one_blas_thread
-from minitx.topics.law import Blocks
+from minitx.topics.sectors import Blocks
 
 CHUNK = 1 << 18  # numbers of documents x words worked on at a time
 MOST_COUNTS = 1 << 28  # of all the documents
@@ -57,7 +57,7 @@ def cross_entropy_optimum(setting, *, ridge=None, n_documents=20_000, same_word=
 
     Parameters
     ----------
-    setting : Setting
+    setting : TopicModel
         Length inf and tau: the exact minimiser of loss + ridge |W|_F^2. A finite length, or Dirichlet shares: the minimiser on
         sampled documents, without ridge.
     ridge : float, optional
@@ -152,7 +152,7 @@ def _ridge_path(setting, ridge):
     x = _newton(evaluate, np.array([tau < T, True]))
     Delta, Dm = map(float, x)
     lam_t, column = tau * v * Delta / a, Dm / ((n + 1) * shares)
-    value = Blocks.from_sectors(T, v, 0.0, lam_t, column * (1 - m), mask_mask=-n * column * m, mask_column=column * m,
+    value = Blocks.from_sectors(setting, 0.0, lam_t, column * (1 - m), mask_mask=-n * column * m, mask_column=column * m,
                                 mask_row=-column * (1 - m))
     loss = float(evaluate(x)[0] - ridges @ x**2 / 2)
     return CrossEntropyOptimum(A=0.0, B=lam_t / v, loss=loss, Delta=Delta, Dm=Dm, value=value)
@@ -187,7 +187,7 @@ def _draw(setting, D, rng):
         U = setting.a * share + setting.r / T
         targets = np.stack([(share * U).sum(axis=1) / v, (share * U).sum(axis=1)], axis=1)
         return _Chunk(U[:, :, None], np.ones(D), v, targets, np.ones(D))
-    low, high = setting.length if isinstance(setting.length, tuple) else (setting.length, setting.length)
+    low, high = setting.lengths
     length = rng.integers(low, high, D, endpoint=True)
     words = rng.multinomial(length, np.repeat(share / v, v, axis=1)).reshape(D, T, v)
     chosen = rng.binomial(words, setting.p_m)

@@ -1,166 +1,274 @@
-"""Topics: the setting, its symmetric matrices and its exact moments (Li, Li, Risteski, ICML 2023, arXiv 2303.04245).
+"""The law of documents of topics, and of how their words are masked (Li, Li, Risteski, ICML 2023, arXiv 2303.04245).
 
-Legend: T topics, v words each, n = T v words, V = n + 1 tokens, N slots a document; token 0 is [MASK], word k of topic t (both from
-0) is token 1 + t v + k. u (V,): share of each shown token in a document; y: the word of a chosen slot. A matrix that commutes with
-permuting topics, and words inside a topic, is lam_w P_w + lam_t P_t + (mean of the words and [MASK]): P_w projects on contrasts
-within a topic, P_t on contrasts between topics.
+Legend: D documents, N slots of a document, T topics, v words a topic, n = T v words, V = n + 1 tokens. Token 0 is [MASK]; word k of
+topic t (both from 0) is token 1 + t v + k.
 """
 
+import itertools
 import math
 import numbers
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from minitx.base.checks import positive, probability, whole_number
-from minitx.base.parallel import one_blas_thread
+from minitx.base.checks import positive, whole_number
+from minitx.data.batch import Batch
+from minitx.topics.documents import Documents, mask_tokens, valid_masking
+from minitx.topics.randomness import Seed, entropy, generators, inverse_cdf, parts, stack_cdfs
 
-LOSSES = ("pooled", "per_document")
 MOST_LENGTHS = 10**6
+_CLOSED_FORMS = "closed forms are known of disjoint topics, equally frequent and of equally probable words, only"
+_LARGEST_ALPHA = 1e100  # the sum of T of them is finite
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A law of documents, of masking, and how chosen slots are averaged.
+@dataclass(frozen=True, eq=False)
+class TopicModel:
+    """A law of documents, of masking, and of how the loss averages over the chosen slots.
+
+    Documents are drawn from it (:meth:`documents`) and masked (:meth:`mask`), and every closed form of the theory is a function of it.
+    Exactly one of ``tau`` and ``alpha`` is given, and exactly one of ``words_per_topic`` and ``topic_word``.
 
     Parameters
     ----------
-    n_topics, words_per_topic : int
-        T and v.
+    n_topics : int
+        T, at least 1.
+    words_per_topic : int, optional
+        v: topics are disjoint, of v equally probable words each.
     length : int, (int, int) or math.inf
-        N, at least 2: the same in all documents; or (low, high): uniform on low..high, both included; or infinitely many slots.
+        N, the slots of every document, at least 2; or (low, high): each document draws it from low, ..., high, equally probable;
+        or infinitely many slots, for the closed forms alone.
     tau : int, optional
-        Topics a document: tau distinct ones, uniform; a slot's topic is uniform among them. This or ``alpha``.
-    alpha : float, optional
-        A document's topic shares are Dirichlet(alpha, ..., alpha).
+        Each document draws tau of the T topics, all sets alike; each of its slots has one of the tau, equally probable.
+    alpha : float, or (T,) floats, optional
+        Each document draws the shares of its topics from the Dirichlet law with these parameters (a number: T times the same);
+        each of its slots draws its topic from the shares. This is latent Dirichlet allocation (LDA).
+    topic_word : (T, n) floats, optional
+        Topics that may overlap: row = topic, column = word, entry = its probability in the topic. Word i is token i + 1.
+        Documents can be drawn; there are no closed forms.
     p_m, p_c, p_r : float
-        A slot is chosen with probability p_m; a chosen slot shows its own word with probability p_c, a uniform one of the n words
-        with probability p_r, otherwise [MASK]. Default: the paper's.
+        A slot is chosen with probability p_m. A chosen slot shows its own word with probability p_c, a uniform one of the n words
+        with probability p_r, and [MASK] otherwise. The defaults are the paper's.
     loss : {"pooled", "per_document"}
-        Mean over all chosen slots of all documents; or over the documents with a chosen slot, of the mean over their chosen slots.
+        The loss is the mean over all chosen slots of all documents; or it is the mean, over the documents that have a chosen slot,
+        of the mean over their chosen slots.
 
     Raises
     ------
     ValueError
-        Anything that cannot be, and what to change.
+        A value out of range, none or both of two that exclude each other, rows that are not probabilities.
 
     Notes
     -----
-    The constants a, r, m, q0 are properties; h holds everything about topics that a moment needs.
+    The paper's theory has the law with ``tau``; its code samples ``TopicModel(10, 10, (100, 150), alpha=0.1)``.
     """
 
     n_topics: int
-    words_per_topic: int
-    length: object
+    words_per_topic: int | None = None
+    length: int | tuple[int, int] | float = 128
     _: KW_ONLY
     tau: int | None = None
-    alpha: float | None = None
+    alpha: float | NDArray[np.float64] | None = None
+    topic_word: NDArray[np.float64] | None = None
     p_m: float = 0.15
     p_c: float = 0.1
     p_r: float = 0.1
     loss: str = "pooled"
 
     def __post_init__(self):
-        checked = {"n_topics": whole_number("n_topics", self.n_topics, 1),
-                   "words_per_topic": whole_number("words_per_topic", self.words_per_topic, 1), "length": _length(self.length)}
+        T = whole_number("n_topics", self.n_topics, 1)
         if (self.tau is None) == (self.alpha is None):
-            raise ValueError(f"tau is {self.tau!r} and alpha is {self.alpha!r}; give exactly one: tau, a whole number of topics a "
-                             "document, or alpha, of Dirichlet topic shares")
+            raise ValueError(f"tau is {self.tau} and alpha is {self.alpha}; give exactly one: tau, a whole number of topics a document, "
+                             "or alpha, of Dirichlet topic shares")
+        if (self.words_per_topic is None) == (self.topic_word is None):
+            found = "neither" if self.topic_word is None else "both"
+            raise ValueError(f"{found} of words_per_topic and topic_word given; give one of them: the number of words of disjoint "
+                             "topics, or the probabilities (n_topics, n_words) of the words of any topics")
+        checked: dict[str, Any] = {"n_topics": T, "length": _length(self.length)}
         if self.tau is not None:
             checked["tau"] = whole_number("tau", self.tau, 1)
-            if checked["tau"] > checked["n_topics"]:
-                raise ValueError(f"tau is {self.tau} but there are {self.n_topics} topics; a document cannot have more topics than "
-                                 "there are: lower tau or raise n_topics")
+            if checked["tau"] > T:
+                raise ValueError(f"tau is {self.tau} but there are {T} topics; a document cannot have more topics than there are: "
+                                 "lower tau or raise n_topics")
         else:
-            checked["alpha"] = positive("alpha", self.alpha)
-        checked |= {name: probability(name, getattr(self, name)) for name in ("p_m", "p_c", "p_r")}
-        if checked["p_m"] == 0:
-            raise ValueError("p_m is 0: no slot is ever chosen and there is nothing to predict; take a p_m above 0, however small")
-        if checked["p_c"] + checked["p_r"] > 1 + 1e-12:
-            raise ValueError(f"p_c + p_r is {self.p_c} + {self.p_r}, above 1; a chosen slot shows its word, a random one or "
-                             "[MASK]: lower one of them")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
+            checked["alpha"] = _dirichlet_parameter(self.alpha, T)
+        if self.words_per_topic is not None:
+            checked["words_per_topic"] = whole_number("words_per_topic", self.words_per_topic, 1)
+        else:
+            checked["topic_word"] = _probability_rows(self.topic_word, T)
+        checked |= valid_masking(self.p_m, self.p_c, self.p_r, self.loss)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    # ------------------------------------------------------------------------------------------- the numbers of the theory
+
     @property
-    def T(self):
-        """Number of topics."""
+    def T(self) -> int:
+        """The number of topics."""
         return self.n_topics
 
     @property
-    def v(self):
-        """Words a topic."""
+    def v(self) -> int:
+        """The number of words of a topic. ValueError where topics may overlap."""
+        if self.words_per_topic is None:
+            raise ValueError(f"{_CLOSED_FORMS}; give words_per_topic, not topic_word")
         return self.words_per_topic
 
     @property
-    def n(self):
-        """Number of words, T v."""
-        return self.T * self.v
+    def n(self) -> int:
+        """The number of words of all topics."""
+        return self.T * self.v if self.topic_word is None else self.topic_word.shape[1]
 
     @property
-    def V(self):
-        """Number of tokens, n + 1."""
+    def V(self) -> int:
+        """The number of tokens, n + 1: the words and [MASK]."""
         return self.n + 1
 
     @property
-    def q0(self):
+    def lengths(self) -> tuple[int, int]:
+        """The least and the greatest length. ValueError if it is infinite."""
+        if isinstance(self.length, tuple):
+            return self.length
+        if self.length == math.inf:
+            raise ValueError("length is inf; give a whole number of slots, or a pair (low, high)")
+        return int(self.length), int(self.length)
+
+    @property
+    def topic_of_token(self) -> NDArray[np.integer]:
+        """Topic in which each token is most probable (of equals, the first), (V,); -1: [MASK], and words of no topic."""
+        if self.topic_word is None:
+            return np.append(-1, np.repeat(np.arange(self.T), self.v))
+        return np.append(-1, np.where(self.topic_word.any(axis=0), self.topic_word.argmax(axis=0), -1))
+
+    @property
+    def q0(self) -> float:
         """Probability that a chosen slot shows [MASK]."""
         return max(0.0, 1 - (self.p_c + self.p_r))
 
     @property
-    def a(self):
+    def a(self) -> float:
         """Probability that a slot shows its own word, other than by the random draw."""
         return 1 - self.p_m * (1 - self.p_c)
 
     @property
-    def r(self):
+    def r(self) -> float:
         """Probability that a slot shows a random word."""
         return self.p_m * self.p_r
 
     @property
-    def m(self):
+    def m(self) -> float:
         """Probability that a slot shows [MASK]."""
         return self.p_m * self.q0
 
     @property
-    def h(self):
-        """(T-1) / (T sigma - 1), at least 1, where sigma is the probability that two slots share their topic. inf at tau = T."""
-        if self.alpha is not None:
-            return self.T * self.alpha + 1
-        return math.inf if self.tau == self.T else self.tau * (self.T - 1) / (self.T - self.tau)
+    def h(self) -> float:
+        """(T-1) / (T sigma - 1), at least 1, where sigma is the probability that two slots share their topic; inf at tau = T.
+
+        All that a second moment depends on of the law of topics: tau (T-1) / (T-tau), or T alpha + 1.
+        """
+        if self.tau is not None:
+            return math.inf if self.tau == self.T else self.tau * (self.T - 1) / (self.T - self.tau)
+        if isinstance(self.alpha, np.ndarray):
+            raise ValueError(f"{_CLOSED_FORMS}; give alpha as one number")
+        return self.T * self.alpha + 1
 
     @property
-    def G(self):
-        """1 / (n h): the covariance of two slots on topic contrasts."""
-        return 1 / (self.n * self.h)
+    def G(self) -> float:
+        """1 / (T v h): the covariance of two slots on topic contrasts."""
+        return 1 / (self.T * self.v * self.h)
 
     @property
-    def s(self):
+    def s(self) -> float:
         """Share of the shown tokens that a topic of the document has, a / tau + r / T. Of tau only."""
         return self.a / self.require_tau("s") + self.w
 
     @property
-    def w(self):
+    def w(self) -> float:
         """Share of the shown tokens that a topic outside the document has, r / T."""
         return self.r / self.T
 
-    def require_tau(self, what):
-        """tau. ValueError if the topic shares are Dirichlet."""
+    def require_tau(self, what: str) -> int:
+        """tau. ValueError, which names ``what`` needs it, if the topic shares are Dirichlet."""
         if self.tau is None:
-            raise ValueError(f"{what} is known of documents of tau topics only, not of Dirichlet shares (alpha is {self.alpha:g}); "
-                             "give Setting tau, not alpha")
+            raise ValueError(f"{what} is known of documents of tau topics only, not of Dirichlet shares (alpha is {self.alpha}); "
+                             "give tau, not alpha")
         return self.tau
 
-    def require_visible(self, what):
-        """ValueError if no shown word tells anything about its document's topics."""
+    def require_visible(self, what: str) -> None:
+        """ValueError, which names ``what`` does not exist, if no shown word tells anything about its document's topics."""
         if self.a == 0:
             raise ValueError(f"{what} does not exist at p_m = 1, p_c = 0: no slot shows its own word; lower p_m or raise p_c")
+
+    # ------------------------------------------------------------------------------------------------------------ drawing
+
+    def documents(self, n_documents: int, *, rng: Seed = 0) -> Documents:
+        """Draw documents.
+
+        Parameters
+        ----------
+        n_documents : int
+            D, at least 1.
+        rng : int, numpy.random.Generator or None
+            Seed. The same seed gives the same documents; asking for more keeps the beginning.
+
+        Returns
+        -------
+        Documents
+            Tokens (D, N), N being the largest length the law allows.
+
+        Raises
+        ------
+        ValueError
+            ``n_documents`` is not a whole number, at least 1; or the length is infinite.
+        """
+        whole_number("n_documents", n_documents, 1)
+        draw = generators(rng)
+        low, high = self.lengths
+        tokens = np.empty((n_documents, high), np.int32)
+        for part in parts(n_documents, max(high, self.T)):
+            tokens[part] = self._words(self._topics(len(tokens[part]), draw), draw)
+        return Documents(tokens, draw["length"].integers(low, high + 1, size=n_documents), self.V)
+
+    def stream(self, n_documents: int, *, rng: Seed = 0) -> Iterator[Documents]:
+        """Iterate, without end, over fresh :class:`Documents` of ``n_documents`` each: more data than memory holds.
+
+        The same seed gives the same items; a generator is drawn from once, now. Raises as :meth:`documents`, at once.
+        """
+        whole_number("n_documents", n_documents, 1)
+        seeds = np.random.default_rng(entropy(rng))
+        return (self.documents(n_documents, rng=seeds) for _ in itertools.count())
+
+    def mask(self, documents: Documents, *, head: str = "cross_entropy", rng: Seed = 0) -> Batch:
+        """:func:`minitx.topics.mask_tokens` with the probabilities and the loss of this law."""
+        return mask_tokens(documents, p_m=self.p_m, p_c=self.p_c, p_r=self.p_r, loss=self.loss, head=head, rng=rng)
+
+    def _topics(self, n_documents, draw):
+        """Topic of each slot, (n_documents, N)."""
+        shape = (n_documents, self.lengths[1])
+        if self.tau is None:
+            shares = draw["mixture"].dirichlet(np.broadcast_to(self.alpha, self.T), size=n_documents)
+            return inverse_cdf(stack_cdfs(shares), np.arange(n_documents)[:, None], draw["topic"].random(shape))
+        ranked = draw["mixture"].random((n_documents, self.T)).argpartition(self.tau - 1, axis=1)
+        chosen = np.sort(ranked[:, : self.tau], axis=1)  # argpartition's own order differs from processor to processor
+        return np.take_along_axis(chosen, draw["topic"].integers(self.tau, size=shape), axis=1)
+
+    def _words(self, topics, draw):
+        """Token of each slot, given its topic."""
+        if self.topic_word is None:
+            return 1 + topics * self.v + draw["word"].integers(self.v, size=topics.shape)
+        return 1 + inverse_cdf(self._word_cdfs, topics, draw["word"].random(topics.shape))
+
+    @cached_property
+    def _word_cdfs(self):
+        return stack_cdfs(self.topic_word)
 
 
 def _length(length):
     """``length`` as an int, a pair of ints or inf."""
+    length = length.tolist() if isinstance(length, np.ndarray) else length
     kinds = "a whole number of at least 2 slots, a pair (low, high) of such, or math.inf"
     if isinstance(length, (tuple, list)):
         if len(length) != 2 or any(isinstance(end, (tuple, list)) or end == math.inf for end in length):
@@ -181,205 +289,29 @@ def _length(length):
     return int(length)
 
 
-def sizes(setting, words_per_topic=None):
-    """(T, v) of a Setting, or of two numbers."""
-    if isinstance(setting, Setting):
-        return setting.T, setting.v
-    return whole_number("n_topics", setting, 1), whole_number("words_per_topic", words_per_topic, 1)
+def _dirichlet_parameter(alpha, n_topics):
+    """``alpha`` as a float or as (T,) float64."""
+    if np.ndim(alpha) == 0:
+        return positive("alpha", alpha, below=_LARGEST_ALPHA)
+    alpha = np.array(alpha, np.float64)
+    if alpha.shape != (n_topics,):
+        raise ValueError(f"alpha has shape {alpha.shape}; it must be one number or {n_topics}, one a topic")
+    for value in alpha:
+        positive("an entry of alpha", value, below=_LARGEST_ALPHA)
+    return alpha
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """A (V, V) matrix that is constant on the six kinds of token pairs. Row = output token, column = attended token (f = W u).
-
-    Attributes
-    ----------
-    mask_mask : float
-        Entry [0, 0].
-    mask_column : float
-        Entries [i, 0], i >= 1: from [MASK] to a word.
-    mask_row : float
-        Entries [0, j], j >= 1.
-    same_word, same_topic, diff_topic : float
-        Entries [i, i]; [i, j] of different words of one topic; [i, j] of two topics. nan where there is no such pair.
-    """
-
-    mask_mask: float
-    mask_column: float
-    mask_row: float
-    same_word: float
-    same_topic: float
-    diff_topic: float
-
-    @classmethod
-    def of(cls, matrix, setting, words_per_topic=None):
-        """Averages of the (V, V) ``matrix`` over each kind of pair; ``setting``: a Setting, or T and v.
-
-        Raises
-        ------
-        ValueError
-            Another shape.
-        """
-        T, v = sizes(setting, words_per_topic)
-        n, matrix = T * v, np.asarray(matrix, np.float64)
-        if matrix.shape != (n + 1, n + 1):
-            raise ValueError(f"the matrix has shape {matrix.shape}; {T} topics of {v} words and [MASK] need {(n + 1, n + 1)}")
-        words = matrix[1:, 1:]
-        topics = words.reshape(T, v, T, v).sum(axis=(1, 3))
-        same_word, same_topic = np.trace(words), np.trace(topics)
-
-        def mean(total, count):
-            return float(total / count) if count else math.nan
-
-        return cls(float(matrix[0, 0]), float(matrix[1:, 0].mean()), float(matrix[0, 1:].mean()), mean(same_word, n),
-                   mean(same_topic - same_word, n * (v - 1)), mean(topics.sum() - same_topic, n * (n - v)))
-
-    @classmethod
-    def from_sectors(cls, T, v, lam_w, lam_t, mean, *, mask_mask=0.0, mask_column=0.0, mask_row=0.0):
-        """lam_w P_w + lam_t P_t + mean (projection on the all-ones word direction), and the entries of [MASK]."""
-        lam_t = lam_t if T > 1 else 0.0  # no contrasts between topics
-        diff_topic = (mean - lam_t) / (T * v)
-        same_topic = diff_topic + (lam_t - lam_w) / v
-        return cls(*map(float, (mask_mask, mask_column, mask_row, same_topic + lam_w, same_topic, diff_topic)))
-
-    def sectors(self, setting, words_per_topic=None):
-        """(lam_w, lam_t, mean): the eigenvalues on the words. What stands for a kind of pair that does not exist is not read."""
-        T, v = sizes(setting, words_per_topic)
-        same_topic = self.same_word if v == 1 else self.same_topic
-        diff_topic = same_topic if T == 1 else self.diff_topic
-        lam_w = self.same_word - same_topic
-        lam_t = lam_w + v * (same_topic - diff_topic)
-        return lam_w, lam_t, lam_t + T * v * diff_topic
-
-    def matrix(self, setting, words_per_topic=None):
-        """The (V, V) matrix; ``setting``: a Setting, or T and v."""
-        T, v = sizes(setting, words_per_topic)
-        topic = np.arange(T * v) // v
-        matrix = np.full((T * v + 1, T * v + 1), self.mask_row, np.float64)
-        matrix[1:, 0] = self.mask_column
-        matrix[0, 0] = self.mask_mask
-        matrix[1:, 1:] = np.where(topic[:, None] == topic, self.same_topic, self.diff_topic)
-        matrix[range(1, T * v + 1), range(1, T * v + 1)] = self.same_word
-        return matrix
-
-    @property
-    def gap(self):
-        """same_topic - diff_topic."""
-        return self.same_topic - self.diff_topic
-
-
-@dataclass(frozen=True)
-class Sectors:
-    """Moments of a chosen slot: C = E[e_y u^T] (row = target, column = attended token) and M = E[u u^T], by sector.
-
-    Attributes
-    ----------
-    n_topics, words_per_topic : int
-    C_w, M_w : float
-        On contrasts within a topic (T (v-1) dimensions).
-    C_t, M_t : float
-        On contrasts between topics (T-1 dimensions).
-    mask_share, mask_variance : float
-        Mean mu and variance s2 of u_0; the words' share is 1 - u_0.
-    """
-
-    n_topics: int
-    words_per_topic: int
-    C_w: float
-    C_t: float
-    M_w: float
-    M_t: float
-    mask_share: float
-    mask_variance: float
-
-    @property
-    def C_pair(self):
-        """(2, 2): C on ([MASK], unit all-ones word direction); the row of [MASK] is 0."""
-        n = self.n_topics * self.words_per_topic
-        return np.array([[0, 0], [self.mask_share / math.sqrt(n), (1 - self.mask_share) / n]])
-
-    @property
-    def M_pair(self):
-        """(2, 2): M on ([MASK], unit all-ones word direction)."""
-        n, mu, s2 = self.n_topics * self.words_per_topic, self.mask_share, self.mask_variance
-        cross = (mu * (1 - mu) - s2) / math.sqrt(n)
-        return np.array([[mu**2 + s2, cross], [cross, ((1 - mu)**2 + s2) / n]])
-
-    def blocks(self):
-        """(C, M) as Blocks."""
-        return tuple(blocks_of_pair(self, lam_w, lam_t, pair)
-                     for lam_w, lam_t, pair in ((self.C_w, self.C_t, self.C_pair), (self.M_w, self.M_t, self.M_pair)))
-
-    def matrices(self):
-        """(C, M), dense, each (V, V)."""
-        return tuple(blocks.matrix(self.n_topics, self.words_per_topic) for blocks in self.blocks())
-
-
-def blocks_of_pair(sectors, lam_w, lam_t, pair):
-    """Blocks with ``pair`` (2, 2) on ([MASK], unit all-ones word direction)."""
-    T, v = sectors.n_topics, sectors.words_per_topic
-    root = math.sqrt(T * v)
-    return Blocks.from_sectors(T, v, lam_w, lam_t, pair[1, 1], mask_mask=pair[0, 0], mask_column=pair[1, 0] / root,
-                               mask_row=pair[0, 1] / root)
-
-
-@one_blas_thread()
-def moments(setting):
-    """The exact second moments of a chosen slot, under uniform attention with one-hot embeddings.
-
-    Parameters
-    ----------
-    setting : Setting
-        Any: the lengths of the pooled loss are size-biased (a slot is drawn, not a document); the other chosen slots of the loss
-        per document are fewer than p_m says.
-
-    Returns
-    -------
-    Sectors
-
-    Notes
-    -----
-    With D = (p_c + p_r) + (N-1)(1-m):  C_w = p_c/(N n),  M_w = D/(N^2 n),  C_t = C_w + (N-1) a G / N,
-    M_t = M_w + [2 (N-1) p_c a + (N-1)(N-2) a^2] G / N^2,  u_0 of mean (q0 + (N-1) m)/N and variance
-    (q0 (1-q0) + (N-1) m (1-m))/N^2. Per document, p_m of the other slots becomes p_1 = E[K-1]/(N-1), K the number of chosen slots,
-    and (N-1)(N-2)(p_2 - p_1^2) (1-p_c)^2 G / N^2 adds to M_t, p_2 = E[(K-1)(K-2)]/((N-1)(N-2)).
-    """
-    T, v, n, G, p_c, q0 = setting.T, setting.v, setting.n, setting.G, setting.p_c, setting.q0
-    if setting.length == math.inf:
-        return Sectors(T, v, 0.0, setting.a * G, 0.0, setting.a**2 * G, setting.m, 0.0)
-    N, weight = _lengths(setting)
-    p_1, excess = _other_slots(setting, N)
-    a, m = 1 - p_1 * (1 - p_c), p_1 * q0
-    words = 1 - q0 + (N - 1) * (1 - m)
-    topics = 2 * (N - 1) * p_c * a + (N - 1) * (N - 2) * a**2 + excess * (1 - p_c)**2
-    share = m + (q0 - m) / N
-    mean_share = weight @ share
-    variance = (q0 * (1 - q0) + (N - 1) * m * (1 - m) + excess * q0**2) / N**2 + (share - mean_share)**2
-    C_w, M_w = weight @ (p_c / (N * n)), weight @ (words / (N**2 * n))
-    C_t, M_t = C_w + weight @ ((N - 1) * a * G / N), M_w + weight @ (topics * G / N**2)
-    always_mask = setting.m == 1
-    return Sectors(T, v, *map(float, (C_w, C_t, M_w, M_t, mean_share, 0.0 if always_mask else weight @ variance)))
-
-
-def _lengths(setting):
-    """The possible lengths N, float64, and how often a slot of the loss is in a document of each."""
-    low, high = setting.length if isinstance(setting.length, tuple) else (setting.length, setting.length)
-    N = np.arange(low, high + 1, dtype=np.float64)
-    weight = N if setting.loss == "pooled" else _some_chosen(setting, N)
-    return N, weight / weight.sum()
-
-
-def _some_chosen(setting, N):
-    """P(K >= 1)."""
-    return -np.expm1(N * np.log1p(-setting.p_m)) if setting.p_m < 1 else np.ones_like(N)
-
-
-def _other_slots(setting, N):
-    """p_1 and (N-1)(N-2)(p_2 - p_1^2) of the other slots of a chosen one's document."""
-    p = np.full_like(N, setting.p_m)
-    if setting.loss == "pooled":
-        return p, np.zeros_like(N)
-    some = _some_chosen(setting, N)
-    mean, square = N * p / some, N * p * (1 - p + N * p) / some
-    p_1 = (mean - 1) / (N - 1)
-    return p_1, square - 3 * mean + 2 - (N - 1) * (N - 2) * p_1**2
+def _probability_rows(topic_word, n_topics):
+    """``topic_word`` as (T, n) float64, its own copy."""
+    rows = np.array(topic_word, np.float64)
+    if rows.ndim != 2 or len(rows) != n_topics or not rows.size:
+        raise ValueError(f"topic_word has shape {rows.shape}; it must be (n_topics, n_words) with n_topics = {n_topics}")
+    if not (rows >= 0).all():  # also not a number
+        raise ValueError("topic_word holds entries that are negative or not numbers; row = topic, column = word, entry = its "
+                         "probability in the topic")
+    sums = rows.sum(axis=1)
+    worst = np.abs(sums - 1).argmax()
+    if abs(sums[worst] - 1) > 1e-6:
+        raise ValueError(f"row {worst} of topic_word sums to {sums[worst]:.6g}; each topic's probabilities must sum to 1: divide "
+                         "by topic_word.sum(axis=1, keepdims=True)")
+    return rows

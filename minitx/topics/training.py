@@ -9,10 +9,12 @@ import numpy as np
 
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import Run, descend
-from minitx.topics import law, uniform_attention
+from minitx.topics import uniform_attention
 from minitx.topics.averages import Averages, attention_table, cosine_matrix, gram, pair_averages
+from minitx.topics.sectors import Blocks
 
 CLASSES = {"same word": "same_word", "same topic": "same_topic", "different topic": "different_topic"}
+BLOCK_FIELDS = CLASSES | {"mask column": "mask_column"}
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,12 @@ def same_exceeds_different(runs, part):
 def attention_ratios(weights, setting):
     """Attention of a word over that to a word of another topic: alpha (same word), beta (same topic), rho_0 ([MASK]); and rho.
 
-    ``setting``: a :class:`minitx.topics.Setting`. Averages over query words; rho = (alpha + (v - 1) beta) / v, which is all
+    ``setting``: a :class:`minitx.topics.TopicModel`. Averages over query words; rho = (alpha + (v - 1) beta) / v, which is all
     that the loss depends on at W_inf.
     """
     scores = np.exp(weights.circuits().qk[1:])  # row = query word, column = key token
     topic = np.arange(setting.n) // setting.v
     other = np.array([row[1:][topic != own].mean() for row, own in zip(scores, topic, strict=True)])
-    blocks = law.Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
+    blocks = Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
     alpha, beta = blocks.same_word, blocks.same_word if setting.v == 1 else blocks.same_topic
     return {"alpha": alpha, "beta": beta, "rho": (alpha + (setting.v - 1) * beta) / setting.v, "rho_0": blocks.mask_column}

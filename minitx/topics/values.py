@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 
 from minitx.base.checks import positive, whole_number
 from minitx.base.parallel import one_blas_thread
-from minitx.topics.law import Blocks, blocks_of_pair, moments
+from minitx.topics.sectors import Blocks, blocks_of_pair, moments
 
 
 def optimal_value(setting):
@@ -115,7 +115,7 @@ def value_after(setting, steps, learning_rate):
 
     Parameters
     ----------
-    setting : Setting
+    setting : TopicModel
     steps : int
     learning_rate : float
         eta.
@@ -142,7 +142,7 @@ def value_after(setting, steps, learning_rate):
         return _geometric(2 * learning_rate * M, steps) * 2 * learning_rate
 
     pair = (found.C_pair @ directions * [learned(scale) for scale in scales]) @ directions.T
-    return blocks_of_pair(found, found.C_w * learned(found.M_w), found.C_t * learned(found.M_t), pair)
+    return blocks_of_pair(setting, found.C_w * learned(found.M_w), found.C_t * learned(found.M_t), pair)
 
 
 def minimal_loss(setting):
@@ -220,7 +220,7 @@ def _gram(setting, found, lam_w):
     q = 1 - mu + z * mu
     gamma = q / ((1 + z * z / n) * (q * q + s2 * (1 - z)**2))
     across = z * gamma / n
-    return Blocks.from_sectors(setting.T, setting.v, lam_w, _ratio(found.C_t, found.M_t), gamma, mask_mask=z * across,
+    return Blocks.from_sectors(setting, lam_w, _ratio(found.C_t, found.M_t), gamma, mask_mask=z * across,
                                mask_column=across, mask_row=across)
 
 
@@ -228,13 +228,13 @@ def _mean(found):
     """(al, be): the least of al^2/n + be^2 with which al u_0 + be (1 - u_0) = 1 in every document."""
     if found.mask_variance > 0:
         return 1.0, 1.0
-    n, mu = found.n_topics * found.words_per_topic, found.mask_share
+    n, mu = found.setting.n, found.mask_share
     least = n * mu**2 + (1 - mu)**2
     return n * mu / least, (1 - mu) / least
 
 
 def _blocks(setting, lam_w, lam_t, al, be):
-    return Blocks.from_sectors(setting.T, setting.v, lam_w, lam_t, be, mask_column=al / setting.n)
+    return Blocks.from_sectors(setting, lam_w, lam_t, be, mask_column=al / setting.n)
 
 
 def _ratio(C, M):

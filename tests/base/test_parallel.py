@@ -84,7 +84,8 @@ import hashlib, sys
 import numpy as np
 import minitx
 from minitx.model.blocks import JoinedBags, blocks
-from minitx.topics.documents import TopicModel, mask_tokens
+from minitx.topics.documents import mask_tokens
+from minitx.topics.law import TopicModel
 
 minitx.set_threads(int(sys.argv[1]))
 digest = hashlib.sha256()

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.topics import documents as topics
-from minitx.topics.documents import Documents, TopicModel, mask_tokens
+from minitx.topics import randomness
+from minitx.topics.documents import LOSSES, Documents, mask_tokens
+from minitx.topics.law import TopicModel
 
 PAPER = dict(p_m=0.15, p_c=0.1, p_r=0.1)
 OVERLAPPING = np.array([[0.5, 0.3, 0.2, 0.0, 0.0], [0.0, 0.1, 0.2, 0.7, 0.0], [0.25, 0.25, 0.25, 0.25, 0.0]])
@@ -116,7 +117,7 @@ def test_overlapping_topics_of_the_tau_law():
 def test_disjoint_topics_are_a_case_of_topic_word():
     table = np.kron(np.eye(4), np.full((1, 3), 1 / 3))
     general, disjoint = TopicModel(4, tau=2, topic_word=table), TopicModel(4, 3, tau=2)
-    assert general.n_words == disjoint.n_words == 12 and general.n_vocab == disjoint.n_vocab == 13
+    assert general.n == disjoint.n == 12 and general.V == disjoint.V == 13
     assert np.array_equal(general.topic_of_token, disjoint.topic_of_token)
     drawn = [model.topic_of_token[model.documents(300).tokens] for model in (general, disjoint)]
     assert np.array_equal(*drawn)  # words are drawn by a generator of their own
@@ -128,19 +129,19 @@ def test_topic_of_token():
 
 
 def test_uniform_number_that_rounds_to_the_next_row_stays_in_its_own():
-    stacked = topics._stack_cdfs(np.full((5000, 3), [0.5, 0.5, 0.0]))
+    stacked = randomness.stack_cdfs(np.full((5000, 3), [0.5, 0.5, 0.0]))
     rows = np.arange(5000)
-    assert (topics._inverse_cdf(stacked, rows, np.full(5000, 1 - 2.0**-53)) == 1).all()
-    assert (topics._inverse_cdf(stacked, rows, np.zeros(5000)) == 0).all()
-    leading_zero = topics._stack_cdfs(np.full((5000, 2), [0.0, 1.0]))
-    assert (topics._inverse_cdf(leading_zero, rows, np.zeros(5000)) == 1).all()
+    assert (randomness.inverse_cdf(stacked, rows, np.full(5000, 1 - 2.0**-53)) == 1).all()
+    assert (randomness.inverse_cdf(stacked, rows, np.zeros(5000)) == 0).all()
+    leading_zero = randomness.stack_cdfs(np.full((5000, 2), [0.0, 1.0]))
+    assert (randomness.inverse_cdf(leading_zero, rows, np.zeros(5000)) == 1).all()
 
 
 @pytest.mark.parametrize("excess", [-5e-7, 5e-7])
 def test_rows_whose_sum_is_rounded_are_probabilities_all_the_same(excess):
-    stacked = topics._stack_cdfs(TopicModel(2, tau=1, topic_word=[[0.5, 0.5 + excess], [1 + excess, 0]]).topic_word)
+    stacked = randomness.stack_cdfs(TopicModel(2, tau=1, topic_word=[[0.5, 0.5 + excess], [1 + excess, 0]]).topic_word)
     assert stacked.tolist() == [[pytest.approx(0.5, abs=1e-6), 1], [2, 2]]
-    assert topics._inverse_cdf(stacked, np.array([0, 1]), np.array([1 - 1e-9, 1 - 1e-9])).tolist() == [1, 0]
+    assert randomness.inverse_cdf(stacked, np.array([0, 1]), np.array([1 - 1e-9, 1 - 1e-9])).tolist() == [1, 0]
 
 
 # ---- what least squares learns from them ----------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def test_fewer_documents_are_the_beginning_of_more(model):
 def test_documents_and_masks_do_not_depend_on_how_much_is_drawn_together(model, monkeypatch):
     documents = model.documents(200)
     batch = mask_tokens(documents)
-    monkeypatch.setattr(topics, "_AT_ONCE", 37)
+    monkeypatch.setattr(randomness, "AT_ONCE", 37)
     assert same(documents, model.documents(200))
     assert np.array_equal(batch.tokens, mask_tokens(documents).tokens)
     assert np.array_equal(batch.weight, mask_tokens(documents).weight)
@@ -339,15 +340,15 @@ def models(draw):
     return TopicModel(n_topics, **law, length=length, topic_word=table / table.sum(axis=1, keepdims=True))
 
 
-@given(models(), st.integers(1, 40), st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1), st.sampled_from(topics.LOSSES))
+@given(models(), st.integers(1, 40), st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1), st.sampled_from(LOSSES))
 def test_invariants(model, n_documents, seed, p_c, split, loss):
     documents = model.documents(n_documents, rng=seed)
     low, high = np.broadcast_to(model.length, 2)
     assert documents.tokens.shape == (n_documents, high) and documents.tokens.dtype == documents.lengths.dtype == np.int32
-    assert documents.n_vocab == model.n_vocab == len(model.topic_of_token)
+    assert documents.n_vocab == model.V == len(model.topic_of_token)
     assert low <= documents.lengths.min() and documents.lengths.max() <= high
     inside = np.arange(high) < documents.lengths[:, None]
-    assert (documents.tokens[inside] >= 1).all() and (documents.tokens < model.n_vocab).all()
+    assert (documents.tokens[inside] >= 1).all() and (documents.tokens < model.V).all()
     assert not documents.tokens[~inside].any()
     if model.tau is not None and model.topic_word is None:
         assert all(len(np.unique(row)) <= model.tau + 1 for row in model.topic_of_token[documents.tokens])  # and the padding's -1
@@ -372,7 +373,7 @@ def test_invariants(model, n_documents, seed, p_c, split, loss):
 ])
 def test_edges(model):
     documents = model.documents(5)
-    assert len(documents) == 5 and np.isin(documents.tokens[documents.tokens > 0], np.arange(1, model.n_vocab)).all()
+    assert len(documents) == 5 and np.isin(documents.tokens[documents.tokens > 0], np.arange(1, model.V)).all()
     assert mask_tokens(documents, p_m=1).weight.sum() == pytest.approx(1)
 
 
@@ -425,20 +426,20 @@ def test_bad_documents(change, error, message):
     (dict(words_per_topic=2.5), "words_per_topic is 2.5"),
     (dict(words_per_topic=None), "neither of words_per_topic and topic_word given; give one"),
     (dict(topic_word=OVERLAPPING), "both of words_per_topic and topic_word given; give one"),
-    (dict(tau=None), "tau is None and alpha is None; give one of them"),
-    (dict(alpha=0.1), "tau is 2 and alpha is 0.1; give one of them"),
+    (dict(tau=None), "tau is None and alpha is None; give exactly one"),
+    (dict(alpha=0.1), "tau is 2 and alpha is 0.1; give exactly one"),
     (dict(tau=0), "tau is 0; it must be a whole number, at least 1"),
-    (dict(tau=4), "tau is 4 but there are 3 topics; a document's topics are distinct"),
+    (dict(tau=4), "tau is 4 but there are 3 topics; .* lower tau or raise n_topics"),
     (dict(tau=None, alpha=0), "alpha is 0; it must be a number above 0"),
     (dict(tau=None, alpha=np.nan), "alpha is nan"),
     (dict(tau=None, alpha=np.inf), "alpha is inf; it must be a number above 0, below 1e[+]100"),
     (dict(tau=None, alpha=[1, 2]), r"alpha has shape \(2,\); it must be one number or 3, one a topic"),
     (dict(tau=None, alpha=[1, 2, -3]), "an entry of alpha is .*-3.0.*; it must be a number above 0"),
-    (dict(length=1), "length is 1; it must be a whole number, at least 2"),
-    (dict(length="long"), "length is 'long'; it must be a whole number, at least 2"),
-    (dict(length=(1, 4)), "an end of length is 1; it must be a whole number, at least 2"),
-    (dict(length=(2, 3, 4)), r"length is \(2, 3, 4\); it must be a whole number, or two"),
-    (dict(length=(5, 4)), r"length is \(5, 4\); the least length comes first: \(4, 5\)"),
+    (dict(length=1), "length is 1: a document needs at least 2 slots"),
+    (dict(length="long"), "length is 'long'; it must be a whole number of at least 2 slots"),
+    (dict(length=(1, 4)), "length is 1: a document needs at least 2 slots"),
+    (dict(length=(2, 3, 4)), r"length is \(2, 3, 4\); it must be a whole number .*, a pair"),
+    (dict(length=(5, 4)), r"length is \(5, 4\): low is above high; write \(4, 5\)"),
     (dict(words_per_topic=None, topic_word=OVERLAPPING[:2]), r"topic_word has shape \(2, 5\); .* n_topics = 3"),
     (dict(words_per_topic=None, topic_word=OVERLAPPING[0]), r"topic_word has shape \(5,\)"),
     (dict(words_per_topic=None, topic_word=np.zeros((3, 0))), r"topic_word has shape \(3, 0\)"),
@@ -459,13 +460,13 @@ def test_bad_numbers_of_documents(draw, bad):
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(p_m=0), "p_m is 0: no slot would be chosen"),
+    (dict(p_m=0), "p_m is 0: no slot is ever chosen"),
     (dict(p_m=-0.1), "p_m is -0.1; it must be a probability, a number from 0 to 1"),
     (dict(p_m=1.1), "p_m is 1.1; it must be a probability"),
     (dict(p_m=True), "p_m is True; it must be a probability"),
     (dict(p_c=np.nan), "p_c is nan; it must be a probability"),
     (dict(p_r="all"), "p_r is 'all'; it must be a probability"),
-    (dict(p_c=0.6, p_r=0.5), r"p_c \+ p_r is 1.1; .* lower one of them"),
+    (dict(p_c=0.6, p_r=0.5), r"p_c \+ p_r is 1.1, above 1; .* lower one of them"),
     (dict(loss="mean"), "loss is 'mean'; it must be one of pooled, per_document"),
     (dict(head="hinge"), "head is 'hinge'; it must be one of cross_entropy, squared, log"),
     (dict(p_m=1e-12), "of the 400 slots of 20 documents none was chosen with p_m=1e-12; raise p_m, give more documents"),

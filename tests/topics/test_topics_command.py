@@ -40,7 +40,7 @@ def test_a_run_prints_and_writes_everything(run, tmp_path):
     assert results["environment"]["packages"]["numpy"] == np.__version__
     assert set(results["stages"]) == set(STAGES)
     assert len(results["stages"]["value"]["records"]) == 3
-    best = topics.optimal_value(topics.Setting(3, 2, 12, tau=2))
+    best = topics.optimal_value(topics.TopicModel(3, 2, 12, tau=2))
     assert results["stages"]["value"]["closed"]["closed form, end of descent"]["same word"] == best.same_word
     assert f"{best.same_word:16.5f}" in out
     page = (tmp_path / "out" / "report.html").read_text()

@@ -14,11 +14,11 @@ from test_topics_theory import any_laws, laws, paper, values
 from minitx import Batch, Circuits, EmbeddedWeights, attention_and_output, descend, loss_and_gradient, set_threads, topics
 from minitx.model.testing import check_gradient
 from minitx.topics import training, uniform_attention
-from minitx.topics.documents import TopicModel, mask_tokens
-from minitx.topics.law import Blocks, Setting
+from minitx.topics.law import TopicModel
+from minitx.topics.sectors import Blocks
 
 HEADS = ("squared", "cross_entropy")
-WORDS = ("same_word", "same_topic", "diff_topic")
+WORDS = ("same_word", "same_topic", "different_topic")
 
 
 def population(setting, head="squared"):
@@ -56,8 +56,8 @@ def model(parts, n_vocab, seed, scale=0.7):
 
 def masked(head, loss, seed):
     """A small Batch of masked documents, and the same documents as lists of tokens; some of them without a chosen slot."""
-    documents = TopicModel(3, 2, tau=2, length=(3, 7)).documents(5, rng=seed)
-    batch = mask_tokens(documents, p_m=0.4, p_c=0.3, p_r=0.3, loss=loss, head=head, rng=seed)
+    law = TopicModel(3, 2, (3, 7), tau=2, p_m=0.4, p_c=0.3, p_r=0.3, loss=loss)
+    batch = law.mask(law.documents(5, rng=seed), head=head, rng=seed)
     lists = [(batch.tokens[i, :N].tolist(), batch.targets[i, :N].tolist(), np.flatnonzero(batch.weight[i]).tolist())
              for i, N in enumerate(batch.lengths)]
     return batch, lists
@@ -149,9 +149,7 @@ def test_closed_values_are_where_the_slope_is_0(setting, power):
 
 
 def sampled(seed, setting, n_documents, head="squared"):
-    model = TopicModel(setting.T, setting.v, tau=setting.tau, length=setting.length)
-    law = {name: getattr(setting, name) for name in ("p_m", "p_c", "p_r", "loss")}
-    return mask_tokens(model.documents(n_documents, rng=seed), **law, head=head, rng=seed)
+    return setting.mask(setting.documents(n_documents, rng=seed), head=head, rng=seed)
 
 
 def test_sampled_documents_follow_the_closed_trajectory_20():
@@ -193,8 +191,8 @@ def exact_batch(setting, head):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("setting", [
-    Setting(3, 2, 3, tau=2), Setting(2, 2, 4, tau=1, p_m=0.5, p_c=0.2, p_r=0.5), Setting(3, 1, 3, tau=1, loss="per_document"),
-    Setting(3, 2, math.inf, tau=2), Setting(4, 3, math.inf, tau=2, p_m=0.6, p_c=0.0, p_r=0.4)], ids=repr)
+    TopicModel(3, 2, 3, tau=2), TopicModel(2, 2, 4, tau=1, p_m=0.5, p_c=0.2, p_r=0.5), TopicModel(3, 1, 3, tau=1, loss="per_document"),
+    TopicModel(3, 2, math.inf, tau=2), TopicModel(4, 3, math.inf, tau=2, p_m=0.6, p_c=0.0, p_r=0.4)], ids=repr)
 def test_first_step_on_the_population_21(head, setting):
     """Whole matrices; the gap is eta (C_t - C_w) / v, for squared error twice that."""
     batch = exact_batch(setting, head) if setting.length != math.inf else population(setting, head)
@@ -212,13 +210,13 @@ def test_first_step_on_the_population_21(head, setting):
             assert found.gap == pytest.approx(factor * eta * (sectors.C_t - sectors.C_w) / setting.v, rel=0, abs=1e-14)
             assert found.gap > 0
         else:
-            assert found.same_word > found.diff_topic
+            assert found.same_word > found.different_topic
 
 
 @given(st.sampled_from(HEADS), st.sampled_from(["pooled", "per_document"]), st.integers(0, 2**32 - 1), st.floats(0.01, 10))
 def test_first_step_on_a_sample_21(head, loss, seed, eta):
     """From 0 the softmax is 1/V whatever is attended to: W = eta (C - 1 E[u]^T / V); squared error: 2 eta C. E[u] = M 1."""
-    setting = Setting(4, 3, 9, tau=2, loss=loss)
+    setting = TopicModel(4, 3, 9, tau=2, loss=loss)
     batch = sampled(seed, setting, 12, head)
     known = uniform_attention.moments(batch, setting.V)
     expected = 2 * known.C if head == "squared" else known.C - known.M.sum(axis=1) / setting.V
@@ -229,7 +227,7 @@ def test_first_step_on_a_sample_21(head, loss, seed, eta):
 @pytest.mark.parametrize("seed", range(2))
 def test_embeddings_reach_the_block_gap_from_any_start_24(seed):
     """Descent on E from large entries; through moments, and the same first steps on the population itself."""
-    setting = Setting(3, 2, math.inf, tau=2)
+    setting = TopicModel(3, 2, math.inf, tau=2)
     batch, start = population(setting), EmbeddedWeights.gaussian(7, W_E=0.6, width=8, rng=seed)
     known = uniform_attention.moments(batch, 7)
     run = on_moments(start, known, learning_rate=0.3, steps=6000, keep=[20])
@@ -271,7 +269,7 @@ def attention_ratios(weights, setting):
 def test_descent_on_attention_reaches_the_best_ratio():
     """Half of the slots chosen: with the paper's p_m the weight of keys [MASK] is learned too slowly for a test."""
     set_threads(1)  # small products
-    setting = Setting(4, 2, math.inf, tau=2, p_m=0.5, p_c=0.2, p_r=0.1)
+    setting = TopicModel(4, 2, math.inf, tau=2, p_m=0.5, p_c=0.2, p_r=0.1)
     start = EmbeddedWeights.gaussian(setting.V, W_V=0.0, W_QK=0.05, rng=0)
     start = replace(start, W_V=topics.paper_value(setting).matrix(setting))
     run = descend(start, population(setting), learning_rate=30.0, steps=900, frozen=("W_V",))
@@ -300,8 +298,8 @@ def test_same_topic_exceeds_different_topic_at_every_step(parts, part, head, set
     runs = []
     for seed in range(3):
         model = TopicModel(4, 3, alpha=0.1, length=(30, 40))
-        batch = mask_tokens(model.documents(500, rng=seed), head=head, rng=seed)
-        start = EmbeddedWeights.gaussian(model.n_vocab, **parts, rng=seed)
+        batch = model.mask(model.documents(500, rng=seed), head=head, rng=seed)
+        start = EmbeddedWeights.gaussian(model.V, **parts, rng=seed)
         runs.append(training.train(start, batch, topics=model.topic_of_token, documents=model.documents(100, rng=seed + 100),
                                          rng=seed, **settings))
     for each in part.split():

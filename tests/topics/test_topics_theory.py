@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from minitx import Batch, Circuits, loss_and_gradient, topics
-from minitx.topics.law import Blocks, Setting
+from minitx.topics.law import TopicModel
+from minitx.topics.sectors import Blocks
 
 PAPER = {"n_topics": 10, "words_per_topic": 10}
-WORDS = ("same_word", "same_topic", "diff_topic")
+WORDS = ("same_word", "same_topic", "different_topic")
 
 
 def paper(length=math.inf, **law):
-    return Setting(**PAPER, length=length, **law)
+    return TopicModel(**PAPER, length=length, **law)
 
 
 def table(blocks):
@@ -34,23 +35,23 @@ def close(blocks, expected, tolerance):
 
 @st.composite
 def laws(draw, *, T=(2, 9), v=(1, 7), least=1e-3, least_tau=1, N=(2, 200), length=None):
-    """A Setting of tau < T in the ranges of the notes; p_c, p_r and the rest each at least ``least`` (relative)."""
+    """A TopicModel of tau < T in the ranges of the notes; p_c, p_r and the rest each at least ``least`` (relative)."""
     n_topics = draw(st.integers(*T))
     parts = [draw(st.floats(least, 1)) for _ in range(3)]
     p_c, p_r = (part / sum(parts) for part in parts[:2])
-    return Setting(n_topics, draw(st.integers(*v)), draw(st.integers(*N)) if length is None else length,
+    return TopicModel(n_topics, draw(st.integers(*v)), draw(st.integers(*N)) if length is None else length,
                    tau=draw(st.integers(least_tau, n_topics - 1)), p_m=draw(st.floats(0.05, 0.9)), p_c=p_c, p_r=p_r)
 
 
 @st.composite
 def any_laws(draw):
-    """Any Setting: tau = T, T = 1, probabilities 0 and 1. a is 0 or at least .01: products with 1/a round to 1e-16/a^2"""
+    """Any TopicModel: tau = T, T = 1, probabilities 0 and 1. a is 0 or at least .01: products with 1/a round to 1e-16/a^2"""
     n_topics, low = draw(st.integers(1, 6)), draw(st.integers(2, 40))
     length = draw(st.sampled_from([low, (low, low + draw(st.integers(0, 9))), math.inf]))
     share = {"tau": draw(st.integers(1, n_topics))} if draw(st.booleans()) else {"alpha": draw(st.floats(0.01, 20))}
     edges = st.sampled_from([0.0, 1.0]) | st.floats(0.01, 1)
     p_c = draw(edges)
-    return Setting(n_topics, draw(st.integers(1, 5)), length, **share, p_m=draw(st.just(1.0) | st.floats(0.05, 0.9)), p_c=p_c,
+    return TopicModel(n_topics, draw(st.integers(1, 5)), length, **share, p_m=draw(st.just(1.0) | st.floats(0.05, 0.9)), p_c=p_c,
                    p_r=(1 - p_c) * draw(edges), loss=draw(st.sampled_from(["pooled", "per_document"])))
 
 
@@ -70,7 +71,7 @@ def test_exact_enumeration_normal_equations_hold_1():
     assert naive.violations(W, M, C) == 0
     wrong = naive.matrix_of_sectors(3, 2, lam_w + Fraction(1, 10**9), lam_t, Fraction(1), Fraction(1))
     assert naive.violations(wrong, M, C) > 0
-    setting = Setting(3, 2, 3, tau=2)
+    setting = TopicModel(3, 2, 3, tau=2)
     np.testing.assert_allclose(topics.optimal_value(setting).matrix(setting), np.array(W, float), rtol=0, atol=1e-15)
 
 
@@ -87,7 +88,7 @@ def test_dense_moments_equal_enumeration_2(T, v, length, law, corruption):
     lengths = range(length[0], length[1] + 1) if isinstance(length, tuple) else [length]
     C, M = naive.moments(T, v, lengths, **corruption, **law, per_document=loss == "per_document")
     law = {name: float(value) if name == "alpha" else value for name, value in law.items()}
-    found = topics.moments(Setting(T, v, length, **law, **{name: float(p) for name, p in corruption.items()}, loss=loss)).matrices()
+    found = topics.moments(TopicModel(T, v, length, **law, **{name: float(p) for name, p in corruption.items()}, loss=loss)).matrices()
     np.testing.assert_allclose(found[0], np.array(C, float), rtol=0, atol=1e-14)
     np.testing.assert_allclose(found[1], np.array(M, float), rtol=0, atol=1e-14)
 
@@ -141,9 +142,9 @@ def test_order_of_the_blocks_9():
     for _ in range(20_000):
         T = int(rng.integers(2, 10))
         p_c, p_r, _ = rng.dirichlet(np.ones(3))
-        found = topics.optimal_value(Setting(T, int(rng.integers(1, 8)), int(rng.integers(2, 201)), tau=int(rng.integers(1, T)),
+        found = topics.optimal_value(TopicModel(T, int(rng.integers(1, 8)), int(rng.integers(2, 201)), tau=int(rng.integers(1, T)),
                                              p_m=rng.uniform(0.05, 0.9), p_c=p_c, p_r=p_r))
-        violations += not found.same_word > found.same_topic > found.diff_topic
+        violations += not found.same_word > found.same_topic > found.different_topic
     assert violations == 0
 
 
@@ -194,7 +195,7 @@ def test_ridge_within_its_window_is_the_papers_15(setting):
 
 
 # One word a topic and hardly a [MASK]: the variance of its share is lost when it is added to the square of the mean share.
-FEW_MASKS = Setting(2, 1, 10**13, tau=1, p_m=0.05, p_c=0.9985, p_r=0.001)
+FEW_MASKS = TopicModel(2, 1, 10**13, tau=1, p_m=0.05, p_c=0.9985, p_r=0.001)
 
 
 @example(FEW_MASKS, -18)
@@ -300,7 +301,7 @@ def test_trajectory_learns_topics_first_and_ends_at_the_optimum():
     found = topics.moments(setting)
     assert found.M_t / found.M_w == pytest.approx(49, abs=0.5)
     early = topics.value_after(setting, 100, 5.0)
-    assert early.same_topic - early.diff_topic > 0.9 * topics.optimal_value(setting).gap
+    assert early.same_topic - early.different_topic > 0.9 * topics.optimal_value(setting).gap
     assert early.same_word - early.same_topic < 0.1 * (0.11433)
     close(topics.value_after(setting, 10**9, 5.0), table(topics.optimal_value(setting)), 1e-12)
     with pytest.raises(ValueError, match="diverges above"):
@@ -327,16 +328,16 @@ def test_first_step_21(setting, learning_rate):
 @given(st.integers(2, 9), st.data())
 def test_h_is_that_of_the_subsets_22(T, data):
     tau = data.draw(st.integers(1, T - 1))
-    assert Setting(T, 1, 5, tau=tau).h == pytest.approx(float(naive.inverse_share(T, tau=tau)), abs=1e-12)
+    assert TopicModel(T, 1, 5, tau=tau).h == pytest.approx(float(naive.inverse_share(T, tau=tau)), abs=1e-12)
     alpha = data.draw(st.fractions(Fraction(1, 50), 5, max_denominator=50))
-    assert Setting(T, 1, 5, alpha=float(alpha)).h == pytest.approx(float(naive.inverse_share(T, alpha=alpha)), abs=1e-12)
+    assert TopicModel(T, 1, 5, alpha=float(alpha)).h == pytest.approx(float(naive.inverse_share(T, alpha=alpha)), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_gram_minimiser_has_the_block_gap_24(seed):
     """Descent on E from large entries: within a topic K is whatever it is, the block averages are not."""
     T, v, tau = 3, 2, 2
-    setting = Setting(T, v, math.inf, tau=tau)
+    setting = TopicModel(T, v, math.inf, tau=tau)
     documents = naive.shares(T, v, tau, setting.p_m, setting.p_c, setting.p_r)
     Q, Y = np.array([q for _, q, _ in documents]).T, np.array([y for _, _, y in documents]).T
     E = np.random.default_rng(seed).normal(0, 0.6, (8, T * v + 1))
@@ -366,12 +367,12 @@ def test_permuting_topics_and_words_26(setting, random):
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 10**6))
 def test_blocks_of_a_matrix(T, v, seed):
-    matrix = np.random.default_rng(seed).normal(size=(T * v + 1, T * v + 1))
-    found = asdict(Blocks.of(matrix, T, v))
+    matrix, law = np.random.default_rng(seed).normal(size=(T * v + 1, T * v + 1)), TopicModel(T, v, tau=1)
+    found = asdict(Blocks.of(matrix, law))
     expected = naive.block_averages(matrix, T, v)
     for name, value in found.items():
         assert math.isnan(value) and name not in expected or value == pytest.approx(expected[name], abs=1e-13)
-    again = asdict(Blocks.of(Blocks(**found).matrix(T, v), T, v))
+    again = asdict(Blocks.of(Blocks(**found).matrix(law), law))
     for name, value in again.items():
         assert value == pytest.approx(found[name], abs=1e-13, nan_ok=True)
 
@@ -511,7 +512,7 @@ CORRUPTIONS = [(0.15, 0.1, 0.1), (0.5, 0.2, 0.0), (0.6, 0.0, 0.4), (1.0, 0.3, 0.
 @pytest.mark.parametrize(("p_m", "p_c", "p_r"), CORRUPTIONS)
 @pytest.mark.parametrize(("T", "v", "tau"), [(3, 2, 2), (2, 3, 1), (2, 2, 2), (1, 2, 1)])
 def test_infinite_documents_are_the_population(T, v, tau, p_m, p_c, p_r):
-    setting = Setting(T, v, math.inf, tau=tau, p_m=p_m, p_c=p_c, p_r=p_r)
+    setting = TopicModel(T, v, math.inf, tau=tau, p_m=p_m, p_c=p_c, p_r=p_r)
     found = topics.infinite_documents(setting)
     documents = naive.shares(T, v, tau, p_m, p_c, p_r)
     assert found.tokens.dtype == found.targets.dtype == np.int32
@@ -529,7 +530,7 @@ def test_infinite_documents_are_the_population(T, v, tau, p_m, p_c, p_r):
 
 @pytest.mark.parametrize(("p_m", "p_c", "p_r"), CORRUPTIONS)
 def test_model_on_the_infinite_population_has_the_closed_loss(p_m, p_c, p_r):
-    setting = Setting(4, 3, math.inf, tau=2, p_m=p_m, p_c=p_c, p_r=p_r)
+    setting = TopicModel(4, 3, math.inf, tau=2, p_m=p_m, p_c=p_c, p_r=p_r)
     found = topics.infinite_documents(setting)
     batch = Batch(found.tokens, found.targets, found.weight, mass=found.mass, causal=False, head="squared")
     for value, alpha, beta in ((Blocks(0.1, 0.3, -0.2, 0.5, 0.2, -0.1), 3.0, 0.7), (topics.optimal_value(setting), 5.7, 5.7)):
@@ -542,19 +543,19 @@ def test_model_on_the_infinite_population_has_the_closed_loss(p_m, p_c, p_r):
 @pytest.mark.parametrize(("alpha", "beta"), [(1, 1), (5.5, 5.5), (20.0, 0.3)])
 def test_profile_is_the_average_over_all_documents(alpha, beta):
     sums, counts = naive.profile(3, 2, 3, 2, alpha, beta)
-    found = topics.attention_profile(Setting(3, 2, 3, tau=2), alpha, beta)
+    found = topics.attention_profile(TopicModel(3, 2, 3, tau=2), alpha, beta)
     assert [getattr(found, name) for name in WORDS] == pytest.approx(list(sums / counts), abs=1e-13)
     shorter = naive.profile(3, 2, 2, 2, alpha, beta)
-    found = topics.attention_profile(Setting(3, 2, (2, 3), tau=2), alpha, beta)
+    found = topics.attention_profile(TopicModel(3, 2, (2, 3), tau=2), alpha, beta)
     assert [getattr(found, name) for name in WORDS] == pytest.approx(list((sums + shorter[0]) / (counts + shorter[1])), abs=1e-13)
 
 
 def test_profile_predicts_the_notes_and_has_its_limit():
     found = topics.attention_profile(paper(128, tau=2), 5.52, 5.52)
-    assert (found.same_topic, found.diff_topic) == pytest.approx((1.682, 0.308), abs=1.5e-3)
+    assert (found.same_topic, found.different_topic) == pytest.approx((1.682, 0.308), abs=1.5e-3)
     found = topics.attention_profile(paper((100, 150), alpha=0.1), 6.62, 6.62)
     # the notes' numbers, 1.467 and .402, are one sample of 500 documents, of standard deviation .020 and .003
-    assert (found.same_topic, found.diff_topic) == (pytest.approx(1.467, abs=0.04), pytest.approx(0.402, abs=0.006))
+    assert (found.same_topic, found.different_topic) == (pytest.approx(1.467, abs=0.04), pytest.approx(0.402, abs=0.006))
     for law in ({"tau": 2}, {"alpha": 0.1}):
         long, forever = (topics.attention_profile(paper(length, **law), 8.0, 3.0) for length in (1000, math.inf))
         for name in WORDS:
@@ -583,18 +584,18 @@ def test_sampled_cross_entropy_is_that_of_the_enumeration(law):
         return weight @ (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]) / weight.sum()
 
     best = minimize(loss, [1, 1], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-13})
-    found = topics.cross_entropy_optimum(Setting(T, v, lengths, **p, **law), n_documents=100_000)  # tells pooled from per document
+    found = topics.cross_entropy_optimum(TopicModel(T, v, lengths, **p, **law), n_documents=100_000)  # tells pooled from per document
     assert 0 < found.se_A < 0.03 and 0 < found.se_B < 0.03 and 0 < found.se_loss < 0.01 and found.n_documents == 100_000
     assert abs(found.A - best.x[0]) < 4 * found.se_A
     assert abs(found.B - best.x[1]) < 4 * found.se_B
     assert abs(found.loss - best.fun) < 4 * found.se_loss
     alone = minimize(lambda x: loss([0, x[0]]), [1], method="Nelder-Mead")
-    found = topics.cross_entropy_optimum(Setting(T, v, lengths, **p, **law), same_word=False, n_documents=20_000)
+    found = topics.cross_entropy_optimum(TopicModel(T, v, lengths, **p, **law), same_word=False, n_documents=20_000)
     assert found.A == 0 == found.se_A and abs(found.B - alone.x[0]) < 4 * found.se_B
 
 
 def test_sampling_is_seeded():
-    setting = Setting(3, 2, 20, tau=2)
+    setting = TopicModel(3, 2, 20, tau=2)
     one, two, three = (topics.cross_entropy_optimum(setting, n_documents=500, rng=rng) for rng in (1, np.random.default_rng(1), 2))
     assert one == two != three
 
@@ -625,7 +626,7 @@ def test_asymptotic_logits():
 
 @pytest.mark.parametrize("ridge", [1e-1, 1e-3, 1e-6])
 def test_ridge_path_is_the_minimum_over_all_matrices(ridge):
-    setting = Setting(3, 2, math.inf, tau=2)
+    setting = TopicModel(3, 2, math.inf, tau=2)
     documents = naive.shares(3, 2, 2, setting.p_m, setting.p_c, setting.p_r)
     Q, Y = np.array([q for _, q, _ in documents]).T, np.array([y for _, _, y in documents]).T
 
@@ -672,7 +673,7 @@ def test_ridge_path_ends_at_the_floor_in_the_max_margin_direction():
     (lambda: topics.gram_plateau(paper(128, tau=4)), (0.00119, 0.111706, 0.111706, 0.0000897), 6e-7)])
 def test_numbers_of_the_notes(blocks, expected, tolerance):
     found = blocks()
-    assert (found.mask_column, found.same_word, found.same_topic, found.diff_topic) == pytest.approx(expected, abs=tolerance)
+    assert (found.mask_column, found.same_word, found.same_topic, found.different_topic) == pytest.approx(expected, abs=tolerance)
 
 
 def test_ratios_of_the_notes():
@@ -693,7 +694,7 @@ def test_reference_value_matrices(topics_reference):
         tau, N = (int(part.lstrip("tauN")) for part in name.split("_"))
         found = topics.optimal_value(paper(N, tau=tau))
         close(found, expected, 1e-15)
-        assert found.sectors(10, 10)[:2] == pytest.approx((expected["lam_w"], expected["lam_t"]), abs=1e-14)
+        assert found.sectors(paper(tau=2))[:2] == pytest.approx((expected["lam_w"], expected["lam_t"]), abs=1e-14)
     close(topics.optimal_value(paper((100, 150), alpha=0.1)), stage["finite_dirichlet_N100_150"], 1e-15)
     for ridge, expected in stage["ridge_tau2_N128"].items():
         close(topics.ridge_value(paper(128, tau=2), float(ridge)), expected, 1e-15)
@@ -720,7 +721,7 @@ def test_reference_gram_matrices(topics_reference):
         for found, numbers, tolerance in ((topics.gram_plateau(setting), expected["plateau_pred"], 1e-9),
                                           (topics.optimal_gram(setting), expected["final_pred"], 1e-9),
                                           (topics.optimal_gram(setting), expected["psd_population_solver"], 3e-9)):
-            got = [found.mask_column, found.same_word, found.same_topic, found.diff_topic, found.mask_mask]
+            got = [found.mask_column, found.same_word, found.same_topic, found.different_topic, found.mask_mask]
             assert got == pytest.approx(numbers, abs=tolerance)
 
 
@@ -772,7 +773,7 @@ def test_reference_cross_entropy(topics_reference):
     ({"p_m": 0}, "no slot is ever chosen"), ({"loss": "mean"}, "must be one of pooled, per_document")])
 def test_settings_that_cannot_be(change, words):
     with pytest.raises(ValueError, match=words):
-        Setting(**{**PAPER, "length": 128, "tau": 2, **change})
+        TopicModel(**{**PAPER, "length": 128, "tau": 2, **change})
 
 
 @pytest.mark.parametrize(("call", "words"), [
@@ -783,25 +784,25 @@ def test_settings_that_cannot_be(change, words):
     (lambda: topics.optimal_gram(paper(tau=2, p_m=1, p_c=0, p_r=0)), r"only \[MASK\] is ever shown"),
     (lambda: topics.separated_value(paper(tau=2, p_m=1, p_c=0)), "lower p_m or raise p_c"),
     (lambda: Blocks.of(np.eye(3), paper(tau=2)), r"shape \(3, 3\); 10 topics of 10 words and \[MASK\] need \(101, 101\)"),
-    (lambda: topics.attention_loss(paper(alpha=1), 1, 1), "give Setting tau, not alpha"),
+    (lambda: topics.attention_loss(paper(alpha=1), 1, 1), "give tau, not alpha"),
     (lambda: topics.attention_loss(paper(tau=2), -1, 1), "alpha goes down to -1"),
     (lambda: topics.attention_loss(paper(tau=2), [1, 0], 0), "not all 0"),
     (lambda: topics.attention_profile(paper(tau=2), math.inf, 1), "finite alpha and beta"),
-    (lambda: topics.optimal_ratio(paper(alpha=1)), "give Setting tau, not alpha"),
+    (lambda: topics.optimal_ratio(paper(alpha=1)), "give tau, not alpha"),
     (lambda: topics.optimal_ratio(paper(tau=2), free_mask=1), "free_mask is 1"),
     (lambda: topics.optimal_attention(paper(tau=10), topics.other_limit_value(paper(tau=10))), "no minimum"),
-    (lambda: topics.infinite_documents(Setting(30, 10, math.inf, tau=15)), "take fewer topics"),
-    (lambda: topics.infinite_documents(paper(alpha=1)), "give Setting tau, not alpha"),
+    (lambda: topics.infinite_documents(TopicModel(30, 10, math.inf, tau=15)), "take fewer topics"),
+    (lambda: topics.infinite_documents(paper(alpha=1)), "give tau, not alpha"),
     (lambda: topics.cross_entropy_optimum(paper(tau=2)), "give ridge"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=2), ridge=1), "leave it None"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=1, p_r=0)), "raise tau or p_r"),
-    (lambda: topics.cross_entropy_optimum(Setting(3, 2, 400, tau=1, p_r=0.001), n_documents=20), "cross-entropy has no minimum"),
+    (lambda: topics.cross_entropy_optimum(TopicModel(3, 2, 400, tau=1, p_r=0.001), n_documents=20), "cross-entropy has no minimum"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=2), n_documents=10**8), "lower n_documents"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=2), same_word=0), "same_word is 0"),
     (lambda: topics.cross_entropy_optimum(paper(2, tau=2, p_m=1e-12), n_documents=5), "no slot of the sampled documents is chosen"),
     (lambda: topics.B_asymptotic(paper(128, tau=1)), "take tau above 1"),
     (lambda: topics.B_asymptotic(paper(tau=2)), "give a whole number"),
-    (lambda: topics.A_limit(paper(alpha=1)), "give Setting tau, not alpha")])
+    (lambda: topics.A_limit(paper(alpha=1)), "give tau, not alpha")])
 def test_calls_that_cannot_be(call, words):
     with pytest.raises(ValueError, match=words):
         call()
@@ -809,6 +810,6 @@ def test_calls_that_cannot_be(call, words):
 
 def test_what_has_no_minimum_is_refused():
     with pytest.raises(ValueError, match="p_c is 1"):
-        topics.optimal_ratio(topics.Setting(4, 3, math.inf, tau=2, p_m=0.5, p_c=1.0, p_r=0.0))
+        topics.optimal_ratio(topics.TopicModel(4, 3, math.inf, tau=2, p_m=0.5, p_c=1.0, p_r=0.0))
     with pytest.raises(ValueError, match="there is no plateau"):
-        topics.gram_plateau(topics.Setting(4, 4, 16, tau=4, p_c=0.3))
+        topics.gram_plateau(topics.TopicModel(4, 4, 16, tau=4, p_c=0.3))
