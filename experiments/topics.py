@@ -21,7 +21,7 @@ from minitx import Batch, EmbeddedWeights, descend, get_threads, set_threads, to
 from minitx.base import style
 from minitx.base.checks import output_folder
 from minitx.base.report import environment, write_json
-from minitx.topics import command_law_figures, uniform_attention
+from minitx.topics import command_documents_figures, uniform_attention
 from minitx.topics.averages import attention_table, gram, pair_averages
 from minitx.topics.documents import mask_tokens
 from minitx.topics.law import TopicModel
@@ -220,9 +220,9 @@ def infinite(quick):
 def two_limits(folder):
     """Print and draw how the minimiser goes from one limit to the other as the ridge falls."""
     infinite_length = topics.TopicModel(10, 10, math.inf, tau=2)
-    style.save(command_law_figures.two_limits(topics.TopicModel(10, 10, 128, tau=2)), folder / "two-limits.png")
+    style.save(command_documents_figures.two_limits(topics.TopicModel(10, 10, 128, tau=2)), folder / "two-limits.png")
     header("the value matrix that minimises the squared loss: the limits N -> inf and ridge -> 0 do not commute")
-    for N in command_law_figures.N_LENGTHS:
+    for N in command_documents_figures.N_LENGTHS:
         setting = topics.TopicModel(10, 10, N, tau=2)
         sectors = topics.moments(setting)
         between = math.sqrt(sectors.M_w * sectors.M_t)

@@ -19,9 +19,7 @@ GUARDS = ("one_blas_thread", "workers")
 NUMPY = {f"np.{name}" for name in ("dot", "vdot", "inner", "matmul", "tensordot", "einsum")}
 
 SPARSE = "the product is of a sparse matrix, by SciPy's own loops in one thread"
-SMALL = "the matrix is 2 x 2"
 ALLOWED = {  # file: {function: why its products need no guard}
-    "topics/command_law.py": {"_value": SMALL, "_embedding": SMALL},
     "topics/uniform_attention.py": {"moments": SPARSE},
     "base/parallel.py": {"matmul": "the product is so small that OpenBLAS runs it on one thread"},
     "associations/terms.py": {"gradient_terms": SPARSE},

@@ -127,6 +127,12 @@ class Sectors:
         cross = (mu * (1 - mu) - s2) / math.sqrt(n)
         return np.array([[mu**2 + s2, cross], [cross, ((1 - mu)**2 + s2) / n]])
 
+    @property
+    def M_largest(self) -> float:
+        """The largest eigenvalue of M: gradient descent on the squared loss diverges at learning rates above its inverse."""
+        with one_blas_thread():
+            return float(max(self.M_w, self.M_t, *np.linalg.eigvalsh(self.M_pair)))
+
     def matrices(self) -> tuple[Matrix, Matrix]:
         """(C, M), dense, each (V, V)."""
         C = blocks_of_pair(self.setting, self.C_w, self.C_t, self.C_pair)

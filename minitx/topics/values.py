@@ -133,10 +133,9 @@ def value_after(setting, steps, learning_rate):
     steps, learning_rate = whole_number("steps", steps, 0), positive("learning_rate", learning_rate)
     found = moments(setting)
     scales, directions = np.linalg.eigh(found.M_pair)
-    steepest = max(found.M_w, found.M_t, *scales)
-    if learning_rate * steepest > 1:
-        raise ValueError(f"learning_rate is {learning_rate:g}; gradient descent diverges above {1 / steepest:.6g} in this setting: "
-                         "lower it")
+    if learning_rate * found.M_largest > 1:
+        raise ValueError(f"learning_rate is {learning_rate:g}; gradient descent diverges above {1 / found.M_largest:.6g} in this "
+                         "setting: lower it")
 
     def learned(M):
         return _geometric(2 * learning_rate * M, steps) * 2 * learning_rate

@@ -1,20 +1,21 @@
 """``minitx topics`` on documents of known topics: what it prints and writes, every option, every mistake said in one line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from minitx import EmbeddedWeights, cli, topics
 from minitx.base import parallel, report
+from minitx.base.options import read_options
 from minitx.model.descent import Stopped
-from minitx.topics import command_law, command_law_figures
+from minitx.topics import command_documents, command_documents_figures
 from minitx.topics import training as topic_training
 
-SMALL = ["--topics", "3", "--words", "2", "--length", "12", "--documents", "60", "--effort", "0.01"]
+SMALL = ["--topics", "3", "--words", "2", "--length", "12", "--documents", "60", "--quick"]
 STAGES = ("value", "embedding", "attention", "copying", "joint")
-FILES = {*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
-         "attention_ratio.png", "two_limits.png", "report.html", "results.json", *(f"weights-{stage}.npz" for stage in STAGES)}
+FILES = {*command_documents.FIGURES, "report.html", "results.json", *(f"weights-{stage}.npz" for stage in STAGES)}
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def run(tmp_path, capsys):
 
 @pytest.mark.drawn
 def test_a_run_prints_and_writes_everything(run, tmp_path):
-    status, out, _, results = run(*SMALL)
+    status, out, _, results = run(*SMALL, "--seeds", "3")
     assert status == 0
     for heading in ("stage 1a", "stage 1b", "stage 2 on infinite documents", "stage 2 after stage 1a", "W_V, W_Q, W_K together",
                     "closed form, end of descent", "paper", "plateau", "recorded steps"):
@@ -42,7 +43,7 @@ def test_a_run_prints_and_writes_everything(run, tmp_path):
     assert len(results["stages"]["value"]["records"]) == 3
     best = topics.optimal_value(topics.TopicModel(3, 2, 12, tau=2))
     assert results["stages"]["value"]["closed"]["closed form, end of descent"]["same word"] == best.same_word
-    assert f"{best.same_word:16.5f}" in out
+    assert f"{best.same_word:.5f}" in out
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(f'src="{name}"' in page for name in FILES if name.endswith(".png"))
     assert EmbeddedWeights.load(tmp_path / "out" / "weights-joint.npz").W_Q.shape == (7, 7)
@@ -50,10 +51,10 @@ def test_a_run_prints_and_writes_everything(run, tmp_path):
 
 def in_memory(**settings):
     """Options, numbers of the result, and what is printed, without writing."""
-    small = {"topics": 3, "words": 2, "length": "12", "documents": 60, "effort": 0.01, "seeds": 2}
+    small = {"topics": 3, "words": 2, "length": "12", "documents": 60, "quick": True, "seeds": 2}
     lines = []
-    result = command_law.run(command_law.Options(**{**small, **settings}), lines.append)
-    return result, report.plain(command_law.numbers(result)), "\n".join(lines)
+    result = command_documents.train_stages(command_documents.Options(**{**small, **settings}), lines.append)
+    return result, report.plain(command_documents.numbers(result)), "\n".join(lines)
 
 
 @pytest.mark.parametrize("settings", [
@@ -66,21 +67,22 @@ def test_settings(settings):
     result, numbers, out = in_memory(**settings)
     assert result.stopped is None
     assert set(numbers["stages"]) == set(STAGES)
-    assert numbers["configuration"] == report.plain(result.options)
     assert ("infinite documents" in out) == (result.infinite is not None)
-    assert command_law_figures.figures(result)
+    assert command_documents_figures.figures(result)
 
 
-def test_quick_says_what_was_asked_for():
-    options = command_law.Options(quick=True, documents=500)
-    assert (options.seeds, options.documents, options.effort) == (1, 500, 0.1)
-    assert report.plain(options)["asked"] == {"seeds": 3, "effort": 1.0}
+def test_quick_lowers_what_was_not_typed():
+    options = read_options(command_documents.Options, {"quick": True, "documents": 500})
+    assert (options.seeds, options.documents) == (1, 500)
+    assert (options.steps(4000), options.steps(30)) == (400, 12)
+    assert replace(options, quick=False).steps(4000) == 4000
 
 
 def test_options_reach_the_run(run):
     status, _, _, results = run(*SMALL, "--seeds", "1", "--seed", "4", "--threads", "1", "--p-m", "0.3")
     assert status == 0
     assert [results["configuration"][name] for name in ("seeds", "seed", "threads", "p_m")] == [1, 4, 1, 0.3]
+    assert results["asked"]["seed"] == 4 and "words" in results["asked"] and "tau" not in results["asked"]
     assert len(results["stages"]["value"]["records"]) == 1
 
 
@@ -95,11 +97,11 @@ def test_the_same_seed_gives_the_same_results_on_any_number_of_threads():
 
 def test_training_follows_the_closed_forms():
     """Enough steps on enough documents: value matrix at its trajectory, embeddings at their plateau, same topic above different."""
-    options = command_law.Options(topics=4, words=3, length="24", documents=2000, effort=0.6)
-    data = [command_law._Data(options, seed) for seed in range(2)]
-    value, embedding = command_law._value(options, data, {}), command_law._embedding(options, data, {})
+    options = command_documents.Options(topics=4, words=3, length="24", documents=2000)
+    samples = [command_documents.Sample(options, seed) for seed in range(2)]
+    value, embedding = command_documents._value(options, samples, {}), command_documents._embedding(options, samples, {})
     for stage, label in ((value, next(iter(value.closed))), (embedding, "closed form, plateau")):
-        found = command_law.at_end(stage)
+        found = stage.at_end()
         assert (found["same topic"] > found["different topic"]).all()
         for kind in ("same topic", "different topic"):
             assert np.mean(found[kind]) == pytest.approx(stage.closed[label][kind], abs=0.03)
@@ -109,10 +111,10 @@ def test_training_follows_the_closed_forms():
     (["--tau", "11"], "tau is 11"), (["--tau", "2", "--alpha", "0.1"], "tau is 2 and alpha is 0.1"),
     (["--topics", "0"], "topics is 0"), (["--topics", "1"], "--topics is 1"), (["--p-m", "1", "--p-c", "0"], "--p-m"),
     (["--topics", "3", "--tau", "3", "--p-c", "0"], "lower --p-m or --tau"),
-    (["--words", "0"], "words_per_topic is 0"), (["--p-m", "1.5"], "p_m is 1.5"), (["--p-m", "0"], "p_m"),
+    (["--words", "0"], "--words is 0"), (["--p-m", "1.5"], "--p-m is 1.5"), (["--p-m", "0"], "p_m"),
     (["--p-c", "0.7", "--p-r", "0.7"], "p_c"), (["--length", "1"], "length is 1"), (["--length", "many"], "--length is 'many'"),
     (["--length", "20-10"], "length"), (["--documents", "0"], "--documents is 0"), (["--seeds", "0"], "--seeds is 0"),
-    (["--effort", "0"], "--effort is 0"), (["--threshold", "0.5"], "--threshold is not for documents of known topics"),
+    (["--threshold", "0.5"], "--threshold is not for documents of known topics"),
     (["--documents", "1", "--length", "2", "--p-m", "0.001"], "none was chosen"),
 ])
 def test_mistakes_are_said_in_one_line(run, arguments, says):
@@ -136,9 +138,9 @@ def test_a_stage_that_is_stopped_before_its_first_record(name, run, monkeypatch)
             object.__setattr__(found.trajectory, "stopped", Stopped("diverged", 1, "step 1: the loss is nan"))
         return found
 
-    stopping, whole, original = False, topic_training.train, command_law._Data.train
+    stopping, whole, original = False, topic_training.train, command_documents.Sample.train
     monkeypatch.setattr(topic_training, "train", train)
-    monkeypatch.setattr(command_law._Data, "train", one)
+    monkeypatch.setattr(command_documents.Sample, "train", one)
     status, out, _, results = run(*SMALL, "--seeds", "2")
     assert status == 1
     assert "stopped early: step 1" in out
@@ -152,8 +154,8 @@ def test_ctrl_c_writes_what_was_recorded(run, monkeypatch):
             object.__setattr__(found.trajectory, "stopped", Stopped.interrupted(3))
         return found
 
-    train = command_law._Data.train
-    monkeypatch.setattr(command_law._Data, "train", interrupted)
+    train = command_documents.Sample.train
+    monkeypatch.setattr(command_documents.Sample, "train", interrupted)
     status, out, _, results = run(*SMALL)
     assert status == 130
     assert "stopped early: interrupted after step 3" in out

@@ -1,0 +1,407 @@
+"""``minitx topics`` without a TEXT: the stages of the paper, trained on documents of known topics beside their closed forms.
+
+Every stage is one function: its closed form, the rate and number of its steps, the training of every seed.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from minitx.base import options as base_options
+from minitx.base.checks import whole_number
+from minitx.base.command import Outcome
+from minitx.base.console import progress_bar
+from minitx.base.options import option
+from minitx.base.tables import number, table
+from minitx.data.batch import Batch
+from minitx.model.descent import Run, Stopped, descend
+from minitx.model.weights import EmbeddedWeights
+from minitx.topics import attention, training
+from minitx.topics import values as closed_forms
+from minitx.topics.cross_entropy import cross_entropy_optimum
+from minitx.topics.documents import LOSSES, Documents
+from minitx.topics.law import TopicModel
+from minitx.topics.sectors import moments
+from minitx.topics.training import BLOCK_FIELDS, CLASSES
+
+STAGES = ("value", "embedding", "attention", "copying", "joint")
+FIGURES = (*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
+           "attention_ratio.png", "two_limits.png")
+MOST_PAIRS = 3_000_000  # Pairs of query and key in all infinite documents together; above it that stage is left out.
+HELD_OUT = 500  # Clean documents on which attention is measured.
+DIFFERENCES = {"A": "word - topic", "B": "topic - other"}  # all that the cross-entropy determines
+
+Columns = dict[str, Any]  # {class of word pairs: value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(base_options.Options):
+    """The configuration of a run; ``results.json`` keeps it."""
+
+    topics: int = option(10, "number of topics (T)", least=2)
+    words: int = option(10, "words of each topic (v)", least=1)
+    tau: int | None = option(None, "topics of each document; 2 when neither --tau nor --alpha is given", least=1)
+    alpha: float | None = option(None, "parameter of the Dirichlet law of topic shares, in place of --tau", above_zero=True)
+    length: str = option("128", "words of a document: a number, or a range such as 100-150", metavar="N|LOW-HIGH")
+    documents: int = option(10_000, "documents to train on", least=1, quick=1000)
+    p_m: float = option(0.15, "probability that a word is chosen to be predicted", is_probability=True)
+    p_c: float = option(0.1, "probability that a chosen word is shown all the same", is_probability=True)
+    p_r: float = option(0.1, "probability that a random word is shown in the place of a chosen one; else it is [MASK]",
+                        is_probability=True)
+    loss: str = option("pooled", "the loss is the mean over all chosen words, or over each document's mean", choices=LOSSES)
+    head: str = option("squared", "loss of the single stages; the joint training is always by cross-entropy",
+                       choices=("squared", "cross_entropy"))
+    seeds: int = option(3, "number of seeds; --seed is the first", least=1, quick=1)
+    out: str = option("minitx-topics", "folder for figures, results.json, report.html and weights", metavar="DIR")
+    quick: bool = option(False, "the same job in seconds: one seed, 1,000 documents, a tenth of the steps")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tau is None and self.alpha is None:
+            object.__setattr__(self, "tau", min(2, self.topics - 1))
+        found = moments(self.law)  # this refuses what cannot be, before any work
+        if found.C_t == 0 or found.M_w == 0:
+            raise ValueError(f"with {self.topics} topics, tau {self.tau}, p_m {self.p_m:g} and p_c {self.p_c:g} the words shown "
+                             "say nothing about those hidden; lower --p-m or --tau, or raise --p-c")
+
+    @cached_property
+    def law(self) -> TopicModel:
+        """The law that documents are drawn from, and that the closed forms are functions of."""
+        ends = self.length.split("-")
+        if not 1 <= len(ends) <= 2 or not all(end.isdecimal() for end in ends):
+            raise ValueError(f"--length is {self.length!r}; it must be a number of words, such as 128, or a range, such as 100-150")
+        length = int(ends[0]) if len(ends) == 1 else (int(ends[0]), int(ends[1]))
+        return TopicModel(self.topics, self.words, length, tau=self.tau, alpha=self.alpha, p_m=self.p_m, p_c=self.p_c, p_r=self.p_r,
+                          loss=self.loss)
+
+    def steps(self, full: float) -> int:
+        """The number of steps of a stage: ``full``, or with ``--quick`` a tenth of it, and at least 12."""
+        return max(12, round(full * (0.1 if self.quick else 1.0)))
+
+
+class Sample:
+    """The documents and masks of one seed, the same in every stage, and the training on them."""
+
+    def __init__(self, options: Options, seed: int):
+        self.law, self.seed = options.law, seed
+        self.documents = self.law.documents(options.documents, rng=seed)
+        self.held_out = held_out(self.law, seed)
+        self.batches: dict[str, Batch] = {}
+
+    def batch(self, head: str) -> Batch:
+        """The masked documents; the masks are the same for every head."""
+        if head not in self.batches:
+            self.batches[head] = self.law.mask(self.documents, head=head, rng=self.seed)
+        return self.batches[head]
+
+    def start(self, **scales: float) -> EmbeddedWeights:
+        """Gaussian weights of these standard deviations."""
+        return EmbeddedWeights.gaussian(self.law.V, rng=self.seed, **scales)
+
+    def train(self, name: str, start: EmbeddedWeights, head: str, eta: float, steps: int, size: int | None = None,
+              **settings: Any) -> Run:
+        """A recorded run with mini-batches of ``size`` documents, or the full batch."""
+        batch = self.batch(head)
+        size = None if size is None else min(size, len(batch.with_loss()))
+        with progress_bar(total=steps, unit="step", desc=f"{name}, seed {self.seed}") as bar:
+            return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out, learning_rate=eta,
+                                  steps=steps, batch_size=size, rng=self.seed, progress=lambda step: bar.update(step > 0), **settings)
+
+
+def held_out(law: TopicModel, seed: int) -> Documents:
+    """Clean documents that are not trained on."""
+    return law.documents(HELD_OUT, rng=seed + 1_000_000)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What was trained in a stage: one run for each seed, beside its closed forms.
+
+    Attributes
+    ----------
+    name, title : str
+    part : str
+        Which averages of its records the stage is about: "value", "embedding" or "attention".
+    runs : list of minitx.model.descent.Run
+    closed : dict {label: {class of word pairs: value}}
+    final : dict {class: value}
+        Where training should end, as figures draw it.
+    trajectory : dict {class: (steps, values)}
+        The closed trajectory, where there is one.
+    """
+
+    name: str
+    title: str
+    part: str
+    runs: list[Run]
+    closed: dict[str, Columns] = field(default_factory=dict)
+    final: Columns = field(default_factory=dict)
+    trajectory: dict[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
+
+    @property
+    def recorded(self) -> list[Run]:
+        """The runs that were recorded at least once; a run that stops at once is not."""
+        return [run for run in self.runs if run.records]
+
+    @property
+    def stopped(self) -> Stopped | None:
+        """Why a run of the stage ended early; None when none did."""
+        return next((run.trajectory.stopped for run in self.runs if run.trajectory.stopped), None)
+
+    def at_end(self) -> Columns:
+        """{class of word pairs: (R seeds,)} of the last records, with the differences A and B."""
+        last = [run.records[-1] for run in self.recorded]
+        if not last:
+            return {}
+        found = {name: np.array([getattr(getattr(record, self.part), attribute) for record in last])
+                 for name, attribute in CLASSES.items()}
+        if self.part == "value":
+            found["mask column"] = np.array([record.mask_column for record in last])
+        return found | {"A": found["same word"] - found["same topic"], "B": found["same topic"] - found["different topic"]}
+
+    def printed(self) -> str:
+        """The title, the trained averages beside the closed forms, and how often same topic exceeds different topic."""
+        trained, n_seeds = self.at_end(), len(self.recorded)
+        if not n_seeds:
+            return f"{self.title}\nnothing was recorded"
+        rows = {"trained" if n_seeds == 1 else f"trained, mean of {n_seeds} seeds":
+                {name: values.mean() for name, values in trained.items()}}
+        if n_seeds > 1:
+            rows["standard deviation"] = {name: values.std(ddof=1) for name, values in trained.items()}
+        columns = [name for name in trained if name not in DIFFERENCES or any(name in row for row in self.closed.values())]
+        lines = table([" ", *(DIFFERENCES.get(name, name) for name in columns)],
+                      [[label, *(number(row.get(name), 5) for name in columns)] for label, row in (rows | self.closed).items()])
+        including, different, n = training.same_exceeds_different(self.runs, self.part)
+        return (f"{self.title}\n{lines}\n"
+                f"same topic is above different topic at {including} of {n} recorded steps ({different} for different words only)")
+
+
+@dataclass(frozen=True, eq=False)
+class InfiniteStage:
+    """Attention trained on all infinitely long documents: the trained ratio beside the predicted one.
+
+    Attributes
+    ----------
+    title : str
+    path : list of dict
+        Attention ratios, step and loss at the recorded steps; empty when the stage was left out.
+    predicted : minitx.topics.OptimalRatio or None
+    stopped : Stopped or None
+    """
+
+    title: str
+    path: list[dict[str, float]] = field(default_factory=list)
+    predicted: attention.OptimalRatio | None = None
+    stopped: Stopped | None = None
+    name = "infinite"
+
+    def printed(self) -> str:
+        """The title, and the trained ratio beside the closed form."""
+        if self.predicted is None:
+            return self.title
+        best, end = self.predicted, self.path[-1]
+        rows = [["closed form", number(best.rho), "flat", "flat", number(best.rho_0), number(best.loss, 6)],
+                ["trained", *(number(end[name]) for name in ("rho", "alpha", "beta", "rho_0")), number(end["loss"], 6)]]
+        return f"{self.title}\n{table([' ', 'rho', 'alpha', 'beta', '[MASK]', 'loss'], rows)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run found: ``stages`` by name; the stage on infinite documents, if it was trained; and why the run ended early."""
+
+    options: Options
+    stages: dict[str, Stage]
+    infinite: InfiniteStage | None
+    stopped: Stopped | None
+
+
+def run(options: Options, say: Callable[[str], None]) -> Outcome:
+    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
+    from minitx.topics.command_documents_figures import figures  # matplotlib is imported only when a figure is drawn
+    result = train_stages(options, say)
+    weights = {f"weights-{name}.npz": stage.runs[0].weights.parameters() for name, stage in result.stages.items() if stage.runs}
+    return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped)
+
+
+def train_stages(options: Options, say: Callable[[str], None]) -> Result:
+    """Train one stage after the other, until one is stopped early."""
+    law, seeds = options.law, range(options.seed, options.seed + options.seeds)
+    shares = f"{law.tau} topics each" if law.tau else f"Dirichlet({law.alpha:g}) shares of topics"
+    say(f"{law.T} topics of {law.v} words; {options.documents:,} documents of {options.length} words, {shares}; chosen words "
+        f"{law.p_m:g}, of which shown {law.p_c:g}, random {law.p_r:g}; seeds {seeds[0]} to {seeds[-1]}")
+    samples = [Sample(options, seed) for seed in seeds]
+    stages: dict[str, Any] = {}
+    stopped = None
+    for train in (_value, _embedding, _infinite, _attention, _copying, _joint):
+        stage = train(options, samples, stages)
+        if stage is None:
+            continue
+        stages[stage.name], stopped = stage, stage.stopped
+        say("\n" + stage.printed())
+        if stopped:
+            say(f"\nstopped early: {stopped}")
+            break
+    infinite = stages.pop("infinite", None)
+    return Result(options, stages, infinite if infinite and infinite.path else None, stopped)
+
+
+# ----------------------------------------------------------------------------------------------------------- the stages
+
+
+def _value(options, samples, stages):
+    """Stage 1a: W_V from zero."""
+    law, title = options.law, "stage 1a: value matrix W_V, one-hot embeddings, uniform attention"
+    if options.head == "cross_entropy":
+        eta, steps = 2.0 * law.n, options.steps(4000)
+        runs = _each(samples, lambda one: one.train("W_V", one.start(W_V=0.0), "cross_entropy", eta, steps, 500))
+        return Stage("value", f"{title}; cross-entropy, {_batches(options, steps, 500, eta)}", "value", runs,
+                     _differences(law, same_word=True))
+    found = moments(law)
+    eta = float(f"{0.12 / found.M_largest:.2g}")
+    steps = options.steps(min(20_000, 3 / (2 * eta * found.M_w)))
+    runs = _each(samples, lambda one: one.train("W_V", one.start(W_V=0.0), "squared", eta, steps, at=_spread(steps)))
+    recorded = _spread(steps, 60)
+    path = [closed_forms.value_after(law, step, eta) for step in recorded]
+    end = _columns(closed_forms.optimal_value(law))
+    closed = {f"closed form, after {steps:,} steps": _columns(path[-1]), "closed form, end of descent": end,
+              "limit N -> inf, then ridge -> 0 (paper)": _columns(closed_forms.paper_value(law)),
+              "limit ridge -> 0, then N -> inf": _columns(closed_forms.other_limit_value(law))}
+    trajectory = {label: (recorded, [getattr(value, name) for value in path]) for label, name in BLOCK_FIELDS.items()}
+    return Stage("value", f"{title}; squared loss, {steps:,} full-batch steps, eta = {eta:g}", "value", runs, closed, end, trajectory)
+
+
+def _embedding(options, samples, stages):
+    """Stage 1b: E from small entries, without a value matrix, the output tied."""
+    law, title = options.law, "stage 1b: embeddings, E^T E; no value matrix, output tied, uniform attention"
+    if options.head == "cross_entropy":
+        eta, steps = law.n / 100, options.steps(3000)
+        runs = _each(samples, lambda one: one.train("E", one.start(W_E=0.01), "cross_entropy", eta, steps, 500))
+        closed, how = _differences(law, same_word=False), f"cross-entropy, {_batches(options, steps, 500, eta)}"
+    else:
+        found = moments(law)
+        eta = float(f"{0.012 / found.M_largest:.2g}")
+        steps = options.steps(min(20_000, 12 / (2 * eta * found.C_t)))
+        runs = _each(samples, lambda one: one.train("E", one.start(W_E=0.01), "squared", eta, steps))
+        closed = {"closed form, plateau": _columns(closed_forms.gram_plateau(law))} if law.h < math.inf else {}
+        closed["closed form, end of descent"] = _columns(closed_forms.optimal_gram(law))
+        how = f"squared loss, {steps:,} full-batch steps, eta = {eta:g}"
+    return Stage("embedding", f"{title}; {how}", "embedding", runs, closed, next(iter(closed.values()), {}))
+
+
+def _infinite(options, samples, stages):
+    """Stage 2 on all infinite documents: W_Q and W_K, W_V frozen at the paper's limit. None where there is no closed form."""
+    law = _infinitely_long(options.law)
+    if not _has_ratio(options):
+        return None
+    if math.comb(law.T, law.tau) * law.V**2 > MOST_PAIRS:
+        return InfiniteStage("stage 2 on infinite documents is left out: there would be too many of them, or too many words")
+    documents, steps, eta = attention.infinite_documents(law), options.steps(1500), 30.0 * law.n
+    batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False, head="squared")
+    start = replace(EmbeddedWeights.gaussian(law.V, W_V=0.0, W_QK=0.05, rng=options.seed),
+                    W_V=closed_forms.paper_value(law).matrix(law))
+    path, recorded = [], {0, *_spread(steps, 40)}
+    with progress_bar(total=steps, unit="step", desc="infinite documents") as bar:
+
+        def callback(step, loss, weights, gradient):
+            bar.update(step > 0)
+            if step in recorded:
+                path.append(training.attention_ratios(weights, law) | {"step": step, "loss": loss})
+
+        trained = descend(start, batch, learning_rate=eta, steps=steps, frozen=("W_V",), callback=callback)
+    title = f"stage 2 on infinite documents, W_V frozen at the paper's limit; squared loss, {steps:,} steps, eta = {eta:g}"
+    return InfiniteStage(title, path, attention.optimal_ratio(law, free_mask=True), trained.stopped)
+
+
+def _attention(options, samples, stages):
+    """Stage 2: W_Q and W_K, W_V frozen at the paper's limit."""
+    law, closed = options.law, {}
+    runs, how = _stage_2(options, samples, "attention", [closed_forms.separated_value(law).matrix(law)] * len(samples))
+    if _has_ratio(options):
+        rho = attention.optimal_ratio(_infinitely_long(law)).rho
+        closed = {f"attention {rho:.4f} : 1, the best at N = inf": _columns(attention.attention_profile(law, rho, rho))}
+    return Stage("attention", f"stage 2: attention times N, W_V frozen at the paper's limit; {how}", "attention", runs, closed,
+                 next(iter(closed.values()), {}))
+
+
+def _copying(options, samples, stages):
+    """Stage 2 after stage 1a: the trained W_V tells a word from its topic, and attention copies."""
+    runs, how = _stage_2(options, samples, "copying", [before.weights.W_V for before in stages["value"].runs])
+    return Stage("copying", f"stage 2 after stage 1a: attention times N, W_V frozen as trained; {how}", "attention", runs)
+
+
+def _stage_2(options, samples, name, values):
+    """Train W_Q and W_K, W_V frozen at the matrix of ``values`` for each seed. Returns the runs, and how they were made."""
+    squared = options.head == "squared"
+    eta, steps = (20.0 if squared else 0.2) * options.law.n, options.steps(1000)
+
+    def train(one):
+        start = replace(one.start(W_V=0.0, W_QK=0.05), W_V=values[one.seed - options.seed])
+        return one.train(name, start, options.head, eta, steps, 200, frozen=("W_V",))
+
+    return _each(samples, train), f"{'squared loss' if squared else 'cross-entropy'}, {_batches(options, steps, 200, eta)}"
+
+
+def _joint(options, samples, stages):
+    """W_V, W_Q and W_K together, by cross-entropy."""
+    eta, steps = 0.2 * options.law.n, options.steps(1500)
+    runs = _each(samples, lambda one: one.train("joint", one.start(W_V=0.0, W_QK=0.05), "cross_entropy", eta, steps, 200))
+    return Stage("joint", f"W_V, W_Q, W_K together: attention times N; cross-entropy, {_batches(options, steps, 200, eta)}",
+                 "attention", runs)
+
+
+# -------------------------------------------------------------------------------------------------- what stages have in common
+
+
+def _each(samples: Iterable[Sample], train: Callable[[Sample], Run]) -> list[Run]:
+    """``train(sample)`` of every seed, until a run ends early."""
+    runs: list[Run] = []
+    for sample in samples:
+        runs.append(train(sample))
+        if runs[-1].trajectory.stopped:
+            break
+    return runs
+
+
+def _batches(options, steps, size, eta):
+    return f"{steps:,} steps of {min(size, options.documents)} documents, eta = {eta:g}"
+
+
+def _infinitely_long(law):
+    return replace(law, length=math.inf, loss="pooled")
+
+
+def _has_ratio(options):
+    """Whether the best attention ratio has a closed form."""
+    law = options.law
+    return options.head == "squared" and law.tau is not None and law.tau < law.T and law.p_c < 1
+
+
+def _columns(value):
+    """{class of word pairs: value} of Blocks, or of an attention profile."""
+    return {label: getattr(value, name) for label, name in BLOCK_FIELDS.items() if hasattr(value, name)}
+
+
+def _differences(law, *, same_word):
+    """The two differences that the cross-entropy determines; nothing where it has no minimum."""
+    try:
+        best = cross_entropy_optimum(law, same_word=same_word)
+    except ValueError:  # no minimum, or one that words alone do not determine
+        return {}
+    return {"two-parameter optimum" if same_word else "optimum with word - topic = 0": {"A": best.A, "B": best.B}}
+
+
+def _spread(steps, most=24):
+    """Up to ``most`` steps from 1 to ``steps``, evenly spaced on a logarithmic scale."""
+    return sorted({int(step) for step in np.rint(np.geomspace(1, steps, most))})
+
+
+def numbers(result: Result) -> dict[str, Any]:
+    """What ``results.json`` holds of a result, beside the configuration and the environment."""
+    stages = {name: {"title": stage.title, "closed": stage.closed, "records": [run.records for run in stage.runs],
+                     "loss": [run.trajectory.loss for run in stage.runs], "at end": stage.at_end()}
+              for name, stage in result.stages.items()}
+    return {"stages": stages, "infinite": result.infinite}

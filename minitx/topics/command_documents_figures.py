@@ -1,0 +1,121 @@
+"""The figures of ``minitx topics`` without a TEXT: heat maps by topic, training beside closed forms, the loss of attention."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from minitx.base import style
+from minitx.topics import attention
+from minitx.topics import figures as plots
+from minitx.topics import values as closed_forms
+from minitx.topics.averages import attention_table, gram
+from minitx.topics.command_documents import Result, held_out
+from minitx.topics.law import TopicModel
+from minitx.topics.sectors import moments
+from minitx.topics.training import BLOCK_FIELDS, CLASSES, over_seeds
+
+N_LENGTHS = (128, 10_000, 1_000_000)  # Lengths of documents in the figure of the two limits.
+ATTENTION = {"attention": "$W_V$ at the paper's limit", "copying": "$W_V$ as trained in stage 1a", "joint": "$W_V$ trained too"}
+LABELS = {"value": "mean entry of $W_V$", "embedding": "mean inner product of embeddings", "attention": "mean attention × length"}
+
+Figures = dict[str, tuple[Figure, str]]  # {file name: (figure, caption)}
+
+
+def figures(result: Result) -> Figures:
+    """All the figures of a run."""
+    law = result.options.law
+    shares = rf"$\tau$ = {law.tau}" if law.tau else rf"Dirichlet({law.alpha:g})"
+    about = f"T = {law.T}, v = {law.v}, {shares}, N = {result.options.length}"
+    found = {}
+    for name, stage in result.stages.items():
+        if stage.recorded:
+            found |= _matrix(stage, result, about) | {f"{name}_training.png": _training(stage, about)}
+    if result.infinite and len(result.infinite.path) > 1:
+        found |= _attention_loss(result.infinite.path, law)
+    if law.h < math.inf:
+        found["two_limits.png"] = (two_limits(law), "Value matrix of least squared loss against the ridge. Infinite documents "
+                                   "first, as in the paper, and no ridge first lead to different matrices.")
+    return found
+
+
+def _matrix(stage, result, about):
+    """Heat map of what the stage trained, first seed, tokens grouped by topic, beside its closed form."""
+    law, weights = result.options.law, stage.recorded[0].weights
+    squared = result.options.head == "squared"  # the cross-entropy has no closed form of all entries
+    title, topics = f"{_stage_name(stage)}\n{about}", law.topic_of_token
+    settings, caption = {}, f"{stage.title}. First seed, tokens grouped by topic."
+    if stage.part == "value":
+        matrices = {"trained $W_V$": weights.circuits().ov.T}
+        if squared:
+            matrices["closed form, end of descent"] = closed_forms.optimal_value(law).matrix(law)
+    elif stage.part == "embedding":
+        matrices, settings = {r"trained $E^\top E$": gram(weights.W_E)}, {"row_label": "word", "column_label": "word"}
+        if squared and law.h < math.inf:
+            matrices["closed form, plateau"] = closed_forms.gram_plateau(law).matrix(law)
+    else:
+        title, topics = about, topics[1:]
+        matrices = {f"trained attention × length, {ATTENTION[stage.name]}":
+                    _mean_attention(weights, held_out(law, result.options.seed))}
+        settings = {"positive": True, "row_label": "query", "column_label": "key", "value_label": "attention × length"}
+        caption = f"{stage.title}. Average on held-out documents, words grouped by topic."
+    return {f"{stage.name}_matrix.png": (plots.topic_heat_maps(matrices, topics, title=title, **settings), caption)}
+
+
+def _mean_attention(weights, documents):
+    """(n, n), row = query word, column = key word; nan for words that never meet."""
+    table = attention_table(weights, documents)
+    nowhere = np.full(table.total.shape, np.nan)
+    return np.divide(table.total, table.count, where=table.count > 0, out=nowhere)[1:, 1:]
+
+
+def _stage_name(stage):
+    return style.literal(stage.title.partition(";")[0])
+
+
+def _training(stage, about):
+    """Averages of each class over training, mean and s.d. over seeds, beside the closed trajectory and the final values."""
+    steps, measured = over_seeds(stage.recorded, stage.part)
+    trajectory = {label: stage.trajectory[label] for label in CLASSES if label in stage.trajectory}
+    final = {label: stage.final[label] for label in CLASSES if np.isfinite(stage.final.get(label, np.nan))}
+    figure = plots.block_values(steps, measured, trajectory, final=final, title=f"{_stage_name(stage)}\n{about}",
+                                ylabel=LABELS[stage.part], log_steps=bool(trajectory))
+    return figure, f"{stage.title}. Over training, {len(stage.recorded)} run(s)."
+
+
+def _attention_loss(path, law):
+    """The loss surface with the trained way through it, and the loss against the ratio."""
+    law = replace(law, length=math.inf, loss="pooled")
+    best, v = attention.optimal_ratio(law), law.v
+    values = np.geomspace(0.05, 8 * v * best.rho, 120)
+    loss = attention.attention_loss(law, values[:, None], values[None, :])
+    line = np.geomspace(values[0], v * best.rho * (1 - 1e-6), 300)
+    way = {"trained on infinite documents": ([at["alpha"] for at in path], [at["beta"] for at in path])}
+    surface = plots.loss_surface(values, values, loss, paths=way, optimum_line=(line, (v * best.rho - line) / max(v - 1, 1)),
+                                 title=rf"Loss of attention, $W_V = W_\infty$, $\tau$ = {law.tau}, T = {law.T}, v = {v}")
+    ratios, label, end = np.geomspace(0.3, 4 * best.rho, 200), rf"$\tau$ = {law.tau}", path[-1]["rho"]
+    ratio = plots.loss_over_ratio(ratios, {label: attention.attention_loss(law, ratios, ratios)}, {label: (best.rho, best.rho_AB)},
+                                  {label: (end, attention.attention_loss(law, end, end))},
+                                  title=rf"Loss against the attention ratio $\rho$, $W_V = W_\infty$, T = {law.T}, v = {v}")
+    return {"attention_loss.png": (surface, "Loss of attention on infinite documents over its two values, and training's way."),
+            "attention_ratio.png": (ratio, "The same loss against the ratio rho: closed optimum, its bound, trained ratio.")}
+
+
+def two_limits(law: TopicModel) -> Figure:
+    """The least-squares value matrix against the ridge, for the lengths of documents ``N_LENGTHS``."""
+
+    def columns(values):
+        return {label: np.array([getattr(value, name) for value in values]) for label, name in BLOCK_FIELDS.items()}
+
+    infinite = replace(law, length=math.inf, loss="pooled")
+    limits = {r"$W_\infty$ ($N\to\infty$ first, then $\lambda\to 0$: the paper)": closed_forms.paper_value(infinite),
+              r"$W_\mathrm{lim}$ ($\lambda\to 0$ first, then $N\to\infty$)": closed_forms.other_limit_value(infinite)}
+    ridges, blocks, windows = np.logspace(-9, -1, 81), {}, {}
+    for N in N_LENGTHS:
+        finite = replace(law, length=N)
+        blocks[N] = columns([closed_forms.ridge_value(finite, ridge) for ridge in ridges])
+        windows[N] = moments(finite).M_w, moments(finite).M_t
+    limits = {label: {name: float(one[0]) for name, one in columns([value]).items()} for label, value in limits.items()}
+    return plots.ridge_path(ridges, blocks, limits, windows,
+                            title="Value matrix that minimises the squared loss with a ridge: the limits do not commute")
