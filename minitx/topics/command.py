@@ -1,6 +1,7 @@
 """``minitx topics``: what embeddings, value matrix and attention learn of topics (Li, Li, Risteski, ICML 2023).
 
-Without a TEXT it trains on documents drawn from known topics, beside the closed forms; with one, on topics fitted to the text.
+Without a TEXT it trains on documents drawn from known topics, beside the closed forms; with one, on topics fitted to
+the text.
 """
 
 import argparse

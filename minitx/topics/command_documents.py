@@ -1,4 +1,5 @@
-"""``minitx topics`` without a TEXT: the stages of the paper, trained on documents of known topics beside their closed forms.
+"""``minitx topics`` without a TEXT: the stages of the paper, trained on documents of known topics beside their closed
+forms.
 
 Every stage is one function: its closed form, the rate and number of its steps, the training of every seed.
 """

@@ -28,7 +28,7 @@ def figures(result: Result) -> Figures:
     law = result.options.law
     shares = rf"$\tau$ = {law.tau}" if law.tau else rf"Dirichlet({law.alpha:g})"
     about = f"T = {law.T}, v = {law.v}, {shares}, N = {result.options.length}"
-    found = {}
+    found: Figures = {}
     for name, stage in result.stages.items():
         if stage.recorded:
             found |= _matrix(stage, result, about) | {f"{name}_training.png": _training(stage, about)}
@@ -116,6 +116,6 @@ def two_limits(law: TopicModel) -> Figure:
         finite = replace(law, length=N)
         blocks[N] = columns([closed_forms.ridge_value(finite, ridge) for ridge in ridges])
         windows[N] = moments(finite).M_w, moments(finite).M_t
-    limits = {label: {name: float(one[0]) for name, one in columns([value]).items()} for label, value in limits.items()}
-    return plots.ridge_path(ridges, blocks, limits, windows,
+    ends = {label: {name: float(one[0]) for name, one in columns([value]).items()} for label, value in limits.items()}
+    return plots.ridge_path(ridges, blocks, ends, windows,
                             title="Value matrix that minimises the squared loss with a ridge: the limits do not commute")

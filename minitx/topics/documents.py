@@ -26,8 +26,8 @@ class Documents:
     Parameters
     ----------
     tokens : (D, N) integers
-        Row = document, column = slot. Ids are from 1 to ``n_vocab - 1`` (0 is [MASK]); what lies beyond a document's length is
-        not read and becomes 0. Kept as int32.
+        Row = document, column = slot. Ids are from 1 to ``n_vocab - 1`` (0 is [MASK]); what lies beyond a document's
+        length is not read and becomes 0. Kept as int32.
     lengths : (D,) integers
         Number of slots of each document, at least 2 and at most N. Kept as int32.
     n_vocab : int
@@ -75,8 +75,9 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
                 head: str = "cross_entropy", rng: Seed = 0) -> Batch:
     """Choose slots at random, corrupt what they show, and ask for their words: masked language modelling.
 
-    Each slot is chosen with probability ``p_m``, independently. A chosen slot shows its own word with probability ``p_c``, a
-    word drawn from all n = V - 1, equally probable, with probability ``p_r``, and else [MASK], token 0. Every slot is attended to.
+    Each slot is chosen with probability ``p_m``, independently. A chosen slot shows its own word with probability
+    ``p_c``, a word drawn from all n = V - 1, equally probable, with probability ``p_r``, and else [MASK], token 0.
+    Every slot is attended to.
 
     Parameters
     ----------
@@ -85,12 +86,13 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
     p_m, p_c, p_r : float
         From 0 to 1; ``p_m`` above 0 and ``p_c + p_r`` at most 1.
     loss : {"pooled", "per_document"}
-        Weight of a chosen slot: 1 / (chosen slots of all documents), or 1 / (documents that have a chosen slot) / (chosen slots of
-        this document). Both are 0 elsewhere and sum to 1.
+        Weight of a chosen slot: 1 / (chosen slots of all documents), or 1 / (documents that have a chosen slot) /
+        (chosen slots of this document). Both are 0 elsewhere and sum to 1.
     head : {"cross_entropy", "squared", "log"}
         See :class:`~minitx.data.batch.Batch`.
     rng : int, numpy.random.Generator or None
-        Seed. The same seed gives the same choice; it is independent of the documents, even of those drawn with the same seed.
+        Seed. The same seed gives the same choice; it is independent of the documents, even of those drawn with the same
+        seed.
 
     Returns
     -------
@@ -106,8 +108,8 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
 
     Notes
     -----
-    Li, Li and Risteski (ICML 2023, arXiv 2303.04245); the default probabilities are theirs. What is learned differs between the two
-    losses by O(1 / N).
+    Li, Li and Risteski (ICML 2023, arXiv 2303.04245); the default probabilities are theirs. What is learned differs
+    between the two losses by O(1 / N).
     """
     if not isinstance(documents, Documents):
         raise TypeError(f"documents are a {type(documents).__name__}; make them with Documents(tokens, lengths, n_vocab) or by a "

@@ -1,7 +1,7 @@
 """The law of documents of topics, and of how their words are masked (Li, Li, Risteski, ICML 2023, arXiv 2303.04245).
 
-Legend: D documents, N slots of a document, T topics, v words a topic, n = T v words, V = n + 1 tokens. Token 0 is [MASK]; word k of
-topic t (both from 0) is token 1 + t v + k.
+Legend: D documents, N slots of a document, T topics, v words a topic, n = T v words, V = n + 1 tokens. Token 0 is
+[MASK]; word k of topic t (both from 0) is token 1 + t v + k.
 """
 
 import itertools
@@ -29,8 +29,9 @@ _LARGEST_ALPHA = 1e100  # the sum of T of them is finite
 class TopicModel:
     """A law of documents, of masking, and of how the loss averages over the chosen slots.
 
-    Documents are drawn from it (:meth:`documents`) and masked (:meth:`mask`), and every closed form of the theory is a function of it.
-    Exactly one of ``tau`` and ``alpha`` is given, and exactly one of ``words_per_topic`` and ``topic_word``.
+    Documents are drawn from it (:meth:`documents`) and masked (:meth:`mask`), and every closed form of the theory is a
+    function of it. Exactly one of ``tau`` and ``alpha`` is given, and exactly one of ``words_per_topic`` and
+    ``topic_word``.
 
     Parameters
     ----------
@@ -39,22 +40,22 @@ class TopicModel:
     words_per_topic : int, optional
         v: topics are disjoint, of v equally probable words each.
     length : int, (int, int) or math.inf
-        N, the slots of every document, at least 2; or (low, high): each document draws it from low, ..., high, equally probable;
-        or infinitely many slots, for the closed forms alone.
+        N, the slots of every document, at least 2; or (low, high): each document draws it from low, ..., high, equally
+        probable; or infinitely many slots, for the closed forms alone.
     tau : int, optional
         Each document draws tau of the T topics, all sets alike; each of its slots has one of the tau, equally probable.
     alpha : float, or (T,) floats, optional
-        Each document draws the shares of its topics from the Dirichlet law with these parameters (a number: T times the same);
-        each of its slots draws its topic from the shares. This is latent Dirichlet allocation (LDA).
+        Each document draws the shares of its topics from the Dirichlet law with these parameters (a number: T times the
+        same); each of its slots draws its topic from the shares. This is latent Dirichlet allocation (LDA).
     topic_word : (T, n) floats, optional
-        Topics that may overlap: row = topic, column = word, entry = its probability in the topic. Word i is token i + 1.
-        Documents can be drawn; there are no closed forms.
+        Topics that may overlap: row = topic, column = word, entry = its probability in the topic. Word i is token i +
+        1. Documents can be drawn; there are no closed forms.
     p_m, p_c, p_r : float
-        A slot is chosen with probability p_m. A chosen slot shows its own word with probability p_c, a uniform one of the n words
-        with probability p_r, and [MASK] otherwise. The defaults are the paper's.
+        A slot is chosen with probability p_m. A chosen slot shows its own word with probability p_c, a uniform one of
+        the n words with probability p_r, and [MASK] otherwise. The defaults are the paper's.
     loss : {"pooled", "per_document"}
-        The loss is the mean over all chosen slots of all documents; or it is the mean, over the documents that have a chosen slot,
-        of the mean over their chosen slots.
+        The loss is the mean over all chosen slots of all documents; or it is the mean, over the documents that have a
+        chosen slot, of the mean over their chosen slots.
 
     Raises
     ------
@@ -78,7 +79,7 @@ class TopicModel:
     p_r: float = 0.1
     loss: str = "pooled"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         T = whole_number("n_topics", self.n_topics, 1)
         if (self.tau is None) == (self.alpha is None):
             raise ValueError(f"tau is {self.tau} and alpha is {self.alpha}; give exactly one: tau, a whole number of topics a document, "
@@ -165,13 +166,14 @@ class TopicModel:
 
     @property
     def h(self) -> float:
-        """(T-1) / (T sigma - 1), at least 1, where sigma is the probability that two slots share their topic; inf at tau = T.
+        """(T-1) / (T sigma - 1), at least 1, where sigma is the probability that two slots share their topic; inf at
+        tau = T.
 
         All that a second moment depends on of the law of topics: tau (T-1) / (T-tau), or T alpha + 1.
         """
         if self.tau is not None:
             return math.inf if self.tau == self.T else self.tau * (self.T - 1) / (self.T - self.tau)
-        if isinstance(self.alpha, np.ndarray):
+        if self.alpha is None or isinstance(self.alpha, np.ndarray):
             raise ValueError(f"{_CLOSED_FORMS}; give alpha as one number")
         return self.T * self.alpha + 1
 
@@ -230,7 +232,8 @@ class TopicModel:
         tokens = np.empty((n_documents, high), np.int32)
         for part in parts(n_documents, max(high, self.T)):
             tokens[part] = self._words(self._topics(len(tokens[part]), draw), draw)
-        return Documents(tokens, draw["length"].integers(low, high + 1, size=n_documents), self.V)
+        lengths = draw["length"].integers(low, high + 1, size=n_documents)
+        return Documents(tokens, lengths.astype(np.int32), self.V)
 
     def stream(self, n_documents: int, *, rng: Seed = 0) -> Iterator[Documents]:
         """Iterate, without end, over fresh :class:`Documents` of ``n_documents`` each: more data than memory holds.

@@ -1,7 +1,7 @@
 """Random numbers for documents that do not depend on how many of them are drawn together.
 
-Every purpose (lengths, topics, words, masks, ...) has a generator of its own, which is read row by row. The beginning of a larger
-draw is therefore the smaller draw, and a change of one purpose leaves the others alone.
+Every purpose (lengths, topics, words, masks, ...) has a generator of its own, which is read row by row. The beginning
+of a larger draw is therefore the smaller draw, and a change of one purpose leaves the others alone.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """The exact second moments of the law of topics, and the matrices that share its symmetry.
 
-Legend: T topics, v words each, n = T v words, V = n + 1 tokens, N slots of a document; token 0 is [MASK], word k of topic t (both
-from 0) is token 1 + t v + k. u (V,): share of each shown token in a document; y: the word of a chosen slot. A matrix that commutes
-with permuting topics, and words inside a topic, is lam_w P_w + lam_t P_t + (a part on the mean of the words and [MASK]): P_w projects
-on contrasts within a topic, P_t on contrasts between topics.
+Legend: T topics, v words each, n = T v words, V = n + 1 tokens, N slots of a document; token 0 is [MASK], word k of
+topic t (both from 0) is token 1 + t v + k. u (V,): share of each shown token in a document; y: the word of a chosen
+slot. A matrix that commutes with permuting topics, and words inside a topic, is lam_w P_w + lam_t P_t + (a part on the
+mean of the words and [MASK]): P_w projects on contrasts within a topic, P_t on contrasts between topics.
 """
 
 import math
@@ -20,7 +20,8 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Blocks:
-    """A (V, V) matrix that is constant on the six kinds of token pairs. Row = output token, column = attended token (f = W u).
+    """A (V, V) matrix that is constant on the six kinds of token pairs. Row = output token, column = attended token (f
+    = W u).
 
     Attributes
     ----------
@@ -154,8 +155,9 @@ def moments(setting: TopicModel) -> Sectors:
     Parameters
     ----------
     setting : TopicModel
-        Any of disjoint, equally frequent topics. The lengths of the pooled loss are size-biased (a slot is drawn, not a document);
-        with the loss per document, the other slots of a chosen one's document are chosen less often than p_m says.
+        Any of disjoint, equally frequent topics. The lengths of the pooled loss are size-biased (a slot is drawn, not a
+        document); with the loss per document, the other slots of a chosen one's document are chosen less often than p_m
+        says.
 
     Returns
     -------

@@ -1,16 +1,24 @@
-"""Training on documents of topics, and what is recorded on the way: averages over pairs of words, for every part that is learned.
+"""Training on documents of topics, and what is recorded on the way: averages over pairs of words, for every part that
+is learned.
 
 Legend: V vocabulary, R recorded steps.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import Run, descend
+from minitx.model.weights import EmbeddedWeights
 from minitx.topics import uniform_attention
 from minitx.topics.averages import Averages, attention_table, cosine_matrix, gram, pair_averages
+from minitx.topics.documents import Documents
+from minitx.topics.law import TopicModel
+from minitx.topics.randomness import Seed
 from minitx.topics.sectors import Blocks
 
 CLASSES = {"same word": "same_word", "same topic": "same_topic", "different topic": "different_topic"}
@@ -19,7 +27,8 @@ BLOCK_FIELDS = CLASSES | {"mask column": "mask_column"}
 
 @dataclass(frozen=True)
 class Record:
-    """What the weights look like after ``step`` steps, by class of word pair (:class:`minitx.topics.averages.Averages`).
+    """What the weights look like after ``step`` steps, by class of word pair
+    (:class:`minitx.topics.averages.Averages`).
 
     Attributes
     ----------
@@ -29,8 +38,8 @@ class Record:
     embedding, cosine : Averages or None
         Inner products and cosines of the embeddings; None for one-hot embeddings.
     value : Averages
-        The matrix that carries attended words to the output, W_U W_V W_E: W_V for one-hot embeddings, E^T E for tied ones without
-        W_V. Row = output word, column = attended word.
+        The matrix that carries attended words to the output, W_U W_V W_E: W_V for one-hot embeddings, E^T E for tied
+        ones without W_V. Row = output word, column = attended word.
     mask_column : float
         Average of its column of [MASK], over output words.
     attention : Averages or None
@@ -46,7 +55,7 @@ class Record:
     attention: Averages | None
 
 
-def record(step, loss, weights, topics, documents):
+def record(step: int, loss: float, weights: EmbeddedWeights, topics: NDArray[np.integer], documents: Documents) -> Record:
     """Measure ``weights``. ``topics`` (V,): topic of each token, -1 for none; ``documents``: clean ones, for attention."""
     value = weights.circuits().ov.T
     has_embedding, has_attention = weights.W_E is not None, weights.W_Q is not None
@@ -57,13 +66,15 @@ def record(step, loss, weights, topics, documents):
                   pair_averages(attention_table(weights, documents), topics) if has_attention else None)
 
 
-def train(start, batch, *, topics, documents, learning_rate, steps, batch_size=None, frozen=(), at=None, rng=None, progress=None):
+def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents, learning_rate: float,
+          steps: int, batch_size: int | None = None, frozen: Sequence[str] = (), at: Iterable[int] | None = None,
+          rng: Seed = None, progress: Callable[[int], object] | None = None) -> Run:
     """Train by gradient descent, and record.
 
     Parameters
     ----------
     start : EmbeddedWeights
-        Which parts are present says which are trained, but for those named in ``frozen``.
+        The parts that are present are trained, except those named in ``frozen``.
     batch : Batch
         Masked documents (:func:`minitx.topics.mask_tokens`).
     topics : (V,) integers
@@ -71,8 +82,9 @@ def train(start, batch, *, topics, documents, learning_rate, steps, batch_size=N
     documents : Documents
         Clean documents, not those trained on, for the averages of attention.
     learning_rate, steps, batch_size, frozen, rng
-        As for :func:`minitx.descend`. A full batch of squared loss at uniform attention is trained through its moments: the same
-        mathematics at V x V a step.
+        As for :func:`minitx.descend`. A full batch of squared loss at uniform attention is trained through its second
+        moments (:mod:`minitx.topics.uniform_attention`): the mathematics is the same, and a step costs two products of
+        V x V matrices.
     at : iterable of int, optional
         Steps to record. Default: twelve, evenly spaced to the last.
     progress : callable, optional
@@ -99,12 +111,12 @@ def train(start, batch, *, topics, documents, learning_rate, steps, batch_size=N
     return Run(found, run)
 
 
-def log_steps(steps, most=12):
+def log_steps(steps: int, most: int = 12) -> list[int]:
     """Up to ``most`` steps, evenly spaced to the last."""
     return sorted({max(1, round(steps * k / most)) for k in range(1, most + 1)}) if steps else [0]
 
 
-def over_seeds(runs, part):
+def over_seeds(runs: Sequence[Run], part: str) -> tuple[NDArray[np.integer], dict[str, tuple]]:
     """Averages of ``part`` ("embedding", "cosine", "value" or "attention") over training, over runs of several seeds.
 
     Returns
@@ -121,27 +133,29 @@ def over_seeds(runs, part):
     return np.array(steps), measured
 
 
-def same_exceeds_different(runs, part):
-    """Recorded steps, over all runs, at which same topic (the same word included; different words only) exceeds different topic.
+def same_exceeds_different(runs: Sequence[Run], part: str) -> tuple[int, int, int]:
+    """How often, over all runs and recorded steps, the average of same topic exceeds that of different topic.
 
     Returns
     -------
     (int, int, int)
-        Steps at which it does with the same word included, at which it does for different words, recorded steps in all.
+        The steps at which it does when pairs of the same word are included, the steps at which it does for different
+        words alone, and all recorded steps.
     """
     averages = [getattr(record, part) for run in runs for record in run.records]
     return (sum(one.same_topic_including > one.different_topic for one in averages),
             sum(one.same_topic > one.different_topic for one in averages), len(averages))
 
 
-def attention_ratios(weights, setting):
-    """Attention of a word over that to a word of another topic: alpha (same word), beta (same topic), rho_0 ([MASK]); and rho.
+def attention_ratios(weights: EmbeddedWeights, setting: TopicModel) -> dict[str, float]:
+    """Attention of a word over that to a word of another topic: alpha (same word), beta (same topic), rho_0 ([MASK]);
+    and rho.
 
-    ``setting``: a :class:`minitx.topics.TopicModel`. Averages over query words; rho = (alpha + (v - 1) beta) / v, which is all
-    that the loss depends on at W_inf.
+    ``setting``: a :class:`minitx.topics.TopicModel`. Averages over query words; rho = (alpha + (v - 1) beta) / v, which
+    is all that the loss depends on at W_inf.
     """
     scores = np.exp(weights.circuits().qk[1:])  # row = query word, column = key token
-    topic = np.arange(setting.n) // setting.v
+    topic = setting.topic_of_token[1:]
     other = np.array([row[1:][topic != own].mean() for row, own in zip(scores, topic, strict=True)])
     blocks = Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
     alpha, beta = blocks.same_word, blocks.same_word if setting.v == 1 else blocks.same_topic

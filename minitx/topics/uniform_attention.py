@@ -1,19 +1,24 @@
-"""Uniform attention and squared loss: the loss is a quadratic function of ``ov``, known from two second moments of the data.
+"""Uniform attention and squared loss: the loss is a quadratic function of ``ov``, known from two second moments of the
+data.
 
 u = uniform-attention average of a document's tokens, (V,); y the target. With M = E[u u^T] and C = E[onehot(y) u^T],
 
     L(ov) = E |ov^T u - onehot(y)|^2 = tr(ov^T M ov) - 2 tr(C ov) + E[1],    dL/d ov = 2 (M ov - C^T)
 
-so that a full-batch step over any number of documents costs two products of V x V matrices, and a step over the exact population of
-a law of documents is possible. Legend: N documents, V vocabulary.
+A full-batch step over any number of documents therefore costs two products of V x V matrices, and with the exact
+moments of a law (:func:`minitx.topics.moments`) descent runs on its whole population. Legend: N documents, V
+vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from minitx.base.parallel import matmul
+from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits
 
 
@@ -31,13 +36,14 @@ class Moments:
         E[1], the sum of the weights.
     """
 
-    M: np.ndarray
-    C: np.ndarray
+    M: NDArray[np.float64]
+    C: NDArray[np.float64]
     weight: float = 1.0
 
 
-def moments(batch, n_vocab):
-    """Moments of a :class:`minitx.Batch`, weighted as its loss. Exact; costs the pairs of distinct tokens of every document.
+def moments(batch: Batch, n_vocab: int) -> Moments:
+    """Moments of a :class:`minitx.Batch`, weighted as its loss. Exact; costs the pairs of distinct tokens of every
+    document.
 
     Raises
     ------
@@ -48,18 +54,20 @@ def moments(batch, n_vocab):
         raise ValueError("moments are those of attention to the whole document; this batch is causal: give causal=False")
     batch.require_vocabulary(n_vocab)
     rows, length = batch.tokens.shape
-    mass = (np.arange(length) < batch.lengths[:, None]).astype(np.float64) if batch.mass is None else batch.mass
-    used = batch.weight != 0
+    mass = (np.arange(length) < np.asarray(batch.lengths)[:, None]).astype(np.float64) if batch.mass is None else batch.mass
+    targets, weight = np.asarray(batch.targets), np.asarray(batch.weight)
+    used = weight != 0
     document = np.broadcast_to(np.arange(rows)[:, None], batch.tokens.shape)
     share = mass / np.where(mass.any(axis=1), mass.sum(axis=1), 1.0)[:, None]
     u = sparse.coo_array((share.ravel(), (document.ravel(), batch.tokens.ravel())), shape=(rows, n_vocab)).tocsr()
-    y = sparse.coo_array((batch.weight[used], (document[used], batch.targets[used])), shape=(rows, n_vocab)).tocsr()
-    weight = batch.weight.sum(axis=1)
-    return Moments(M=((u * weight[:, None]).T @ u).toarray(), C=(y.T @ u).toarray(), weight=float(weight.sum()))
+    y = sparse.coo_array((weight[used], (document[used], targets[used])), shape=(rows, n_vocab)).tocsr()
+    of_document = weight.sum(axis=1)
+    return Moments(M=((u * of_document[:, None]).T @ u).toarray(), C=(y.T @ u).toarray(), weight=float(of_document.sum()))
 
 
-def loss_and_gradient(weights, moments):
-    """Loss and exact gradient of the squared loss at uniform attention: what ``minitx.loss_and_gradient`` gives on all the data.
+def loss_and_gradient(weights: Any, moments: Moments) -> tuple[float, Any]:
+    """Loss and exact gradient of the squared loss at uniform attention: what ``minitx.loss_and_gradient`` gives on all
+    the data.
 
     Parameters
     ----------

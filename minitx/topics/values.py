@@ -1,9 +1,10 @@
-"""Topics, stage 1: the value matrix, or the embeddings' Gram matrix, that uniform attention and squared error lead to.
+"""Stage 1: the value matrix, or the Gram matrix of the embeddings, that uniform attention and squared error lead to.
 
-Legend: as in ``topic_setting``. W_V: row = output token, column = attended token. K = E^T E, (V, V), symmetric.
+Legend: as in :mod:`minitx.topics.sectors`. W_V: row = output token, column = attended token. K = E^T E, (V, V),
+symmetric.
 
-The paper lets N -> infinity first, then the ridge lambda -> 0 (``paper_value``). The two limits do not commute: lambda -> 0 first
-gives ``other_limit_value``, and at any fixed N ``optimal_value``, where a word stands out of its own topic.
+The paper lets N -> infinity first, then the ridge lambda -> 0 (``paper_value``). The two limits do not commute: lambda
+-> 0 first gives ``other_limit_value``, and at any fixed N ``optimal_value``, where a word stands out of its own topic.
 """
 
 import math
@@ -14,14 +15,15 @@ from scipy.optimize import brentq
 
 from minitx.base.checks import positive, whole_number
 from minitx.base.parallel import one_blas_thread
+from minitx.topics.law import TopicModel
 from minitx.topics.sectors import Blocks, blocks_of_pair, moments
 
 
-def optimal_value(setting):
+def optimal_value(setting: TopicModel) -> Blocks:
     """The value matrix of least squared loss, of minimum norm if there are many: C M^+.
 
-    lam_w = C_w / M_w, lam_t = C_t / M_t; the mean is reproduced, so that the columns sum to 1 and the mask column is 1/n exactly,
-    unless the share of [MASK] is the same in all documents (N = inf: ``paper_value``).
+    lam_w = C_w / M_w, lam_t = C_t / M_t; the mean is reproduced, so that the columns sum to 1 and the mask column is
+    1/n exactly, unless the share of [MASK] is the same in all documents (N = inf: ``paper_value``).
 
     Returns
     -------
@@ -31,11 +33,11 @@ def optimal_value(setting):
     return _blocks(setting, _ratio(found.C_w, found.M_w), _ratio(found.C_t, found.M_t), *_mean(found))
 
 
-def paper_value(setting):
+def paper_value(setting: TopicModel) -> Blocks:
     """W_inf: N = inf first, then ridge -> 0 (the paper's order). ``setting.length`` is ignored.
 
-    With den = n m^2 + (1-m)^2: mask column m/den; same word = same topic = 1/(a v) + d; d = ((1-m)/den - 1/a)/n. The gap 1/(a v) is
-    the same for all 1 <= tau < T; at tau = T it is 0: nothing tells topics apart.
+    With den = n m^2 + (1-m)^2: mask column m/den; same word = same topic = 1/(a v) + d; d = ((1-m)/den - 1/a)/n. The
+    gap 1/(a v) is the same for all 1 <= tau < T; at tau = T it is 0: nothing tells topics apart.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def paper_value(setting):
     return optimal_value(replace(setting, length=math.inf))
 
 
-def separated_value(setting):
+def separated_value(setting: TopicModel) -> Blocks:
     """W_inf with the gap 1/(a v) at tau = T too, where it is a solution but not the one of minimum norm.
 
     ``setting.length`` is ignored.
@@ -63,8 +65,9 @@ def separated_value(setting):
     return _blocks(setting, 0.0, 1 / setting.a, *_mean(moments(replace(setting, length=math.inf))))
 
 
-def other_limit_value(setting):
-    """W_lim: ridge -> 0 first, then N -> inf. lam_w = p_c/(1-m), lam_t = 1/a, columns sum to 1. ``setting.length`` is ignored.
+def other_limit_value(setting: TopicModel) -> Blocks:
+    """W_lim: ridge -> 0 first, then N -> inf. lam_w = p_c/(1-m), lam_t = 1/a, columns sum to 1. ``setting.length`` is
+    ignored.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def other_limit_value(setting):
 
 
 @one_blas_thread()
-def ridge_value(setting, ridge):
+def ridge_value(setting: TopicModel, ridge: float) -> Blocks:
     """Minimiser of loss + ridge |W|_F^2: C (M + ridge I)^-1.
 
     lam_s = C_s / (M_s + ridge) in each sector. The mask column is al/n and the mean is be:
@@ -84,11 +87,11 @@ def ridge_value(setting, ridge):
         al = (s2 + ridge n mu) / (s2 + ridge R),    be = (s2 + ridge (1-mu)) / (s2 + ridge R),
         R = n E[u_0^2] + E[(1-u_0)^2] + n ridge.
 
-    This solves the 2 x 2 system of the notes (A4) by hand: in long documents s2 is so much smaller than mu^2 that a
+    The 2 x 2 system of [MASK] and the mean is solved by hand: in long documents s2 is so much smaller than mu^2 that a
     solver of the matrix, which holds their sum, loses it.
 
-    The paper's form needs (1-m)/(N n) << ridge << a^2 G for words and topics; for [MASK] and the mean it needs
-    m(1-m)/(N den) << ridge << den/n, where den = n m^2 + (1-m)^2.
+    The result is near the paper's where (1-m)/(N n) << ridge << a^2 G for words and topics, and where
+    m(1-m)/(N den) << ridge << den/n for [MASK] and the mean, den = n m^2 + (1-m)^2.
 
     Returns
     -------
@@ -108,10 +111,10 @@ def ridge_value(setting, ridge):
 
 
 @one_blas_thread()
-def value_after(setting, steps, learning_rate):
+def value_after(setting: TopicModel, steps: int, learning_rate: float) -> Blocks:
     """The value matrix after gradient descent from zero on the squared loss, whose gradient is 2 (W M - C): exact.
 
-    lam_s = (C_s / M_s)(1 - (1 - 2 eta M_s)^steps) in each sector: topics are learned first, then the same word.
+    lam_s = (C_s / M_s)(1 - (1 - 2 eta M_s)^steps) in each sector: topics are learned first, the same word later.
 
     Parameters
     ----------
@@ -134,8 +137,8 @@ def value_after(setting, steps, learning_rate):
     found = moments(setting)
     scales, directions = np.linalg.eigh(found.M_pair)
     if learning_rate * found.M_largest > 1:
-        raise ValueError(f"learning_rate is {learning_rate:g}; gradient descent diverges above {1 / found.M_largest:.6g} in this "
-                         "setting: lower it")
+        raise ValueError(f"learning_rate is {learning_rate:g}; gradient descent diverges above {1 / found.M_largest:.6g} for "
+                         "this law: lower it")
 
     def learned(M):
         return _geometric(2 * learning_rate * M, steps) * 2 * learning_rate
@@ -144,36 +147,13 @@ def value_after(setting, steps, learning_rate):
     return blocks_of_pair(setting, found.C_w * learned(found.M_w), found.C_t * learned(found.M_t), pair)
 
 
-def minimal_loss(setting):
-    """The least squared loss: 1 - [T (v-1) C_w^2/M_w + (T-1) C_t^2/M_t + 1/n]. At N = inf and tau topics: 1 - 1/(tau v)."""
-    found, T, v = moments(setting), setting.T, setting.v
-    return 1 - (T * (v - 1) * _ratio(found.C_w**2, found.M_w) + (T - 1) * _ratio(found.C_t**2, found.M_t) + 1 / setting.n)
+def optimal_gram(setting: TopicModel) -> Blocks:
+    """K = E^T E of least squared loss with tied output and W_V = I; it is psd, and of minimum trace if there are many.
 
+    On the words lam_w and lam_t are those of ``optimal_value``. On [MASK] and the mean K is of rank one. With gamma the
+    eigenvalue on the mean, z = n <E_0, E_i> / gamma and q = 1 - u_0 + z u_0:
 
-def finite_length_correction(setting):
-    """c of a lam_t = 1 + c/N + O(1/N^2). ``setting.length`` is ignored.
-
-    c = 2 + p_c h/a - (1-m) h/a^2 - 2 p_c/a; per document also - (1-p_m)(1-p_c)/a, since other slots are less often chosen.
-
-    Raises
-    ------
-    ValueError
-        tau = T, or no slot shows its own word.
-    """
-    setting.require_visible("the correction c")
-    if math.isinf(setting.h):
-        raise ValueError(f"tau is {setting.tau}, all the topics: nothing tells them apart, and there is no c; lower tau")
-    a, h, p_c = setting.a, setting.h, setting.p_c
-    pooled = 2 + p_c * h / a - (1 - setting.m) * h / a**2 - 2 * p_c / a
-    return pooled if setting.loss == "pooled" else pooled - (1 - setting.p_m) * (1 - p_c) / a
-
-
-def optimal_gram(setting):
-    """K = E^T E of least squared loss with tied output and W_V = I (psd; of minimum trace if there are many).
-
-    On the words lam_w and lam_t are those of ``optimal_value``. On [MASK] and the mean K is of rank one: with gamma the eigenvalue
-    on the mean, z = n <E_0, E_i> / gamma, q = 1 - u_0 + z u_0: z maximises (E q)^2 / ((1 + z^2/n) E q^2), and gamma is
-    E q / ((1 + z^2/n) E q^2).
+        z maximises (E q)^2 / ((1 + z^2/n) E q^2),    gamma = E q / ((1 + z^2/n) E q^2).
 
     Returns
     -------
@@ -187,18 +167,19 @@ def optimal_gram(setting):
 
     Notes
     -----
-    At N = inf the minimisers are all K psd with K q_S = y_S; only averages over blocks, and not those over the different words of a
-    topic, are common to them.
+    At N = inf the minimisers are all psd matrices K with K q_S = y_S. They have the averages over whole blocks in
+    common, but not those over the different words of a topic.
     """
     found = moments(setting)
     return _gram(setting, found, _ratio(found.C_w, found.M_w))
 
 
-def gram_plateau(setting):
-    """K where gradient descent on E from small entries rests first: topics learned, nothing within a topic (lam_w = 0). Blocks.
+def gram_plateau(setting: TopicModel) -> Blocks:
+    """K where gradient descent on E from small entries rests first: topics are learned, words within a topic not (lam_w
+    = 0).
 
-    Descent rests there where topics are learned much sooner than words, C_t >> C_w: for few topics a document. Raises ValueError at
-    tau = T, where both are learned at the same rate.
+    Descent rests there if topics are learned much sooner than words, C_t >> C_w, which holds for few topics a document.
+    Raises ValueError at tau = T, where both are learned at the same rate.
     """
     if math.isinf(setting.h):
         raise ValueError(f"tau is {setting.tau}, all the topics: words of a topic are learned no later than topics, and there is "
@@ -207,11 +188,12 @@ def gram_plateau(setting):
 
 
 def _gram(setting, found, lam_w):
+    """Blocks of K with the part ``lam_w`` within topics; the part of [MASK] and the mean is as :func:`optimal_gram` says."""
     n, mu, s2 = setting.n, found.mask_share, found.mask_variance
     if mu == 1:
         raise ValueError("p_m = 1 and p_c = p_r = 0: only [MASK] is ever shown, and no Gram matrix is optimal; change one of them")
 
-    def slope(z):
+    def slope(z):  # of the quotient that z maximises, times a positive factor
         q = 1 - mu + z * mu
         return s2 * (1 - z) * (n + z * z) - z * q * (q * q + s2 * (1 - z)**2)
 

@@ -18,6 +18,15 @@ STAGES = ("value", "embedding", "attention", "copying", "joint")
 FILES = {*command_documents.FIGURES, "report.html", "results.json", *(f"weights-{stage}.npz" for stage in STAGES)}
 
 
+STEPS_OF_A_USER = command_documents.Options.steps
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """A hundredth of a user's steps; tests that are about the steps take ``STEPS_OF_A_USER`` back."""
+    monkeypatch.setattr(command_documents.Options, "steps", lambda options, full: max(12, round(full / 100)))
+
+
 @pytest.fixture
 def run(tmp_path, capsys):
     def run(*arguments, out="out"):
@@ -71,7 +80,8 @@ def test_settings(settings):
     assert command_documents_figures.figures(result)
 
 
-def test_quick_lowers_what_was_not_typed():
+def test_quick_lowers_what_was_not_typed(monkeypatch):
+    monkeypatch.setattr(command_documents.Options, "steps", STEPS_OF_A_USER)
     options = read_options(command_documents.Options, {"quick": True, "documents": 500})
     assert (options.seeds, options.documents) == (1, 500)
     assert (options.steps(4000), options.steps(30)) == (400, 12)
@@ -95,8 +105,9 @@ def test_the_same_seed_gives_the_same_results_on_any_number_of_threads():
     assert found[0]["infinite"] == found[1]["infinite"]
 
 
-def test_training_follows_the_closed_forms():
+def test_training_follows_the_closed_forms(monkeypatch):
     """Enough steps on enough documents: value matrix at its trajectory, embeddings at their plateau, same topic above different."""
+    monkeypatch.setattr(command_documents.Options, "steps", lambda options, full: round(0.6 * full))
     options = command_documents.Options(topics=4, words=3, length="24", documents=2000)
     samples = [command_documents.Sample(options, seed) for seed in range(2)]
     value, embedding = command_documents._value(options, samples, {}), command_documents._embedding(options, samples, {})

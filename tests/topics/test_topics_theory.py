@@ -170,16 +170,25 @@ def test_gram_of_finite_documents_is_the_best_psd_one(setting):
     assert np.linalg.eigvalsh(G).min() >= -1e-10
 
 
-@given(any_laws())
-def test_minimal_loss_11(setting):
-    C, M = topics.moments(setting).matrices()
-    W = topics.optimal_value(setting).matrix(setting)
-    assert topics.minimal_loss(setting) == pytest.approx(1 - 2 * np.sum(W * C) + np.sum(W @ M * W), abs=1e-10)
-
-
 @given(laws())
-def test_minimal_loss_of_long_documents(setting):
-    assert topics.minimal_loss(replace(setting, length=math.inf)) == pytest.approx(1 - 1 / (setting.tau * setting.v), abs=1e-12)
+def test_least_loss_of_long_documents_11(setting):
+    forever = replace(setting, length=math.inf)
+    (C, M), W = topics.moments(forever).matrices(), topics.paper_value(setting).matrix(setting)
+    assert 1 - 2 * np.sum(W * C) + np.sum(W @ M * W) == pytest.approx(1 - 1 / (setting.tau * setting.v), abs=1e-12)
+
+
+def least_loss(setting):
+    """[11] 1 - [T (v-1) C_w^2/M_w + (T-1) C_t^2/M_t + 1/n]; a sector that holds nothing adds nothing."""
+    found, T, v = topics.moments(setting), setting.T, setting.v
+    words, among_topics = (C**2 / M if M > 0 else 0 for C, M in ((found.C_w, found.M_w), (found.C_t, found.M_t)))
+    return 1 - (T * (v - 1) * words + (T - 1) * among_topics + 1 / setting.n)
+
+
+def finite_length_correction(setting):
+    """[17] c of a lam_t = 1 + c/N + O(1/N^2); per document, other slots are less often chosen."""
+    a, h, p_c = setting.a, setting.h, setting.p_c
+    pooled = 2 + p_c * h / a - (1 - setting.m) * h / a**2 - 2 * p_c / a
+    return pooled if setting.loss == "pooled" else pooled - (1 - setting.p_m) * (1 - p_c) / a
 
 
 def test_ridge_at_long_documents_is_the_papers_15():
@@ -202,14 +211,15 @@ FEW_MASKS = TopicModel(2, 1, 10**13, tau=1, p_m=0.05, p_c=0.9985, p_r=0.001)
 @example(FEW_MASKS, -20)
 @given(laws(length=10**13), st.floats(-25, 1))
 def test_ridge_reaches_one_limit_or_the_other(setting, power):
-    """Each part of W turns from its other limit to the paper's at a ridge of its own; its distance from both is bounded.
+    """Each part of W turns from its other limit to the paper's at a ridge of its own; its distance from both is
+    bounded.
 
-    Let x = ridge / that ridge. The distance from the other limit is at most x times the distance between the limits, and
-    the distance from the paper's limit is at most 1/x times it. That ridge is (1-m)/(N n) for words, where lam_w turns from
-    p_c/(1-m) to 0, and m(1-m)/(N den) for al and be, which turn from 1 to n m/den and (1-m)/den, den = n m^2 + (1-m)^2.
-    Topics have one limit, lam_t = 1/a. A ridge also shrinks what it does not turn: lam_t by at most the share
-    ridge/(a^2 G), al and be by at most the share n ridge/den. What is left of a finite N is at most (1-m) h/(a^2 N), below
-    1e-9 here, since h <= 64 and a >= 0.1.
+    Let x = ridge / that ridge. The distance from the other limit is at most x times the distance between the limits,
+    and the distance from the paper's limit is at most 1/x times it. That ridge is (1-m)/(N n) for words, where lam_w
+    turns from p_c/(1-m) to 0, and m(1-m)/(N den) for al and be, which turn from 1 to n m/den and (1-m)/den, den = n m^2
+    + (1-m)^2. Topics have one limit, lam_t = 1/a. A ridge also shrinks what it does not turn: lam_t by at most the
+    share ridge/(a^2 G), al and be by at most the share n ridge/den. What is left of a finite N is at most (1-m) h/(a^2
+    N), below 1e-9 here, since h <= 64 and a >= 0.1.
     """
     ridge, N, n, m, a = 10.0**power, setting.length, setting.n, setting.m, setting.a
     den = n * m**2 + (1 - m)**2
@@ -234,7 +244,7 @@ def test_long_documents_without_ridge_are_the_other_limit_16():
 @given(laws())
 def test_long_enough_documents_are_the_other_limit_16(setting):
     """The distance is c/N, and c goes into the thousands."""
-    enough = int(1e10 * (1 + abs(topics.finite_length_correction(setting))))
+    enough = int(1e10 * (1 + abs(finite_length_correction(setting))))
     close(topics.optimal_value(replace(setting, length=enough)), table(topics.other_limit_value(setting)), 1e-8)
 
 
@@ -243,7 +253,7 @@ def test_correction_of_finite_length_17():
         for loss in ("pooled", "per_document"):
             setting = paper(10**5, **law, loss=loss)
             lam_t = topics.optimal_value(setting).sectors(setting)[1]
-            c = topics.finite_length_correction(setting)
+            c = finite_length_correction(setting)
             assert 10**5 * (setting.a * lam_t - 1) == pytest.approx(c, abs=1e-2)
             if loss == "pooled":
                 assert c == pytest.approx(expected, abs=5e-3)
@@ -253,7 +263,7 @@ def test_correction_of_finite_length_17():
 def test_correction_of_long_enough_documents_17(setting, loss):
     """What is left is about c^2/N."""
     setting = replace(setting, loss=loss)
-    c = topics.finite_length_correction(setting)
+    c = finite_length_correction(setting)
     N = int(max(1e5, 3000 * (1 + c * c)))
     found = topics.moments(replace(setting, length=N))
     assert N * (setting.a * found.C_t / found.M_t - 1) == pytest.approx(c, abs=1e-2)
@@ -780,7 +790,6 @@ def test_settings_that_cannot_be(change, words):
     (lambda: topics.ridge_value(paper(tau=2), 0), "ridge is 0"),
     (lambda: topics.value_after(paper(tau=2), -1, 1.0), "steps is -1"),
     (lambda: topics.value_after(paper(tau=2), 5, "a"), "learning_rate is 'a'"),
-    (lambda: topics.finite_length_correction(paper(tau=10)), "lower tau"),
     (lambda: topics.optimal_gram(paper(tau=2, p_m=1, p_c=0, p_r=0)), r"only \[MASK\] is ever shown"),
     (lambda: topics.separated_value(paper(tau=2, p_m=1, p_c=0)), "lower p_m or raise p_c"),
     (lambda: Blocks.of(np.eye(3), paper(tau=2)), r"shape \(3, 3\); 10 topics of 10 words and \[MASK\] need \(101, 101\)"),
