@@ -1,8 +1,8 @@
-"""Topics, stage 2: the value matrix frozen, attention trained; infinitely long documents of tau topics.
+"""Topics, stage 2: the value matrix is frozen and attention is trained, on infinitely long documents of tau topics.
 
-Legend: as in ``topic_setting``. A word attends with weight alpha to its own word, beta to the other words of its topic and 1 to all
-other tokens; [MASK] attends uniformly. rho = (alpha + (v-1) beta) / v is the average weight of its topic. s, w: share of a topic
-inside, outside the document.
+Legend: as in :mod:`minitx.topics.law`. A word attends with weight alpha to its own word, with weight beta to the other words of its
+topic and with weight 1 to all other tokens; [MASK] attends uniformly. rho = (alpha + (v-1) beta) / v is the average weight of the
+topic. s and w are the shares of the shown tokens that a topic inside and a topic outside the document has.
 """
 
 import math
@@ -10,25 +10,32 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize, root
 from scipy.special import betaln, gammaln, roots_sh_jacobi
 
 from minitx.base.parallel import one_blas_thread
+from minitx.topics.law import TopicModel
+from minitx.topics.sectors import Blocks
 from minitx.topics.values import separated_value
 
-TINY = 1e-100  # complex step
-MOST_POSITIONS = 10**7
+TINY = 1e-100  # step of complex-step derivatives: so small that they are exact to rounding
+MOST_POSITIONS = 10**7  # pairs of shown token and target in all infinite documents; more would need gigabytes
 
 
-def attention_loss(setting, alpha, beta, value=None):
+# ------------------------------------------------------------------------------------------------------- the loss
+
+
+def attention_loss(setting: TopicModel, alpha: ArrayLike, beta: ArrayLike,
+                   value: Blocks | None = None) -> float | NDArray[np.float64]:
     """Squared loss in infinitely long documents as a function of the attention values (``setting.length`` is ignored).
 
     Parameters
     ----------
     setting : TopicModel
-        Of tau.
+        Its documents have tau topics.
     alpha, beta : floats or arrays, at least 0
-        Broadcast together, so that a surface can be drawn.
+        They are broadcast together, so that a surface can be drawn.
     value : Blocks, optional
         W_V (row = output token, column = attended token). Default: ``separated_value``, the paper's W_inf.
 
@@ -39,7 +46,7 @@ def attention_loss(setting, alpha, beta, value=None):
     Raises
     ------
     ValueError
-        Dirichlet shares; attention values that are negative, not finite or all 0.
+        The topic shares are Dirichlet; attention values are negative, not finite or all 0.
     """
     alpha, beta, rho = _weights(setting, alpha, beta)
     loss = _loss(setting, _value(setting, value), rho, alpha - beta)
@@ -62,38 +69,48 @@ def _value(setting, value):
 
 
 def _loss(setting, value, rho, excess, rho_0=1.0):
-    """The loss with alpha - beta = ``excess`` and weight ``rho_0`` on the keys [MASK]. Analytic in all three: complex steps pass.
+    """The loss with alpha - beta = ``excess`` and weight ``rho_0`` on keys [MASK]; complex steps in all three pass.
 
-    Any ``value``: outputs of [MASK], and to queries [MASK], included.
+    It is E |f|^2 - 2 E f_y + 1: a chosen slot shows [MASK] (q0), its own word (p_c) or a random one (p_r), which is of a topic of the
+    document with probability tau/T. Outputs of [MASK], and to queries [MASK], are included, for any ``value``.
     """
     T, v, tau, s, w, m = setting.T, setting.v, setting.tau, setting.s, setting.w, setting.m
-    lam_w, lam_t, mean = value.sectors(setting)
-    contrast = lam_w * (1 - 1 / v)
+    lam_w = value.sectors(setting)[0]
 
-    def outputs(Z, mask, *shares):
-        """Output per word of topics with ``shares`` of the attention, and of [MASK]."""
-        mask = mask / Z
-        common = (setting.n * value.mask_column * mask + mean * (1 - mask)) / setting.n
-        topics = [lam_t / v * (share / Z - (1 - mask) / T) + common for share in shares]
-        return *topics, value.mask_mask * mask + value.mask_row * (1 - mask)
+    def word(share, inside, outside):
+        """Outputs for a query word: its topic has ``share`` of the keys; so many other topics are ``inside`` and ``outside``."""
+        Z = 1 + (rho - 1) * share + (rho_0 - 1) * m
+        attention = (rho * share / Z, s / Z, w / Z)
+        (own, other, _), square = _outputs(setting, value, (1, inside, outside), attention, rho_0 * m / Z)
+        delta = excess * share / (v * Z)  # attention to its own word beyond that to another word of its topic
+        contrast = lam_w * delta * (1 - 1 / v)  # output of its own word beyond the mean of its topic
+        return own, other, contrast, square + lam_w * delta * contrast
 
-    # a query word of a topic of the document; "other": another one of its topics; "out": a topic outside
-    Z = 1 + (rho - 1) * s + (rho_0 - 1) * m
-    own, other, out, to_mask = outputs(Z, rho_0 * m, rho * s, s, w)
-    delta = excess * s / (v * Z)
-    square = v * (own**2 + (tau - 1) * other**2 + (T - tau) * out**2) + to_mask**2 + lam_w * contrast * delta**2 + 1
-    kept = square - 2 * (own + contrast * delta)
+    own, other, contrast, square = word(s, tau - 1, T - tau)
+    kept = square - 2 * (own + contrast)
     random_inside = square - 2 / tau * (own + (tau - 1) * other)
-    # a query word, shown at random, of a topic outside
-    Z = 1 + (rho - 1) * w + (rho_0 - 1) * m
-    own, other, out, to_mask = outputs(Z, rho_0 * m, rho * w, s, w)
-    delta = excess * w / (v * Z)
-    square = v * (own**2 + tau * other**2 + (T - tau - 1) * out**2) + to_mask**2 + lam_w * contrast * delta**2 + 1
+    _, other, _, square = word(w, tau, T - tau - 1)
     random_outside = square - 2 * other
-    # a query [MASK]
-    other, out, to_mask = outputs(1.0, m, s, w)
-    masked = v * (tau * other**2 + (T - tau) * out**2) + to_mask**2 + 1 - 2 * other
-    return setting.p_c * kept + setting.p_r * (tau / T * random_inside + (1 - tau / T) * random_outside) + setting.q0 * masked
+    (other, _), square = _outputs(setting, value, (tau, T - tau), (s, w), m)
+    masked = square - 2 * other
+    random = tau / T * random_inside + (1 - tau / T) * random_outside
+    return setting.p_c * kept + setting.p_r * random + setting.q0 * masked + 1
+
+
+def _outputs(setting, value, n_topics, attention, mask):
+    """The output of a query that attends by ``mask`` to [MASK], and by ``attention`` to each of ``n_topics`` topics of a kind.
+
+    Returns, per kind of topic, the mean output of its words, o = lam_t/v (attention - (1 - mask)/T) + mean output of all words; and
+    |f|^2, of an output that is the same for all words of a topic.
+    """
+    _, lam_t, mean = value.sectors(setting)
+    common = value.mask_column * mask + mean * (1 - mask) / setting.n
+    outputs = [lam_t / setting.v * (each - (1 - mask) / setting.T) + common for each in attention]
+    to_mask = value.mask_mask * mask + value.mask_row * (1 - mask)
+    return outputs, setting.v * sum(n * o**2 for n, o in zip(n_topics, outputs, strict=True)) + to_mask**2
+
+
+# ------------------------------------------------------------------------------------------- the best attention
 
 
 @dataclass(frozen=True)
@@ -151,7 +168,7 @@ def optimal_ratio(setting, *, free_mask=False):
     if setting.p_c == 1 and setting.tau != 1:
         raise ValueError("p_c is 1: every chosen slot shows its word, copying has no cost and the loss no minimum; lower p_c")
     value = _value(setting, None)
-    theta, theta_AB = _best_theta(setting, value.different_topic)
+    theta, theta_AB = _best_theta(setting, value.diff_topic)
     rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
     rho, rho_0 = _with_mask(setting, value, rho) if free_mask else (rho, 1.0)
     uniform, best = float(_loss(setting, value, 1.0, 0.0)), float(_loss(setting, value, rho, 0.0, rho_0))
@@ -159,7 +176,7 @@ def optimal_ratio(setting, *, free_mask=False):
 
 
 def _best_theta(setting, kap):
-    """(theta, theta_AB); kap = different_topic of W_inf."""
+    """(theta, theta_AB); kap = diff_topic of W_inf."""
     T, v, tau, a, n, p_c, p_r = setting.T, setting.v, setting.tau, setting.a, setting.n, setting.p_c, setting.p_r
     if p_c == 0 or tau == 1:
         return 0.0, 0.0
@@ -280,7 +297,7 @@ class AttentionProfile:
 
     same_word: float
     same_topic: float
-    different_topic: float
+    diff_topic: float
 
 
 @one_blas_thread()
