@@ -115,18 +115,19 @@ def _outputs(setting, value, n_topics, attention, mask):
 
 @dataclass(frozen=True)
 class OptimalRatio:
-    """Best attention with W_inf, whose loss depends on the average rho alone.
+    """The best attention with W_inf, whose loss depends on the average rho alone.
 
     Attributes
     ----------
     rho : float
-        Average weight of a key of the query's topic; of a key of another topic it is 1.
+        Average weight of a key of the query's topic, where a key of another topic has weight 1.
     rho_0 : float
-        Weight of a key [MASK]; 1 unless freed.
+        Weight of a key [MASK]; it is 1 unless it was freed.
     rho_AB, theta_AB : float
-        Proved: 1 < rho <= rho_AB (of the loss with rho_0 = 1); theta = (rho-1) s / (1 + (rho-1) s) is at most theta_AB.
+        Upper bounds: it is proved that 1 < rho <= rho_AB (of the loss with rho_0 = 1), and that
+        theta = (rho-1) s / (1 + (rho-1) s) is at most theta_AB.
     loss_uniform, loss : float
-        At rho = 1, and at the optimum.
+        The loss at rho = 1, and at the optimum.
     """
 
     rho: float
@@ -137,60 +138,57 @@ class OptimalRatio:
     loss: float
 
 
-def optimal_ratio(setting, *, free_mask=False):
+def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalRatio:
     """The attention of least squared loss when W_V is W_inf (``separated_value``). ``setting.length`` is ignored.
 
     Parameters
     ----------
     setting : TopicModel
-        Of tau.
+        Its documents have tau topics.
     free_mask : bool
-        Whether words may also weigh keys [MASK] otherwise than 1.
-
-    Returns
-    -------
-    OptimalRatio
+        Whether the weight of keys [MASK] is optimised as well; otherwise it is 1.
 
     Raises
     ------
     ValueError
-        Dirichlet shares; no slot shows its own word, or every chosen one does; ``free_mask`` not True or False.
+        The topic shares are Dirichlet; no slot shows its own word, or every chosen one does; ``free_mask`` is no bool.
 
     Notes
     -----
     With theta in [0, 1) as in OptimalRatio, e_t the uniform words of topic t and y_S those of the document, g = W e_t - y_S:
     L = L(0) - 2 theta p_c (tau-1)/(a tau v) + theta^2 (p_c + p_r tau/T) |g|^2 [t in S] + theta'^2 p_r (1 - tau/T) |g|^2
-    [t not in S], where theta' = c theta / (1 - (1-c) theta), c = w/s: convex. Only the slots that show their word push rho above 1:
-    it is 1 if p_c = 0 or tau = 1.
+    [t not in S], where theta' = c theta / (1 - (1-c) theta) and c = w/s; L is convex. Only the slots that show their word push
+    rho above 1, so it is 1 if p_c = 0 or tau = 1.
     """
     if not isinstance(free_mask, bool):
         raise ValueError(f"free_mask is {free_mask!r}; it must be True or False")
     if setting.p_c == 1 and setting.tau != 1:
         raise ValueError("p_c is 1: every chosen slot shows its word, copying has no cost and the loss no minimum; lower p_c")
     value = _value(setting, None)
-    theta, theta_AB = _best_theta(setting, value.diff_topic)
+    theta, theta_AB = _best_theta(setting, value)
     rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
     rho, rho_0 = _with_mask(setting, value, rho) if free_mask else (rho, 1.0)
     uniform, best = float(_loss(setting, value, 1.0, 0.0)), float(_loss(setting, value, rho, 0.0, rho_0))
     return OptimalRatio(rho, rho_0, rho_AB, theta_AB, uniform, best)
 
 
-def _best_theta(setting, kap):
-    """(theta, theta_AB); kap = diff_topic of W_inf."""
-    T, v, tau, a, n, p_c, p_r = setting.T, setting.v, setting.tau, setting.a, setting.n, setting.p_c, setting.p_r
+def _best_theta(setting, value):
+    """(theta, theta_AB): the zero of half the slope dL/dtheta of :func:`optimal_ratio`, and that with theta' = 0."""
+    T, v, tau, a, p_c, p_r = setting.T, setting.v, setting.tau, setting.a, setting.p_c, setting.p_r
     if p_c == 0 or tau == 1:
         return 0.0, 0.0
     push = p_c * (tau - 1) / (a * tau * v)
-    outside = 1 / (a**2 * v) + 2 * kap / a + kap**2 * n - 2 * kap + 1 / (tau * v)  # |g|^2, t not in S
-    inside = outside - 2 / (a * tau * v)
+    kap = value.different_topic
+    outside = 1 / (a**2 * v) + 2 * kap / a + kap**2 * setting.n - 2 * kap + 1 / (tau * v)  # |g|^2, t not in S
+    inside = (p_c + p_r * tau / T) * (outside - 2 / (a * tau * v))
     c = setting.w / setting.s
 
     def slope(theta):
         theta_out = c * theta / (1 - (1 - c) * theta)
-        change = c / (1 - (1 - c) * theta)**2
-        return theta * (p_c + p_r * tau / T) * inside + theta_out * change * p_r * (1 - tau / T) * outside - push
+        change = c / (1 - (1 - c) * theta)**2  # d theta' / d theta
+        return theta * inside + theta_out * change * p_r * (1 - tau / T) * outside - push
 
-    theta_AB = push / ((p_c + p_r * tau / T) * inside)
+    theta_AB = push / inside
     return (theta_AB if slope(theta_AB) <= 0 else brentq(slope, 0, theta_AB, xtol=1e-18, rtol=1e-15)), theta_AB
 
 
@@ -199,19 +197,18 @@ def _rho(setting, theta):
 
 
 def _with_mask(setting, value, rho):
-    """The best (rho, rho_0), from (``rho``, 1)."""
-    if setting.p_c == 0 and setting.p_r == 0 or setting.m == 0:
+    """The (rho, rho_0) of least loss: descent in their logarithms, from (``rho``, 1), comes near; there the slope is 0."""
+    if setting.p_c + setting.p_r == 0 or setting.m == 0:
         return rho, 1.0
 
     def loss(logs):
-        rho, rho_0 = np.exp(logs)
-        return _loss(setting, value, rho, 0.0, rho_0)
+        return _loss(setting, value, np.exp(logs[0]), 0.0, np.exp(logs[1]))
 
     def slope(logs):
         return np.array([loss(logs + step).imag / TINY for step in 1j * TINY * np.eye(2)])
 
-    found = minimize(loss, [math.log(rho), 0.0], jac=slope, method="BFGS", options={"gtol": 1e-9})
-    return tuple(map(float, np.exp(root(slope, found.x, tol=1e-14).x)))
+    near = minimize(loss, [math.log(rho), 0.0], jac=slope, method="BFGS", options={"gtol": 1e-9}).x
+    return tuple(map(float, np.exp(root(slope, near, tol=1e-14).x)))
 
 
 @dataclass(frozen=True)
@@ -225,56 +222,50 @@ class OptimalAttention:
     loss: float
 
 
-def optimal_attention(setting, value):
+def optimal_attention(setting: TopicModel, value: Blocks) -> OptimalAttention:
     """The attention values of least squared loss when W_V is ``value``. ``setting.length`` is ignored.
 
-    With lam_w > 0 (``other_limit_value``, ``optimal_value`` of a fixed length) it is copying: alpha large, beta 0. Where the loss
-    depends on the average alone (lam_w = 0: W_inf), alpha = beta is returned.
-
-    Parameters
-    ----------
-    setting : TopicModel
-        Of tau.
-    value : Blocks
-
-    Returns
-    -------
-    OptimalAttention
+    With lam_w > 0 (``other_limit_value``, ``optimal_value`` of a fixed length) they copy: alpha is large and beta is 0. Where the
+    loss depends on the average alone (lam_w = 0: W_inf), alpha = beta is returned.
 
     Raises
     ------
     ValueError
-        Dirichlet shares; the loss has no minimum.
+        The topic shares are Dirichlet; the loss has no minimum.
 
     Notes
     -----
-    At a given rho the loss is a parabola in alpha - beta, minimised on beta >= 0, alpha >= 0; what is left is a function of rho.
+    At a given rho the loss is a parabola in alpha - beta, which is minimised with alpha, beta >= 0; a function of rho is left.
     """
     _value(setting, value)
-    logs = np.linspace(-12, 30, 841)
+    uniform, v = _loss(setting, value, 1.0, 0.0), setting.v
 
     def profile(log):
         rho = np.exp(log)
-        excess = _best_excess(setting, value, rho)
-        return _loss(setting, value, rho, excess), rho, excess
+        return _loss(setting, value, rho, _best_excess(setting, value, rho))
+
+    rho = math.exp(0.0 if setting.p_c + setting.p_r == 0 else _lowest(profile))
+    excess = float(_best_excess(setting, value, rho))
+    loss = _loss(setting, value, rho, excess)
+    copying = v > 1 and excess >= v * rho
+    return OptimalAttention(rho + excess * (1 - 1 / v), 0.0 if copying else rho - excess / v, rho, float(uniform), float(loss))
+
+
+def _lowest(profile):
+    """The log rho at which ``profile`` is least; 0 (rho = 1) where it is constant. ValueError if it falls without end."""
+    logs = np.linspace(-12, 30, 841)
+    losses = profile(logs)
+    if np.ptp(losses) < 1e-14:
+        return 0.0
 
     def slope(log):
-        return profile(log + 1j * TINY)[0].imag / TINY
+        return profile(log + 1j * TINY).imag / TINY
 
-    losses = profile(logs)[0]
     best = int(np.argmin(losses))
-    if setting.p_c + setting.p_r == 0 or np.ptp(losses) < 1e-14:  # only [MASK] queries, or words that all weigh the same
-        log = 0.0
-    elif best in (0, len(logs) - 1) or not slope(logs[best - 1]) < 0 < slope(logs[best + 1]):
+    if best in (0, len(logs) - 1) or not slope(logs[best - 1]) < 0 < slope(logs[best + 1]):
         raise ValueError(f"the loss has no minimum: it still falls at an average attention rho of {math.exp(logs[best]):.3g}, and "
                          "nothing stands against copying; raise p_r (random words), or give a value in which topics differ more")
-    else:
-        log = brentq(slope, logs[best - 1], logs[best + 1], xtol=1e-14)
-    loss, rho, excess = profile(log)
-    v = setting.v
-    copying = v > 1 and excess >= v * rho
-    return OptimalAttention(float(rho + excess * (1 - 1 / v)), 0.0 if copying else float(rho - excess / v), float(rho),
-                            float(_loss(setting, value, 1.0, 0.0)), float(loss))
+    return brentq(slope, logs[best - 1], logs[best + 1], xtol=1e-14)
 
 
 def _best_excess(setting, value, rho):
@@ -283,12 +274,15 @@ def _best_excess(setting, value, rho):
     lam_w = value.sectors(setting)[0]
     if v == 1:
         return rho
-    inside, outside = s / (v * (1 + (rho - 1) * s)), w / (v * (1 + (rho - 1) * w))
     if lam_w == 0 or p_c == 0:
         return 0 * rho
+    inside, outside = s / (v * (1 + (rho - 1) * s)), w / (v * (1 + (rho - 1) * w))  # delta, for alpha - beta = 1
     best = p_c * inside / (lam_w * ((p_c + p_r * tau / T) * inside**2 + p_r * (1 - tau / T) * outside**2))
     best = np.where(np.real(best) > np.real(v * rho), v * rho, best)  # beta >= 0
     return np.where(np.real(best) < np.real(-v * rho / (v - 1)), -v * rho / (v - 1), best)  # alpha >= 0
+
+
+# ----------------------------------------------------------------------------------- attention on finite documents
 
 
 @dataclass(frozen=True)
@@ -297,53 +291,52 @@ class AttentionProfile:
 
     same_word: float
     same_topic: float
-    diff_topic: float
+    different_topic: float
 
 
 @one_blas_thread()
-def attention_profile(setting, alpha, beta):
+def attention_profile(setting: TopicModel, alpha: float, beta: float) -> AttentionProfile:
     """What attention with values alpha : beta : 1 looks like on documents without corruption, pooled over documents.
 
     Parameters
     ----------
     setting : TopicModel
-        Any; its corruption and ``loss`` are not used. Lengths (low, high) weigh as documents, each with all its pairs.
+        Its corruption and ``loss`` are not used. With lengths (low, high) each document counts with all its pairs.
     alpha, beta : float
         Attention weights of the same word (the query's own slot included), and of other words of its topic.
-
-    Returns
-    -------
-    AttentionProfile
 
     Raises
     ------
     ValueError
-        ``alpha`` or ``beta`` negative, not finite, or both 0.
+        ``alpha`` or ``beta`` is negative or not finite, or both are 0.
 
     Notes
     -----
-    Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1, c - 1 binomial in k - 1.
-    The attention of a key is its weight over alpha c + beta (k - c) + N - k.
+    Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1, and c - 1 is binomial in
+    k - 1. The attention of a key is its weight over alpha c + beta (k - c) + N - k.
     """
     alpha, beta, _ = map(float, _weights(setting, alpha, beta))
+    weights = np.array([alpha, beta, 1.0])
     attention, pairs = np.zeros(3), np.zeros(3)
-    if setting.length == math.inf:
-        theta, weight = _own_share(setting)
-        counts = np.array([theta / setting.v, theta * (1 - 1 / setting.v), 1 - theta])
-        attention, pairs = _profile(counts, weight, 1.0, alpha, beta)
-    else:
-        low, high = setting.lengths
-        for N in range(low, high + 1):
-            k, c, weight = _own_counts(setting, N)
-            one = _profile(np.array([c, k - c, N - k], np.float64), N * weight, N, alpha, beta)
-            attention, pairs = attention + one[0], pairs + one[1]
+    for N, counts, probability in _query_slots(setting):  # sums over queries of N attention, and of pairs
+        attention += (N * weights[:, None] * counts / (weights @ counts)) @ probability
+        pairs += counts @ probability
     return AttentionProfile(*(float(x / y) if y > 0 else math.nan for x, y in zip(attention, pairs, strict=True)))
 
 
-def _profile(counts, weight, N, alpha, beta):
-    """Sums over queries of N attention, and of pairs, to the same word, the same topic and another one."""
-    weights = np.array([alpha, beta, 1.0])
-    return (N * weights[:, None] * counts / (weights @ counts)) @ weight, counts @ weight
+def _query_slots(setting):
+    """The kinds of query slots: yields (N, keys of the same word, topic and another one (3, kinds), weight (kinds,)) by length.
+
+    The keys of infinite documents are counted as shares, and N is 1.
+    """
+    if setting.length == math.inf:
+        theta, weight = _own_share(setting)
+        yield 1.0, np.array([theta / setting.v, theta * (1 - 1 / setting.v), 1 - theta]), weight
+        return
+    low, high = setting.lengths
+    for N in range(low, high + 1):
+        k, c, weight = _own_counts(setting, N)
+        yield N, np.array([c, k - c, N - k], np.float64), N * weight
 
 
 def _own_share(setting):
@@ -380,9 +373,12 @@ def _log_binomial(N, k, p):
     return _log_choose(N, k) + k * math.log(p) + (N - k) * math.log1p(-p)
 
 
+# ------------------------------------------------------------------------------------------- infinite documents
+
+
 @dataclass(frozen=True, eq=False)
 class InfiniteDocuments:
-    """The population of infinitely long documents of tau topics: one row a set S of topics, one column a kind of chosen slot.
+    """The population of infinitely long documents of tau topics. Row = set S of topics, column = kind of chosen slot.
 
     Attributes
     ----------
@@ -393,36 +389,32 @@ class InfiniteDocuments:
     weight : (n_S, P)
         Probability of such a slot among all chosen ones; the sum is 1. Where it is 0 the column is there for its mass.
     mass : (n_S, P)
-        Share of its kind among the keys: A_tj is proportional to mass_j exp(score_tj). A token's masses sum to its share q_S in the
-        document; a row sums to 1.
+        Share of its kind among the keys: A_tj is proportional to mass_j exp(score_tj). The masses of a token sum to its share
+        q_S in the document, and those of a row to 1.
     """
 
-    tokens: np.ndarray
-    targets: np.ndarray
-    weight: np.ndarray
-    mass: np.ndarray
+    tokens: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    weight: NDArray[np.float64]
+    mass: NDArray[np.float64]
 
 
-def infinite_documents(setting):
+def infinite_documents(setting: TopicModel) -> InfiniteDocuments:
     """All C(T, tau) infinitely long documents, each with P (shown token, target) pairs. ``setting.length`` is ignored.
 
-    P = tau v (n + 1) with random words; 2 tau v without; tau v less where nothing shows [MASK].
-
-    Returns
-    -------
-    InfiniteDocuments
+    P is tau v (n + 1) with random words and 2 tau v without; it is tau v less where nothing shows [MASK].
 
     Raises
     ------
     ValueError
-        Dirichlet shares; more than 10^7 pairs.
+        The topic shares are Dirichlet; there are more than 10^7 pairs.
     """
     tau, T, v, n = setting.require_tau("the infinite population"), setting.T, setting.v, setting.n
     n_targets = tau * v
     n_pairs = n_targets * ((setting.q0 > 0) + (n if setting.p_r > 0 else setting.a > 0))
     if math.comb(T, tau) * n_pairs > MOST_POSITIONS:
-        raise ValueError(f"{math.comb(T, tau)} sets of topics with {n_pairs} pairs of shown token and target each are more than "
-                         f"{MOST_POSITIONS}; take fewer topics, or fewer words a topic")
+        raise ValueError(f"{math.comb(T, tau)} sets of topics with {n_pairs} pairs of shown token and target each are more "
+                         f"than {MOST_POSITIONS}; take fewer topics, or fewer words a topic")
     rows = [_infinite_document(setting, np.array(S)) for S in combinations(range(T), tau)]
     tokens, targets, weight, mass = (np.array(arrays) for arrays in zip(*rows, strict=True))
     return InfiniteDocuments(tokens.astype(np.int32), targets.astype(np.int32), weight / len(rows), mass)

@@ -1,7 +1,7 @@
 """Topics under cross-entropy and uniform attention: the best same-word and topic logits of the value matrix.
 
 Legend: as in ``topic_setting``. By symmetry logit_i = A u_i + B U_topic(i), U_t the share of the shown words of topic t;
-A = same_word - same_topic and B = same_topic - diff_topic of W_V. The logit of [MASK], never a target, goes to -infinity.
+A = same_word - same_topic and B = same_topic - different_topic of W_V. The logit of [MASK], never a target, goes to -infinity.
 """
 
 import math
