@@ -1,8 +1,9 @@
 """Topics, stage 2: the value matrix is frozen and attention is trained, on infinitely long documents of tau topics.
 
-Legend: as in :mod:`minitx.topics.law`. A word attends with weight alpha to its own word, with weight beta to the other words of its
-topic and with weight 1 to all other tokens; [MASK] attends uniformly. rho = (alpha + (v-1) beta) / v is the average weight of the
-topic. s and w are the shares of the shown tokens that a topic inside and a topic outside the document has.
+Legend: as in :mod:`minitx.topics.law`. A word attends with weight alpha to its own word, with weight beta to the other
+words of its topic and with weight 1 to all other tokens; [MASK] attends uniformly. rho = (alpha + (v-1) beta) / v is
+the average weight of the topic. s and w are the shares of the shown tokens that a topic inside and a topic outside the
+document has.
 """
 
 import math
@@ -58,8 +59,9 @@ def _weights(setting, alpha, beta):
     alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
     rho = (alpha + (setting.v - 1) * beta) / setting.v
     if not (np.isfinite(rho) & (rho > 0) & (alpha >= 0) & (beta >= 0)).all():
-        raise ValueError(f"alpha goes down to {np.min(alpha):g}, beta to {np.min(beta):g}, the averages rho from {np.min(rho):g} "
-                         f"to {np.max(rho):g}; give finite alpha and beta of at least 0, not all 0 (1 and 1 is uniform attention)")
+        raise ValueError(f"alpha goes down to {np.min(alpha):g}, beta to {np.min(beta):g}, the averages rho from "
+                         f"{np.min(rho):g} to {np.max(rho):g}; give finite alpha and beta of at least 0, not all 0 "
+                         "(1 and 1 is uniform attention)")
     return alpha, beta, rho
 
 
@@ -71,14 +73,15 @@ def _value(setting, value):
 def _loss(setting, value, rho, excess, rho_0=1.0):
     """The loss with alpha - beta = ``excess`` and weight ``rho_0`` on keys [MASK]; complex steps in all three pass.
 
-    It is E |f|^2 - 2 E f_y + 1: a chosen slot shows [MASK] (q0), its own word (p_c) or a random one (p_r), which is of a topic of the
-    document with probability tau/T. Outputs of [MASK], and to queries [MASK], are included, for any ``value``.
+    L = 1 + E |f|^2 - 2 E f_y over the chosen slots, which show their own word (p_c), [MASK] (q0) or a random word
+    (p_r); the latter is of a topic of the document with probability tau/T. Any ``value`` will do: [MASK] has outputs
+    too.
     """
     T, v, tau, s, w, m = setting.T, setting.v, setting.tau, setting.s, setting.w, setting.m
     lam_w = value.sectors(setting)[0]
 
     def word(share, inside, outside):
-        """Outputs for a query word: its topic has ``share`` of the keys; so many other topics are ``inside`` and ``outside``."""
+        """Outputs for a query word whose topic has ``share`` of the keys, ``inside`` and ``outside`` other topics."""
         Z = 1 + (rho - 1) * share + (rho_0 - 1) * m
         attention = (rho * share / Z, s / Z, w / Z)
         (own, other, _), square = _outputs(setting, value, (1, inside, outside), attention, rho_0 * m / Z)
@@ -86,22 +89,25 @@ def _loss(setting, value, rho, excess, rho_0=1.0):
         contrast = lam_w * delta * (1 - 1 / v)  # output of its own word beyond the mean of its topic
         return own, other, contrast, square + lam_w * delta * contrast
 
+    # 1. A query word of a topic in the document: y is that word (kept), or any word of the document (random).
     own, other, contrast, square = word(s, tau - 1, T - tau)
     kept = square - 2 * (own + contrast)
     random_inside = square - 2 / tau * (own + (tau - 1) * other)
+    # 2. A query word of a topic outside the document, which is there at random: y is any word of the document.
     _, other, _, square = word(w, tau, T - tau - 1)
     random_outside = square - 2 * other
+    # 3. A query [MASK], whose attention is uniform.
     (other, _), square = _outputs(setting, value, (tau, T - tau), (s, w), m)
     masked = square - 2 * other
     random = tau / T * random_inside + (1 - tau / T) * random_outside
-    return setting.p_c * kept + setting.p_r * random + setting.q0 * masked + 1
+    return 1 + setting.p_c * kept + setting.p_r * random + setting.q0 * masked
 
 
 def _outputs(setting, value, n_topics, attention, mask):
-    """The output of a query that attends by ``mask`` to [MASK], and by ``attention`` to each of ``n_topics`` topics of a kind.
+    """Outputs for a query that gives ``mask`` of its attention to [MASK] and ``attention`` to topics of several kinds.
 
-    Returns, per kind of topic, the mean output of its words, o = lam_t/v (attention - (1 - mask)/T) + mean output of all words; and
-    |f|^2, of an output that is the same for all words of a topic.
+    There are ``n_topics`` of each kind. Returns the mean output of the words of a topic, which is lam_t/v (attention -
+    (1 - mask)/T) + the mean over all words, for each kind; and |f|^2, if all words of a topic have the same output.
     """
     _, lam_t, mean = value.sectors(setting)
     common = value.mask_column * mask + mean * (1 - mask) / setting.n
@@ -153,17 +159,15 @@ def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalRat
     ValueError
         The topic shares are Dirichlet; no slot shows its own word, or every chosen one does; ``free_mask`` is no bool.
 
-    Notes
-    -----
-    With theta in [0, 1) as in OptimalRatio, e_t the uniform words of topic t and y_S those of the document, g = W e_t - y_S:
-    L = L(0) - 2 theta p_c (tau-1)/(a tau v) + theta^2 (p_c + p_r tau/T) |g|^2 [t in S] + theta'^2 p_r (1 - tau/T) |g|^2
-    [t not in S], where theta' = c theta / (1 - (1-c) theta) and c = w/s; L is convex. Only the slots that show their word push
-    rho above 1, so it is 1 if p_c = 0 or tau = 1.
+    Notes ----- With theta in [0, 1) as in OptimalRatio, e_t the uniform words of topic t and y_S those of the document,
+    g = W e_t - y_S: L = L(0) - 2 theta p_c (tau-1)/(a tau v) + theta^2 (p_c + p_r tau/T) |g|^2 [t in S] + theta'^2 p_r
+    (1 - tau/T) |g|^2 [t not in S], where theta' = c theta / (1 - (1-c) theta) and c = w/s; L is convex. Only the slots
+    that show their word push rho above 1, so it is 1 if p_c = 0 or tau = 1.
     """
     if not isinstance(free_mask, bool):
         raise ValueError(f"free_mask is {free_mask!r}; it must be True or False")
     if setting.p_c == 1 and setting.tau != 1:
-        raise ValueError("p_c is 1: every chosen slot shows its word, copying has no cost and the loss no minimum; lower p_c")
+        raise ValueError("p_c is 1: every chosen slot shows its word, copying costs nothing and no loss is least; lower p_c")
     value = _value(setting, None)
     theta, theta_AB = _best_theta(setting, value)
     rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
@@ -197,7 +201,7 @@ def _rho(setting, theta):
 
 
 def _with_mask(setting, value, rho):
-    """The (rho, rho_0) of least loss: descent in their logarithms, from (``rho``, 1), comes near; there the slope is 0."""
+    """The (rho, rho_0) of least loss: descent in their logarithms from (``rho``, 1), then a root of the slope."""
     if setting.p_c + setting.p_r == 0 or setting.m == 0:
         return rho, 1.0
 
@@ -213,7 +217,7 @@ def _with_mask(setting, value, rho):
 
 @dataclass(frozen=True)
 class OptimalAttention:
-    """Best attention values with a given W_V: alpha on the own word, beta on its topic, their average rho, and the loss."""
+    """Best attention values with a given W_V: alpha of the own word, beta of its topic, their average rho; the loss."""
 
     alpha: float
     beta: float
@@ -225,17 +229,16 @@ class OptimalAttention:
 def optimal_attention(setting: TopicModel, value: Blocks) -> OptimalAttention:
     """The attention values of least squared loss when W_V is ``value``. ``setting.length`` is ignored.
 
-    With lam_w > 0 (``other_limit_value``, ``optimal_value`` of a fixed length) they copy: alpha is large and beta is 0. Where the
-    loss depends on the average alone (lam_w = 0: W_inf), alpha = beta is returned.
+    With lam_w > 0 (``other_limit_value``, ``optimal_value`` of a fixed length) they copy: alpha is large and beta is 0.
+    Where the loss depends on the average alone (lam_w = 0: W_inf), alpha = beta is returned.
 
     Raises
     ------
     ValueError
         The topic shares are Dirichlet; the loss has no minimum.
 
-    Notes
-    -----
-    At a given rho the loss is a parabola in alpha - beta, which is minimised with alpha, beta >= 0; a function of rho is left.
+    Notes ----- At a given rho the loss is a parabola in alpha - beta, which is minimised with alpha, beta >= 0; a
+    function of rho is left.
     """
     _value(setting, value)
     uniform, v = _loss(setting, value, 1.0, 0.0), setting.v
@@ -248,11 +251,12 @@ def optimal_attention(setting: TopicModel, value: Blocks) -> OptimalAttention:
     excess = float(_best_excess(setting, value, rho))
     loss = _loss(setting, value, rho, excess)
     copying = v > 1 and excess >= v * rho
-    return OptimalAttention(rho + excess * (1 - 1 / v), 0.0 if copying else rho - excess / v, rho, float(uniform), float(loss))
+    return OptimalAttention(rho + excess * (1 - 1 / v), 0.0 if copying else rho - excess / v, rho, float(uniform),
+                            float(loss))
 
 
 def _lowest(profile):
-    """The log rho at which ``profile`` is least; 0 (rho = 1) where it is constant. ValueError if it falls without end."""
+    """The log rho at which ``profile`` is least; 0 (rho = 1) if it is constant. ValueError if it falls without end."""
     logs = np.linspace(-12, 30, 841)
     losses = profile(logs)
     if np.ptp(losses) < 1e-14:
@@ -263,8 +267,9 @@ def _lowest(profile):
 
     best = int(np.argmin(losses))
     if best in (0, len(logs) - 1) or not slope(logs[best - 1]) < 0 < slope(logs[best + 1]):
-        raise ValueError(f"the loss has no minimum: it still falls at an average attention rho of {math.exp(logs[best]):.3g}, and "
-                         "nothing stands against copying; raise p_r (random words), or give a value in which topics differ more")
+        raise ValueError("the loss has no minimum: it still falls at an average attention rho of "
+                         f"{math.exp(logs[best]):.3g}, and nothing stands against copying; raise p_r (random words), "
+                         "or give a value in which topics differ more")
     return brentq(slope, logs[best - 1], logs[best + 1], xtol=1e-14)
 
 
@@ -287,7 +292,10 @@ def _best_excess(setting, value, rho):
 
 @dataclass(frozen=True)
 class AttentionProfile:
-    """Average attention over ordered pairs (query slot, key slot) of clean documents, times N: 1 is uniform. nan: no such pair."""
+    """Average attention over ordered pairs (query slot, key slot) of clean documents, times N: 1 is uniform.
+
+    An average of a class that has no pair is nan.
+    """
 
     same_word: float
     same_topic: float
@@ -310,10 +318,8 @@ def attention_profile(setting: TopicModel, alpha: float, beta: float) -> Attenti
     ValueError
         ``alpha`` or ``beta`` is negative or not finite, or both are 0.
 
-    Notes
-    -----
-    Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1, and c - 1 is binomial in
-    k - 1. The attention of a key is its weight over alpha c + beta (k - c) + N - k.
+    Notes ----- Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1,
+    and c - 1 is binomial in k - 1. The attention of a key is its weight over alpha c + beta (k - c) + N - k.
     """
     alpha, beta, _ = map(float, _weights(setting, alpha, beta))
     weights = np.array([alpha, beta, 1.0])
@@ -325,9 +331,10 @@ def attention_profile(setting: TopicModel, alpha: float, beta: float) -> Attenti
 
 
 def _query_slots(setting):
-    """The kinds of query slots: yields (N, keys of the same word, topic and another one (3, kinds), weight (kinds,)) by length.
+    """For each length, (N, keys, weight) of the kinds of query slots; weight (n_kinds,) says how frequent each is.
 
-    The keys of infinite documents are counted as shares, and N is 1.
+    Keys are (3, n_kinds): of the same word, of the rest of its topic, of other topics. In infinite documents they are
+    shares, N is 1.
     """
     if setting.length == math.inf:
         theta, weight = _own_share(setting)
@@ -389,8 +396,8 @@ class InfiniteDocuments:
     weight : (n_S, P)
         Probability of such a slot among all chosen ones; the sum is 1. Where it is 0 the column is there for its mass.
     mass : (n_S, P)
-        Share of its kind among the keys: A_tj is proportional to mass_j exp(score_tj). The masses of a token sum to its share
-        q_S in the document, and those of a row to 1.
+        Share of its kind among the keys: A_tj is proportional to mass_j exp(score_tj). The masses of a token sum to its
+        share q_S in the document, and those of a row to 1.
     """
 
     tokens: NDArray[np.int32]
@@ -413,8 +420,8 @@ def infinite_documents(setting: TopicModel) -> InfiniteDocuments:
     n_targets = tau * v
     n_pairs = n_targets * ((setting.q0 > 0) + (n if setting.p_r > 0 else setting.a > 0))
     if math.comb(T, tau) * n_pairs > MOST_POSITIONS:
-        raise ValueError(f"{math.comb(T, tau)} sets of topics with {n_pairs} pairs of shown token and target each are more "
-                         f"than {MOST_POSITIONS}; take fewer topics, or fewer words a topic")
+        raise ValueError(f"{math.comb(T, tau)} sets of topics with {n_pairs} pairs of shown token and target each are "
+                         f"more than {MOST_POSITIONS}; take fewer topics, or fewer words a topic")
     rows = [_infinite_document(setting, np.array(S)) for S in combinations(range(T), tau)]
     tokens, targets, weight, mass = (np.array(arrays) for arrays in zip(*rows, strict=True))
     return InfiniteDocuments(tokens.astype(np.int32), targets.astype(np.int32), weight / len(rows), mass)
