@@ -1,27 +1,30 @@
 """Topics under cross-entropy and uniform attention: the best same-word and topic logits of the value matrix.
 
-Legend: as in ``topic_setting``. By symmetry logit_i = A u_i + B U_topic(i), U_t the share of the shown words of topic t;
-A = same_word - same_topic and B = same_topic - different_topic of W_V. The logit of [MASK], never a target, goes to -infinity.
+Legend: as in :mod:`minitx.topics.law`. By symmetry logit_i = A u_i + B U_topic(i), where U_t is the share of the shown
+words that topic t has, A = same_word - same_topic and B = same_topic - different_topic of W_V. The logit of [MASK],
+which is never a target, goes to -infinity.
 """
 
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import lambertw
+from numpy.typing import NDArray
 
 from minitx.base.checks import positive, whole_number
+from minitx.base.numbers import minimise
 from minitx.base.parallel import one_blas_thread
+from minitx.topics.law import TopicModel
 from minitx.topics.sectors import Blocks
 
-CHUNK = 1 << 18  # numbers of documents x words worked on at a time
-MOST_COUNTS = 1 << 28  # of all the documents
-NEWTON_STEPS = 200
+CHUNK = 1 << 18  # documents x words that are worked on at a time; larger chunks take more memory
+MOST_COUNTS = 1 << 28  # documents x words of the whole sample; more would need gigabytes
+SHORT = 1e-9  # longest Newton step, over 1 + the largest logit, at a minimum
 
 
 @dataclass(frozen=True)
 class CrossEntropyOptimum:
-    """Best logits. Of a sample: with the standard errors of the sampling. Exact: errors 0, and the fields of the ridge path.
+    """The best logits: of a sample of documents, or exact ones with a ridge.
 
     Attributes
     ----------
@@ -30,13 +33,14 @@ class CrossEntropyOptimum:
     loss : float
         Cross-entropy in nats, without the ridge.
     se_A, se_B, se_loss : float
-        Standard errors over documents.
+        Standard errors over the documents of the sample; 0 if exact.
     n_documents : int
-        Drawn; 0 if exact.
+        How many were sampled; 0 if exact.
     Delta, Dm : float or None
-        Of the ridge path: logit of a word of the document above one outside, B a / tau; mean logit of the words above [MASK]'s.
+        Exact only: logit of a word of the document above one outside, B a / tau; mean logit of the words above that of
+        [MASK].
     value : Blocks or None
-        Of the ridge path: W_V.
+        Exact only: W_V.
     """
 
     A: float
@@ -52,31 +56,29 @@ class CrossEntropyOptimum:
 
 
 @one_blas_thread()
-def cross_entropy_optimum(setting, *, ridge=None, n_documents=20_000, same_word=True, rng=0):
+def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_documents: int = 20_000,
+                          same_word: bool = True, rng: int | np.random.Generator | None = 0) -> CrossEntropyOptimum:
     """The value matrix of least cross-entropy.
 
     Parameters
     ----------
     setting : TopicModel
-        Length inf and tau: the exact minimiser of loss + ridge |W|_F^2. A finite length, or Dirichlet shares: the minimiser on
-        sampled documents, without ridge.
+        At length inf with tau, the exact minimiser of loss + ridge |W|_F^2 is found. With a finite length, or Dirichlet
+        shares, it is the minimiser on sampled documents, without ridge.
     ridge : float, optional
-        Needed at length inf with tau, where the loss falls to its infimum log(tau v) only as B -> inf; not used otherwise.
+        Needed at length inf with tau, where the loss falls to its infimum log(tau v) only as B -> inf; not used
+        otherwise.
     n_documents : int
-        Sampled documents.
+        Number of sampled documents.
     same_word : bool
-        False: A is kept 0, as on the plateau of trained embeddings. At length inf it is 0 anyway.
+        If False, A is kept 0, as on the plateau of trained embeddings. At length inf it is 0 anyway.
     rng : int, np.random.Generator or None
-        Of the sampling.
-
-    Returns
-    -------
-    CrossEntropyOptimum
+        Seed of the sampling.
 
     Raises
     ------
     ValueError
-        A ridge that is missing, or not possible; documents so separable that the loss has no minimum.
+        The ridge is missing, or not possible; the documents are so separable that the loss has no minimum.
 
     Notes
     -----
@@ -88,50 +90,22 @@ def cross_entropy_optimum(setting, *, ridge=None, n_documents=20_000, same_word=
         raise ValueError(f"same_word is {same_word!r}; it must be True or False")
     if setting.length == math.inf and setting.tau is not None:
         if ridge is None:
-            raise ValueError("at length inf the cross-entropy has no minimum (its infimum log(tau v) needs infinite weights); "
-                             "give ridge, such as 1e-6, or a finite length")
+            raise ValueError("at length inf the cross-entropy has no minimum (its infimum log(tau v) needs infinite "
+                             "weights); give ridge, such as 1e-6, or a finite length")
         return _ridge_path(setting, positive("ridge", ridge))
     if ridge is not None:
-        raise ValueError(f"ridge is {ridge!r}, but with a finite length or Dirichlet shares the optimum is found without; leave it "
-                         "None, or take length=math.inf and tau")
+        raise ValueError(f"ridge is {ridge!r}, but with a finite length or Dirichlet shares none is used; leave it None, "
+                         "or take length=math.inf and tau")
     if setting.tau == 1 and setting.p_r == 0:
-        raise ValueError("with tau = 1 and p_r = 0 every word shown tells the topic without error, and the loss has no minimum; "
-                         "raise tau or p_r")
+        raise ValueError("with tau = 1 and p_r = 0 every word shown tells the topic without error, and the loss has no "
+                         "minimum; raise tau or p_r")
     n_documents = whole_number("n_documents", n_documents, 2)
     if n_documents * setting.n > MOST_COUNTS:
-        raise ValueError(f"{n_documents} documents of {setting.n} words are more than {MOST_COUNTS} counts; lower n_documents")
-    chunks = _sample(setting, n_documents, np.random.default_rng(rng))
-    return replace(_newton_on(chunks, same_word and setting.length != math.inf), n_documents=n_documents)
-
-
-def A_limit(setting):
-    """The same-word logit at long documents, p_c v / s. Length is ignored; tau only."""
-    s = setting.s
-    if s == 0:
-        setting.require_visible("the same-word logit")
-    return setting.p_c * setting.v / s
-
-
-def B_asymptotic(setting):
-    """The topic logit at long documents, heuristically: (1-1/tau)(B s - p_c)/N = ((T-tau)/tau)(a/tau) e^(-B a/tau).
-
-    A second-order expansion: in the paper's setting, N 32 to 512, within 3% (tau = 2) and 8% (tau = 4) of the optimum.
-
-    Raises
-    ------
-    ValueError
-        Dirichlet shares; tau = 1, where nothing keeps B finite; a length that is not one finite number; no slot shows its own word.
-    """
-    tau, a, s, N = setting.require_tau("the asymptotic topic logit"), setting.a, setting.s, setting.length
-    setting.require_visible("the asymptotic topic logit")
-    if tau == 1:
-        raise ValueError("tau is 1: a document's counts of its topics do not vary, and B grows without end; take tau above 1")
-    if not isinstance(N, int):
-        raise ValueError(f"length is {N!r}; the asymptotic topic logit is of one finite length: give a whole number")
-    ahead = setting.p_c / s
-    # x e^x = scale e^(-ahead a/tau) with x = (B - ahead) a / tau
-    scale = (setting.T - tau) / tau * (a / tau)**2 * N / (s * (1 - 1 / tau))
-    return ahead + tau / a * float(lambertw(scale * math.exp(-ahead * a / tau)).real)
+        raise ValueError(f"{n_documents} documents of {setting.n} words are more than {MOST_COUNTS} counts; lower "
+                         "n_documents")
+    rng, size = np.random.default_rng(rng), max(1, CHUNK // setting.n)
+    chunks = [_draw(setting, min(size, n_documents - start), rng) for start in range(0, n_documents, size)]
+    return replace(_optimum_on(chunks, same_word and setting.length != math.inf), n_documents=n_documents)
 
 
 def _ridge_path(setting, ridge):
@@ -149,7 +123,7 @@ def _ridge_path(setting, ridge):
         spread = (powers - mean).T * p @ (powers - mean)
         return math.log(terms.sum()) + ridges @ x**2 / 2, mean + ridges * x, spread + np.diag(ridges)
 
-    x = _newton(evaluate, np.array([tau < T, True]))
+    x = _minimum(evaluate, np.array([tau < T, True]))
     Delta, Dm = map(float, x)
     lam_t, column = tau * v * Delta / a, Dm / ((n + 1) * shares)
     value = Blocks.from_sectors(setting, 0.0, lam_t, column * (1 - m), mask_mask=-n * column * m, mask_column=column * m,
@@ -160,22 +134,17 @@ def _ridge_path(setting, ridge):
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """D documents and what their loss needs: sum over chosen slots of -logit, and of the log of the sum of exponentials."""
+    """What the loss of D documents needs: sums over the chosen slots of -logit and of the log of the normaliser."""
 
-    shown: np.ndarray  # (D, T, v) counts of the shown words; (D, T, 1) shares of topics where N is infinite
-    length: np.ndarray  # (D,) N
+    shown: NDArray  # (D, T, v) counts of the shown words; (D, T, 1) shares of topics where N is infinite
+    length: NDArray  # (D,) N
     words: int  # how many words a column of ``shown`` stands for
-    targets: np.ndarray  # (D, 2) sum over the chosen slots of (u_y, U_topic(y))
-    weight: np.ndarray  # (D,) of the sum of the loss over chosen slots
-
-
-def _sample(setting, n_documents, rng):
-    """Chunks of documents, by their counts."""
-    size = max(1, CHUNK // setting.n)
-    return [_draw(setting, min(size, n_documents - start), rng) for start in range(0, n_documents, size)]
+    targets: NDArray[np.float64]  # (D, 2) sum over the chosen slots of (u_y, U_topic(y))
+    weight: NDArray[np.float64]  # (D,) of the sum of the loss over chosen slots
 
 
 def _draw(setting, D, rng):
+    """Sample ``D`` documents: shares of topics, then counts of words, of chosen slots and of what these show."""
     T, v, n, p_c, p_r = setting.T, setting.v, setting.n, setting.p_c, setting.p_r
     if setting.tau is None:
         share = rng.dirichlet(np.full(T, setting.alpha), D)
@@ -195,12 +164,12 @@ def _draw(setting, D, rng):
     random = rng.binomial((chosen - kept).sum(axis=(1, 2)), min(1.0, p_r / (1 - p_c)) if p_c < 1 else 0.0)
     shown = words - chosen + kept + rng.multinomial(random, np.full(n, 1 / n)).reshape(D, T, v)
     K = chosen.sum(axis=(1, 2))
-    targets = np.stack([(chosen * shown).sum(axis=(1, 2)), (chosen.sum(axis=2) * shown.sum(axis=2)).sum(axis=1)], axis=1)
+    targets = np.stack([(chosen * shown).sum(axis=(1, 2)), (chosen.sum(axis=2) * shown.sum(axis=2)).sum(axis=1)], 1)
     each = np.ones(D) if setting.loss == "pooled" else 1 / np.maximum(K, 1)
     return _Chunk(shown.astype(np.int32), length, 1, targets * (each / length)[:, None], K * each)
 
 
-def _newton_on(chunks, same_word):
+def _optimum_on(chunks, same_word):
     """Optimum on the sampled documents, and its standard errors: H^-1 (sum of g g^T over documents) H^-1."""
     total = sum(chunk.weight.sum() for chunk in chunks)
     if total == 0:
@@ -212,22 +181,26 @@ def _newton_on(chunks, same_word):
         return (sum(each.sum() for each, _, _ in sums) / total, sum(g.sum(axis=0) for _, g, _ in sums) / total,
                 sum(H for _, _, H in sums) / total)
 
-    x = _newton(evaluate, free)
+    x = _minimum(evaluate, free)
     loss, _, H = evaluate(x)
     spread, loss_spread = np.zeros((2, 2)), 0.0
     for chunk in chunks:
         each, g, _ = _evaluate(chunk, x)
         spread += g.T @ g / total**2
         loss_spread += ((each - loss * chunk.weight)**2).sum() / total**2
-    inverse = np.zeros((2, 2))
-    inverse[np.ix_(free, free)] = np.linalg.inv(H[np.ix_(free, free)])
+    inverse, both = np.zeros((2, 2)), np.ix_(free, free)
+    inverse[both] = np.linalg.inv(H[both])
     se_A, se_B = np.sqrt(np.diag(inverse @ spread @ inverse))
     return CrossEntropyOptimum(A=float(x[0]), B=float(x[1]), loss=float(loss), se_A=float(se_A), se_B=float(se_B),
                                se_loss=math.sqrt(loss_spread))
 
 
 def _evaluate(chunk, x):
-    """Of each document the loss (D,) and its gradient (D, 2), of all together the Hessian (2, 2), in (A, B)."""
+    """Of each document the loss (D,) and its gradient (D, 2), of all together the Hessian (2, 2), in (A, B).
+
+    With p the softmax of the logits x . (u_i, U_topic(i)), means under p give the gradient, and their covariance the
+    Hessian.
+    """
     u = chunk.shown / chunk.length[:, None, None]
     U = u.sum(axis=2)
     logits = x[0] * u + (x[1] * U)[:, :, None]
@@ -235,35 +208,35 @@ def _evaluate(chunk, x):
     e = np.exp(logits - top[:, None, None])
     by_topic = [each.sum(axis=2) for each in (e, e * u, e * u * u)]
     Z = by_topic[0].sum(axis=1)
-    mean_u, mean_uu = by_topic[1].sum(axis=1) / Z, by_topic[2].sum(axis=1) / Z
-    mean_U, mean_UU, mean_uU = ((s * f).sum(axis=1) / Z for s, f in ((by_topic[0], U), (by_topic[0], U * U), (by_topic[1], U)))
+    sums = (by_topic[1], by_topic[0] * U, by_topic[2], by_topic[1] * U, by_topic[0] * U * U)
+    mean_u, mean_U, mean_uu, mean_uU, mean_UU = (each.sum(axis=1) / Z for each in sums)
     loss = chunk.weight * (top + np.log(chunk.words * Z)) - chunk.targets @ x
     gradient = chunk.weight[:, None] * np.stack([mean_u, mean_U], axis=1) - chunk.targets
-    AA, AB, BB = (chunk.weight @ second for second in (mean_uu - mean_u**2, mean_uU - mean_u * mean_U, mean_UU - mean_U**2))
+    covariances = (mean_uu - mean_u**2, mean_uU - mean_u * mean_U, mean_UU - mean_U**2)
+    AA, AB, BB = (chunk.weight @ covariance for covariance in covariances)
     return loss, gradient, np.array([[AA, AB], [AB, BB]])
 
 
-def _newton(evaluate, free):
-    """Minimum of a convex function of two numbers, from (0, 0); those not ``free`` stay 0.
+def _minimum(evaluate, free):
+    """The (2,) minimum of a convex function, in the numbers that are ``free``; others are 0. ValueError if it has none.
 
-    ``evaluate(x)``: value, gradient (2,), Hessian (2, 2). ValueError if it is nowhere.
+    ``evaluate(x)`` is the value, gradient (2,) and Hessian (2, 2).
     """
+    both = np.ix_(free, free)
+
+    def of_free(numbers):
+        x = np.zeros(2)
+        x[free] = numbers
+        value, gradient, hessian = evaluate(x)
+        return value, gradient[free], hessian[both]
+
     x = np.zeros(2)
-    value, gradient, hessian = evaluate(x)
-    for _ in range(NEWTON_STEPS):
-        step = np.zeros(2)
-        try:
-            step[free] = -np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
-        except np.linalg.LinAlgError:
-            break
-        small = 1e-10 * (1 + np.abs(x).max())
-        while True:
-            trial = evaluate(x + step)
-            if trial[0] <= value + 1e-13 * abs(value) or np.abs(step).max() < small:
-                break
-            step /= 2
-        x, (value, gradient, hessian) = x + step, trial
-        if np.abs(step).max() < small:
-            return x
-    raise ValueError(f"the cross-entropy has no minimum: it still falls at A = {x[0]:.3g}, B = {x[1]:.3g}, where topics are told "
-                     "almost without error; raise n_documents, or take shorter documents, larger tau or larger p_r")
+    try:
+        x[free], gradient, _ = minimise(of_free, x[free])
+        step = np.linalg.solve(of_free(x[free])[2], gradient)
+    except np.linalg.LinAlgError:  # the Hessian vanishes where documents are separable
+        step = np.full(2, np.inf)
+    if not np.abs(step).max() <= SHORT * (1 + np.abs(x).max()):
+        raise ValueError("the cross-entropy has no minimum: it falls without end, because topics are told almost without "
+                         "error; raise n_documents, or take shorter documents, larger tau or larger p_r")
+    return x
