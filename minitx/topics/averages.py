@@ -9,6 +9,7 @@ Legend: n words, d dimensions of an embedding.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import integers, whole_number
 from minitx.base.parallel import one_blas_thread
@@ -57,10 +58,15 @@ class PairTable:
         object.__setattr__(self, "count", count)
 
     @classmethod
-    def of_matrix(cls, matrix):
-        """Table of a quantity known once for each pair: ``matrix`` (n, n), row = left word, column = right word; every count 1."""
+    def of_matrix(cls, matrix: ArrayLike) -> "PairTable":
+        """Table of a quantity known once for each pair: ``matrix`` (n, n), row = left word, column = right word."""
         matrix = np.asarray(matrix, np.float64)
         return cls(matrix, np.ones(matrix.shape))
+
+    def mean(self, nowhere: float) -> NDArray[np.float64]:
+        """The average of each pair over its occurrences, (n, n); ``nowhere`` for pairs that do not occur."""
+        found = np.full(self.total.shape, nowhere)
+        return np.divide(self.total, self.count, out=found, where=self.count > 0)
 
 
 @dataclass(frozen=True)
