@@ -624,16 +624,6 @@ def test_cross_entropy_of_the_notes(length, law, same_word, expected):
     assert errors[1] < 0.1
 
 
-def test_asymptotic_logits():
-    for tau, A, within in ((2, 2.304, 0.03), (4, 4.592, 0.08)):
-        setting = paper(128, tau=tau)
-        assert topics.A_limit(setting) == pytest.approx(A, abs=5e-4)
-        B, a, s = topics.B_asymptotic(setting), setting.a, setting.s
-        left, right = (1 - 1 / tau) * (B * s - 0.1) / 128, (10 - tau) / tau * a / tau * math.exp(-B * a / tau)
-        assert left == pytest.approx(right, rel=1e-12)
-        assert B == pytest.approx({2: 10.59, 4: 13.07}[tau], rel=within)
-
-
 @pytest.mark.parametrize("ridge", [1e-1, 1e-3, 1e-6])
 def test_ridge_path_is_the_minimum_over_all_matrices(ridge):
     setting = TopicModel(3, 2, math.inf, tau=2)
@@ -756,8 +746,6 @@ def test_reference_cross_entropy(topics_reference):
     for tau in (2, 4):
         expected = topics_reference["cross_entropy"]["two_param"][f"tau{tau}_N128"]
         setting = paper(128, tau=tau)
-        assert topics.A_limit(setting) == pytest.approx(expected["A_inf_closed"], abs=1e-12)
-        assert topics.B_asymptotic(setting) == pytest.approx(expected["B_asym_eq"], abs=1e-11)
         found = topics.cross_entropy_optimum(setting, n_documents=4000)
         assert abs(found.A - expected["A"]) < 4 * math.hypot(found.se_A, expected["seA"])
         assert abs(found.B - expected["B"]) < 4 * math.hypot(found.se_B, expected["seB"])
@@ -808,10 +796,7 @@ def test_settings_that_cannot_be(change, words):
     (lambda: topics.cross_entropy_optimum(TopicModel(3, 2, 400, tau=1, p_r=0.001), n_documents=20), "cross-entropy has no minimum"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=2), n_documents=10**8), "lower n_documents"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=2), same_word=0), "same_word is 0"),
-    (lambda: topics.cross_entropy_optimum(paper(2, tau=2, p_m=1e-12), n_documents=5), "no slot of the sampled documents is chosen"),
-    (lambda: topics.B_asymptotic(paper(128, tau=1)), "take tau above 1"),
-    (lambda: topics.B_asymptotic(paper(tau=2)), "give a whole number"),
-    (lambda: topics.A_limit(paper(alpha=1)), "give tau, not alpha")])
+    (lambda: topics.cross_entropy_optimum(paper(2, tau=2, p_m=1e-12), n_documents=5), "no slot of the sampled documents is chosen")])
 def test_calls_that_cannot_be(call, words):
     with pytest.raises(ValueError, match=words):
         call()
