@@ -54,7 +54,7 @@ def test_heat_maps_with_what_is_constant_or_unknown():
     topics = np.repeat(range(3), 2)
     unknown = np.where(np.eye(6), np.nan, 0.1)
     panels = {"zero": np.zeros((6, 6)), "constant": np.ones((6, 6)), "some": unknown, "none": np.full((6, 6), np.nan)}
-    draw(topics_figures.topic_heat_maps(panels, topics, title="title", row_label=dict.fromkeys(panels, "query"), column_label="key"))
+    draw(topics_figures.topic_heat_maps(panels, topics, title="title", row_label="query", column_label="key"))
     draw(topics_figures.topic_heat_maps({"none": panels["none"]}, topics, title="title"))
     draw(topics_figures.topic_heat_maps({"zero": panels["zero"]}, topics, title="title", positive=True))
 
@@ -101,8 +101,7 @@ def test_ridge_path():
     ridges = np.logspace(-8, -1, 30)
     blocks = {name: np.linspace(0.2, 0, 30) * (index - 1) for index, name in enumerate(BLOCKS)}  # one of them is constant
     limits = {"W_inf (N first)": dict.fromkeys(BLOCKS, -0.1), "W_lim (lambda first)": dict.fromkeys(BLOCKS, -0.1)}
-    draw(topics_figures.ridge_path(ridges, blocks, limits, title="title"))
-    draw(topics_figures.ridge_path(ridges, blocks, limits, (1e-4, 1e-3), title="title"))
+    draw(topics_figures.ridge_path(ridges, {128: blocks}, limits, {}, title="title"))
     lengths = {length: blocks for length in (128, 1024, 10**6)}
     figure = draw(topics_figures.ridge_path(ridges, lengths, limits, {length: (1 / length, 0.01) for length in lengths}, title="title"))
     for text in ("1,024", "1,000,000", "W_inf −0.1000", "W_lim −0.1000", "W_inf (N first)"):
@@ -110,20 +109,22 @@ def test_ridge_path():
 
 
 def test_ridge_path_of_one_ridge_and_of_nothing_known():
-    draw(topics_figures.ridge_path([1e-3], {"same word": [0.1]}, {"W_inf": {"same word": np.nan}}, title="title"))
-    draw(topics_figures.ridge_path([1e-3, 1e-2], {name: [np.nan, np.nan] for name in BLOCKS[:3]}, {}, title="title"))
+    draw(topics_figures.ridge_path([1e-3], {9: {"same word": [0.1]}}, {"W_inf": {"same word": np.nan}}, {}, title="title"))
+    unknown = {name: [np.nan, np.nan] for name in BLOCKS[:3]}
+    draw(topics_figures.ridge_path([1e-3, 1e-2], {9: unknown}, {}, {9: (1e-3, 1e-2)}, title="title"))
 
 
 def test_loss_surface():
     alpha, beta = np.logspace(-1, 2, 20), np.logspace(-1, 1, 15)
     loss = (np.log(alpha[:, None] + 9 * beta) - 4) ** 2
     paths = {"seed 0": ([1, 5, 6], [1, 4, 6]), "one point": ([2.0], [3.0]), "unknown": ([1, np.nan], [1, np.nan])}
-    draw(topics_figures.loss_surface(alpha, beta, loss, paths=paths, optimum_line=(54 - 9 * beta, beta), title="title"))
+    line = (54 - 9 * beta, beta)
+    draw(topics_figures.loss_surface(alpha, beta, loss, paths=paths, optimum_line=line, title="title"))
     loss[3, 4] = np.nan
-    draw(topics_figures.loss_surface(alpha, beta, loss, paths={}, optimum_line=None, title="title"))
+    draw(topics_figures.loss_surface(alpha, beta, loss, paths={}, optimum_line=line, title="title"))
     for values, text in ((0 * alpha, "the same everywhere"), (np.nan * alpha, "undefined")):
         loss = np.repeat(values[:, None], 15, axis=1)
-        figure = draw(topics_figures.loss_surface(alpha, beta, loss, paths={}, optimum_line=None, title="title"))
+        figure = draw(topics_figures.loss_surface(alpha, beta, loss, paths={}, optimum_line=line, title="title"))
         assert text in words_of(figure)
 
 
