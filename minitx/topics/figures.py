@@ -344,7 +344,6 @@ def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
     line = {"color": "black", "linestyle": DASHES[1], "linewidth": 2}
     axes.plot(*optimum_line, **line)
     centre = {"marker": "+", "markersize": 13, "markeredgewidth": 2, "color": "black", "linestyle": "none"}
-    axes.plot(1, 1, **centre)
     handles = [_key(r"best ratio $\rho^*$: $\alpha + (v-1)\,\beta = v\,\rho^*$", **line),
                _key("uniform attention (1, 1)", **centre)]
     for index, (label, path) in enumerate(paths.items()):
@@ -357,6 +356,7 @@ def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
         end = {"marker": look["marker"], "markersize": 10, "markeredgecolor": "white"}
         axes.plot(along[-1:], across[-1:], color=look["color"], **end)
         handles.append(_key(label, **look))
+    axes.plot(1, 1, **centre)
     if paths:
         handles.append(_key("start of training", color=DARK, linestyle="none", **ring))
     axes.set_xlim(alpha.min(), alpha.max())
