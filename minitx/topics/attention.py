@@ -167,7 +167,8 @@ def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalRat
     if not isinstance(free_mask, bool):
         raise ValueError(f"free_mask is {free_mask!r}; it must be True or False")
     if setting.p_c == 1 and setting.tau != 1:
-        raise ValueError("p_c is 1: every chosen slot shows its word, copying costs nothing and no loss is least; lower p_c")
+        raise ValueError("p_c is 1: every chosen slot shows its word, and the more attention copies, the less is the loss; lower "
+                         "p_c")
     value = _value(setting, None)
     theta, theta_AB = _best_theta(setting, value)
     rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)

@@ -1,12 +1,14 @@
 """What the words of one topic have in common: averages over pairs of words, and how surely they differ between topics.
 
-A pair (a, b) is ordered: a is the query or left word (row), b the key or right word (column). Every pair falls in one class: the
-same word (a = b), the same topic (different words of one topic), or different topics. Words without a topic are left out.
+A pair (a, b) is ordered: a is the query or left word (row), b the key or right word (column). Every pair falls in one
+class: the same word (a = b), the same topic (different words of one topic), or different topics. Words without a topic
+are left out.
 
 Legend: n words, d dimensions of an embedding.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,21 +41,23 @@ class PairTable:
     Raises
     ------
     ValueError
-        Shapes that differ or are not square, entries that are not finite, a negative count, a total other than 0 of no occurrence.
+        Shapes differ or are not square, entries are not finite, a count is negative, or a pair without occurrences has
+        a total other than 0.
     """
 
-    total: np.ndarray
-    count: np.ndarray
+    total: NDArray[np.float64]
+    count: NDArray[np.float64]
 
     def __post_init__(self):
         total, count = np.asarray(self.total, np.float64), np.asarray(self.count, np.float64)
         if total.ndim != 2 or total.shape[0] != total.shape[1] or count.shape != total.shape:
-            raise ValueError(f"total has shape {total.shape} and count {count.shape}; give two square matrices of the same shape, "
-                             "row = left word, column = right word")
+            raise ValueError(f"total has shape {total.shape} and count {count.shape}; give two square matrices of the "
+                             "same shape, row = left word, column = right word")
         if not (np.isfinite(total).all() and np.isfinite(count).all()):
             raise ValueError("the pairs hold inf or nan, of which there is no average; give finite numbers")
         if (count < 0).any() or total[count == 0].any():
-            raise ValueError("a pair has a negative count, or a total without any occurrence; give total 0 where count is 0")
+            raise ValueError("a pair has a negative count, or a total without any occurrence; give total 0 where count "
+                             "is 0")
         object.__setattr__(self, "total", total)
         object.__setattr__(self, "count", count)
 
@@ -71,16 +75,10 @@ class PairTable:
 
 @dataclass(frozen=True)
 class Averages:
-    """Averages over the occurrences of the pairs of each class (pooled sums / pooled counts); nan where a class has none.
+    """Averages over the occurrences of the pairs of each class (pooled sums / pooled counts); nan if a class has none.
 
-    Attributes
-    ----------
-    same_word, same_topic, different_topic : float
-        Of a = b; of different words of one topic; of words of different topics.
-    same_topic_including : float
-        Of the first two classes pooled: all pairs within a topic, the same word included.
-    n_same_word, n_same_topic, n_different_topic : float
-        The pooled counts: with a matrix, numbers of ordered pairs.
+    ``same_topic`` is of different words of one topic, and ``same_topic_including`` of all pairs within a topic, the
+    same word included. The pooled counts ``n_...`` are numbers of ordered pairs where every pair counts once.
     """
 
     same_word: float
@@ -92,12 +90,12 @@ class Averages:
     n_different_topic: float
 
     @property
-    def difference(self):
+    def difference(self) -> float:
         """How far words of one topic are above words of different ones: ``same_topic - different_topic``."""
         return self.same_topic - self.different_topic
 
 
-def pair_averages(pairs, topics):
+def pair_averages(pairs: PairTable | ArrayLike, topics: ArrayLike) -> Averages:
     """Average over pairs of the same word, of different words of one topic, and of words of different topics.
 
     Parameters
@@ -105,21 +103,19 @@ def pair_averages(pairs, topics):
     pairs : PairTable or (n, n) array
         Row = query (left) word, column = key (right) word. In a matrix every pair counts once.
     topics : (n,) integers
-        Topic of each word; -1: none (special token, stop word, ambiguous word), the word is left out.
-
-    Returns
-    -------
-    Averages
+        Topic of each word. A word with -1 has none (special token, stop word, ambiguous word) and is left out.
 
     Raises
     ------
     TypeError
-        Topics that are not integers.
+        Topics are not integers.
     ValueError
-        Shapes that do not agree, a topic below -1, fewer than two topics; a matrix that is no table (:class:`PairTable`).
+        Shapes do not agree, a topic is below -1, there are fewer than two topics, or the matrix is no table
+        (:class:`PairTable`).
     """
     pairs, words, starts = _labelled(pairs, topics)
-    (t_word, t_topic, t_other), (n_word, n_topic, n_other) = (_sums(part, words, starts) for part in (pairs.total, pairs.count))
+    t_word, t_topic, t_other = _sums(pairs.total, words, starts)
+    n_word, n_topic, n_other = _sums(pairs.count, words, starts)
     return Averages(_ratio(t_word, n_word), _ratio(t_topic, n_topic), _ratio(t_other, n_other),
                     _ratio(t_word + t_topic, n_word + n_topic), n_word, n_topic, n_other)
 
@@ -131,14 +127,15 @@ def _labelled(pairs, topics):
     topics = integers("topics", topics, 1)
     n = len(pairs.total)
     if topics.shape != (n,):
-        raise ValueError(f"topics has shape {topics.shape} but there are {n} words; give one topic for each, -1 for none")
+        raise ValueError(f"topics has shape {topics.shape} but there are {n} words; give one topic for each, -1 for "
+                         "none")
     if topics.min(initial=-1) < -1:
         raise ValueError(f"topics hold {topics.min()}; give numbers from 0 on, and -1 for words without a topic")
     words = np.argsort(topics, kind="stable")[np.count_nonzero(topics < 0):]
     found, starts = np.unique(topics[words], return_index=True)
     if len(found) < 2:
-        raise ValueError(f"{len(words)} of {n} words have a topic, and they have {len(found)} different ones; give topics to words "
-                         "of at least two topics")
+        raise ValueError(f"{len(words)} of {n} words have a topic, and they have {len(found)} different ones; give "
+                         "topics to words of at least two topics")
     return pairs, words, starts
 
 
@@ -147,10 +144,10 @@ def _sums(matrix, words, starts):
     matrix = matrix[np.ix_(words, words)]
     same_word = matrix.trace()
     np.fill_diagonal(matrix, 0)
-    blocks = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)  # row = left topic, column = right topic
-    same_topic = blocks.trace()
-    np.fill_diagonal(blocks, 0)
-    return float(same_word), float(same_topic), float(blocks.sum())
+    by_topic = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)  # row = left topic
+    same_topic = by_topic.trace()
+    np.fill_diagonal(by_topic, 0)
+    return float(same_word), float(same_topic), float(by_topic.sum())
 
 
 def _ratio(total, count):
@@ -161,47 +158,20 @@ def _ratio(total, count):
 
 
 @one_blas_thread()
-def gram(E):
-    """Inner products of embeddings, ``E^T E``, exactly symmetric.
+def gram(E: ArrayLike) -> NDArray[np.float64]:
+    """Inner products of embeddings ``E`` (d, n), row = dimension, column = word: ``E^T E`` (n, n), exactly symmetric.
 
-    Parameters
-    ----------
-    E : (d, n)
-        Row = dimension, column = word.
-
-    Returns
-    -------
-    (n, n) float64
-        Row = word, column = word.
-
-    Raises
-    ------
-    ValueError
-        ``E`` is not a matrix, or holds inf or nan.
+    Raises ValueError if ``E`` is not a matrix, or holds inf or nan.
     """
     E = _embeddings(E)
     return E.T @ E
 
 
-def cosine_matrix(E):
-    """Cosines of embeddings, of entries of any size. The zero vector has cosine 0 with every vector, itself included.
+def cosine_matrix(E: ArrayLike) -> NDArray[np.float64]:
+    """Cosines of embeddings ``E`` (d, n) of any size: (n, n), symmetric, within [-1, 1]. Raises as :func:`gram`.
 
-    So a word that was never embedded goes with none; give it topic -1 to leave it out of averages. Other diagonal entries are 1.
-
-    Parameters
-    ----------
-    E : (d, n)
-        Row = dimension, column = word.
-
-    Returns
-    -------
-    (n, n) float64
-        Row = word, column = word; symmetric, within [-1, 1].
-
-    Raises
-    ------
-    ValueError
-        As :func:`gram`.
+    The zero vector has cosine 0 with every vector, itself included, so a word that was never embedded goes with none;
+    give it topic -1 to leave it out of averages. Other diagonal entries are 1.
     """
     E = _embeddings(E)
     E = _columns_over(E, np.abs(E).max(axis=0, initial=0))  # no square underflows or overflows
@@ -227,24 +197,11 @@ def _columns_over(E, size):
 # ---- Attention ------------------------------------------------------------------------------------------------------
 
 
-def attention_table(weights, documents):
+def attention_table(weights: Any, documents: Documents) -> PairTable:
     """Attention from every slot of clean documents to every slot, times the document's length: 1 is uniform attention.
 
-    Parameters
-    ----------
-    weights : any parametrisation, of ``documents.n_vocab`` tokens
-    documents : Documents
-        Not masked.
-
-    Returns
-    -------
-    PairTable
-        (V, V). Row = word of the query slot, column = word of the key slot; a slot attends to itself too (Li, Li, Risteski 2023).
-
-    Raises
-    ------
-    ValueError, FloatingPointError
-        As for :func:`minitx.loss_and_gradient`.
+    ``weights`` is any parametrisation of ``documents.n_vocab`` tokens. Row = word of the query slot, column = word of
+    the key slot; a slot attends to itself too (Li, Li, Risteski 2023). Raises as :func:`minitx.loss_and_gradient`.
     """
     batch = Batch(documents.tokens, documents.tokens, lengths=documents.lengths, causal=False)
     circuits = valid_circuits(weights, batch)
@@ -254,8 +211,8 @@ def attention_table(weights, documents):
         copies = np.take_along_axis(block.mass, block.queries, axis=1)  # slots that hold the query's word
         copies = np.where(np.arange(copies.shape[1]) < block.n_queries[:, None], copies, 0.0)[:, :, None]
         lengths = documents.lengths[block.rows][:, None, None]
-        A = block.attend(circuits.qk).A
-        model_kernels.add_scores(block.keys, block.queries, copies * lengths * A, total, nothing)
+        shares = copies * lengths * block.attend(circuits.qk).A
+        model_kernels.add_scores(block.keys, block.queries, shares, total, nothing)
         model_kernels.add_scores(block.keys, block.queries, copies * block.mass[:, None], count, nothing)
     return PairTable(total, count)
 
@@ -274,18 +231,20 @@ class PermutationTest:
     null : (n_permutations,) float64
         The same with the topics shuffled; nan where a shuffle leaves a class without a pair.
     p_value : float
-        One-sided: (1 + number of ``null`` >= ``difference``) / (1 + n_permutations); ties up to rounding, and nan, are counted.
+        One-sided: (1 + number of ``null`` >= ``difference``) / (1 + n_permutations). Ties up to rounding, and nan,
+        count.
     z : float
         (difference - mean of ``null``) / its s.d. (ddof 1); nan where that is undefined.
     """
 
     difference: float
-    null: np.ndarray
+    null: NDArray[np.float64]
     p_value: float
     z: float
 
 
-def permutation_test(pairs, topics, *, n_permutations=999, rng=0):
+def permutation_test(pairs: PairTable | ArrayLike, topics: ArrayLike, *, n_permutations: int = 999,
+                     rng: int | np.random.Generator | None = 0) -> PermutationTest:
     """Test whether words of one topic have more in common than words of different topics.
 
     The topics are shuffled among the words that have one, so their sizes stay; pairs of the same word play no part.
@@ -300,23 +259,20 @@ def permutation_test(pairs, topics, *, n_permutations=999, rng=0):
     rng : int, numpy.random.Generator or None
         Seed.
 
-    Returns
-    -------
-    PermutationTest
-
     Raises
     ------
     TypeError, ValueError
-        As :func:`pair_averages`; and when the difference is undefined, since one of the two classes has no pair.
+        As :func:`pair_averages`; and where the difference is undefined, because one of the two classes has no pair.
     """
     n_permutations = whole_number("n_permutations", n_permutations, 1)
     pairs, words, starts = _labelled(pairs, topics)
     averages = pair_averages(pairs, topics)
+    n_same, n_different = averages.n_same_topic, averages.n_different_topic
     if np.isnan(averages.difference):
-        raise ValueError(f"{averages.n_same_topic:g} pairs are of different words of one topic, {averages.n_different_topic:g} "
-                         "of different topics; give topics with at least two words, and pairs that occur")
+        raise ValueError(f"{n_same:g} pairs are of different words of one topic, {n_different:g} of different topics; "
+                         "give topics with at least two words, and pairs that occur")
     null = _null(pairs, words, starts, n_permutations, np.random.default_rng(rng))
-    summed = np.abs(pairs.total[np.ix_(words, words)]).sum() / min(averages.n_same_topic, averages.n_different_topic)
+    summed = np.abs(pairs.total[np.ix_(words, words)]).sum() / min(n_same, n_different)
     reached = ~(null < averages.difference - _ROUNDING * summed)
     return PermutationTest(averages.difference, null, float((1 + reached.sum()) / (1 + n_permutations)),
                            _z(averages.difference, null[np.isfinite(null)]))
@@ -326,24 +282,19 @@ def _null(pairs, words, starts, n_permutations, rng):
     """Difference of the averages for each shuffle, (n_permutations,)."""
     topics = np.repeat(np.arange(len(starts), dtype=np.int32), np.diff([*starts, len(words)]))
     shuffled = np.array([rng.permutation(topics) for _ in range(n_permutations)])
-    same, other = [], []
-    for matrix in (pairs.total, pairs.count):
-        matrix, sums = _both_orders(matrix, words), np.empty(n_permutations)
-        kernels.sums_within_topics(matrix, shuffled, sums)
-        same.append(sums)
-        other.append(matrix.sum() / 2 - sums)
-    defined = (same[1] > 0) & (other[1] > _ROUNDING * same[1])
+
+    def sums(matrix):
+        """Sums of ``matrix`` over the pairs of one topic, and of different topics, in each shuffle."""
+        both, same = matrix[np.ix_(words, words)], np.empty(n_permutations)
+        both = both + both.T
+        np.fill_diagonal(both, 0)
+        kernels.sums_within_topics(both, shuffled, same)
+        return same, both.sum() / 2 - same
+
+    (same, other), (n_same, n_other) = sums(pairs.total), sums(pairs.count)
+    defined = (n_same > 0) & (n_other > _ROUNDING * n_same)
     with np.errstate(divide="ignore", invalid="ignore"):
-        null = same[0] / same[1] - other[0] / other[1]
-    return np.where(defined, null, np.nan)
-
-
-def _both_orders(matrix, words):
-    """``matrix[a, b] + matrix[b, a]`` of different words, 0 on the diagonal."""
-    matrix = matrix[np.ix_(words, words)]
-    matrix = matrix + matrix.T
-    np.fill_diagonal(matrix, 0)
-    return matrix
+        return np.where(defined, same / n_same - other / n_other, np.nan)
 
 
 def _z(difference, null):

@@ -41,8 +41,8 @@ class Options(CommonOptions):
     length: int = option(128, "tokens of a document: each text is cut into windows of so many", least=2, quick=64)
     windows: int | None = option(None, "use at most the first so many windows; all when not given", least=1, quick=300)
     topics: int = option(10, "number of topics fitted to the text", least=2, quick=5)
-    threshold: float = option(0.5, "a word belongs to a topic whose probability, given the word, is at least this; other "
-                              "words have none", is_probability=True, above_zero=True)
+    threshold: float = option(0.5, "a word belongs to a topic whose probability, given the word, is at least this; "
+                              "other words have none", is_probability=True, above_zero=True)
     stop_words: bool = option(True, "leave English stop words out of the topics")
     exclude: str = option("", "comma-separated words to leave out of the topics as well, for example names")
     permutations: int = option(999, "shuffles of the words' topics in each permutation test", least=1, quick=199)
@@ -70,8 +70,8 @@ class Options(CommonOptions):
         if not self.text:
             raise ValueError("the text is empty; it must name a file")
         if self.p_c + self.p_r > 1:
-            raise ValueError(f"--p-c + --p-r is {self.p_c + self.p_r:g}; a chosen word is shown, replaced or masked: the "
-                             "sum must be at most 1")
+            raise ValueError(f"--p-c + --p-r is {self.p_c + self.p_r:g}; a chosen word is shown, replaced or masked: "
+                             "the sum must be at most 1")
 
     @property
     def masking(self) -> dict[str, float]:
@@ -160,8 +160,8 @@ def _read(options):
             bar.total = total
             bar.update(done - bar.n)
 
-        return load_corpus(options.text, n_vocab=options.vocabulary, length=options.length - 1, n_windows=options.windows,
-                           progress=progress)
+        return load_corpus(options.text, n_vocab=options.vocabulary, length=options.length - 1,
+                           n_windows=options.windows, progress=progress)
 
 
 def _stages(options, of_token, documents, held_out, generators):
@@ -169,13 +169,13 @@ def _stages(options, of_token, documents, held_out, generators):
     masks, start, order, attention_start, attention_order = generators
     batch = text.masked_copies(documents, QUICK_COPIES if options.quick else COPIES, **options.masking, rng=masks)
     test_batch = mask_tokens(held_out, **options.masking, rng=masks)
+    batch_size = min(options.batch_size, len(batch.with_loss()))
 
     def train(name, start, learning_rate, steps, rng, frozen):
         with progress_bar(total=steps, unit="step", desc=f"training {name}") as bar:
             return training.train(start, batch, topics=of_token, documents=held_out, learning_rate=learning_rate,
-                                  steps=steps, batch_size=min(options.batch_size, len(batch.with_loss())), frozen=frozen,
-                                  at={1, *training.log_steps(steps)}, rng=rng,
-                                  progress=lambda step: bar.update(step > 0))
+                                  steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
+                                  at={1, *training.log_steps(steps)}, progress=lambda step: bar.update(step > 0))
 
     weights = text.start_at_frequencies(documents, width=options.width, scale=options.init_scale, dtype=options.dtype,
                                         rng=start)
@@ -186,8 +186,8 @@ def _stages(options, of_token, documents, held_out, generators):
     if not stages["embeddings"].trajectory.stopped:
         weights = text.with_attention(weights, width=options.attention_width, scale=options.attention_scale,
                                       rng=attention_start)
-        stages["attention"] = train("attention", weights, options.attention_rate, options.attention_steps, attention_order,
-                                    ("W_E", "b"))
+        stages["attention"] = train("attention", weights, options.attention_rate, options.attention_steps,
+                                    attention_order, ("W_E", "b"))
         losses["attention trained too"] = _loss(stages["attention"].weights, test_batch)
     return stages, losses
 
@@ -220,8 +220,8 @@ def _say_result(result, say):
     say(f"\naverages over pairs of words; p and z are of {result.options.permutations} shuffles of the words' topics\n"
         + averages_table(result))
     if "attention" in result.tables:
-        say("Attention is multiplied by the document's length: 1 is uniform. Its averages are over all occurrences in held-out\n"
-            "documents, so that a few frequent pairs decide them; by pair, each pair of words that meets there counts once.")
+        say("Attention is multiplied by the document's length: 1 is uniform. Its averages are over all occurrences in\n"
+            "held-out documents, so that a few frequent pairs decide them; by pair, each pair that meets counts once.")
     for name, (including, different_words, recorded) in exceeded(result).items():
         say(f"{name}: same topic above different topic at {different_words} of {recorded} recorded steps "
             f"({including} with the same word included)")
@@ -232,7 +232,8 @@ def averages_table(result: Result) -> str:
     heads = (" ", "same word", "same topic", "different topic", "same topic or word", "same - different", "p", "z")
     rows = []
     for name, found in result.averages.items():
-        values = (found.same_word, found.same_topic, found.different_topic, found.same_topic_including, found.difference)
+        values = (found.same_word, found.same_topic, found.different_topic, found.same_topic_including,
+                  found.difference)
         test = result.tests[name]
         rows.append((name, *map(number, values), f"{test.p_value:.2g}", f"{test.z:.1f}"))
     return table(heads, rows)

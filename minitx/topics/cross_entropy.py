@@ -94,8 +94,8 @@ def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_
                              "weights); give ridge, such as 1e-6, or a finite length")
         return _ridge_path(setting, positive("ridge", ridge))
     if ridge is not None:
-        raise ValueError(f"ridge is {ridge!r}, but with a finite length or Dirichlet shares none is used; leave it None, "
-                         "or take length=math.inf and tau")
+        raise ValueError(f"ridge is {ridge!r}, but with a finite length or Dirichlet shares none is used; leave it "
+                         "None, or take length=math.inf and tau")
     if setting.tau == 1 and setting.p_r == 0:
         raise ValueError("with tau = 1 and p_r = 0 every word shown tells the topic without error, and the loss has no "
                          "minimum; raise tau or p_r")
@@ -126,8 +126,8 @@ def _ridge_path(setting, ridge):
     x = _minimum(evaluate, np.array([tau < T, True]))
     Delta, Dm = map(float, x)
     lam_t, column = tau * v * Delta / a, Dm / ((n + 1) * shares)
-    value = Blocks.from_sectors(setting, 0.0, lam_t, column * (1 - m), mask_mask=-n * column * m, mask_column=column * m,
-                                mask_row=-column * (1 - m))
+    value = Blocks.from_sectors(setting, 0.0, lam_t, column * (1 - m), mask_mask=-n * column * m,
+                                mask_column=column * m, mask_row=-column * (1 - m))
     loss = float(evaluate(x)[0] - ridges @ x**2 / 2)
     return CrossEntropyOptimum(A=0.0, B=lam_t / v, loss=loss, Delta=Delta, Dm=Dm, value=value)
 
@@ -237,6 +237,6 @@ def _minimum(evaluate, free):
     except np.linalg.LinAlgError:  # the Hessian vanishes where documents are separable
         step = np.full(2, np.inf)
     if not np.abs(step).max() <= SHORT * (1 + np.abs(x).max()):
-        raise ValueError("the cross-entropy has no minimum: it falls without end, because topics are told almost without "
-                         "error; raise n_documents, or take shorter documents, larger tau or larger p_r")
+        raise ValueError("the cross-entropy has no minimum: it falls without end, because topics are told almost "
+                         "without error; raise n_documents, or take shorter documents, larger tau or larger p_r")
     return x

@@ -2,12 +2,10 @@
 
 from minitx.base.parallel import kernel
 
-# ------------------------------------------------------------------------------------------------- averages over pairs
-
 
 @kernel
 def sums_within_topics(matrix, topics, sums):
-    """sums[s] = sum over b < a with topics[s, a] == topics[s, b] of matrix[a, b]. matrix (n, n), topics (S, n), sums (S,)"""
+    """sums[s] = sum over b < a with topics[s, a] == topics[s, b] of matrix[a, b]; (n, n), (S, n), (S,)."""
     for s in range(topics.shape[0]):
         topic = topics[s]
         total = 0.0

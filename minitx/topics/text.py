@@ -143,8 +143,8 @@ def fit_topics(documents: ArrayLike, content: ArrayLike, *, n_topics: int = 10, 
     counts = _counts(documents, lengths, len(content))[:, content]
     n_seen = np.count_nonzero(counts.sum(axis=0))
     if n_seen < n_topics:
-        raise ValueError(f"the documents hold {n_seen} different content words, too few for {n_topics} topics; give fewer "
-                         "topics, or more text")
+        raise ValueError(f"the documents hold {n_seen} different content words, too few for {n_topics} topics; give "
+                         "fewer topics, or more text")
     counts, seeds = counts[np.diff(counts.indptr) > 0], np.random.default_rng(rng).integers(2**31, size=n_starts)
     fits = (_fit(counts, n_topics, n_iterations, int(seed)) for seed in seeds)
     components = min(fits, key=lambda fit: fit.bound_).components_  # (T, content words): expected counts + prior
@@ -180,9 +180,8 @@ def _counts(documents, lengths, n_vocab):
     document, place = np.nonzero(np.arange(length) < lengths[:, None])
     words = documents[document, place]
     if len(words) and not 0 <= words.min() <= words.max() < n_vocab:
-        raise ValueError(f"documents hold ids {words.min()} to {words.max()} but the vocabulary has {n_vocab} words (ids 0 "
-                         f"to {n_vocab - 1}); give the vocabulary that the documents were made with, and lengths if they are "
-                         "padded")
+        raise ValueError(f"documents hold ids {words.min()} to {words.max()} but the vocabulary has {n_vocab} words, ids 0 "
+                         f"to {n_vocab - 1}; give the vocabulary that the documents were made with, and lengths if padded")
     return scipy.sparse.coo_matrix((np.ones(len(words)), (document, words)), (n, n_vocab)).tocsr()
 
 
@@ -223,7 +222,7 @@ def dominant_topics(topic_word: ArrayLike, *, topic_share: ArrayLike | None = No
     topic_word = _probabilities("topic_word", topic_word, 2)
     share = np.ones(len(topic_word)) if topic_share is None else _probabilities("topic_share", topic_share, 1)
     if share.shape != topic_word.shape[:1]:
-        raise ValueError(f"topic_share has shape {share.shape} but there are {len(topic_word)} topics; give one for each")
+        raise ValueError(f"topic_share has shape {share.shape} but there are {len(topic_word)} topics; give one each")
     joint = share[:, None] * topic_word
     mass = joint.sum(axis=0)
     labels = np.where((mass > 0) & (joint.max(axis=0) >= threshold * mass), joint.argmax(axis=0), -1)
@@ -318,8 +317,8 @@ def require_pairs(of_token: ArrayLike, documents: Documents) -> None:
     found = pair_averages(attention_table(uniform, documents), of_token)
     if not (found.n_same_topic and found.n_different_topic):
         raise ValueError(f"in the {len(documents)} held-out documents words of one topic meet {found.n_same_topic:g} "
-                         f"times, words of different topics {found.n_different_topic:g} times, so attention between them "
-                         "cannot be compared; give more text, lower --threshold, or change --topics")
+                         f"times, words of different topics {found.n_different_topic:g} times, so attention between "
+                         "them cannot be compared; give more text, lower --threshold, or change --topics")
 
 
 # -------------------------------------------------------------------------------------------------- before and after
