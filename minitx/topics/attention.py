@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize, root
-from scipy.special import betaln, gammaln, roots_sh_jacobi
+from scipy.special import betaln, gammaln, roots_sh_jacobi, xlog1py, xlogy
 
 from minitx.base.parallel import one_blas_thread
 from minitx.topics.law import TopicModel
@@ -49,8 +49,8 @@ def attention_loss(setting: TopicModel, alpha: ArrayLike, beta: ArrayLike,
     ValueError
         The topic shares are Dirichlet; attention values are negative, not finite or all 0.
     """
-    alpha, beta, rho = _weights(setting, alpha, beta)
-    loss = _loss(setting, _value(setting, value), rho, alpha - beta)
+    same_word, same_topic, rho = _weights(setting, alpha, beta)
+    loss = _loss(setting, _value(setting, value), rho, same_word - same_topic)
     return float(loss) if loss.ndim == 0 else loss
 
 
@@ -167,8 +167,8 @@ def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalRat
     if not isinstance(free_mask, bool):
         raise ValueError(f"free_mask is {free_mask!r}; it must be True or False")
     if setting.p_c == 1 and setting.tau != 1:
-        raise ValueError("p_c is 1: every chosen slot shows its word, and the more attention copies, the less is the loss; lower "
-                         "p_c")
+        raise ValueError("p_c is 1: every chosen slot shows its word, and the loss falls without end as attention "
+                         "copies; lower p_c")
     value = _value(setting, None)
     theta, theta_AB = _best_theta(setting, value)
     rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
@@ -349,10 +349,8 @@ def _query_slots(setting):
 
 def _own_share(setting):
     """Share of a slot's topic in its infinite document: values and probabilities."""
-    if setting.tau is not None:
-        return np.array([1 / setting.tau]), np.ones(1)
-    if setting.T == 1:
-        return np.ones(1), np.ones(1)
+    if setting.tau is not None or setting.T == 1:
+        return np.array([1 / (setting.tau or 1)]), np.ones(1)
     ours, others = setting.alpha + 1, (setting.T - 1) * setting.alpha
     theta, weight = roots_sh_jacobi(200, ours + others - 1, ours)
     return theta, weight / weight.sum()
@@ -361,10 +359,8 @@ def _own_share(setting):
 def _own_counts(setting, N):
     """(k, c, probability), each (number of pairs 1 <= c <= k <= N,)."""
     k, c = (index + 1 for index in np.tril_indices(N))
-    if setting.tau is not None:
-        topic = _log_binomial(N - 1, k - 1, 1 / setting.tau)
-    elif setting.T == 1:
-        topic = _log_binomial(N - 1, k - 1, 1.0)
+    if setting.tau is not None or setting.T == 1:
+        topic = _log_binomial(N - 1, k - 1, 1 / (setting.tau or 1))
     else:
         ours, others = setting.alpha + 1, (setting.T - 1) * setting.alpha
         topic = _log_choose(N - 1, k - 1) + betaln(k - 1 + ours, N - k + others) - betaln(ours, others)
@@ -376,9 +372,7 @@ def _log_choose(N, k):
 
 
 def _log_binomial(N, k, p):
-    if p == 1:
-        return np.where(k == N, 0.0, -np.inf)
-    return _log_choose(N, k) + k * math.log(p) + (N - k) * math.log1p(-p)
+    return _log_choose(N, k) + xlogy(k, p) + xlog1py(N - k, -p)
 
 
 # ------------------------------------------------------------------------------------------- infinite documents

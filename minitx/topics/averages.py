@@ -20,6 +20,7 @@ from minitx.model import kernels as model_kernels
 from minitx.model.blocks import Bags
 from minitx.model.circuits import valid_circuits
 from minitx.topics import kernels
+from minitx.topics.documents import Documents
 
 _ROUNDING = 1e-12  # differences of averages closer than this, relative to what was summed, are the same number
 
@@ -64,8 +65,7 @@ class PairTable:
     @classmethod
     def of_matrix(cls, matrix: ArrayLike) -> "PairTable":
         """Table of a quantity known once for each pair: ``matrix`` (n, n), row = left word, column = right word."""
-        matrix = np.asarray(matrix, np.float64)
-        return cls(matrix, np.ones(matrix.shape))
+        return cls(np.asarray(matrix), np.ones(np.shape(matrix)))
 
     def mean(self, nowhere: float) -> NDArray[np.float64]:
         """The average of each pair over its occurrences, (n, n); ``nowhere`` for pairs that do not occur."""
@@ -113,9 +113,9 @@ def pair_averages(pairs: PairTable | ArrayLike, topics: ArrayLike) -> Averages:
         Shapes do not agree, a topic is below -1, there are fewer than two topics, or the matrix is no table
         (:class:`PairTable`).
     """
-    pairs, words, starts = _labelled(pairs, topics)
-    t_word, t_topic, t_other = _sums(pairs.total, words, starts)
-    n_word, n_topic, n_other = _sums(pairs.count, words, starts)
+    table, words, starts = _labelled(pairs, topics)
+    t_word, t_topic, t_other = _sums(table.total, words, starts)
+    n_word, n_topic, n_other = _sums(table.count, words, starts)
     return Averages(_ratio(t_word, n_word), _ratio(t_topic, n_topic), _ratio(t_other, n_other),
                     _ratio(t_word + t_topic, n_word + n_topic), n_word, n_topic, n_other)
 
@@ -163,8 +163,8 @@ def gram(E: ArrayLike) -> NDArray[np.float64]:
 
     Raises ValueError if ``E`` is not a matrix, or holds inf or nan.
     """
-    E = _embeddings(E)
-    return E.T @ E
+    columns = _embeddings(E)
+    return columns.T @ columns
 
 
 def cosine_matrix(E: ArrayLike) -> NDArray[np.float64]:
@@ -173,11 +173,11 @@ def cosine_matrix(E: ArrayLike) -> NDArray[np.float64]:
     The zero vector has cosine 0 with every vector, itself included, so a word that was never embedded goes with none;
     give it topic -1 to leave it out of averages. Other diagonal entries are 1.
     """
-    E = _embeddings(E)
-    E = _columns_over(E, np.abs(E).max(axis=0, initial=0))  # no square underflows or overflows
-    E = _columns_over(E, np.sqrt(np.sum(E * E, axis=0)))
-    cosines = np.clip(gram(E), -1.0, 1.0)
-    np.fill_diagonal(cosines, E.any(axis=0))
+    columns = _embeddings(E)
+    columns = _columns_over(columns, np.abs(columns).max(axis=0, initial=0))  # no square underflows or overflows
+    columns = _columns_over(columns, np.sqrt(np.sum(columns * columns, axis=0)))
+    cosines = np.clip(gram(columns), -1.0, 1.0)
+    np.fill_diagonal(cosines, columns.any(axis=0))
     return cosines
 
 
@@ -265,14 +265,14 @@ def permutation_test(pairs: PairTable | ArrayLike, topics: ArrayLike, *, n_permu
         As :func:`pair_averages`; and where the difference is undefined, because one of the two classes has no pair.
     """
     n_permutations = whole_number("n_permutations", n_permutations, 1)
-    pairs, words, starts = _labelled(pairs, topics)
-    averages = pair_averages(pairs, topics)
+    table, words, starts = _labelled(pairs, topics)
+    averages = pair_averages(table, topics)
     n_same, n_different = averages.n_same_topic, averages.n_different_topic
     if np.isnan(averages.difference):
         raise ValueError(f"{n_same:g} pairs are of different words of one topic, {n_different:g} of different topics; "
                          "give topics with at least two words, and pairs that occur")
-    null = _null(pairs, words, starts, n_permutations, np.random.default_rng(rng))
-    summed = np.abs(pairs.total[np.ix_(words, words)]).sum() / min(n_same, n_different)
+    null = _null(table, words, starts, n_permutations, np.random.default_rng(rng))
+    summed = np.abs(table.total[np.ix_(words, words)]).sum() / min(n_same, n_different)
     reached = ~(null < averages.difference - _ROUNDING * summed)
     return PermutationTest(averages.difference, null, float((1 + reached.sum()) / (1 + n_permutations)),
                            _z(averages.difference, null[np.isfinite(null)]))

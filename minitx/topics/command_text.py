@@ -205,7 +205,7 @@ def _loss(weights, batch):
 
 def topics_table(topics: text.WordTopics, k: int = 8) -> str:
     """The most probable words of each topic, how many belong to it, and why other words do not."""
-    rows = [(topic, f"{share:.0%}", len(words), " ".join(words[:k]) or "(none)")
+    rows = [(str(topic), f"{share:.0%}", str(len(words)), " ".join(words[:k]) or "(none)")
             for topic, (share, words) in enumerate(zip(topics.fitted.share, topics.words, strict=True))]
     left_out = ", ".join(f"{number} {reason}" for reason, number in topics.left_out.items() if number)
     return (table(("topic", "share", "words", "the most probable words that belong to it "), rows)

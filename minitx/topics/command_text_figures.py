@@ -27,7 +27,7 @@ def figures(result: Any) -> dict[str, tuple[Any, str]]:
         "Same topic minus different topic, observed and with the topics of the words shuffled. The table has the inner "
         "products as well.")
     for name, stage, part, label in (("cosines", "embeddings", "cosine", "cosine of embeddings"),
-                                     ("attention", "attention", "attention", "attention × document length (1: uniform)")):
+                                     ("attention", "attention", "attention", "attention × length (1: uniform)")):
         if stage in result.stages and result.stages[stage].records:
             found[f"{name}_training.png"] = _training(result.stages[stage], part, label, title)
     return found
@@ -47,8 +47,8 @@ def _heat_map(result, matrix, **labels):
 def _cosines(result, title):
     figure = _heat_map(result, result.tables["embedding cosines"].total, row_label="word", column_label="word",
                        value_label="cosine", title=f"{title}: cosines of the trained embeddings")
-    return figure, ("Cosines of the trained embeddings, words grouped by topic; a topic is named by its two most probable "
-                    "words.")
+    return figure, ("Cosines of the trained embeddings, words grouped by topic; a topic is named by its two most "
+                    "probable words.")
 
 
 @one_blas_thread()

@@ -6,6 +6,7 @@ diagonal), same topic (different words of one topic), different topic, mask colu
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,6 +24,8 @@ BLOCKS = {"same word": (COLOURS[0], "o"), "same topic": (COLOURS[1], "s"), "diff
 LIMITS = ((0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 3)))  # dashes of values in a limit
 DARK, PALE = "0.25", "0.85"
 ROOM = 1.2  # the colour scale ends so many times the 99 % quantile; a larger value clips fewer entries
+RING: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2,
+                        "linestyle": "none"}
 FAR = 6.0  # an observed value so many null ranges away makes the axis logarithmic there
 
 
@@ -341,9 +344,10 @@ def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
     axes.set(xscale="log", yscale="log", title=title, ylabel=r"attention to another word of the same topic, $\beta$",
              xlabel=r"attention to the same word, $\alpha$ (a word of another topic: 1)")
     _surface(figure, axes, alpha, beta, loss)
-    line = {"color": "black", "linestyle": DASHES[1], "linewidth": 2}
+    line: dict[str, Any] = {"color": "black", "linestyle": DASHES[1], "linewidth": 2}
     axes.plot(*optimum_line, **line)
-    centre = {"marker": "+", "markersize": 13, "markeredgewidth": 2, "color": "black", "linestyle": "none"}
+    centre: dict[str, Any] = {"marker": "+", "markersize": 13, "markeredgewidth": 2, "color": "black",
+                              "linestyle": "none"}
     handles = [_key(r"best ratio $\rho^*$: $\alpha + (v-1)\,\beta = v\,\rho^*$", **line),
                _key("uniform attention (1, 1)", **centre)]
     for index, (label, path) in enumerate(paths.items()):
@@ -351,14 +355,13 @@ def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
         look = _look(index) | {"color": COLOURS[(index + 1) % len(COLOURS)], "linewidth": 2}
         axes.plot(along, across, color="white", linewidth=4)
         axes.plot(along, across, **(look | {"marker": None}))
-        ring = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2}
-        axes.plot(along[:1], across[:1], color=look["color"], **ring)
-        end = {"marker": look["marker"], "markersize": 10, "markeredgecolor": "white"}
+        axes.plot(along[:1], across[:1], color=look["color"], **RING)
+        end: dict[str, Any] = {"marker": look["marker"], "markersize": 10, "markeredgecolor": "white"}
         axes.plot(along[-1:], across[-1:], color=look["color"], **end)
         handles.append(_key(label, **look))
     axes.plot(1, 1, **centre)
     if paths:
-        handles.append(_key("start of training", color=DARK, linestyle="none", **ring))
+        handles.append(_key("start of training", color=DARK, **RING))
     axes.set_xlim(alpha.min(), alpha.max())
     axes.set_ylim(beta.min(), beta.max())
     _legend(figure, handles)
@@ -411,18 +414,17 @@ def loss_over_ratio(rho: ArrayLike, curves: Mapping[str, ArrayLike], optima: Map
     axes = figure.subplots()
     axes.axhline(0, color=PALE, zorder=0)
     axes.axvline(1, color=PALE, zorder=0)
-    ring = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2, "linestyle": "none"}
-    cross = {"marker": "x", "markersize": 9, "markeredgewidth": 2, "linestyle": "none"}
+    cross: dict[str, Any] = {"marker": "x", "markersize": 9, "markeredgewidth": 2, "linestyle": "none"}
     handles = []
-    for index, (label, loss) in enumerate(curves.items()):
-        look = _look(index) | {"marker": None}
+    for index, (label, curve) in enumerate(curves.items()):
+        look, loss = _look(index) | {"marker": None}, np.asarray(curve, np.float64)
         uniform = np.interp(0, np.log(rho), loss)
         text = f"{label}: loss {uniform:.4f} at $\\rho$ = 1"
-        axes.plot(rho, np.asarray(loss) - uniform, **look)
+        axes.plot(rho, loss - uniform, **look)
         if label in optima:
             best, bound = optima[label]
             text += f", $\\rho^*$ = {best:.3g}"
-            axes.plot(best, np.interp(np.log(best), np.log(rho), loss) - uniform, color=look["color"], zorder=3, **ring)
+            axes.plot(best, np.interp(np.log(best), np.log(rho), loss) - uniform, color=look["color"], zorder=3, **RING)
             if bound is not None and np.isfinite(bound):
                 axes.axvline(bound, color=look["color"], linestyle=LIMITS[0], linewidth=1.2)
         if label in trained:
@@ -432,7 +434,7 @@ def loss_over_ratio(rho: ArrayLike, curves: Mapping[str, ArrayLike], optima: Map
     axes.set(xscale="log", xlim=(rho[0], rho[-1]), ylabel="loss minus the loss of uniform attention", title=title,
              xlabel=r"attention ratio $\rho$, same topic : different topic (1 = uniform)")
     axes.grid(alpha=0.3)
-    marks = [_key(r"best ratio $\rho^*$", color=DARK, **ring),
+    marks = [_key(r"best ratio $\rho^*$", color=DARK, **RING),
              _key(r"its upper bound $\rho_{AB}$", color=DARK, linestyle=LIMITS[0])] * bool(optima)
     marks += [_key("end of training", color=DARK, **cross)] * bool(trained)
     _legend(figure, handles, "lower left", 1)

@@ -49,8 +49,8 @@ def text_documents(corpus: Corpus) -> tuple[Documents, Documents]:
 def masked_copies(documents: Documents, n_copies: int, *, p_m: float, p_c: float, p_r: float,
                   rng: int | np.random.Generator | None) -> Batch:
     """``n_copies`` of the documents, each masked anew (:func:`minitx.topics.mask_tokens`)."""
-    copies = (np.concatenate([part] * n_copies) for part in (documents.tokens, documents.lengths))
-    return mask_tokens(Documents(*copies, documents.n_vocab), p_m=p_m, p_c=p_c, p_r=p_r, rng=rng)
+    tokens, lengths = (np.concatenate([part] * n_copies) for part in (documents.tokens, documents.lengths))
+    return mask_tokens(Documents(tokens, lengths, documents.n_vocab), p_m=p_m, p_c=p_c, p_r=p_r, rng=rng)
 
 
 # -------------------------------------------------------------------------------------------------------------- topics
@@ -139,8 +139,8 @@ def fit_topics(documents: ArrayLike, content: ArrayLike, *, n_topics: int = 10, 
     """
     n_topics = whole_number("n_topics", n_topics, 2)
     n_iterations, n_starts = whole_number("n_iterations", n_iterations, 1), whole_number("n_starts", n_starts, 1)
-    content = _mask(content)
-    counts = _counts(documents, lengths, len(content))[:, content]
+    counted = _mask(content)
+    counts = _counts(documents, lengths, len(counted))[:, counted]
     n_seen = np.count_nonzero(counts.sum(axis=0))
     if n_seen < n_topics:
         raise ValueError(f"the documents hold {n_seen} different content words, too few for {n_topics} topics; give "
@@ -149,8 +149,8 @@ def fit_topics(documents: ArrayLike, content: ArrayLike, *, n_topics: int = 10, 
     fits = (_fit(counts, n_topics, n_iterations, int(seed)) for seed in seeds)
     components = min(fits, key=lambda fit: fit.bound_).components_  # (T, content words): expected counts + prior
     mass = components.sum(axis=1)
-    topic_word = np.zeros((n_topics, len(content)))
-    topic_word[:, content] = components / mass[:, None]
+    topic_word = np.zeros((n_topics, len(counted)))
+    topic_word[:, counted] = components / mass[:, None]
     return TextTopics(topic_word, mass / mass.sum())
 
 
@@ -180,8 +180,9 @@ def _counts(documents, lengths, n_vocab):
     document, place = np.nonzero(np.arange(length) < lengths[:, None])
     words = documents[document, place]
     if len(words) and not 0 <= words.min() <= words.max() < n_vocab:
-        raise ValueError(f"documents hold ids {words.min()} to {words.max()} but the vocabulary has {n_vocab} words, ids 0 "
-                         f"to {n_vocab - 1}; give the vocabulary that the documents were made with, and lengths if padded")
+        raise ValueError(f"documents hold ids {words.min()} to {words.max()} but the vocabulary has {n_vocab} words "
+                         f"(ids 0 to {n_vocab - 1}); give the vocabulary that the documents were made with, and lengths if "
+                         "they are padded")
     return scipy.sparse.coo_matrix((np.ones(len(words)), (document, words)), (n, n_vocab)).tocsr()
 
 
@@ -257,13 +258,13 @@ def top_words(topic_word: ArrayLike, vocabulary: Sequence[str], labels: ArrayLik
     TypeError, ValueError
         Labels are not integers, or shapes do not agree.
     """
-    topic_word, labels = _probabilities("topic_word", topic_word, 2), integers("labels", labels, 1)
+    rows, topic_of = _probabilities("topic_word", topic_word, 2), integers("labels", labels, 1)
     k = whole_number("k", k, 1)
-    if not topic_word.shape[1] == len(vocabulary) == len(labels):
-        raise ValueError(f"topic_word has {topic_word.shape[1]} words, the vocabulary {len(vocabulary)} and labels "
-                         f"{len(labels)}; give the three of one text")
-    return [[vocabulary[word] for word in np.argsort(-row, kind="stable") if labels[word] == topic][:k]
-            for topic, row in enumerate(topic_word)]
+    if not rows.shape[1] == len(vocabulary) == len(topic_of):
+        raise ValueError(f"topic_word has {rows.shape[1]} words, the vocabulary {len(vocabulary)} and labels "
+                         f"{len(topic_of)}; give the three of one text")
+    return [[vocabulary[word] for word in np.argsort(-row, kind="stable") if topic_of[word] == topic][:k]
+            for topic, row in enumerate(rows)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,9 +339,9 @@ def start_at_frequencies(documents: Documents, *, width: int, scale: float, dtyp
 def with_attention(weights: EmbeddedWeights, *, width: int, scale: float,
                    rng: int | np.random.Generator | None) -> EmbeddedWeights:
     """``weights`` that have embeddings, with Gaussian queries and keys of standard deviation ``scale``."""
-    d, n_vocab = weights.W_E.shape
-    drawn = EmbeddedWeights.gaussian(n_vocab, W_E=0, W_QK=scale, rng=rng, width=d, attention_width=width,
-                                     dtype=weights.W_E.dtype)
+    E = _embeddings(weights)
+    drawn = EmbeddedWeights.gaussian(weights.n_vocab, W_E=0, W_QK=scale, rng=rng, width=len(E), attention_width=width,
+                                     dtype=E.dtype)
     return replace(weights, W_Q=drawn.W_Q, W_K=drawn.W_K)
 
 
@@ -350,9 +351,16 @@ def quantities(weights: EmbeddedWeights, documents: Documents) -> dict[str, Pair
     In "attention" every occurrence of a pair counts, as in the paper; in a real text a few very frequent words decide
     it. In "attention by pair" each pair of words that meets counts once.
     """
-    tables = {"embedding products": PairTable.of_matrix(gram(weights.W_E)),
-              "embedding cosines": PairTable.of_matrix(cosine_matrix(weights.W_E))}
+    E = _embeddings(weights)
+    tables = {"embedding products": PairTable.of_matrix(gram(E)),
+              "embedding cosines": PairTable.of_matrix(cosine_matrix(E))}
     if weights.W_Q is not None:
         found = tables["attention"] = attention_table(weights, documents)
-        tables["attention by pair"] = PairTable(found.mean(0.0), found.count > 0)
+        tables["attention by pair"] = PairTable(found.mean(0.0), np.where(found.count > 0, 1.0, 0.0))
     return tables
+
+
+def _embeddings(weights):
+    if weights.W_E is None:
+        raise ValueError("the weights have no embeddings W_E; start from start_at_frequencies")
+    return weights.W_E
