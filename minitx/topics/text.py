@@ -181,8 +181,8 @@ def _counts(documents, lengths, n_vocab):
     words = documents[document, place]
     if len(words) and not 0 <= words.min() <= words.max() < n_vocab:
         raise ValueError(f"documents hold ids {words.min()} to {words.max()} but the vocabulary has {n_vocab} words "
-                         f"(ids 0 to {n_vocab - 1}); give the vocabulary that the documents were made with, and lengths if "
-                         "they are padded")
+                         f"(ids 0 to {n_vocab - 1}); give the vocabulary that the documents were made with, and lengths "
+                         "if they are padded")
     return scipy.sparse.coo_matrix((np.ones(len(words)), (document, words)), (n, n_vocab)).tocsr()
 
 
