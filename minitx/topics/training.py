@@ -58,10 +58,10 @@ class Record:
 def record(step: int, loss: float, weights: EmbeddedWeights, topics: NDArray[np.integer], documents: Documents) -> Record:
     """Measure ``weights``. ``topics`` (V,): topic of each token, -1 for none; ``documents``: clean ones, for attention."""
     value = weights.circuits().ov.T
-    has_embedding, has_attention = weights.W_E is not None, weights.W_Q is not None
+    E, has_attention = weights.W_E, weights.W_Q is not None
     return Record(step, float(loss),
-                  pair_averages(gram(weights.W_E), topics) if has_embedding else None,
-                  pair_averages(cosine_matrix(weights.W_E), topics) if has_embedding else None,
+                  None if E is None else pair_averages(gram(E), topics),
+                  None if E is None else pair_averages(cosine_matrix(E), topics),
                   pair_averages(value, topics), float(value[1:, 0].mean()),
                   pair_averages(attention_table(weights, documents), topics) if has_attention else None)
 
