@@ -50,7 +50,7 @@ def integers(name: str, array: ArrayLike, ndim: int) -> NDArray[np.int64]:
 
 
 @contextmanager
-def atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
+def atomic(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a new file for writing. It replaces ``path`` when all is written, and is deleted after any error."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -63,7 +63,7 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
         raise
 
 
-def output_folder(path: str | Path) -> Path:
+def output_folder(path: str | os.PathLike) -> Path:
     """The folder ``path``, created if it is absent. ValueError, with the reason, if it cannot be written to."""
     path = Path(path)
     try:
