@@ -1,0 +1,67 @@
+"""What all experiments share: their command line, the JSON file that they leave, and the Markdown that is written from it.
+
+An experiment has a function ``section(results)``: what its JSON file holds in, Markdown out. The script prints this
+section when it has run, and ``write_results.py`` writes it into RESULTS.md, so that both show the same tables.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from textwrap import fill
+
+from minitx.base.checks import output_folder
+from minitx.base.report import environment, write_json
+from minitx.base.tables import table
+
+
+def command_line(name, doc, *, quick, text=None):
+    """Read the command line of the experiment ``name``.
+
+    Parameters
+    ----------
+    name : str
+        The results go to the folder results/``name`` unless ``--out`` says otherwise.
+    doc : str
+        The docstring of the script; help shows its first line.
+    quick : str
+        What ``--quick`` does.
+    text : str, optional
+        What the argument TEXT is, for an experiment that reads a text.
+
+    Returns
+    -------
+    argparse.Namespace
+        ``quick``, ``out`` (a Path; the folder exists) and, where ``text`` is given, ``text`` (None if it was not typed).
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    if text:
+        parser.add_argument("text", nargs="?", help=text)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--out", default=f"results/{name}", metavar="DIR", help="folder for the JSON file and the figures")
+    arguments = parser.parse_args()
+    arguments.out = output_folder(arguments.out)
+    return arguments
+
+
+def write_down(name, arguments, results, section):
+    """Write the ``results`` to ``name``.json, then print the ``section`` that follows from what this file holds."""
+    path = arguments.out / f"{name}.json"
+    write_json(path, {"experiment": name, "quick": arguments.quick, "environment": environment(), **results})
+    print(section(read(path)))
+    print(f"\nwritten to {arguments.out}/")
+
+
+def read(path):
+    """What the JSON file at ``path`` holds."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def block(heads, rows):
+    """A table as a Markdown block of fixed-width text; ``heads`` as :func:`minitx.base.tables.table` takes them."""
+    return f"```text\n{table(heads, rows)}\n```"
+
+
+def paragraphs(*parts):
+    """Markdown parts with an empty line between them. Prose is wrapped; parts that are empty are left out."""
+    wrapped = (part if part[0] in "#`|" or "\n" in part else fill(part, 120, break_on_hyphens=False) for part in parts if part)
+    return "\n\n".join(wrapped)
