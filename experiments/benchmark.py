@@ -1,14 +1,13 @@
-"""How fast minitx is, as ratios of things measured in the same run.
+"""How fast minitx is, as ratios of times that are measured in the same run.
 
     python experiments/benchmark.py [--quick] [--out DIR]
 
-The baseline is the same mathematics in dense one-hot form: NumPy, batched matrix products, BLAS throughout. Where N is large it is
-timed on a few sequences and on twice as many; the difference is its cost per sequence, and the line through both is read off at N.
-Joint training on topics is timed by whole steps of ``descend``, which takes its steps with either. Graph-SVM has as baseline the
-textbook method for least-distance problems, on every edge and with all d x d unknowns.
+The baseline is the same mathematics in dense one-hot form: NumPy, batched matrix products, BLAS throughout. Where N is large
+the baseline is timed on a few sequences and on twice as many; the difference is its cost per sequence, and its time at N is
+read off the line through both. Joint training on topics is timed by whole steps of ``descend``, which takes its steps with
+either. Graph-SVM has as baseline the textbook method for least-distance problems, on every edge and with all d x d unknowns.
 """
 
-import argparse
 import multiprocessing
 import re
 import resource
@@ -19,22 +18,30 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from running import block, command_line, paragraphs, write_down
 from scipy.linalg import orth
 from scipy.optimize import nnls
 
-from minitx import Batch, EmbeddedWeights, OneHotWeights, builtin_corpus, descend, get_threads, loss_and_gradient, set_threads
+from minitx import (
+    Batch,
+    EmbeddedWeights,
+    OneHotWeights,
+    builtin_corpus,
+    descend,
+    get_threads,
+    loss_and_gradient,
+    set_threads,
+)
 from minitx.associations import reduced
 from minitx.associations.basis import statistics
 from minitx.associations.leading import leading_weights
-from minitx.base.checks import output_folder
+from minitx.base.console import progress_bar
 from minitx.base.parallel import one_blas_thread
-from minitx.base.report import environment, write_json
 from minitx.model.blocks import blocks
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.samples import Samples
 from minitx.next_token.svm import graph_svm
-from minitx.topics.documents import mask_tokens
-from minitx.topics.law import TopicModel
+from minitx.topics.documents import TopicModel, mask_tokens
 
 # ----------------------------------------------------------------------------------------------- the dense formulation
 
@@ -102,7 +109,7 @@ def dense_step(weights, batch):
 
 
 def dense_topic_step(weights, batch):
-    """Loss and gradient of W_V, W_Q, W_K from one-hot matrices; outputs and softmax at every slot, as the published code does."""
+    """Loss and gradient of W_V, W_Q, W_K from one-hot matrices: output and softmax of every slot, as in the published code."""
     W_V, W_Q, W_K = weights.W_V, weights.W_Q, weights.W_K
     X = one_hot(batch.tokens, len(W_V), W_V.dtype)
     shape, root = (*batch.tokens.shape, len(W_Q)), np.sqrt(len(W_Q))
@@ -183,14 +190,14 @@ def threads(n_threads, *, dense):
 
 
 def seconds_a_step(train, n_steps):
-    """Shortest time from the end of a step to the end of the next, of ``train(steps=, callback=)``; the first few do not count."""
+    """Shortest time from the end of a step of ``train(steps=, callback=)`` to that of the next; the first few do not count."""
     ends = []
     train(steps=n_steps + 3, callback=lambda *_: ends.append(time.perf_counter()))
     return float(np.diff(ends)[3:].min())
 
 
 def dense_at(batch, n_threads, function, n_few):
-    """Time of ``function(batch)``, dense, read off the line through its times on ``n_few`` and on twice as many sequences."""
+    """Time of a dense ``function(batch)``, read off the line through its times on ``n_few`` and twice as many sequences."""
     few, more = (on_threads(n_threads, lambda n=n: function(first(batch, n)), dense=True) for n in (n_few, 2 * n_few))
     return few + (len(batch) - n_few) * (more - few) / n_few
 
@@ -203,12 +210,13 @@ def first(batch, n):
 def product_rate(dtype, n=3000):
     """Matrix-product rate in GFLOP/s."""
     rng = np.random.default_rng(0)
-    a, b, out = rng.standard_normal((n, n)).astype(dtype), rng.standard_normal((n, n)).astype(dtype), np.empty((n, n), dtype)
+    a, b = rng.standard_normal((2, n, n)).astype(dtype)
+    out = np.empty((n, n), dtype)
     return 2 * n**3 / seconds(lambda: np.matmul(a, b, out=out)) / 1e9
 
 
 def blas_alone(batch, n_vocab, dtype):
-    """A function that runs just the products: three T x T x V a sequence, three V x V x V a step, on BLAS's own threads."""
+    """A function that runs just the products: three T x T x V a sequence and three V x V x V a step."""
     n, length = batch.tokens.shape
     rng = np.random.default_rng(0)
     A, out = rng.random((length, length)).astype(dtype), rng.random((length, n_vocab)).astype(dtype)
@@ -227,7 +235,7 @@ def blas_alone(batch, n_vocab, dtype):
 
 
 def products_alone(n_rows, n_vocab, dtype):
-    """A function that runs just the three Q x V x V products of a step on joined documents, Q = ``n_rows`` distinct queries."""
+    """A function that runs just the three Q x V x V products of a step on joined documents of Q = ``n_rows`` queries."""
     rng = np.random.default_rng(0)
     C, R = rng.random((2, n_rows, n_vocab)).astype(dtype)
     ov, out = rng.random((n_vocab, n_vocab)).astype(dtype), np.empty((n_rows, n_vocab), dtype)
@@ -251,8 +259,8 @@ def agree(found, expected, tolerance):
 
 def peak_memory():
     """Largest resident size of this process so far, MB."""
-    status = Path("/proc/self/status")  # not getrusage: on Linux its figure survives exec, and begins at the parent's size
-    if status.exists():
+    status = Path("/proc/self/status")
+    if status.exists():  # On Linux the figure of getrusage survives exec, and starts at the size of the parent.
         return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
@@ -288,8 +296,6 @@ def leading_terms(size, n_dense):
         ours = on_threads(n_threads, lambda: leading_weights(statistics(batch, n_vocab), steps=10, learning_rate=0.1))
         dense = dense_at(batch, n_threads, lambda few: dense_statistics(few, n_vocab), n_dense)
         result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": dense, "ratio": dense / ours}
-        print(f"  {n_threads} thread(s): minitx {ours:8.3f} s   dense {dense:9.1f} s   "
-              f"{dense / ours:6.0f} times faster (asked: 200)")
     receive, send = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_statistics_memory, args=(send, size))
     process.start()
@@ -297,7 +303,6 @@ def leading_terms(size, n_dense):
     before, after = receive.recv()
     process.join()
     result["memory_MB"] = {"process": after, "of it before": before}
-    print(f"  peak memory of the whole process {after:.0f} MB, of which {before:.0f} MB before the statistics begin (asked: 1000)")
     return result
 
 
@@ -307,7 +312,8 @@ def training_step(size, n_dense):
     batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
     weights = OneHotWeights.gaussian(n_vocab, size["length"], scale=0.01, rng=0, dtype=np.float32)
     few = first(batch, n_dense)
-    agree(loss_and_gradient(weights, few)[1].parameters().values(), dense_step(weights, few)[1].parameters().values(), 1e-2)
+    ours, dense = (step(weights, few)[1].parameters().values() for step in (loss_and_gradient, dense_step))
+    agree(ours, dense, 1e-2)
     result = {"size": size}
     for n_threads in dict.fromkeys((1, get_threads())):
         ours = on_threads(n_threads, lambda: loss_and_gradient(weights, batch))
@@ -315,39 +321,35 @@ def training_step(size, n_dense):
         blas = on_threads(n_threads, blas_alone(batch, n_vocab, np.float32), dense=True)
         result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": dense, "blas_s": blas, "ratio": dense / ours,
                                           "over_blas": ours / blas}
-        print(f"  {n_threads} thread(s): minitx {ours:6.2f} s   dense {dense:6.1f} s: {dense / ours:4.1f} times faster (asked: 20)"
-              f"   BLAS alone {blas:5.2f} s: minitx takes {ours / blas:4.2f} of it (asked: 1.5)")
     return result
 
 
 def reduced_step(size, n_few):
-    """A step of the reduced dynamics in float32 on one thread, against the exact step; this is timed on a part, and scaled."""
+    """A step of the reduced dynamics on one thread, against the exact step, which is timed on a part and scaled."""
     corpus = stories(**size)
     batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
     weights = OneHotWeights.gaussian(n_vocab, size["length"], scale=0.01, rng=0, dtype=np.float32)
-    few, more = (on_threads(1, lambda n=n: loss_and_gradient(weights, first(batch, n)), dense=True) for n in (n_few, 3 * n_few))
+    few, more = (on_threads(1, lambda n=n: loss_and_gradient(weights, first(batch, n)), dense=True)
+                 for n in (n_few, 3 * n_few))
     exact = few + (len(batch) - n_few) * (more - few) / (2 * n_few)
     result = {"size": size, "exact_s": exact, "exact_few_s": few, "exact_more_s": more}
-    for order, cells, asked in ((1, 1, 15), (2, 1, 8), (2, 3, 8)):
+    for order, cells in ((1, 1), (2, 1), (2, 3)):
         data = reduced.reduce(batch, n_vocab, order=order, n_cells=cells * n_vocab)
         ours = on_threads(1, lambda data=data: reduced.loss_and_gradient(weights, data), dense=True)
         result[f"order {order}, {cells} V cells"] = {"minitx_s": ours, "ratio": exact / ours}
-        print(f"  order {order}, {cells} V cells: {ours:6.2f} s   exact {exact:6.1f} s: {exact / ours:4.1f} times cheaper "
-              f"(asked: {asked})")
-    print(f"  peak memory of the whole process so far {peak_memory():.0f} MB")
-    return result
+    return result | {"memory_MB": peak_memory()}
 
 
 def topic_step(size, learning_rate=20.0):
-    """Joint training of W_V, W_Q, W_K on masked documents, whole steps in float64, against the dense formulation of all slots."""
+    """Joint training of W_V, W_Q, W_K on masked documents, whole steps, against the dense formulation of all slots."""
     model = TopicModel(size["n_topics"], size["words_per_topic"], tau=size["tau"], length=size["length"])
     batch = mask_tokens(model.documents(size["n"], rng=0), rng=0)
-    V, batch_size = model.V, size["batch_size"]
+    V, batch_size = model.n_vocab, size["batch_size"]
     start = EmbeddedWeights.gaussian(V, W_V=0.1, W_QK=0.05, rng=0)
     some = batch.take(range(batch_size))
-    (loss, gradient), (dense_loss, dense_gradient) = (step(start, some) for step in (loss_and_gradient, dense_topic_step))
-    agree([np.array(loss), *gradient.parameters().values()], [np.array(dense_loss), *dense_gradient.parameters().values()], 1e-10)
-    n_queries = int(sum(block.n_queries.sum() for block in blocks(some, start.n_vocab, start.circuits().ov.dtype)))
+    ours, dense = (step(start, some) for step in (loss_and_gradient, dense_topic_step))
+    agree(*([np.array(loss), *gradient.parameters().values()] for loss, gradient in (ours, dense)), 1e-10)
+    n_queries = int(sum(block.n_queries.sum() for block in blocks(some, start.circuits())))
 
     def step_time(n_threads, function, n_steps, dense):
         train = partial(descend, start, batch, learning_rate=learning_rate, batch_size=batch_size, rng=0,
@@ -359,12 +361,10 @@ def topic_step(size, learning_rate=20.0):
     for n_threads in dict.fromkeys((1, get_threads())):
         ours = step_time(n_threads, loss_and_gradient, 200, dense=False)
         dense = step_time(n_threads, dense_topic_step, 9, dense=True)
-        fastest = min(fastest, dense)  # on a busy machine BLAS's own threads slow many small products down: they do not count then
+        fastest = min(fastest, dense)  # On a busy machine several threads of BLAS can be slower than one.
         blas = on_threads(n_threads, products_alone(n_queries, V, np.float64), dense=True)
-        result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": dense, "blas_s": blas, "ratio": fastest / ours,
+        result[f"{n_threads} threads"] = {"minitx_s": ours, "dense_s": fastest, "blas_s": blas, "ratio": fastest / ours,
                                           "over_blas": ours / blas}
-        print(f"  {n_threads} thread(s): minitx {1 / ours:6.1f} steps a second   dense {1 / fastest:5.2f}: "
-              f"{fastest / ours:4.1f} times faster (asked: 5)   a step {1e3 * ours:5.2f} ms, BLAS alone {1e3 * blas:5.2f} ms")
     return result
 
 
@@ -375,10 +375,10 @@ def graph_svms(size):
     sequences = rng.integers(0, K, (n, length))
     samples = Samples.of(sequences, sequences[np.arange(n), rng.integers(0, length, n)], K)
     orthonormal = np.linalg.qr(rng.standard_normal((d, K)))[0].T
-    kinds = {"orthonormal": (orthonormal, 0.5), "equicorrelated": (np.hstack([orthonormal, np.ones((K, 1))]) / 2**0.5, 5),
-             "random": (rng.standard_normal((K, d)) / d**0.5, 5)}
+    kinds = {"orthonormal": orthonormal, "equicorrelated": np.hstack([orthonormal, np.ones((K, 1))]) / 2**0.5,
+             "random": rng.standard_normal((K, d)) / d**0.5}
     result = {"size": size}
-    for kind, (E, asked) in kinds.items():
+    for kind, E in kinds.items():
         def ours(E=E):
             return graph_svm(priority_graphs(samples), E)
 
@@ -391,8 +391,6 @@ def graph_svms(size):
         ours_s = on_threads(1, ours, dense=True)
         result[kind] = {"minitx_s": ours_s, "plain_s": plain_s, "ratio": plain_s / ours_s, "norm": svm.norm,
                         "rows": svm.n_equalities + svm.n_inequalities, "worst_condition": svm.kkt.worst}
-        print(f"  {kind:14s} minitx {ours_s:6.3f} s (asked: {asked})   all edges {plain_s:6.2f} s: {plain_s / ours_s:5.1f} times "
-              f"faster   conditions met to {svm.kkt.worst:.0e}")
     return result
 
 
@@ -407,51 +405,110 @@ def growth(base):
         step = seconds(lambda b=batch, w=weights: loss_and_gradient(w, b))
         lookups = seconds(lambda b=batch, v=n_vocab: statistics(b, v))
         rows.append({**size, "step_s": step, "statistics_s": lookups})
-        print(f"  N = {size['n']:5d}  T = {size['length']:4d}  V = {size['n_vocab']:5d}   "
-              f"step {step:6.3f} s ({step / rows[0]['step_s']:4.2f} x)   "
-              f"statistics {lookups:6.3f} s ({lookups / rows[0]['statistics_s']:4.2f} x)")
     return rows
 
 
+# ----------------------------------------------------------------------------------------------------------- Markdown
+
+
+def section(results):
+    """Markdown of what benchmark.json holds; goals are those that the design of minitx sets."""
+    rates = results["GFLOP/s"]
+    return paragraphs(
+        "## Speed",
+        f"Matrix products on this machine, all threads: {rates['float32']:.0f} GFLOP/s in float32, {rates['float64']:.0f} GFLOP/s "
+        "in float64. `dense` is the same mathematics in one-hot form.",
+        *_leading_terms(results["leading terms"]), *_training_step(results["training step"]),
+        *_reduced_step(results["reduced step"]), *_topic_step(results["topic step"]), *_graph_svms(results["graph svm"]),
+        *_growth(results["growth"]))
+
+
+def _by_threads(result):
+    return [(name.split()[0], times) for name, times in result.items() if name.endswith(" threads")]
+
+
+def _sizes(size):
+    return f"V = {size['n_vocab']:,}, T = {size['length']:,}, N = {size['n']:,}"
+
+
+def _leading_terms(result):
+    memory = result["memory_MB"]
+    yield f"Leading terms, {_sizes(result['size'])}, float64. The goal is 200 times faster than dense."
+    yield block(("threads", "minitx, s", "dense, s", "times faster"),
+                [(threads, f"{one['minitx_s']:.3f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.0f}")
+                 for threads, one in _by_threads(result)])
+    yield (f"The whole process takes {memory['process']:.0f} MB at its peak (the goal is 1,000), of which {memory['of it before']:.0f} "
+           f"MB before the statistics are computed. A window of {result['size']['length']} tokens has "
+           f"{result['distinct tokens a window']:.0f} different ones on average.")
+
+
+def _training_step(result):
+    yield (f"Exact training step, {_sizes(result['size'])}, float32. The goals are 20 times faster than dense, and 1.5 times the "
+           "time of the matrix products alone (BLAS).")
+    yield block(("threads", "minitx, s", "dense, s", "times faster", "BLAS alone, s", "minitx / BLAS"),
+                [(threads, f"{one['minitx_s']:.2f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.1f}", f"{one['blas_s']:.2f}",
+                  f"{one['over_blas']:.2f}") for threads, one in _by_threads(result)])
+
+
+def _reduced_step(result):
+    yield (f"Step of the reduced dynamics, {_sizes(result['size'])}, float32, one thread, against the exact step, which takes "
+           f"{result['exact_s']:.0f} s (timed on a part, and scaled). The goals are 15 times cheaper at first order and 8 times at "
+           f"second. The process takes {result['memory_MB']:,.0f} MB at its peak.")
+    yield block(("reduced dynamics ", "s", "times cheaper"),
+                [(name, f"{one['minitx_s']:.2f}", f"{one['ratio']:.1f}") for name, one in result.items() if name[:5] == "order"])
+
+
+def _topic_step(result):
+    size = result["size"]
+    yield (f"Joint training of W_V, W_Q and W_K on topics: {size['n']:,} documents of {size['length']} tokens, {size['batch_size']} a "
+           f"step, {size['tau']} topics of {size['n_topics']}, cross-entropy, float64. The goal is 5 times faster than dense, which "
+           "computes every slot.")
+    yield block(("threads", "minitx, ms a step", "dense, ms a step", "times faster", "BLAS alone, ms"),
+                [(threads, *(f"{1e3 * one[name]:.2f}" for name in ("minitx_s", "dense_s")), f"{one['ratio']:.1f}",
+                  f"{1e3 * one['blas_s']:.2f}") for threads, one in _by_threads(result)])
+
+
+def _graph_svms(result):
+    size = result["size"]
+    yield (f"Graph-SVM of {size['n']} samples of {size['length']} tokens out of {size['n_vocab']}, width {size['width']}, one thread, "
+           "against non-negative least squares (Lawson and Hanson) on all edges. The goals are 0.5 s for orthonormal embeddings "
+           "and 5 s for others.")
+    yield block(("embeddings ", "minitx, s", "all edges, s", "times faster", "largest violation of a condition"),
+                [(kind, f"{one['minitx_s']:.3f}", f"{one['plain_s']:.2f}", f"{one['ratio']:.1f}", f"{one['worst_condition']:.0e}")
+                 for kind, one in result.items() if kind != "size"])
+
+
+def _growth(rows):
+    yield "Growth of the float32 step and of the float64 statistics, all threads."
+    yield block(("N", "T", "V", "step, s", "ratio", "statistics, s", "ratio"),
+                [(one["n"], one["length"], one["n_vocab"],
+                  *(cell for name in ("step_s", "statistics_s") for cell in (f"{one[name]:.3f}", f"{one[name] / rows[0][name]:.2f}")))
+                 for one in rows])
+
+
 def main():
-    """Measure, print, and write JSON when asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes: shows that everything runs, proves nothing about speed")
-    parser.add_argument("--out", default="results/benchmark", metavar="DIR", help="folder for benchmark.json: every number")
-    arguments = parser.parse_args()
-    folder = output_folder(arguments.out)
+    """Measure, and write and print the results."""
+    arguments = command_line("benchmark", __doc__, quick="small sizes: shows that everything runs, says nothing about speed")
     quick = arguments.quick
-    results = {"environment": environment()}
-    rates = {np.dtype(dtype).name: product_rate(dtype, 300 if quick else 3000) for dtype in (np.float32, np.float64)}
-    results["GFLOP/s"] = rates
-    print(f"matrix products, all threads: {rates['float32']:.0f} GFLOP/s float32, {rates['float64']:.0f} GFLOP/s float64; "
-          f"{get_threads()} threads")
-    size = {"n_vocab": 200, "length": 24, "n": 32} if quick else {"n_vocab": 3000, "length": 200, "n": 2048}
-    print(f"\nleading terms, V = {size['n_vocab']}, T = {size['length']}, N = {size['n']}, float64, against the dense formulation")
-    results["leading terms"] = leading_terms(size, 8)
-    size = dict(size, n=16 if quick else 256)
-    print(f"\ntraining step, V = {size['n_vocab']}, T = {size['length']}, N = {size['n']}, float32, against the dense formulation")
-    results["training step"] = training_step(size, 8)
-    size = {"n_vocab": 100, "length": 12, "n": 200} if quick else {"n_vocab": 3000, "length": 200, "n": 16_384}
-    print(f"\nreduced dynamics, V = {size['n_vocab']}, T = {size['length']}, N = {size['n']:,}, float32, 1 thread, against the "
-          "exact step")
-    results["reduced step"] = reduced_step(size, 4 if quick else 48)
-    size = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
+    layer = {"n_vocab": 200, "length": 24, "n": 32} if quick else {"n_vocab": 3000, "length": 200, "n": 2048}
+    many = {"n_vocab": 100, "length": 12, "n": 200} if quick else {"n_vocab": 3000, "length": 200, "n": 16_384}
+    documents = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
     if quick:
-        size |= {"n_topics": 3, "words_per_topic": 4, "length": 12, "n": 40, "batch_size": 10}
-    print("\njoint training of W_V, W_Q, W_K on topics, "
-          + ", ".join(f"{name} = {size[key]}" for name, key in (("T", "n_topics"), ("v", "words_per_topic"), ("tau", "tau")))
-          + f", {size['n']} documents of {size['length']} tokens,\n{size['batch_size']} a step, cross-entropy, float64, "
-          "against the dense formulation at all slots")
-    results["topic step"] = topic_step(size)
-    size = {"n_vocab": 8, "width": 10, "n": 12, "length": 4} if quick else {"n_vocab": 50, "width": 64, "n": 200, "length": 8}
-    print(f"\nGraph-SVM, K = {size['n_vocab']}, d = {size['width']}, {size['n']} samples of {size['length']} tokens, 1 thread, "
-          "against non-negative least squares (Lawson and Hanson) on all edges")
-    results["graph svm"] = graph_svms(size)
-    print("\ngrowth, float32 step and float64 statistics, all threads")
-    results["growth"] = growth({"n_vocab": 100, "length": 12, "n": 16} if quick else {"n_vocab": 1500, "length": 100, "n": 256})
-    write_json(folder / "benchmark.json", results)
-    print(f"\nwritten to {folder}/")
+        documents |= {"n_topics": 3, "words_per_topic": 4, "length": 12, "n": 40, "batch_size": 10}
+    samples = {"n_vocab": 8, "width": 10, "n": 12, "length": 4} if quick else {"n_vocab": 50, "width": 64, "n": 200, "length": 8}
+    doubled = {"n_vocab": 100, "length": 12, "n": 16} if quick else {"n_vocab": 1500, "length": 100, "n": 256}
+    parts = {
+        "GFLOP/s": lambda: {np.dtype(dtype).name: product_rate(dtype, 300 if quick else 3000)
+                            for dtype in (np.float32, np.float64)},
+        "leading terms": lambda: leading_terms(layer, 8),
+        "training step": lambda: training_step(layer | {"n": 16 if quick else 256}, 8),
+        "reduced step": lambda: reduced_step(many, 4 if quick else 48),
+        "topic step": lambda: topic_step(documents),
+        "graph svm": lambda: graph_svms(samples),
+        "growth": lambda: growth(doubled),
+    }
+    results = {name: measure() for name, measure in progress_bar(iterable=parts.items(), unit="part")}
+    write_down("benchmark", arguments, results, section)
 
 
 if __name__ == "__main__":
