@@ -59,8 +59,8 @@ def section(name):
         return f"## {name}\n\nNo run is recorded yet. {command} makes it."
     results = read(path)
     machine = results["environment"]
-    by = (f"{command} measured this with {machine['threads']} threads, Python {machine['python']}, "
-          f"NumPy {machine['packages']['numpy']} and numba {machine['packages']['numba']}.")
+    by = (f"Measured by {command} with {machine['threads']} threads, Python {machine['python']}, NumPy "
+          f"{machine['packages']['numpy']} and numba {machine['packages']['numba']}.")
     return paragraphs(script_of(name).section(results), by)
 
 
