@@ -2,9 +2,9 @@
 
     python experiments/associations.py [TINYSTORIES.txt] [--quick] [--out DIR]
 
-The paper trains three layers on 65,536 stories for 3,200 steps. This script trains one layer on as many windows as fit in
-five minutes on two cores, at the paper's vocabulary, window length and training time s eta, with mini-batches, in float32.
-Without a text it runs on the `stories` corpus, whose true associations are known.
+The paper trains three layers on 65,536 stories for 3,200 steps. This script trains one layer on as many windows as fit
+in five minutes on two cores, at the paper's vocabulary, window length and training time s eta, with mini-batches, in
+float32. Without a text it runs on the `stories` corpus, whose true associations are known.
 """
 
 import numpy as np
@@ -48,10 +48,12 @@ def precision(corpus, statistics, similarity):
     """Share of true associates among the ten strongest, for the scale-free reading of words.py and for the raw rows."""
     classes = {word: set(members) for members in STORY_CLASSES.values() for word in members}
     found = []
-    for function, truth, meaning in (("interchangeability", classes, "same class"), ("context", STORY_COMPANIONS, "companions")):
+    for function, truth, meaning in (("interchangeability", classes, "same class"),
+                                     ("context", STORY_COMPANIONS, "companions")):
         for reading, scores in (("scale-free", similarity[function]), ("raw row", getattr(statistics, function))):
             value, n_words = words.precision(scores, corpus, truth)
-            found.append({"function": function, "truth": meaning, "reading": reading, "precision": value, "words": n_words})
+            found.append({"function": function, "truth": meaning, "reading": reading, "precision": value,
+                          "words": n_words})
     return found
 
 
@@ -59,8 +61,8 @@ def section(results):
     """Markdown of what associations.json holds."""
     small, large = results["records"]["16.0"], results["records"]["160.0"]
     early = next(record for record in large if record["step"] == round(results["steps"] * EARLY / LARGE))
-    table_1 = [(label, f"{PAPER_TABLE_1[name]:.6f}" if name in PAPER_TABLE_1 else number(None),
-                f"{np.nanmin([float(record['cosine'][name]) for record in small]):.6f}") for name, label in NAMES.items()]
+    lowest = {name: np.nanmin([float(record["cosine"][name]) for record in small]) for name in NAMES}
+    table_1 = [(label, number(PAPER_TABLE_1.get(name), 6), number(lowest[name], 6)) for name, label in NAMES.items()]
     figure_4 = [("paper, all weights", ">= 0.9", "> 0.7"),
                 *((f"here, {label}", *(number(float(record["cosine"][name])) for record in (early, large[-1])))
                   for name, label in NAMES.items()),
@@ -72,16 +74,17 @@ def section(results):
     return paragraphs(
         f"## Leading terms of a text, beside the paper: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
-        f"One layer is trained for {results['steps']} steps with mini-batches of {results['batch_size']} windows. Table 1 of the "
-        "paper: the lowest cosine of a trained weight with its leading term, s eta up to 16.",
+        f"One layer is trained for {results['steps']} steps with mini-batches of {results['batch_size']} windows. "
+        "Table 1 of the paper: the lowest cosine of a trained weight with its leading term, s eta up to 16.",
         block(("weight ", "paper, 3 layers", "here, 1 layer"), table_1),
-        "Figure 4 of the paper: the same cosines at ten times the learning rate. The paper's loss falls from 8.00 to 5.35; here "
-        f"it starts at {results['first_loss']:.3f}.",
+        "Figure 4 of the paper: the same cosines at ten times the learning rate. The paper's loss falls from 8.00 to "
+        f"5.35; here it starts at {results['first_loss']:.3f}.",
         block(("cosine ", "s eta = 48", "s eta = 160"), figure_4),
-        "Figure 5 of the paper: the strongest associates. The paper has red: truck, ball; fish: pond, lake; happy: sad, excited.",
+        "Figure 5 of the paper: the strongest associates. The paper has red: truck, ball; fish: pond, lake; happy: "
+        "sad, excited.",
         figure_5 and block(("word ", "basis function ", "strongest associates "), figure_5),
-        true and "The true associates of `stories` are known. The share of them among the ten strongest, for the scale-free reading "
-        "of `minitx.associations.words` and for the raw rows of the statistics:",
+        true and "The true associates of `stories` are known. The share of them among the ten strongest, for the "
+        "scale-free reading of `minitx.associations.words` and for the raw rows of the statistics:",
         true and block(("basis function ", "truth ", "reading ", "precision at 10", "words scored"), true))
 
 
@@ -92,7 +95,8 @@ def main():
     n_vocab, length, n_windows = (300, 32, 64) if arguments.quick else (3000, 200, 1024)
     size = {"n_vocab": n_vocab, "length": length, "n_windows": n_windows}
     steps, batch_size = (20, 32) if arguments.quick else (50, 256)
-    corpus = load_corpus(arguments.text, **size) if arguments.text else builtin_corpus("stories", n_documents=2048, **size)
+    own = arguments.text
+    corpus = load_corpus(own, **size) if own else builtin_corpus("stories", n_documents=2048, **size)
     batch = corpus.batch()
     statistics = associations.statistics(batch, len(corpus.vocabulary))
     runs = {time: train(batch, statistics, time=time, steps=steps, batch_size=batch_size) for time in (SMALL, LARGE)}
@@ -108,9 +112,10 @@ def main():
         figure = plots.associates(listed, title=f"strongest associates in {corpus.name}")
         style.save(figure, arguments.out / "figure5.png")
     write_down("associations", arguments, {
-        "corpus": corpus.summary().splitlines(), "steps": steps, "batch_size": batch_size, "first_loss": runs[LARGE][1].loss[0],
+        "corpus": corpus.summary().splitlines(), "steps": steps, "batch_size": batch_size,
+        "first_loss": runs[LARGE][1].loss[0],
         "records": {str(time): records for time, (records, _) in runs.items()}, "associates": listed,
-        "precision": [] if arguments.text else precision(corpus, statistics, similarity)}, section)
+        "precision": [] if own else precision(corpus, statistics, similarity)}, section)
 
 
 if __name__ == "__main__":

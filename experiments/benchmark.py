@@ -2,10 +2,11 @@
 
     python experiments/benchmark.py [--quick] [--out DIR]
 
-The baseline is the same mathematics in dense one-hot form: NumPy, batched matrix products, BLAS throughout. Where N is large
-the baseline is timed on a few sequences and on twice as many; the difference is its cost per sequence, and its time at N is
-read off the line through both. Joint training on topics is timed by whole steps of ``descend``, which takes its steps with
-either. Graph-SVM has as baseline the textbook method for least-distance problems, on every edge and with all d x d unknowns.
+The baseline is the same mathematics in dense one-hot form: NumPy, batched matrix products, BLAS throughout. Where N is
+large the baseline is timed on a few sequences and on twice as many; the difference is its cost per sequence, and its
+time at N is read off the line through both. Joint training on topics is timed by whole steps of ``descend``, which
+takes its steps with either. Graph-SVM has as baseline the textbook method for least-distance problems, on every edge
+and with all d x d unknowns.
 """
 
 import multiprocessing
@@ -109,7 +110,7 @@ def dense_step(weights, batch):
 
 
 def dense_topic_step(weights, batch):
-    """Loss and gradient of W_V, W_Q, W_K from one-hot matrices: output and softmax of every slot, as in the published code."""
+    """Loss and gradient of W_V, W_Q, W_K from one-hot matrices, at every slot, as in the published code."""
     W_V, W_Q, W_K = weights.W_V, weights.W_Q, weights.W_K
     X = one_hot(batch.tokens, len(W_V), W_V.dtype)
     shape, root = (*batch.tokens.shape, len(W_Q)), np.sqrt(len(W_Q))
@@ -158,7 +159,7 @@ def plain_graph_svm(graphs, E):
     return (direction * share.sum() / (direction @ direction)).reshape(E.shape[1], E.shape[1])
 
 
-# --------------------------------------------------------------------------------------------------------- measuring
+# ------------------------------------------------------------------------------------------------- measuring
 
 
 def seconds(function, repeats=3):
@@ -190,14 +191,14 @@ def threads(n_threads, *, dense):
 
 
 def seconds_a_step(train, n_steps):
-    """Shortest time from the end of a step of ``train(steps=, callback=)`` to that of the next; the first few do not count."""
+    """Shortest time between the ends of two steps of ``train(steps=, callback=)``; the first few do not count."""
     ends = []
     train(steps=n_steps + 3, callback=lambda *_: ends.append(time.perf_counter()))
     return float(np.diff(ends)[3:].min())
 
 
 def dense_at(batch, n_threads, function, n_few):
-    """Time of a dense ``function(batch)``, read off the line through its times on ``n_few`` and twice as many sequences."""
+    """Time of a dense ``function(batch)``, read off the line through its times on ``n_few`` and on twice as many."""
     few, more = (on_threads(n_threads, lambda n=n: function(first(batch, n)), dense=True) for n in (n_few, 2 * n_few))
     return few + (len(batch) - n_few) * (more - few) / n_few
 
@@ -235,7 +236,7 @@ def blas_alone(batch, n_vocab, dtype):
 
 
 def products_alone(n_rows, n_vocab, dtype):
-    """A function that runs just the three Q x V x V products of a step on joined documents of Q = ``n_rows`` queries."""
+    """A function that runs just the products of a step on joined documents: three Q x V x V, Q = ``n_rows`` queries."""
     rng = np.random.default_rng(0)
     C, R = rng.random((2, n_rows, n_vocab)).astype(dtype)
     ov, out = rng.random((n_vocab, n_vocab)).astype(dtype), np.empty((n_rows, n_vocab), dtype)
@@ -280,7 +281,7 @@ def stories(*, n_vocab, length, n):
     return corpus
 
 
-# ---------------------------------------------------------------------------------------------------------- the claims
+# ------------------------------------------------------------------------------------------------- the claims
 
 
 def leading_terms(size, n_dense):
@@ -369,7 +370,7 @@ def topic_step(size, learning_rate=20.0):
 
 
 def graph_svms(size):
-    """Graph-SVM on one thread, from samples to W, for three kinds of embeddings, against the textbook method on all edges."""
+    """Graph-SVM from samples to W, for three kinds of embeddings, against the textbook method on all edges."""
     K, d, n, length = (size[key] for key in ("n_vocab", "width", "n", "length"))
     rng = np.random.default_rng(0)
     sequences = rng.integers(0, K, (n, length))
@@ -408,7 +409,7 @@ def growth(base):
     return rows
 
 
-# ----------------------------------------------------------------------------------------------------------- Markdown
+# ------------------------------------------------------------------------------------------------- Markdown
 
 
 def section(results):
@@ -416,10 +417,13 @@ def section(results):
     rates = results["GFLOP/s"]
     return paragraphs(
         "## Speed",
-        f"Matrix products on this machine, all threads: {rates['float32']:.0f} GFLOP/s in float32, {rates['float64']:.0f} GFLOP/s "
-        "in float64. `dense` is the same mathematics in one-hot form.",
-        *_leading_terms(results["leading terms"]), *_training_step(results["training step"]),
-        *_reduced_step(results["reduced step"]), *_topic_step(results["topic step"]), *_graph_svms(results["graph svm"]),
+        f"Matrix products on this machine, all threads: {rates['float32']:.0f} GFLOP/s in float32, "
+        f"{rates['float64']:.0f} GFLOP/s in float64. `dense` is the same mathematics in one-hot form.",
+        *_leading_terms(results["leading terms"]),
+        *_training_step(results["training step"]),
+        *_reduced_step(results["reduced step"]),
+        *_topic_step(results["topic step"]),
+        *_graph_svms(results["graph svm"]),
         *_growth(results["growth"]))
 
 
@@ -437,32 +441,33 @@ def _leading_terms(result):
     yield block(("threads", "minitx, s", "dense, s", "times faster"),
                 [(threads, f"{one['minitx_s']:.3f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.0f}")
                  for threads, one in _by_threads(result)])
-    yield (f"The whole process takes {memory['process']:.0f} MB at its peak (the goal is 1,000), of which {memory['of it before']:.0f} "
-           f"MB before the statistics are computed. A window of {result['size']['length']} tokens has "
-           f"{result['distinct tokens a window']:.0f} different ones on average.")
+    yield (f"The whole process takes {memory['process']:.0f} MB at its peak (the goal is 1,000), of which "
+           f"{memory['of it before']:.0f} MB before the statistics are computed. A window of "
+           f"{result['size']['length']} tokens has {result['distinct tokens a window']:.0f} different ones on average.")
 
 
 def _training_step(result):
-    yield (f"Exact training step, {_sizes(result['size'])}, float32. The goals are 20 times faster than dense, and 1.5 times the "
-           "time of the matrix products alone (BLAS).")
+    yield (f"Exact training step, {_sizes(result['size'])}, float32. The goals are 20 times faster than dense, and 1.5 "
+           "times the time of the matrix products alone (BLAS).")
     yield block(("threads", "minitx, s", "dense, s", "times faster", "BLAS alone, s", "minitx / BLAS"),
-                [(threads, f"{one['minitx_s']:.2f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.1f}", f"{one['blas_s']:.2f}",
-                  f"{one['over_blas']:.2f}") for threads, one in _by_threads(result)])
+                [(threads, f"{one['minitx_s']:.2f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.1f}",
+                  f"{one['blas_s']:.2f}", f"{one['over_blas']:.2f}") for threads, one in _by_threads(result)])
 
 
 def _reduced_step(result):
-    yield (f"Step of the reduced dynamics, {_sizes(result['size'])}, float32, one thread, against the exact step, which takes "
-           f"{result['exact_s']:.0f} s (timed on a part, and scaled). The goals are 15 times cheaper at first order and 8 times at "
-           f"second. The process takes {result['memory_MB']:,.0f} MB at its peak.")
+    yield (f"Step of the reduced dynamics, {_sizes(result['size'])}, float32, one thread, against the exact step, "
+           f"which takes {result['exact_s']:.0f} s (timed on a part, and scaled). The goals are 15 times cheaper at "
+           f"first order and 8 times at second. The process takes {result['memory_MB']:,.0f} MB at its peak.")
     yield block(("reduced dynamics ", "s", "times cheaper"),
-                [(name, f"{one['minitx_s']:.2f}", f"{one['ratio']:.1f}") for name, one in result.items() if name[:5] == "order"])
+                [(name, f"{one['minitx_s']:.2f}", f"{one['ratio']:.1f}")
+                 for name, one in result.items() if name.startswith("order")])
 
 
 def _topic_step(result):
     size = result["size"]
-    yield (f"Joint training of W_V, W_Q and W_K on topics: {size['n']:,} documents of {size['length']} tokens, {size['batch_size']} a "
-           f"step, {size['tau']} topics of {size['n_topics']}, cross-entropy, float64. The goal is 5 times faster than dense, which "
-           "computes every slot.")
+    yield (f"Joint training of W_V, W_Q and W_K on topics: {size['n']:,} documents of {size['length']} tokens, "
+           f"{size['batch_size']} a step, {size['tau']} topics of {size['n_topics']}, cross-entropy, float64. The goal "
+           "is 5 times faster than dense, which computes every slot.")
     yield block(("threads", "minitx, ms a step", "dense, ms a step", "times faster", "BLAS alone, ms"),
                 [(threads, *(f"{1e3 * one[name]:.2f}" for name in ("minitx_s", "dense_s")), f"{one['ratio']:.1f}",
                   f"{1e3 * one['blas_s']:.2f}") for threads, one in _by_threads(result)])
@@ -470,32 +475,34 @@ def _topic_step(result):
 
 def _graph_svms(result):
     size = result["size"]
-    yield (f"Graph-SVM of {size['n']} samples of {size['length']} tokens out of {size['n_vocab']}, width {size['width']}, one thread, "
-           "against non-negative least squares (Lawson and Hanson) on all edges. The goals are 0.5 s for orthonormal embeddings "
-           "and 5 s for others.")
+    yield (f"Graph-SVM of {size['n']} samples of {size['length']} tokens out of {size['n_vocab']}, width "
+           f"{size['width']}, one thread, against non-negative least squares (Lawson and Hanson) on all edges. The "
+           "goals are 0.5 s for orthonormal embeddings and 5 s for others.")
     yield block(("embeddings ", "minitx, s", "all edges, s", "times faster", "largest violation of a condition"),
-                [(kind, f"{one['minitx_s']:.3f}", f"{one['plain_s']:.2f}", f"{one['ratio']:.1f}", f"{one['worst_condition']:.0e}")
-                 for kind, one in result.items() if kind != "size"])
+                [(kind, f"{one['minitx_s']:.3f}", f"{one['plain_s']:.2f}", f"{one['ratio']:.1f}",
+                  f"{one['worst_condition']:.0e}") for kind, one in result.items() if kind != "size"])
 
 
 def _growth(rows):
     yield "Growth of the float32 step and of the float64 statistics, all threads."
     yield block(("N", "T", "V", "step, s", "ratio", "statistics, s", "ratio"),
-                [(one["n"], one["length"], one["n_vocab"],
-                  *(cell for name in ("step_s", "statistics_s") for cell in (f"{one[name]:.3f}", f"{one[name] / rows[0][name]:.2f}")))
-                 for one in rows])
+                [(one["n"], one["length"], one["n_vocab"], f"{one['step_s']:.3f}",
+                  f"{one['step_s'] / rows[0]['step_s']:.2f}", f"{one['statistics_s']:.3f}",
+                  f"{one['statistics_s'] / rows[0]['statistics_s']:.2f}") for one in rows])
 
 
 def main():
     """Measure, and write and print the results."""
-    arguments = command_line("benchmark", __doc__, quick="small sizes: shows that everything runs, says nothing about speed")
+    arguments = command_line("benchmark", __doc__, quick="small sizes, which say nothing about speed")
     quick = arguments.quick
     layer = {"n_vocab": 200, "length": 24, "n": 32} if quick else {"n_vocab": 3000, "length": 200, "n": 2048}
     many = {"n_vocab": 100, "length": 12, "n": 200} if quick else {"n_vocab": 3000, "length": 200, "n": 16_384}
     documents = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
     if quick:
         documents |= {"n_topics": 3, "words_per_topic": 4, "length": 12, "n": 40, "batch_size": 10}
-    samples = {"n_vocab": 8, "width": 10, "n": 12, "length": 4} if quick else {"n_vocab": 50, "width": 64, "n": 200, "length": 8}
+    samples = {"n_vocab": 50, "width": 64, "n": 200, "length": 8}
+    if quick:
+        samples = {"n_vocab": 8, "width": 10, "n": 12, "length": 4}
     doubled = {"n_vocab": 100, "length": 12, "n": 16} if quick else {"n_vocab": 1500, "length": 100, "n": 256}
     parts = {
         "GFLOP/s": lambda: {np.dtype(dtype).name: product_rate(dtype, 300 if quick else 3000)

@@ -1,11 +1,12 @@
-"""The theory of next tokens (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024): training beside its limit and recorded values.
+"""The theory of next tokens (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024): training beside its limit.
 
     python experiments/next_token.py [--quick] [--out DIR]
 
-The settings are those of the paper's notebooks: n = 6 samples of T = 4 tokens out of K = 6, embeddings of width 8. Measured
-are the correlation with W_svm by normalised descent; what every training mode reaches; local convergence with the tied head;
-and trained attention beside its limit on held-out contexts of 30 data sets. The instances of the notebooks are read from
-tests/data. All this takes 4 to 9 minutes on one core. --quick does one of each with a tenth of the steps, in seconds.
+The settings are those of the paper's notebooks: n = 6 samples of T = 4 tokens out of K = 6, embeddings of width 8.
+Measured are the correlation with W_svm by normalised descent; what every training mode reaches; local convergence with
+the tied head; and trained attention beside its limit on held-out contexts of 30 data sets. The instances of the
+notebooks are read from tests/data. All this takes 4 to 9 minutes on one core. --quick does one of each with a tenth of
+the steps, in seconds.
 """
 
 import json
@@ -78,7 +79,7 @@ def notebook_instances(kind):
 
 
 def mixed_instance(seed):
-    """Random samples of random sizes; in turn embeddings are one-hot, have equal inner products, or are random. W is 0."""
+    """Random samples of random sizes; embeddings are one-hot, have equal inner products, or are random, in turn."""
     rng = np.random.default_rng([seed, 4])
     K = int(rng.integers(5, 11))
     n, T = int(rng.integers(6, 31)), int(rng.integers(3, min(K, 6) + 1))
@@ -92,7 +93,7 @@ def progress(items, unit):
     return progress_bar(iterable=items, unit=unit)
 
 
-# --------------------------------------------------------------------------------------------------------------- training
+# ------------------------------------------------------------------------------------------------- training
 
 
 def notebooks(instances, quick):
@@ -153,10 +154,11 @@ def _by_sequence(instance, chosen):
     """``chosen``, tokens of each merged sample, in the order in which the recorded instance has its samples."""
     of = {(tuple(sequence.tolist()), int(label)): tokens for sequence, label, tokens in
           zip(instance.samples.sequences, instance.samples.labels, chosen, strict=True)}
-    return [of[tuple(ids), label] for ids, label in zip(instance.recorded["ids"], instance.recorded["labels"], strict=True)]
+    recorded = zip(instance.recorded["ids"], instance.recorded["labels"], strict=True)
+    return [of[tuple(ids), label] for ids, label in recorded]
 
 
-# ------------------------------------------------------------------------------------------------------ held-out contexts
+# ------------------------------------------------------------------------------------------------- held-out contexts
 
 
 def held_out(n_sets, n_contexts, longest):
@@ -182,7 +184,8 @@ def held_out(n_sets, n_contexts, longest):
         if not automaton.residual.degenerate:
             tied = np.flatnonzero(status == "tied")
             rho = np.array([automaton.predict(contexts[i], path=True).p for i in tied]).reshape(p[tied].shape)
-            _add(distances, "tied", "rho against path", numbers.total_variation(rho, attention("path", 20, contexts[tied])))
+            path = attention("path", 20, contexts[tied])
+            _add(distances, "tied", "rho against path", numbers.total_variation(rho, path))
         predicted.append(np.pad(p, ((0, 0), (0, 10 - p.shape[1]))))
         for label in (f"normalised {longest}", "accelerated 250"):
             trained.setdefault(label, []).append(np.pad(found[label], ((0, 0), (0, 10 - p.shape[1]))))
@@ -209,12 +212,14 @@ def figures(instance, drawn, folder, quick):
         runs[label] = {name: [getattr(record, name) for record in records]
                        for name in ("step", "norm", "cyclic_distance", "label_mass")}
         runs[label]["correlation_gap"] = [1 - record.correlation for record in records]
-    style.save(plots.next_token_training(runs, title=instance.name.replace("_", " "), has_cycles=automaton.soft.dim > 0),
-               folder / "training.png")
-    style.save(plots.next_token_predictions(*drawn, title="Held-out contexts of all data sets"), folder / "predictions.png")
+    title = instance.name.replace("_", " ")
+    figure = plots.next_token_training(runs, title=title, has_cycles=automaton.soft.dim > 0)
+    style.save(figure, folder / "training.png")
+    figure = plots.next_token_predictions(*drawn, title="Held-out contexts of all data sets")
+    style.save(figure, folder / "predictions.png")
 
 
-# --------------------------------------------------------------------------------------------------------------- Markdown
+# ------------------------------------------------------------------------------------------------- Markdown
 
 
 def section(results):
@@ -222,21 +227,22 @@ def section(results):
     n_mixed = len(results["modes, mixed"]["path"]["1e-4 after steps"])
     return paragraphs(
         "## Next token: training beside its limit",
-        "There are n = 6 samples of T = 4 tokens out of K = 6, and embeddings of width 8, as in the notebooks of the paper. "
-        "Normalised descent makes 4,000 steps of length 0.01: correlation with W_svm, and distance of the cyclic part from W_fin.",
+        "There are n = 6 samples of T = 4 tokens out of K = 6, and embeddings of width 8, as in the notebooks of the "
+        "paper. Normalised descent makes 4,000 steps of length 0.01: correlation with W_svm, and distance of the "
+        "cyclic part from W_fin.",
         _notebooks_block(results["notebooks"]),
-        "All training modes on these instances. The modes split, accelerated and path are given the true SCCs. The column "
-        "`recorded` is the range of another implementation on ten such instances.",
+        "All training modes on these instances. The modes split, accelerated and path are given the true SCCs. The "
+        "column `recorded` is the range of another implementation on ten such instances.",
         _modes_block(results["modes"], 0),
         "The accelerated mode on each instance: 1 - correlation here | recorded, after so many steps.",
         results["accelerated"] and _accelerated_block(results["accelerated"]),
         f"All training modes on {n_mixed} mixed instances, from W = 0.",
         _modes_block(results["modes, mixed"], 1),
-        "Local convergence with the tied head: normalised descent makes 2,000 steps of length 0.1. At step 300 the split mode is "
-        "given the tokens that descent has selected until then.",
+        "Local convergence with the tied head: normalised descent makes 2,000 steps of length 0.1. At step 300 the "
+        "split mode is given the tokens that descent has selected until then.",
         _local_block(results["local"]),
-        "Total variation between trained attention and its limit on unseen contexts, by the status of the context. The column "
-        "`recorded` is another implementation on other data sets.",
+        "Total variation between trained attention and its limit on unseen contexts, by the status of the context. The "
+        "column `recorded` is another implementation on other data sets.",
         _held_out_block(results["held out"]))
 
 

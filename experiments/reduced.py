@@ -3,28 +3,31 @@
     python experiments/reduced.py [TINYSTORIES.txt] [--quick] [--out DIR]
 
 One attention layer is trained exactly, full batch, in float32, on 1,500 windows of 64 tokens of TinyStories (V = 800,
-eta = 0.5, 600 steps). The text is the argument, or ../shared/data/tinystories-1000.txt where it lies there; else the built-in
-`stories` are read. The theories run beside training and see nothing of it. ``reduced.png`` shows the cosine of every weight
-with each of them, and the loss; ``corrections.png`` shows which term of the exact gradient ends the leading terms, and when.
-Ctrl-C ends training and writes what is done.
+eta = 0.5, 600 steps). The text is the argument, or ../shared/data/tinystories-1000.txt where it lies there; else the
+built-in `stories` are read. The theories run beside training and see nothing of it. ``reduced.png`` shows the cosine of
+every weight with each of them, and the loss; ``corrections.png`` shows which term of the exact gradient ends the
+leading terms, and when. Ctrl-C ends training and writes what is done.
 
-What was tried on the way to this closure (TinyStories, V = 800, 1,500 windows of 64, eta = 0.5; four numbers are the relative
-errors of W_O, V, W and P):
+What was tried on the way to this closure (TinyStories, V = 800, 1,500 windows of 64, eta = 0.5; four numbers are the
+relative errors of W_O, V, W and P):
 
-- Contexts act on the output through almost one number: the eigenvalues of M Jbar M^T fall as 1, 1e-4, 4e-5, ..., and M itself
-  has rank 32 to 3e-6. One softmax a token is too coarse for frequent tokens, and that is nearly all of the error.
+- Contexts act on the output through almost one number: the eigenvalues of M Jbar M^T fall as 1, 1e-4, 4e-5, ..., and M
+  itself has rank 32 to 3e-6. One softmax a token is too coarse for frequent tokens, and that is nearly all of the
+  error.
 - One cell a token (K = V), second order, from zero: the worst errors up to step 300 are 0.012, 0.020, 0.163, 0.173.
-- K = V + 400 cells, fixed at the leading terms: at first order the errors up to step 300 are 0.006, 0.017, 0.092, 0.29; at
-  second order, with the shift of the mean, they are 0.002, 0.004, 0.030, 0.068.
-- A slope for each cell and its curvature, K = 1.5 V: the errors from step 150 to 300 are 0.001, 0.002, 0.005, 0.041, but it
-  costs what K = 2.5 V does. A slope by regression is no better than the common one; to cut cells by weight x spread^4 is no
-  better than by weight x spread^2.
-- Cells of the present weights instead of the leading terms: the errors of one gradient at step 450 fall from 5.1, 8.7, 3.9,
-  27% to 2.7, 6.0, 1.7, 15% (K = 1.5 V). With K = 2.5 V the worst from step 150 to 300 are 0.001, 0.002, 0.009, 0.038.
-- What was kept is K = 3 V, cells of the present weights, second order, 32 directions of M and 4 of the response: the errors
-  to step 600 are 0.002, 0.005, 0.009, 0.026.
-- On `stories` (V = 300, T = 32, loss 5.70 to 3.10 in 400 steps) the same has an error of 0.040 up to step 300 and of 0.062
-  (W) at step 400: the further the softmax sharpens, the more cells are needed. With K = V they are 0.164 and 0.255.
+- K = V + 400 cells, fixed at the leading terms: at first order the errors up to step 300 are 0.006, 0.017, 0.092, 0.29;
+  at second order, with the shift of the mean, they are 0.002, 0.004, 0.030, 0.068.
+- A slope for each cell and its curvature, K = 1.5 V: the errors from step 150 to 300 are 0.001, 0.002, 0.005, 0.041,
+  but it costs what K = 2.5 V does. A slope by regression is no better than the common one; to cut cells by weight x
+  spread^4 is no better than by weight x spread^2.
+- Cells of the present weights instead of the leading terms: the errors of one gradient at step 450 fall from 5.1, 8.7,
+  3.9, 27% to 2.7, 6.0, 1.7, 15% (K = 1.5 V). With K = 2.5 V the worst from step 150 to 300 are 0.001, 0.002, 0.009,
+  0.038.
+- What was kept is K = 3 V, cells of the present weights, second order, 32 directions of M and 4 of the response: the
+  errors to step 600 are 0.002, 0.005, 0.009, 0.026.
+- On `stories` (V = 300, T = 32, loss 5.70 to 3.10 in 400 steps) the same has an error of 0.040 up to step 300 and of
+  0.062 (W) at step 400: the further the softmax sharpens, the more cells are needed. With K = V they are 0.164 and
+  0.255.
 - Third moments by random projection, and a few sampled contexts a token, were not tried.
 """
 
@@ -58,8 +61,10 @@ class Theories:
     def __init__(self, batch, n_vocab, learning_rate):
         self.statistics, self.learning_rate = associations.statistics(batch, n_vocab), learning_rate
         start = OneHotWeights.zeros(n_vocab, batch.tokens.shape[1], dtype=np.float32)
-        reductions = {FIRST: reduced.reduce(batch, n_vocab, order=1, n_cells=n_vocab), SECOND: reduced.reduce(batch, n_vocab)}
-        self.descents = {name: descent(start, reduction, learning_rate=learning_rate, loss_and_gradient=reduced.loss_and_gradient)
+        reductions = {FIRST: reduced.reduce(batch, n_vocab, order=1, n_cells=n_vocab),
+                      SECOND: reduced.reduce(batch, n_vocab)}
+        self.descents = {name: descent(start, reduction, learning_rate=learning_rate,
+                                       loss_and_gradient=reduced.loss_and_gradient)
                          for name, reduction in reductions.items()}
         self.loss = {name: [] for name in self.descents}
         self.weights = {}
@@ -104,22 +109,22 @@ class Recorder:
 def worst(records):
     """Lowest cosine and largest relative error of each theory over all recorded steps (those that are defined)."""
     extreme = {"cosine": np.nanmin, "relative_error": np.nanmax}
-    return {theory: {measure: {name: float(extreme[measure]([record["theories"][theory][measure][name] for record in records]))
-                               for name in values} for measure, values in measures.items()}
-            for theory, measures in records[-1]["theories"].items()}
+    found = [record["theories"] for record in records]
+    return {theory: {measure: {name: extreme[measure]([one[theory][measure][name] for one in found]) for name in values}
+                     for measure, values in measures.items()} for theory, measures in found[-1].items()}
 
 
 def draw(recorder, exceeds, loss, title, folder):
     """The two figures."""
     steps, records = [record["step"] for record in recorder.records], recorder.records
-    cosine = {theory: {name: [record["theories"][theory]["cosine"][name] for record in records] for name in found["cosine"]}
-              for theory, found in records[-1]["theories"].items()}
+    cosine = {theory: {name: [record["theories"][theory]["cosine"][name] for record in records]
+                       for name in found["cosine"]} for theory, found in records[-1]["theories"].items()}
     style.save(plots.theories(steps, cosine, loss, recorder.theories.loss, title=title), folder / "reduced.png")
     figure = plots.corrections(steps, by_term(recorder.norms), exceeds, title=title)
     style.save(figure, folder / "corrections.png")
 
 
-# ------------------------------------------------------------------------------------------------------- Markdown
+# ------------------------------------------------------------------------------------------------- Markdown
 
 
 def section(results):
@@ -128,8 +133,9 @@ def section(results):
     return paragraphs(
         f"## Where each theory ends: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
-        f"One layer is trained exactly, full batch, eta = {results['learning_rate']:g}, from zero. The theories are computed from "
-        "the corpus alone. The column `predicted` is the loss that a theory predicts. Cosine with the trained weight:",
+        f"One layer is trained exactly, full batch, eta = {results['learning_rate']:g}, from zero. The theories are "
+        "computed from the corpus alone. The column `predicted` is the loss that a theory predicts. Cosine with the "
+        "trained weight:",
         _theories_block(records, results["shown"], "cosine"),
         "Relative error, |trained - predicted| / |predicted|:",
         _theories_block(records, results["shown"], "relative_error"),
@@ -137,8 +143,8 @@ def section(results):
         block(("theory ", "measure ", *plots.PARAMETERS),
               [(theory, measure.replace("_", " "), *_cells(found[measure])) for measure in MEASURES
                for theory, found in results["worst"].items()]),
-        "The step at which a correction of the gradient first exceeds 1%, 10% and 50% of the leading term (* the first to do so; "
-        "- never):",
+        "The step at which a correction of the gradient first exceeds 1%, 10% and 50% of the leading term (* the first "
+        "to do so; - never):",
         f"```text\n{exceeds_table(results['first_exceeds'])}\n```")
 
 
@@ -180,16 +186,17 @@ def main():
     if run.stopped:
         print(f"training stopped early: {run.stopped}\n")
     if not recorder.records:
-        raise SystemExit(f"Training stopped before step {min(at)}, the first that is recorded; there is nothing to write.")
+        raise SystemExit(f"Training stopped before step {min(at)}, the first that is recorded; nothing is written.")
     exceeds = first_exceeds([record["step"] for record in recorder.records], by_term(recorder.norms))
     title = style.literal(f"{corpus.name}: V = {n_vocab}, T = {corpus.length}, ") + rf"$\eta$ = {eta:g}"
     draw(recorder, exceeds, run.loss, title, arguments.out)
     write_down("reduced", arguments, {
         "corpus": corpus.summary().splitlines(), "learning_rate": eta, "shown": shown, "stopped": run.stopped,
         "records": recorder.records, "worst": worst(recorder.records), "first_exceeds": {
-            parameter: {name: {str(share): step for share, step in found.items()} for name, found in corrections.items()}
-            for parameter, corrections in exceeds.items()},
-        "series": {"loss": run.loss, "predicted_loss": recorder.theories.loss, "norms_of_terms": recorder.norms}}, section)
+            parameter: {name: {str(share): step for share, step in at.items()} for name, at in found.items()}
+            for parameter, found in exceeds.items()},
+        "series": {"loss": run.loss, "predicted_loss": recorder.theories.loss, "norms_of_terms": recorder.norms},
+        }, section)
 
 
 if __name__ == "__main__":

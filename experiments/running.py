@@ -1,4 +1,4 @@
-"""What all experiments share: their command line, the JSON file that they leave, and the Markdown that is written from it.
+"""What all experiments share: their command line, the JSON file that they leave, and the Markdown written from it.
 
 An experiment has a function ``section(results)``: what its JSON file holds in, Markdown out. The script prints this
 section when it has run, and ``write_results.py`` writes it into RESULTS.md, so that both show the same tables.
@@ -31,13 +31,13 @@ def command_line(name, doc, *, quick, text=None):
     Returns
     -------
     argparse.Namespace
-        ``quick``, ``out`` (a Path; the folder exists) and, where ``text`` is given, ``text`` (None if it was not typed).
+        ``quick``, ``out`` (a Path; the folder exists) and, where ``text`` is given, ``text`` (None if not typed).
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     if text:
         parser.add_argument("text", nargs="?", help=text)
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--out", default=f"results/{name}", metavar="DIR", help="folder for the JSON file and the figures")
+    parser.add_argument("--out", default=f"results/{name}", metavar="DIR", help="folder for JSON file and figures")
     arguments = parser.parse_args()
     arguments.out = output_folder(arguments.out)
     return arguments
@@ -63,5 +63,6 @@ def block(heads, rows):
 
 def paragraphs(*parts):
     """Markdown parts with an empty line between them. Prose is wrapped; parts that are empty are left out."""
-    wrapped = (part if part[0] in "#`|" or "\n" in part else fill(part, 120, break_on_hyphens=False) for part in parts if part)
+    wrapped = (part if "\n" in part or part[0] == "#" else fill(part, 120, break_on_hyphens=False)
+               for part in parts if part)
     return "\n\n".join(wrapped)

@@ -2,11 +2,11 @@
 
     python experiments/topics.py [--quick] [--out DIR]
 
-There are ten topics of ten words. Each of eight training runs is made for three seeds and two laws of documents (Dirichlet
-shares, as the code of the paper samples, and two topics a document, as its theory has it), on 10,000 documents with fixed
-masks, by plain gradient descent, and set beside values recorded from an independent implementation. Then the attention ratio
-on infinite documents is set beside its prediction. This takes 20 to 30 minutes on two cores. --quick takes one seed, one law
-and short runs, in under a minute.
+There are ten topics of ten words. Each of eight training runs is made for three seeds and two laws of documents
+(Dirichlet shares, as the code of the paper samples, and two topics a document, as its theory has it), on 10,000
+documents with fixed masks, by plain gradient descent, and set beside values recorded from an independent
+implementation. Then the attention ratio on infinite documents is set beside its prediction. This takes 20 to 30 minutes
+on two cores. --quick takes one seed, one law and short runs, in under a minute.
 """
 
 import math
@@ -27,7 +27,8 @@ from minitx.topics.training import attention_ratios
 
 LAWS = {"Dirichlet 0.1, N 100..150": {"alpha": 0.1, "length": (100, 150)}, "2 topics, N 128": {"tau": 2, "length": 128}}
 FIELDS = {"same_word": "same word", "same_topic": "same topic", "different_topic": "different topic"}
-BLOCKS = {"same_word": "same word", "same_topic": "same topic", "diff_topic": "different topic", "mask_column": "mask column"}
+BLOCKS = {"same_word": "same word", "same_topic": "same topic", "diff_topic": "different topic",
+          "mask_column": "mask column"}
 LENGTHS = (128, 10_000, 1_000_000)  # of the documents whose value matrix is compared with its limits
 QUICK = 20  # --quick divides the steps of long runs by this
 
@@ -51,7 +52,7 @@ RECORDED = {
 SHORT = ("E, squared", "W_V, squared", "W_V, squared, 100 steps")  # --quick does not shorten these runs
 
 
-# ------------------------------------------------------------------------------------------------- the table of all runs
+# ----------------------------------------------------------------------------------------- the table of all runs
 
 
 def all_runs(law, seed, divide):
@@ -119,8 +120,9 @@ class Data:
 
         early = 1500 // self.divide
         entropy = run(entropic, self.entropy, 20.0, 10_000, 200, keep=(early,))
-        return {"attention, squared, W_inf": self.attention(run(paper, self.squared, 2000.0, 1000, 500).weights),
-                "attention, squared, trained W_V": self.attention(run(trained, self.squared, 2000.0, 4000, 500).weights),
+        squared = run(paper, self.squared, 2000.0, 1000, 500), run(trained, self.squared, 2000.0, 4000, 500)
+        return {"attention, squared, W_inf": self.attention(squared[0].weights),
+                "attention, squared, trained W_V": self.attention(squared[1].weights),
                 "attention, cross-entropy, 1500 steps": self.attention(entropy.kept[early]),
                 "attention, cross-entropy": self.attention(entropy.weights)}
 
@@ -143,7 +145,8 @@ def all_averages(laws, seeds, divide):
     tasks = [(law, seed, divide) for seed in seeds for law in laws]
     found = {}
     with multiprocessing.get_context("spawn").Pool(min(get_threads(), len(tasks))) as pool:
-        for task, runs in progress_bar(iterable=pool.imap_unordered(_task, tasks), total=len(tasks), unit="law and seed"):
+        done = pool.imap_unordered(_task, tasks)
+        for task, runs in progress_bar(iterable=done, total=len(tasks), unit="law and seed"):
             found[task[:2]] = runs
     return {law: {name: [found[law, seed][name] for seed in seeds] for name in RECORDED} for law in laws}
 
@@ -165,7 +168,7 @@ def beside(averages, full):
 
 
 def ordered(averages):
-    """In how many averages the same topic, the same word included, exceeds a different topic; and how many there are."""
+    """In how many of the averages the same topic, the same word included, exceeds a different topic."""
     found = [one.same_topic_including > one.different_topic
              for runs in averages.values() for seeds in runs.values() for one in seeds]
     return {"in order": sum(found), "of": len(found)}
@@ -191,7 +194,8 @@ def cross_entropy(averages):
 def ratio_path(setting, steps, seed):
     """Train W_Q and W_K on all infinite documents of a law, W_V = W_inf: the ratios of attention along the way."""
     documents = topics.infinite_documents(setting)
-    batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False, head="squared")
+    batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False,
+                  head="squared")
     start = EmbeddedWeights.gaussian(setting.V, W_V=0.0, W_QK=.05, rng=seed)
     start = replace(start, W_V=topics.paper_value(setting).matrix(setting))
     path = []
@@ -248,7 +252,7 @@ def two_limits():
 
 
 def trajectory(quick):
-    """Stage 1a: trained value matrices beside the closed trajectory, on sampled documents and on the exact population."""
+    """Stage 1a: value matrices trained on sampled documents and on the population, beside the closed trajectory."""
     eta, at = 5.0, (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 20_000)
     rows, worst = [], {}
     for law, parts in progress_bar(iterable=LAWS.items(), unit="law"):
@@ -282,19 +286,20 @@ def embeddings(quick):
     for name, step, weights, closed in (("plateau", 400, run.kept[400], topics.gram_plateau(setting)),
                                         ("end", steps, run.weights, topics.optimal_gram(setting))):
         rows.append({"label": f"closed form, {name}", **entries(closed)})
-        rows.append({"label": f"trained, after {step:,} steps", **entries(topics.Blocks.of(gram(weights.W_E), setting))})
+        trained = topics.Blocks.of(gram(weights.W_E), setting)
+        rows.append({"label": f"trained, after {step:,} steps", **entries(trained)})
     return rows
 
 
-# ----------------------------------------------------------------------------------------------------------- Markdown
+# ------------------------------------------------------------------------------------------------- Markdown
 
 
 def section(results):
     """Markdown of what topics.json holds."""
     return paragraphs(
         "## Topics: training beside closed forms and recorded values",
-        "There are 10 topics of 10 words. The value matrix that minimises the squared loss, 2 topics a document of N words: the "
-        "limits N -> inf and ridge -> 0 do not commute.",
+        "There are 10 topics of 10 words. The value matrix that minimises the squared loss, 2 topics a document of N "
+        "words: the limits N -> inf and ridge -> 0 do not commute.",
         _entries_block("value matrix ", results["two limits"]),
         *_trajectory(results["trajectory"]),
         "Stage 1b, 2 topics a document, N = 128: E^T E, trained on the exact population with eta = 8.",
@@ -303,11 +308,12 @@ def section(results):
         *_beside(results["table"]),
         f"The same topic, the same word included, exceeds a different topic in {results['ordered']['in order']} of "
         f"{results['ordered']['of']} averages.",
-        "With the cross-entropy two differences of logits are determined: of the same word above its topic (A), and of its topic "
-        "above the others (B). The optimum of embeddings has A = 0. In parentheses: the standard error of the optimum.",
+        "With the cross-entropy two differences of logits are determined: of the same word above its topic (A), and of "
+        "its topic above the others (B). The optimum of embeddings has A = 0. In parentheses: the standard error of "
+        "the optimum.",
         block(("law ", "run ", "trained A", "optimum A", "trained B", "optimum B"),
-              [(one["law"], one["run"], f"{one['A']:.3f}", f"{one['best A']:.3f} ({one['se A']:.3f})", f"{one['B']:.3f}",
-                f"{one['best B']:.3f} ({one['se B']:.3f})") for one in results["cross-entropy"]]))
+              [(one["law"], one["run"], f"{one['A']:.3f}", f"{one['best A']:.3f} ({one['se A']:.3f})",
+                f"{one['B']:.3f}", f"{one['best B']:.3f} ({one['se B']:.3f})") for one in results["cross-entropy"]]))
 
 
 def _entries_block(head, rows):
@@ -320,9 +326,9 @@ def _numbers(row):
 
 def _trajectory(found):
     for law, worst in found["largest difference on the population"].items():
-        yield (f"Stage 1a, {law}: the closed trajectory of W_V with eta = 5. In parentheses: how many standard deviations of 6 "
-               "seeds the mean of training on 10,000 documents is away. Descent on the exact population differs from the closed "
-               f"trajectory by at most {worst:.1e}.")
+        yield (f"Stage 1a, {law}: the closed trajectory of W_V with eta = 5. In parentheses: how many standard "
+               "deviations of 6 seeds the mean of training on 10,000 documents is away. Descent on the exact "
+               f"population differs from the closed trajectory by at most {worst:.1e}.")
         yield block(("steps", *BLOCKS.values()), [
             (f"{row['step']:,}", *(f"{shown} ({float(row['away'][name]):.1f})"
                                    for name, shown in zip(BLOCKS, _numbers(row["closed"]), strict=True)))
@@ -330,26 +336,29 @@ def _trajectory(found):
 
 
 def _ratios(results):
-    yield ("Attention ratios on infinite documents, W_V = W_inf, trained with eta = 3000 | predicted. rho: the same topic to "
-           "another topic; [MASK]: [MASK] to another topic; alpha and beta: the same word, and the same topic, to another topic.")
+    yield ("Attention ratios on infinite documents, W_V = W_inf, trained with eta = 3000 | predicted. rho: the same "
+           "topic to another topic; [MASK]: [MASK] to another topic; alpha and beta: the same word, and the same "
+           "topic, to another topic.")
     yield block(("topics", "seed", "steps", "rho", "[MASK]", "loss", "alpha", "beta"), [
         (one["tau"], one["seed"], f"{one['step']:,}",
          *(f"{one[name]:.{digits}f} | {one['predicted'][name]:.{digits}f}"
            for name, digits in (("rho", 4), ("rho_0", 4), ("loss", 6))), f"{one['alpha']:.4f}", f"{one['beta']:.4f}")
         for one in results["ratios"]])
     best = results["copying"]
-    yield (f"With W_lim in the place of W_inf the optimum is to copy: alpha {best['alpha']:.1f}, beta {best['beta']:.2f}, "
-           f"rho {best['rho']:.2f}.")
+    yield (f"With W_lim in the place of W_inf the optimum is to copy: alpha {best['alpha']:.1f}, beta "
+           f"{best['beta']:.2f}, rho {best['rho']:.2f}.")
 
 
 def _beside(rows):
     for law in dict.fromkeys(row["law"] for row in rows):
-        yield f"Training on 10,000 documents, {law}: mean (s.d.) over 3 seeds | recorded mean, of whose s.d. it is so many away."
+        yield (f"Training on 10,000 documents, {law}: mean (s.d.) over 3 seeds | recorded mean, and how many of the "
+               "recorded s.d. it is away.")
         found = {}
         for row in rows:
             if row["law"] == law:
                 found.setdefault(row["run"], []).append(_cell(row))
-        yield block(("run ", *(f"{name} " for name in FIELDS.values())), [(run, *cells) for run, cells in found.items()])
+        yield block(("run ", *(f"{name} " for name in FIELDS.values())),
+                    [(run, *cells) for run, cells in found.items()])
     away = [row["away"] for row in rows if row.get("away") is not None]
     yield f"{sum(value <= 3 for value in away)} of {len(away)} means are within three recorded standard deviations."
 

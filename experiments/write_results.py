@@ -2,8 +2,8 @@
 
     python experiments/write_results.py [FOLDER ...]
 
-Each FOLDER holds the JSON file of an experiment that has just been run in full. It is copied to recorded/ first, without
-its long series, which only figures need. Without a FOLDER, RESULTS.md is written again from what is recorded.
+Each FOLDER holds the JSON file of an experiment that has just been run in full. It is copied to recorded/ first,
+without its long series, which only figures need. Without a FOLDER, RESULTS.md is written again from what is recorded.
 """
 
 import importlib
@@ -31,7 +31,7 @@ RUNS = {
 HEAD = """# Measured results
 
 `experiments/write_results.py` has written this file from the JSON files in `experiments/recorded/`, and a test holds it
-to them. Each section names the command that measured its numbers. `TINYSTORIES.txt` stands for the first 1,000 stories of
+to them. Each section names the command that measured it. `TINYSTORIES.txt` stands for the first 1,000 stories of
 TinyStories, one story a line, which are not part of this repository."""
 
 
