@@ -8,6 +8,7 @@ float32. Without a text it runs on the `stories` corpus, whose true associations
 """
 
 import numpy as np
+from matplotlib.figure import Figure
 from running import block, command_line, paragraphs, write_down
 
 from minitx import OneHotWeights, associations, builtin_corpus, descend, load_corpus
@@ -55,6 +56,31 @@ def precision(corpus, statistics, similarity):
             found.append({"function": function, "truth": meaning, "reading": reading, "precision": value,
                           "words": n_words})
     return found
+
+
+def draw_associates(listed, *, title):
+    """Bars of the strongest associates: a row of panels for each word, a column for each basis function.
+
+    Parameters
+    ----------
+    listed : dict {word: {function: [(associate, score)]}}
+        As from :func:`minitx.associations.words.associates`.
+    """
+    functions = list(next(iter(listed.values())))
+    figure = Figure(figsize=(3.4 * len(functions), 2.6 * len(listed) + 0.6), layout="constrained")
+    panels = figure.subplots(len(listed), len(functions), squeeze=False)
+    for row, (word, by_function) in zip(panels, listed.items(), strict=True):
+        for axes, (function, strongest), colour in zip(row, by_function.items(), style.COLOURS, strict=False):
+            names, scores = [name for name, _ in strongest], [score for _, score in strongest]
+            axes.barh(range(len(names)), scores, color=colour)
+            axes.set_yticks(range(len(names)), map(style.tick_label, names), fontsize=9)
+            axes.invert_yaxis()
+            axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 2))
+            axes.set_title(style.literal(f"{word}: {function}"), fontsize=10)
+    for axes, function in zip(panels[-1], functions, strict=True):
+        axes.set_xlabel("entry of B" if function == "bigram" else "cosine")
+    figure.suptitle(title)
+    return figure
 
 
 def section(results):
@@ -106,10 +132,10 @@ def main():
     for time, (records, run) in runs.items():
         cosine = {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}
         title = f"{corpus.name}, one layer: $\\eta$ = {run.learning_rate:.3g}, $s\\,\\eta$ up to {time:g}"
-        figure = plots.cosines([record.step for record in records], cosine, run.loss, title=title)
+        figure = plots.theories([record.step for record in records], {"leading terms": cosine}, run.loss, {}, title=title)
         style.save(figure, arguments.out / f"figure4-{time:g}.png")
     if listed:
-        figure = plots.associates(listed, title=f"strongest associates in {corpus.name}")
+        figure = draw_associates(listed, title=f"strongest associates in {corpus.name}")
         style.save(figure, arguments.out / "figure5.png")
     write_down("associations", arguments, {
         "corpus": corpus.summary().splitlines(), "steps": steps, "batch_size": batch_size,

@@ -130,6 +130,8 @@ def draw(recorder, exceeds, loss, title, folder):
 def section(results):
     """Markdown of what reduced.json holds."""
     records = results["records"]
+    exceeds = {parameter: {name: {float(share): step for share, step in at.items()} for name, at in found.items()}
+               for parameter, found in results["first_exceeds"].items()}
     return paragraphs(
         f"## Where each theory ends: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
@@ -145,7 +147,7 @@ def section(results):
                for theory, found in results["worst"].items()]),
         "The step at which a correction of the gradient first exceeds 1%, 10% and 50% of the leading term (* the first "
         "to do so; - never):",
-        f"```text\n{exceeds_table(results['first_exceeds'])}\n```")
+        f"```text\n{exceeds_table(exceeds)}\n```")
 
 
 def _theories_block(records, shown, measure):

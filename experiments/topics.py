@@ -17,10 +17,9 @@ import numpy as np
 from running import block, command_line, paragraphs, write_down
 
 from minitx import Batch, EmbeddedWeights, descend, get_threads, set_threads, topics
-from minitx.base import style
 from minitx.base.console import progress_bar
 from minitx.base.tables import number
-from minitx.topics import command_law_figures, uniform_attention
+from minitx.topics import uniform_attention
 from minitx.topics.averages import attention_table, gram, pair_averages
 from minitx.topics.documents import TopicModel, mask_tokens
 from minitx.topics.training import attention_ratios
@@ -237,7 +236,7 @@ def entries(blocks):
 
 
 def two_limits():
-    """How the minimiser of the squared loss goes from one limit to the other: its entries for each length and ridge."""
+    """The minimiser of the squared loss for each length and ridge, and its two limits; ``minitx topics`` draws this."""
     rows = []
     for N in LENGTHS:
         setting = topics.Setting(10, 10, N, tau=2)
@@ -371,10 +370,9 @@ def _cell(row):
 
 
 def main():
-    """Train, draw the figure, and write and print the results."""
+    """Train, and write and print the results."""
     arguments = command_line("topics", __doc__, quick="one seed, one law, long runs cut short: in under a minute")
     quick = arguments.quick
-    style.save(command_law_figures.two_limits(topics.Setting(10, 10, 128, tau=2)), arguments.out / "two-limits.png")
     found = {"two limits": two_limits(), "trajectory": trajectory(quick), "embeddings": embeddings(quick)}
     rows, paths = ratios(quick)
     laws, seeds, divide = (list(LAWS)[:1], (0,), QUICK) if quick else (list(LAWS), (0, 1, 2), 1)
