@@ -132,7 +132,8 @@ def main():
     for time, (records, run) in runs.items():
         cosine = {name: [record.cosine[name] for record in records] for name in plots.PARAMETERS}
         title = f"{corpus.name}, one layer: $\\eta$ = {run.learning_rate:.3g}, $s\\,\\eta$ up to {time:g}"
-        figure = plots.theories([record.step for record in records], {"leading terms": cosine}, run.loss, {}, title=title)
+        steps_recorded = [record.step for record in records]
+        figure = plots.theories(steps_recorded, {"leading terms": cosine}, run.loss, {}, title=title)
         style.save(figure, arguments.out / f"figure4-{time:g}.png")
     if listed:
         figure = draw_associates(listed, title=f"strongest associates in {corpus.name}")
