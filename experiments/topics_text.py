@@ -11,8 +11,8 @@ import sys
 
 from running import block, command_line, paragraphs, read, write_down
 
+from minitx import builtin_corpus
 from minitx.base.tables import number
-from minitx.data.stories import stories
 
 QUANTITIES = {"embedding products": "inner products of embeddings", "embedding cosines": "cosines of embeddings",
               "attention": "attention times length, all occurrences",
@@ -48,8 +48,9 @@ def main():
                              text="TinyStories, one story a line; without it the `stories` corpus")
     text = arguments.text or arguments.out / "stories.txt"
     if not arguments.text:
-        drawn = stories(2048, n_words=128)
-        text.write_text("\n".join(map(drawn.text, range(len(drawn.tokens)))), encoding="utf-8")
+        corpus = builtin_corpus("stories", n_vocab=3000, length=127, n_windows=2048)
+        told = (" ".join(corpus.vocabulary[token] for token in window) for window in corpus.tokens)
+        text.write_text("\n".join(told), encoding="utf-8")
     found = {seed: run(text, seed, arguments.out / f"seed{seed}", arguments.quick)
              for seed in range(1 if arguments.quick else 3)}
     write_down("topics_text", arguments, {
