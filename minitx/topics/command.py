@@ -14,7 +14,8 @@ from minitx.topics import command_documents, command_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of both modes."""
-    add_options(parser, {"options without a TEXT": command_documents.Options, "options with a TEXT": command_text.Options})
+    add_options(parser, {"options without a TEXT": command_documents.Options,
+                         "options with a TEXT": command_text.Options})
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -30,7 +31,8 @@ def main(arguments: argparse.Namespace) -> int:
                            (command_documents, "documents of known topics", "give a TEXT"))
     fields = {field.name: field for field in dataclasses.fields(mode.Options)}
     if stray := [typed_name(name) for name in typed if name not in fields]:
-        raise ValueError(f"{', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not for {about}; leave out, or {remedy}")
+        raise ValueError(f"{', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not for {about}; leave out, or "
+                         f"{remedy}")
     typed = {name: _value(fields[name], value) for name, value in typed.items()}
     figure_names = (*command_documents.FIGURES, *command_text.FIGURES)
     return run_command(read_options(mode.Options, typed), typed, mode.run, figure_names)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from minitx.base import options as base_options
-from minitx.base.checks import whole_number
 from minitx.base.command import Outcome
 from minitx.base.console import progress_bar
 from minitx.base.options import option
@@ -46,14 +45,14 @@ class Options(base_options.Options):
     topics: int = option(10, "number of topics (T)", least=2)
     words: int = option(10, "words of each topic (v)", least=1)
     tau: int | None = option(None, "topics of each document; 2 when neither --tau nor --alpha is given", least=1)
-    alpha: float | None = option(None, "parameter of the Dirichlet law of topic shares, in place of --tau", above_zero=True)
+    alpha: float | None = option(None, "parameter of Dirichlet topic shares, in place of --tau", above_zero=True)
     length: str = option("128", "words of a document: a number, or a range such as 100-150", metavar="N|LOW-HIGH")
     documents: int = option(10_000, "documents to train on", least=1, quick=1000)
     p_m: float = option(0.15, "probability that a word is chosen to be predicted", is_probability=True)
     p_c: float = option(0.1, "probability that a chosen word is shown all the same", is_probability=True)
     p_r: float = option(0.1, "probability that a random word is shown in the place of a chosen one; else it is [MASK]",
                         is_probability=True)
-    loss: str = option("pooled", "the loss is the mean over all chosen words, or over each document's mean", choices=LOSSES)
+    loss: str = option("pooled", "the mean over all chosen words, or over each document's mean", choices=LOSSES)
     head: str = option("squared", "loss of the single stages; the joint training is always by cross-entropy",
                        choices=("squared", "cross_entropy"))
     seeds: int = option(3, "number of seeds; --seed is the first", least=1, quick=1)
@@ -66,18 +65,19 @@ class Options(base_options.Options):
             object.__setattr__(self, "tau", min(2, self.topics - 1))
         found = moments(self.law)  # this refuses what cannot be, before any work
         if found.C_t == 0 or found.M_w == 0:
-            raise ValueError(f"with {self.topics} topics, tau {self.tau}, p_m {self.p_m:g} and p_c {self.p_c:g} the words shown "
-                             "say nothing about those hidden; lower --p-m or --tau, or raise --p-c")
+            raise ValueError(f"with {self.topics} topics, tau {self.tau}, p_m {self.p_m:g} and p_c {self.p_c:g} the "
+                             "words shown say nothing about those hidden; lower --p-m or --tau, or raise --p-c")
 
     @cached_property
     def law(self) -> TopicModel:
         """The law that documents are drawn from, and that the closed forms are functions of."""
         ends = self.length.split("-")
         if not 1 <= len(ends) <= 2 or not all(end.isdecimal() for end in ends):
-            raise ValueError(f"--length is {self.length!r}; it must be a number of words, such as 128, or a range, such as 100-150")
+            raise ValueError(f"--length is {self.length!r}; it must be a number of words, such as 128, or a range, "
+                             "such as 100-150")
         length = int(ends[0]) if len(ends) == 1 else (int(ends[0]), int(ends[1]))
-        return TopicModel(self.topics, self.words, length, tau=self.tau, alpha=self.alpha, p_m=self.p_m, p_c=self.p_c, p_r=self.p_r,
-                          loss=self.loss)
+        return TopicModel(self.topics, self.words, length, tau=self.tau, alpha=self.alpha, p_m=self.p_m, p_c=self.p_c,
+                          p_r=self.p_r, loss=self.loss)
 
     def steps(self, full: float) -> int:
         """The number of steps of a stage: ``full``, or with ``--quick`` a tenth of it, and at least 12."""
@@ -109,8 +109,9 @@ class Sample:
         batch = self.batch(head)
         size = None if size is None else min(size, len(batch.with_loss()))
         with progress_bar(total=steps, unit="step", desc=f"{name}, seed {self.seed}") as bar:
-            return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out, learning_rate=eta,
-                                  steps=steps, batch_size=size, rng=self.seed, progress=lambda step: bar.update(step > 0), **settings)
+            return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out,
+                                  learning_rate=eta, steps=steps, batch_size=size, rng=self.seed,
+                                  progress=lambda step: bar.update(step > 0), **settings)
 
 
 def held_out(law: TopicModel, seed: int) -> Documents:
@@ -122,17 +123,9 @@ def held_out(law: TopicModel, seed: int) -> Documents:
 class Stage:
     """What was trained in a stage: one run for each seed, beside its closed forms.
 
-    Attributes
-    ----------
-    name, title : str
-    part : str
-        Which averages of its records the stage is about: "value", "embedding" or "attention".
-    runs : list of minitx.model.descent.Run
-    closed : dict {label: {class of word pairs: value}}
-    final : dict {class: value}
-        Where training should end, as figures draw it.
-    trajectory : dict {class: (steps, values)}
-        The closed trajectory, where there is one.
+    ``part`` ("value", "embedding" or "attention") says which averages of its records the stage is about; ``closed`` is
+    {label: {class of word pairs: value}}. Figures draw ``final``, the values where training should end, and ``trajectory``,
+    {class: (steps, values)}, the closed trajectory where there is one.
     """
 
     name: str
@@ -162,7 +155,8 @@ class Stage:
                  for name, attribute in CLASSES.items()}
         if self.part == "value":
             found["mask column"] = np.array([record.mask_column for record in last])
-        return found | {"A": found["same word"] - found["same topic"], "B": found["same topic"] - found["different topic"]}
+        word, topic, other = found["same word"], found["same topic"], found["different topic"]
+        return found | {"A": word - topic, "B": topic - other}
 
     def printed(self) -> str:
         """The title, the trained averages beside the closed forms, and how often same topic exceeds different topic."""
@@ -173,25 +167,22 @@ class Stage:
                 {name: values.mean() for name, values in trained.items()}}
         if n_seeds > 1:
             rows["standard deviation"] = {name: values.std(ddof=1) for name, values in trained.items()}
-        columns = [name for name in trained if name not in DIFFERENCES or any(name in row for row in self.closed.values())]
+        rows |= self.closed
+        wanted = {*BLOCK_FIELDS}.union(*self.closed.values())
+        columns = [name for name in trained if name in wanted]
         lines = table([" ", *(DIFFERENCES.get(name, name) for name in columns)],
-                      [[label, *(number(row.get(name), 5) for name in columns)] for label, row in (rows | self.closed).items()])
+                      [[label, *(number(row.get(name), 5) for name in columns)] for label, row in rows.items()])
         including, different, n = training.same_exceeds_different(self.runs, self.part)
         return (f"{self.title}\n{lines}\n"
-                f"same topic is above different topic at {including} of {n} recorded steps ({different} for different words only)")
+                f"same topic is above different topic at {including} of {n} recorded steps "
+                f"({different} for different words only)")
 
 
 @dataclass(frozen=True, eq=False)
 class InfiniteStage:
     """Attention trained on all infinitely long documents: the trained ratio beside the predicted one.
 
-    Attributes
-    ----------
-    title : str
-    path : list of dict
-        Attention ratios, step and loss at the recorded steps; empty when the stage was left out.
-    predicted : minitx.topics.OptimalRatio or None
-    stopped : Stopped or None
+    ``path`` holds attention ratios, step and loss at the recorded steps; it is empty when the stage was left out.
     """
 
     title: str
@@ -212,7 +203,7 @@ class InfiniteStage:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run found: ``stages`` by name; the stage on infinite documents, if it was trained; and why the run ended early."""
+    """What a run found: its stages by name, the one on infinite documents if it was trained, and why it ended early."""
 
     options: Options
     stages: dict[str, Stage]
@@ -224,7 +215,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
     from minitx.topics.command_documents_figures import figures  # matplotlib is imported only when a figure is drawn
     result = train_stages(options, say)
-    weights = {f"weights-{name}.npz": stage.runs[0].weights.parameters() for name, stage in result.stages.items() if stage.runs}
+    weights = {f"weights-{name}.npz": stage.runs[0].weights.parameters() for name, stage in result.stages.items()}
     return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped)
 
 
@@ -232,8 +223,8 @@ def train_stages(options: Options, say: Callable[[str], None]) -> Result:
     """Train one stage after the other, until one is stopped early."""
     law, seeds = options.law, range(options.seed, options.seed + options.seeds)
     shares = f"{law.tau} topics each" if law.tau else f"Dirichlet({law.alpha:g}) shares of topics"
-    say(f"{law.T} topics of {law.v} words; {options.documents:,} documents of {options.length} words, {shares}; chosen words "
-        f"{law.p_m:g}, of which shown {law.p_c:g}, random {law.p_r:g}; seeds {seeds[0]} to {seeds[-1]}")
+    say(f"{law.T} topics of {law.v} words; {options.documents:,} documents of {options.length} words, {shares}; "
+        f"chosen words {law.p_m:g}, of which shown {law.p_c:g}, random {law.p_r:g}; seeds {seeds[0]} to {seeds[-1]}")
     samples = [Sample(options, seed) for seed in seeds]
     stages: dict[str, Any] = {}
     stopped = None
@@ -250,17 +241,15 @@ def train_stages(options: Options, say: Callable[[str], None]) -> Result:
     return Result(options, stages, infinite if infinite and infinite.path else None, stopped)
 
 
-# ----------------------------------------------------------------------------------------------------------- the stages
+# the stages ---------------------------------------------------------------------------------------
 
 
 def _value(options, samples, stages):
     """Stage 1a: W_V from zero."""
     law, title = options.law, "stage 1a: value matrix W_V, one-hot embeddings, uniform attention"
     if options.head == "cross_entropy":
-        eta, steps = 2.0 * law.n, options.steps(4000)
-        runs = _each(samples, lambda one: one.train("W_V", one.start(W_V=0.0), "cross_entropy", eta, steps, 500))
-        return Stage("value", f"{title}; cross-entropy, {_batches(options, steps, 500, eta)}", "value", runs,
-                     _differences(law, same_word=True))
+        runs, how = _cross_entropy(options, samples, "W_V", 2.0 * law.n, 4000, 500, W_V=0.0)
+        return Stage("value", f"{title}; {how}", "value", runs, _differences(law, same_word=True))
     found = moments(law)
     eta = float(f"{0.12 / found.M_largest:.2g}")
     steps = options.steps(min(20_000, 3 / (2 * eta * found.M_w)))
@@ -272,36 +261,37 @@ def _value(options, samples, stages):
               "limit N -> inf, then ridge -> 0 (paper)": _columns(closed_forms.paper_value(law)),
               "limit ridge -> 0, then N -> inf": _columns(closed_forms.other_limit_value(law))}
     trajectory = {label: (recorded, [getattr(value, name) for value in path]) for label, name in BLOCK_FIELDS.items()}
-    return Stage("value", f"{title}; squared loss, {steps:,} full-batch steps, eta = {eta:g}", "value", runs, closed, end, trajectory)
+    title = f"{title}; squared loss, {steps:,} full-batch steps, eta = {eta:g}"
+    return Stage("value", title, "value", runs, closed, end, trajectory)
 
 
 def _embedding(options, samples, stages):
     """Stage 1b: E from small entries, without a value matrix, the output tied."""
     law, title = options.law, "stage 1b: embeddings, E^T E; no value matrix, output tied, uniform attention"
     if options.head == "cross_entropy":
-        eta, steps = law.n / 100, options.steps(3000)
-        runs = _each(samples, lambda one: one.train("E", one.start(W_E=0.01), "cross_entropy", eta, steps, 500))
-        closed, how = _differences(law, same_word=False), f"cross-entropy, {_batches(options, steps, 500, eta)}"
-    else:
-        found = moments(law)
-        eta = float(f"{0.012 / found.M_largest:.2g}")
-        steps = options.steps(min(20_000, 12 / (2 * eta * found.C_t)))
-        runs = _each(samples, lambda one: one.train("E", one.start(W_E=0.01), "squared", eta, steps))
-        closed = {"closed form, plateau": _columns(closed_forms.gram_plateau(law))} if law.h < math.inf else {}
-        closed["closed form, end of descent"] = _columns(closed_forms.optimal_gram(law))
-        how = f"squared loss, {steps:,} full-batch steps, eta = {eta:g}"
-    return Stage("embedding", f"{title}; {how}", "embedding", runs, closed, next(iter(closed.values()), {}))
+        runs, how = _cross_entropy(options, samples, "E", law.n / 100, 3000, 500, W_E=0.01)
+        return Stage("embedding", f"{title}; {how}", "embedding", runs, _differences(law, same_word=False))
+    found = moments(law)
+    eta = float(f"{0.012 / found.M_largest:.2g}")
+    steps = options.steps(min(20_000, 12 / (2 * eta * found.C_t)))
+    runs = _each(samples, lambda one: one.train("E", one.start(W_E=0.01), "squared", eta, steps))
+    closed = {"closed form, plateau": _columns(closed_forms.gram_plateau(law))} if law.h < math.inf else {}
+    closed["closed form, end of descent"] = _columns(closed_forms.optimal_gram(law))
+    title = f"{title}; squared loss, {steps:,} full-batch steps, eta = {eta:g}"
+    return Stage("embedding", title, "embedding", runs, closed, next(iter(closed.values())))
 
 
 def _infinite(options, samples, stages):
-    """Stage 2 on all infinite documents: W_Q and W_K, W_V frozen at the paper's limit. None where there is no closed form."""
+    """Stage 2 on all infinite documents, W_V frozen at the paper's limit. None where there is no closed form."""
     law = _infinitely_long(options.law)
     if not _has_ratio(options):
         return None
     if math.comb(law.T, law.tau) * law.V**2 > MOST_PAIRS:
-        return InfiniteStage("stage 2 on infinite documents is left out: there would be too many of them, or too many words")
+        return InfiniteStage("stage 2 on infinite documents is left out: there would be too many of them, or too many "
+                             "words")
     documents, steps, eta = attention.infinite_documents(law), options.steps(1500), 30.0 * law.n
-    batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False, head="squared")
+    batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False,
+                  head="squared")
     start = replace(EmbeddedWeights.gaussian(law.V, W_V=0.0, W_QK=0.05, rng=options.seed),
                     W_V=closed_forms.paper_value(law).matrix(law))
     path, recorded = [], {0, *_spread(steps, 40)}
@@ -313,7 +303,8 @@ def _infinite(options, samples, stages):
                 path.append(training.attention_ratios(weights, law) | {"step": step, "loss": loss})
 
         trained = descend(start, batch, learning_rate=eta, steps=steps, frozen=("W_V",), callback=callback)
-    title = f"stage 2 on infinite documents, W_V frozen at the paper's limit; squared loss, {steps:,} steps, eta = {eta:g}"
+    title = ("stage 2 on infinite documents, W_V frozen at the paper's limit; squared loss, "
+             f"{steps:,} steps, eta = {eta:g}")
     return InfiniteStage(title, path, attention.optimal_ratio(law, free_mask=True), trained.stopped)
 
 
@@ -324,18 +315,19 @@ def _attention(options, samples, stages):
     if _has_ratio(options):
         rho = attention.optimal_ratio(_infinitely_long(law)).rho
         closed = {f"attention {rho:.4f} : 1, the best at N = inf": _columns(attention.attention_profile(law, rho, rho))}
-    return Stage("attention", f"stage 2: attention times N, W_V frozen at the paper's limit; {how}", "attention", runs, closed,
-                 next(iter(closed.values()), {}))
+    title = f"stage 2: attention times N, W_V frozen at the paper's limit; {how}"
+    return Stage("attention", title, "attention", runs, closed, next(iter(closed.values()), {}))
 
 
 def _copying(options, samples, stages):
     """Stage 2 after stage 1a: the trained W_V tells a word from its topic, and attention copies."""
     runs, how = _stage_2(options, samples, "copying", [before.weights.W_V for before in stages["value"].runs])
-    return Stage("copying", f"stage 2 after stage 1a: attention times N, W_V frozen as trained; {how}", "attention", runs)
+    title = f"stage 2 after stage 1a: attention times N, W_V frozen as trained; {how}"
+    return Stage("copying", title, "attention", runs)
 
 
 def _stage_2(options, samples, name, values):
-    """Train W_Q and W_K, W_V frozen at the matrix of ``values`` for each seed. Returns the runs, and how they were made."""
+    """Train W_Q and W_K, W_V frozen at each seed's matrix of ``values``. Returns the runs, and how they were made."""
     squared = options.head == "squared"
     eta, steps = (20.0 if squared else 0.2) * options.law.n, options.steps(1000)
 
@@ -343,18 +335,17 @@ def _stage_2(options, samples, name, values):
         start = replace(one.start(W_V=0.0, W_QK=0.05), W_V=values[one.seed - options.seed])
         return one.train(name, start, options.head, eta, steps, 200, frozen=("W_V",))
 
-    return _each(samples, train), f"{'squared loss' if squared else 'cross-entropy'}, {_batches(options, steps, 200, eta)}"
+    loss = "squared loss" if squared else "cross-entropy"
+    return _each(samples, train), f"{loss}, {_batches(options, steps, 200, eta)}"
 
 
 def _joint(options, samples, stages):
     """W_V, W_Q and W_K together, by cross-entropy."""
-    eta, steps = 0.2 * options.law.n, options.steps(1500)
-    runs = _each(samples, lambda one: one.train("joint", one.start(W_V=0.0, W_QK=0.05), "cross_entropy", eta, steps, 200))
-    return Stage("joint", f"W_V, W_Q, W_K together: attention times N; cross-entropy, {_batches(options, steps, 200, eta)}",
-                 "attention", runs)
+    runs, how = _cross_entropy(options, samples, "joint", 0.2 * options.law.n, 1500, 200, W_V=0.0, W_QK=0.05)
+    return Stage("joint", f"W_V, W_Q, W_K together: attention times N; {how}", "attention", runs)
 
 
-# -------------------------------------------------------------------------------------------------- what stages have in common
+# what stages have in common -----------------------------------------------------------------------
 
 
 def _each(samples: Iterable[Sample], train: Callable[[Sample], Run]) -> list[Run]:
@@ -365,6 +356,13 @@ def _each(samples: Iterable[Sample], train: Callable[[Sample], Run]) -> list[Run
         if runs[-1].trajectory.stopped:
             break
     return runs
+
+
+def _cross_entropy(options, samples, name, eta, full_steps, size, **scales):
+    """Train all parts from Gaussian weights of ``scales``, by cross-entropy. Returns the runs, and how they were made."""
+    steps = options.steps(full_steps)
+    runs = _each(samples, lambda one: one.train(name, one.start(**scales), "cross_entropy", eta, steps, size))
+    return runs, f"cross-entropy, {_batches(options, steps, size, eta)}"
 
 
 def _batches(options, steps, size, eta):

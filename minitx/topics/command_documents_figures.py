@@ -1,4 +1,4 @@
-"""The figures of ``minitx topics`` without a TEXT: heat maps by topic, training beside closed forms, the loss of attention."""
+"""The figures of ``minitx topics`` without a TEXT: heat maps, training, the loss of attention."""
 
 import math
 from dataclasses import replace
@@ -17,8 +17,10 @@ from minitx.topics.sectors import moments
 from minitx.topics.training import BLOCK_FIELDS, CLASSES, over_seeds
 
 N_LENGTHS = (128, 10_000, 1_000_000)  # Lengths of documents in the figure of the two limits.
-ATTENTION = {"attention": "$W_V$ at the paper's limit", "copying": "$W_V$ as trained in stage 1a", "joint": "$W_V$ trained too"}
-LABELS = {"value": "mean entry of $W_V$", "embedding": "mean inner product of embeddings", "attention": "mean attention × length"}
+ATTENTION = {"attention": "$W_V$ at the paper's limit", "copying": "$W_V$ as trained in stage 1a",
+             "joint": "$W_V$ trained too"}
+LABELS = {"value": "mean entry of $W_V$", "embedding": "mean inner product of embeddings",
+          "attention": "mean attention × length"}
 
 Figures = dict[str, tuple[Figure, str]]  # {file name: (figure, caption)}
 
@@ -35,8 +37,8 @@ def figures(result: Result) -> Figures:
     if result.infinite and len(result.infinite.path) > 1:
         found |= _attention_loss(result.infinite.path, law)
     if law.h < math.inf:
-        found["two_limits.png"] = (two_limits(law), "Value matrix of least squared loss against the ridge. Infinite documents "
-                                   "first, as in the paper, and no ridge first lead to different matrices.")
+        found["two_limits.png"] = (two_limits(law), "Value matrix of least squared loss against the ridge. Infinite "
+                                   "documents first, as in the paper, and no ridge first lead to different matrices.")
     return found
 
 
@@ -75,7 +77,7 @@ def _stage_name(stage):
 
 
 def _training(stage, about):
-    """Averages of each class over training, mean and s.d. over seeds, beside the closed trajectory and the final values."""
+    """Averages of each class over training, mean and s.d. over seeds, beside closed trajectory and final values."""
     steps, measured = over_seeds(stage.recorded, stage.part)
     trajectory = {label: stage.trajectory[label] for label in CLASSES if label in stage.trajectory}
     final = {label: stage.final[label] for label in CLASSES if np.isfinite(stage.final.get(label, np.nan))}
@@ -87,19 +89,22 @@ def _training(stage, about):
 def _attention_loss(path, law):
     """The loss surface with the trained way through it, and the loss against the ratio."""
     law = replace(law, length=math.inf, loss="pooled")
-    best, v = attention.optimal_ratio(law), law.v
+    best, v, label = attention.optimal_ratio(law), law.v, rf"$\tau$ = {law.tau}"
     values = np.geomspace(0.05, 8 * v * best.rho, 120)
     loss = attention.attention_loss(law, values[:, None], values[None, :])
     line = np.geomspace(values[0], v * best.rho * (1 - 1e-6), 300)
     way = {"trained on infinite documents": ([at["alpha"] for at in path], [at["beta"] for at in path])}
-    surface = plots.loss_surface(values, values, loss, paths=way, optimum_line=(line, (v * best.rho - line) / max(v - 1, 1)),
-                                 title=rf"Loss of attention, $W_V = W_\infty$, $\tau$ = {law.tau}, T = {law.T}, v = {v}")
-    ratios, label, end = np.geomspace(0.3, 4 * best.rho, 200), rf"$\tau$ = {law.tau}", path[-1]["rho"]
-    ratio = plots.loss_over_ratio(ratios, {label: attention.attention_loss(law, ratios, ratios)}, {label: (best.rho, best.rho_AB)},
-                                  {label: (end, attention.attention_loss(law, end, end))},
-                                  title=rf"Loss against the attention ratio $\rho$, $W_V = W_\infty$, T = {law.T}, v = {v}")
-    return {"attention_loss.png": (surface, "Loss of attention on infinite documents over its two values, and training's way."),
-            "attention_ratio.png": (ratio, "The same loss against the ratio rho: closed optimum, its bound, trained ratio.")}
+    optimum = line, (v * best.rho - line) / max(v - 1, 1)
+    surface = plots.loss_surface(values, values, loss, paths=way, optimum_line=optimum,
+                                 title=rf"Loss of attention, $W_V = W_\infty$, {label}, T = {law.T}, v = {v}")
+    ratios, end = np.geomspace(0.3, 4 * best.rho, 200), path[-1]["rho"]
+    ratio = plots.loss_over_ratio(
+        ratios, {label: attention.attention_loss(law, ratios, ratios)}, {label: (best.rho, best.rho_AB)},
+        {label: (end, attention.attention_loss(law, end, end))},
+        title=rf"Loss against the attention ratio $\rho$, $W_V = W_\infty$, T = {law.T}, v = {v}")
+    captions = ("Loss of attention on infinite documents over its two values, and training's way.",
+                "The same loss against the ratio rho: closed optimum, its bound, trained ratio.")
+    return {"attention_loss.png": (surface, captions[0]), "attention_ratio.png": (ratio, captions[1])}
 
 
 def two_limits(law: TopicModel) -> Figure:
@@ -117,5 +122,5 @@ def two_limits(law: TopicModel) -> Figure:
         blocks[N] = columns([closed_forms.ridge_value(finite, ridge) for ridge in ridges])
         windows[N] = moments(finite).M_w, moments(finite).M_t
     ends = {label: {name: float(one[0]) for name, one in columns([value]).items()} for label, value in limits.items()}
-    return plots.ridge_path(ridges, blocks, ends, windows,
-                            title="Value matrix that minimises the squared loss with a ridge: the limits do not commute")
+    title = "Value matrix that minimises the squared loss with a ridge: the limits do not commute"
+    return plots.ridge_path(ridges, blocks, ends, windows, title=title)

@@ -49,19 +49,21 @@ class Documents:
         if not len(tokens):
             raise ValueError("there are no documents; give at least one row of tokens")
         if len(lengths) != len(tokens):
-            raise ValueError(f"tokens hold {len(tokens)} documents but lengths {len(lengths)} numbers; give one length a document")
+            raise ValueError(f"tokens hold {len(tokens)} documents but lengths {len(lengths)} numbers; give one length "
+                             "a document")
         if lengths.min() < 2:
-            raise ValueError(f"documents shorter than 2 slots hold nothing to predict a word from, found {np.sum(lengths < 2)} of "
-                             f"{len(lengths)}; leave them out, or join them with others")
+            raise ValueError("documents shorter than 2 slots hold nothing to predict a word from, found "
+                             f"{np.sum(lengths < 2)} of {len(lengths)}; leave them out, or join them with others")
         if lengths.max() > tokens.shape[1]:
-            raise ValueError(f"a document has length {lengths.max()} but tokens have {tokens.shape[1]} columns; lengths count the "
-                             "slots of each document, padding left out")
+            raise ValueError(f"a document has length {lengths.max()} but tokens have {tokens.shape[1]} columns; "
+                             "lengths count the slots of each document, padding left out")
         inside = np.arange(tokens.shape[1]) < lengths[:, None]
         within = np.where(inside, tokens, 1)  # 1 is an id of every vocabulary
         lowest, highest = within.min(), within.max()
         if lowest < 1 or highest >= n_vocab:
-            raise ValueError(f"tokens within the documents must be ids from 1 to n_vocab - 1 = {n_vocab - 1} (0 is [MASK]), found "
-                             f"{lowest if lowest < 1 else highest}; shift the ids by one, or raise n_vocab")
+            raise ValueError(f"tokens within the documents must be ids from 1 to n_vocab - 1 = {n_vocab - 1} (0 is "
+                             f"[MASK]), found {lowest if lowest < 1 else highest}; shift the ids by one, or raise "
+                             "n_vocab")
         object.__setattr__(self, "tokens", np.where(inside, tokens, 0).astype(np.int32, copy=False))
         object.__setattr__(self, "lengths", lengths.astype(np.int32))
         object.__setattr__(self, "n_vocab", n_vocab)
@@ -112,16 +114,16 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
     between the two losses by O(1 / N).
     """
     if not isinstance(documents, Documents):
-        raise TypeError(f"documents are a {type(documents).__name__}; make them with Documents(tokens, lengths, n_vocab) or by a "
-                        "TopicModel")
+        raise TypeError(f"documents are a {type(documents).__name__}; make them with Documents(tokens, lengths, "
+                        "n_vocab) or by a TopicModel")
     valid_masking(p_m, p_c, p_r, loss)
     if head not in HEADS:
         raise ValueError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
     shown, chosen = _corrupt(documents, p_m, p_c, p_r, generators(rng))
     n_chosen = chosen.sum(axis=1)
     if not n_chosen.any():
-        raise ValueError(f"of the {documents.lengths.sum()} slots of {len(documents)} documents none was chosen with p_m={p_m}; "
-                         "raise p_m, give more documents, or take another seed")
+        raise ValueError(f"of the {documents.lengths.sum()} slots of {len(documents)} documents none was chosen with "
+                         f"p_m={p_m}; raise p_m, give more documents, or take another seed")
     if loss == "pooled":
         weight = chosen / n_chosen.sum()
     else:
@@ -131,12 +133,14 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
 
 def valid_masking(p_m: float, p_c: float, p_r: float, loss: str) -> dict[str, Any]:
     """The four settings of masking, checked, by name. ValueError says which cannot be, and what to change."""
-    checked: dict[str, Any] = {name: probability(name, value) for name, value in (("p_m", p_m), ("p_c", p_c), ("p_r", p_r))}
+    shares = {"p_m": p_m, "p_c": p_c, "p_r": p_r}
+    checked: dict[str, Any] = {name: probability(name, value) for name, value in shares.items()}
     if p_m == 0:
-        raise ValueError("p_m is 0: no slot is ever chosen and there is nothing to predict; take a p_m above 0, however small")
+        raise ValueError("p_m is 0: no slot is ever chosen and there is nothing to predict; take a p_m above 0, "
+                         "however small")
     if p_c + p_r > 1 + 1e-12:
-        raise ValueError(f"p_c + p_r is {p_c + p_r:g}, above 1; what a chosen slot shows is its word, a random word or [MASK]: "
-                         "lower one of them")
+        raise ValueError(f"p_c + p_r is {p_c + p_r:g}, above 1; what a chosen slot shows is its word, a random word or "
+                         "[MASK]: lower one of them")
     if loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(LOSSES)}")
     return checked | {"loss": loss}
@@ -148,10 +152,11 @@ def _corrupt(documents, p_m, p_c, p_r, draw):
     chosen = np.empty(shown.shape, bool)
     columns = np.arange(shown.shape[1])
     for part in parts(*shown.shape):
-        u = draw["choice"].random(shown[part].shape)  # one number decides both whether a slot is chosen and what it shows
+        u = draw["choice"].random(shown[part].shape)  # it decides both whether a slot is chosen and what it shows
         chosen[part] = (u < p_m) & (columns < documents.lengths[part, None])
         replaced = chosen[part] & (u >= p_m * p_c)
         random_word = replaced & (u < p_m * (p_c + p_r))
         shown[part][replaced] = MASK
-        shown[part][random_word] = draw["replacement"].integers(1, documents.n_vocab, size=np.count_nonzero(random_word))
+        n_random = np.count_nonzero(random_word)
+        shown[part][random_word] = draw["replacement"].integers(1, documents.n_vocab, size=n_random)
     return shown, chosen

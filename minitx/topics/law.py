@@ -82,18 +82,18 @@ class TopicModel:
     def __post_init__(self) -> None:
         T = whole_number("n_topics", self.n_topics, 1)
         if (self.tau is None) == (self.alpha is None):
-            raise ValueError(f"tau is {self.tau} and alpha is {self.alpha}; give exactly one: tau, a whole number of topics a document, "
-                             "or alpha, of Dirichlet topic shares")
+            raise ValueError(f"tau is {self.tau} and alpha is {self.alpha}; give exactly one: tau, a whole number of "
+                             "topics a document, or alpha, of Dirichlet topic shares")
         if (self.words_per_topic is None) == (self.topic_word is None):
             found = "neither" if self.topic_word is None else "both"
-            raise ValueError(f"{found} of words_per_topic and topic_word given; give one of them: the number of words of disjoint "
-                             "topics, or the probabilities (n_topics, n_words) of the words of any topics")
+            raise ValueError(f"{found} of words_per_topic and topic_word given; give one of them: the number of words "
+                             "of disjoint topics, or the probabilities (n_topics, n_words) of the words of any topics")
         checked: dict[str, Any] = {"n_topics": T, "length": _length(self.length)}
         if self.tau is not None:
             checked["tau"] = whole_number("tau", self.tau, 1)
             if checked["tau"] > T:
-                raise ValueError(f"tau is {self.tau} but there are {T} topics; a document cannot have more topics than there are: "
-                                 "lower tau or raise n_topics")
+                raise ValueError(f"tau is {self.tau} but there are {T} topics; a document cannot have more topics than "
+                                 "there are: lower tau or raise n_topics")
         else:
             checked["alpha"] = _dirichlet_parameter(self.alpha, T)
         if self.words_per_topic is not None:
@@ -104,7 +104,7 @@ class TopicModel:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
-    # ------------------------------------------------------------------------------------------- the numbers of the theory
+    # the numbers of the theory --------------------------------------------------------------------
 
     @property
     def T(self) -> int:
@@ -139,7 +139,7 @@ class TopicModel:
 
     @property
     def topic_of_token(self) -> NDArray[np.integer]:
-        """Topic in which each token is most probable (of equals, the first), (V,); -1: [MASK], and words of no topic."""
+        """(V,): topic in which each token is most probable (the first of equals); -1: [MASK], words of no topic."""
         if self.topic_word is None:
             return np.append(-1, np.repeat(np.arange(self.T), self.v))
         return np.append(-1, np.where(self.topic_word.any(axis=0), self.topic_word.argmax(axis=0), -1))
@@ -195,16 +195,17 @@ class TopicModel:
     def require_tau(self, what: str) -> int:
         """tau. ValueError, which names ``what`` needs it, if the topic shares are Dirichlet."""
         if self.tau is None:
-            raise ValueError(f"{what} is known of documents of tau topics only, not of Dirichlet shares (alpha is {self.alpha}); "
-                             "give tau, not alpha")
+            raise ValueError(f"{what} is known of documents of tau topics only, not of Dirichlet shares (alpha is "
+                             f"{self.alpha}); give tau, not alpha")
         return self.tau
 
     def require_visible(self, what: str) -> None:
-        """ValueError, which names ``what`` does not exist, if no shown word tells anything about its document's topics."""
+        """ValueError that names ``what`` if no shown word tells anything about its document's topics."""
         if self.a == 0:
-            raise ValueError(f"{what} does not exist at p_m = 1, p_c = 0: no slot shows its own word; lower p_m or raise p_c")
+            raise ValueError(f"{what} does not exist at p_m = 1, p_c = 0: no slot shows its own word; lower p_m or "
+                             "raise p_c")
 
-    # ------------------------------------------------------------------------------------------------------------ drawing
+    # drawing --------------------------------------------------------------------------------------
 
     def documents(self, n_documents: int, *, rng: Seed = 0) -> Documents:
         """Draw documents.
@@ -280,15 +281,16 @@ def _length(length):
         if low > high:
             raise ValueError(f"length is {length!r}: low is above high; write ({high}, {low})")
         if high - low >= MOST_LENGTHS:
-            raise ValueError(f"length is {length!r}, more than {MOST_LENGTHS} lengths; bring low and high nearer, or take math.inf")
+            raise ValueError(f"length is {length!r}, more than {MOST_LENGTHS} lengths; bring low and high nearer, or "
+                             "take math.inf")
         return low, high
     if isinstance(length, numbers.Real) and length == math.inf:
         return math.inf
     if isinstance(length, bool) or not isinstance(length, numbers.Integral):
         raise ValueError(f"length is {length!r}; it must be {kinds}")
     if length < 2:
-        raise ValueError(f"length is {length}: a document needs at least 2 slots, one to predict and one to predict it from; raise "
-                         "length")
+        raise ValueError(f"length is {length}: a document needs at least 2 slots, one to predict and one to predict it "
+                         "from; raise length")
     return int(length)
 
 
@@ -308,13 +310,14 @@ def _probability_rows(topic_word, n_topics):
     """``topic_word`` as (T, n) float64, its own copy."""
     rows = np.array(topic_word, np.float64)
     if rows.ndim != 2 or len(rows) != n_topics or not rows.size:
-        raise ValueError(f"topic_word has shape {rows.shape}; it must be (n_topics, n_words) with n_topics = {n_topics}")
+        raise ValueError(f"topic_word has shape {rows.shape}; it must be (n_topics, n_words) with n_topics = "
+                         f"{n_topics}")
     if not (rows >= 0).all():  # also not a number
-        raise ValueError("topic_word holds entries that are negative or not numbers; row = topic, column = word, entry = its "
-                         "probability in the topic")
+        raise ValueError("topic_word holds entries that are negative or not numbers; row = topic, column = word, "
+                         "entry = its probability in the topic")
     sums = rows.sum(axis=1)
     worst = np.abs(sums - 1).argmax()
     if abs(sums[worst] - 1) > 1e-6:
-        raise ValueError(f"row {worst} of topic_word sums to {sums[worst]:.6g}; each topic's probabilities must sum to 1: divide "
-                         "by topic_word.sum(axis=1, keepdims=True)")
+        raise ValueError(f"row {worst} of topic_word sums to {sums[worst]:.6g}; each topic's probabilities must sum to "
+                         "1: divide by topic_word.sum(axis=1, keepdims=True)")
     return rows

@@ -44,5 +44,5 @@ def inverse_cdf(stacked: NDArray[np.float64], row: NDArray[np.integer], u: NDArr
 
     An outcome of probability 0 is never drawn.
     """
-    below_next = np.minimum(row + u, np.nextafter(row + 1.0, 0))  # row + u may round up to row + 1, which is the next row
+    below_next = np.minimum(row + u, np.nextafter(row + 1.0, 0))  # row + u may round up to the next row, row + 1
     return np.searchsorted(stacked.ravel(), below_next, side="right") - row * stacked.shape[1]

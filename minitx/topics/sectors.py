@@ -47,7 +47,8 @@ class Blocks:
         """Averages of the (V, V) ``matrix`` over each kind of pair. ValueError if it has another shape."""
         T, v, n, matrix = setting.T, setting.v, setting.n, np.asarray(matrix, np.float64)
         if matrix.shape != (n + 1, n + 1):
-            raise ValueError(f"the matrix has shape {matrix.shape}; {T} topics of {v} words and [MASK] need {(n + 1, n + 1)}")
+            raise ValueError(f"the matrix has shape {matrix.shape}; {T} topics of {v} words and [MASK] need "
+                             f"{(n + 1, n + 1)}")
         words = matrix[1:, 1:]
         topics = words.reshape(T, v, T, v).sum(axis=(1, 3))
         same_word, same_topic = np.trace(words), np.trace(topics)
@@ -68,7 +69,7 @@ class Blocks:
         return cls(*map(float, (mask_mask, mask_column, mask_row, same_topic + lam_w, same_topic, different_topic)))
 
     def sectors(self, setting: TopicModel) -> tuple[float, float, float]:
-        """(lam_w, lam_t, mean): the eigenvalues on the words. What stands for a kind of pair that does not exist is not read."""
+        """(lam_w, lam_t, mean): the eigenvalues on the words. Entries of pairs that do not exist are not read."""
         same_topic = self.same_word if setting.v == 1 else self.same_topic
         different_topic = same_topic if setting.T == 1 else self.different_topic
         lam_w = self.same_word - same_topic
@@ -130,7 +131,7 @@ class Sectors:
 
     @property
     def M_largest(self) -> float:
-        """The largest eigenvalue of M: gradient descent on the squared loss diverges at learning rates above its inverse."""
+        """The largest eigenvalue of M. Descent on the squared loss diverges at learning rates above its inverse."""
         with one_blas_thread():
             return float(max(self.M_w, self.M_t, *np.linalg.eigvalsh(self.M_pair)))
 
@@ -167,8 +168,8 @@ def moments(setting: TopicModel) -> Sectors:
     -----
     With D = (p_c + p_r) + (N-1)(1-m):  C_w = p_c/(N n),  M_w = D/(N^2 n),  C_t = C_w + (N-1) a G / N,
     M_t = M_w + [2 (N-1) p_c a + (N-1)(N-2) a^2] G / N^2,  u_0 of mean (q0 + (N-1) m)/N and variance
-    (q0 (1-q0) + (N-1) m (1-m))/N^2. Per document, p_m of the other slots becomes p_1 = E[K-1]/(N-1), K the number of chosen slots,
-    and (N-1)(N-2)(p_2 - p_1^2) (1-p_c)^2 G / N^2 adds to M_t, p_2 = E[(K-1)(K-2)]/((N-1)(N-2)).
+    (q0 (1-q0) + (N-1) m (1-m))/N^2. Per document, p_m of the other slots becomes p_1 = E[K-1]/(N-1), K the number of
+    chosen slots, and (N-1)(N-2)(p_2 - p_1^2) (1-p_c)^2 G / N^2 adds to M_t, p_2 = E[(K-1)(K-2)]/((N-1)(N-2)).
     """
     n, G, p_c, q0 = setting.n, setting.G, setting.p_c, setting.q0
     if setting.length == math.inf:

@@ -55,8 +55,9 @@ class Record:
     attention: Averages | None
 
 
-def record(step: int, loss: float, weights: EmbeddedWeights, topics: NDArray[np.integer], documents: Documents) -> Record:
-    """Measure ``weights``. ``topics`` (V,): topic of each token, -1 for none; ``documents``: clean ones, for attention."""
+def record(step: int, loss: float, weights: EmbeddedWeights, topics: NDArray[np.integer],
+           documents: Documents) -> Record:
+    """Measure ``weights``. ``topics`` and ``documents`` are as for :func:`train`."""
     value = weights.circuits().ov.T
     E, has_attention = weights.W_E, weights.W_Q is not None
     return Record(step, float(loss),
@@ -66,9 +67,9 @@ def record(step: int, loss: float, weights: EmbeddedWeights, topics: NDArray[np.
                   pair_averages(attention_table(weights, documents), topics) if has_attention else None)
 
 
-def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents, learning_rate: float,
-          steps: int, batch_size: int | None = None, frozen: Sequence[str] = (), at: Iterable[int] | None = None,
-          rng: Seed = None, progress: Callable[[int], object] | None = None) -> Run:
+def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents,
+          learning_rate: float, steps: int, batch_size: int | None = None, frozen: Sequence[str] = (),
+          at: Iterable[int] | None = None, rng: Seed = None, progress: Callable[[int], object] | None = None) -> Run:
     """Train by gradient descent, and record.
 
     Parameters
@@ -128,8 +129,10 @@ def over_seeds(runs: Sequence[Run], part: str) -> tuple[NDArray[np.integer], dic
     steps = [record.step for record in min((run.records for run in runs), key=len)]
     measured = {}
     for name, field in CLASSES.items():
-        values = np.array([[getattr(getattr(record, part), field) for record in run.records[:len(steps)]] for run in runs])
-        measured[name] = values.mean(axis=0), values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(len(steps), np.nan)
+        values = np.array([[getattr(getattr(record, part), field) for record in run.records[:len(steps)]]
+                           for run in runs])
+        spread = values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(len(steps), np.nan)
+        measured[name] = values.mean(axis=0), spread
     return np.array(steps), measured
 
 
@@ -159,4 +162,5 @@ def attention_ratios(weights: EmbeddedWeights, setting: TopicModel) -> dict[str,
     other = np.array([row[1:][topic != own].mean() for row, own in zip(scores, topic, strict=True)])
     blocks = Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
     alpha, beta = blocks.same_word, blocks.same_word if setting.v == 1 else blocks.same_topic
-    return {"alpha": alpha, "beta": beta, "rho": (alpha + (setting.v - 1) * beta) / setting.v, "rho_0": blocks.mask_column}
+    rho = (alpha + (setting.v - 1) * beta) / setting.v
+    return {"alpha": alpha, "beta": beta, "rho": rho, "rho_0": blocks.mask_column}

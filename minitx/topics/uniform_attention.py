@@ -51,10 +51,12 @@ def moments(batch: Batch, n_vocab: int) -> Moments:
         Causal attention, tokens outside the vocabulary.
     """
     if batch.causal:
-        raise ValueError("moments are those of attention to the whole document; this batch is causal: give causal=False")
+        raise ValueError("moments are those of attention to the whole document; this batch is causal: give "
+                         "causal=False")
     batch.require_vocabulary(n_vocab)
     rows, length = batch.tokens.shape
-    mass = (np.arange(length) < np.asarray(batch.lengths)[:, None]).astype(np.float64) if batch.mass is None else batch.mass
+    inside = np.arange(length) < np.asarray(batch.lengths)[:, None]
+    mass = inside.astype(np.float64) if batch.mass is None else batch.mass
     targets, weight = np.asarray(batch.targets), np.asarray(batch.weight)
     used = weight != 0
     document = np.broadcast_to(np.arange(rows)[:, None], batch.tokens.shape)
@@ -62,7 +64,8 @@ def moments(batch: Batch, n_vocab: int) -> Moments:
     u = sparse.coo_array((share.ravel(), (document.ravel(), batch.tokens.ravel())), shape=(rows, n_vocab)).tocsr()
     y = sparse.coo_array((weight[used], (document[used], targets[used])), shape=(rows, n_vocab)).tocsr()
     of_document = weight.sum(axis=1)
-    return Moments(M=((u * of_document[:, None]).T @ u).toarray(), C=(y.T @ u).toarray(), weight=float(of_document.sum()))
+    M, C = (u * of_document[:, None]).T @ u, y.T @ u
+    return Moments(M=M.toarray(), C=C.toarray(), weight=float(of_document.sum()))
 
 
 def loss_and_gradient(weights: Any, moments: Moments) -> tuple[float, Any]:
@@ -88,10 +91,11 @@ def loss_and_gradient(weights: Any, moments: Moments) -> tuple[float, Any]:
     """
     circuits = weights.circuits()
     if extra := set(circuits.parameters()) - {"ov"}:
-        raise ValueError(f"the circuits have {', '.join(sorted(extra))}; moments are for uniform attention, through ov alone; "
-                         "leave out W_Q, W_K and b, or train on the batch")
+        raise ValueError(f"the circuits have {', '.join(sorted(extra))}; moments are for uniform attention, through ov "
+                         "alone; leave out W_Q, W_K and b, or train on the batch")
     if circuits.ov.shape != moments.M.shape:
-        raise ValueError(f"ov has shape {circuits.ov.shape} but the moments {moments.M.shape}; build both with the same vocabulary")
+        raise ValueError(f"ov has shape {circuits.ov.shape} but the moments {moments.M.shape}; build both with the "
+                         "same vocabulary")
     with np.errstate(over="ignore", invalid="ignore"):
         M_ov = matmul(moments.M, circuits.ov)
         loss = float(np.sum(circuits.ov * (M_ov - 2 * moments.C.T)) + moments.weight)

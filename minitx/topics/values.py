@@ -24,10 +24,6 @@ def optimal_value(setting: TopicModel) -> Blocks:
 
     lam_w = C_w / M_w, lam_t = C_t / M_t; the mean is reproduced, so that the columns sum to 1 and the mask column is
     1/n exactly, unless the share of [MASK] is the same in all documents (N = inf: ``paper_value``).
-
-    Returns
-    -------
-    Blocks
     """
     found = moments(setting)
     return _blocks(setting, _ratio(found.C_w, found.M_w), _ratio(found.C_t, found.M_t), *_mean(found))
@@ -38,10 +34,6 @@ def paper_value(setting: TopicModel) -> Blocks:
 
     With den = n m^2 + (1-m)^2: mask column m/den; same word = same topic = 1/(a v) + d; d = ((1-m)/den - 1/a)/n. The
     gap 1/(a v) is the same for all 1 <= tau < T; at tau = T it is 0: nothing tells topics apart.
-
-    Returns
-    -------
-    Blocks
     """
     return optimal_value(replace(setting, length=math.inf))
 
@@ -49,29 +41,16 @@ def paper_value(setting: TopicModel) -> Blocks:
 def separated_value(setting: TopicModel) -> Blocks:
     """W_inf with the gap 1/(a v) at tau = T too, where it is a solution but not the one of minimum norm.
 
-    ``setting.length`` is ignored.
-
-    Returns
-    -------
-    Blocks
-        ``paper_value`` if tau < T.
-
-    Raises
-    ------
-    ValueError
-        No slot shows its own word.
+    At tau < T it is ``paper_value``; ``setting.length`` is ignored. Raises ValueError where no slot shows its own word.
     """
     setting.require_visible("the value matrix with gap 1/(a v)")
     return _blocks(setting, 0.0, 1 / setting.a, *_mean(moments(replace(setting, length=math.inf))))
 
 
 def other_limit_value(setting: TopicModel) -> Blocks:
-    """W_lim: ridge -> 0 first, then N -> inf. lam_w = p_c/(1-m), lam_t = 1/a, columns sum to 1. ``setting.length`` is
-    ignored.
+    """W_lim: ridge -> 0 first, then N -> inf. ``setting.length`` is ignored.
 
-    Returns
-    -------
-    Blocks
+    lam_w = p_c/(1-m), lam_t = 1/a, and the columns sum to 1.
     """
     lam_w = _ratio(setting.p_c, 1 - setting.m)
     lam_t = lam_w if math.isinf(setting.h) else _ratio(setting.a, setting.a**2)
@@ -92,15 +71,6 @@ def ridge_value(setting: TopicModel, ridge: float) -> Blocks:
 
     The result is near the paper's where (1-m)/(N n) << ridge << a^2 G for words and topics, and where
     m(1-m)/(N den) << ridge << den/n for [MASK] and the mean, den = n m^2 + (1-m)^2.
-
-    Returns
-    -------
-    Blocks
-
-    Raises
-    ------
-    ValueError
-        ``ridge`` not a number above 0.
     """
     ridge = positive("ridge", ridge)
     found, n = moments(setting), setting.n
@@ -115,30 +85,14 @@ def value_after(setting: TopicModel, steps: int, learning_rate: float) -> Blocks
     """The value matrix after gradient descent from zero on the squared loss, whose gradient is 2 (W M - C): exact.
 
     lam_s = (C_s / M_s)(1 - (1 - 2 eta M_s)^steps) in each sector: topics are learned first, the same word later.
-
-    Parameters
-    ----------
-    setting : TopicModel
-    steps : int
-    learning_rate : float
-        eta.
-
-    Returns
-    -------
-    Blocks
-        All entries, those of [MASK] included.
-
-    Raises
-    ------
-    ValueError
-        ``steps`` or ``learning_rate`` that cannot be, or with which the descent diverges.
+    eta is the learning rate. Raises ValueError where the descent diverges.
     """
     steps, learning_rate = whole_number("steps", steps, 0), positive("learning_rate", learning_rate)
     found = moments(setting)
     scales, directions = np.linalg.eigh(found.M_pair)
     if learning_rate * found.M_largest > 1:
-        raise ValueError(f"learning_rate is {learning_rate:g}; gradient descent diverges above {1 / found.M_largest:.6g} for "
-                         "this law: lower it")
+        raise ValueError(f"learning_rate is {learning_rate:g}; gradient descent diverges above "
+                         f"{1 / found.M_largest:.6g} for this law: lower it")
 
     def learned(M):
         return _geometric(2 * learning_rate * M, steps) * 2 * learning_rate
@@ -175,23 +129,23 @@ def optimal_gram(setting: TopicModel) -> Blocks:
 
 
 def gram_plateau(setting: TopicModel) -> Blocks:
-    """K where gradient descent on E from small entries rests first: topics are learned, words within a topic not (lam_w
-    = 0).
+    """K where gradient descent on E from small entries rests first: topics are learned, but lam_w is still 0.
 
     Descent rests there if topics are learned much sooner than words, C_t >> C_w, which holds for few topics a document.
     Raises ValueError at tau = T, where both are learned at the same rate.
     """
     if math.isinf(setting.h):
-        raise ValueError(f"tau is {setting.tau}, all the topics: words of a topic are learned no later than topics, and there is "
-                         "no plateau; lower tau")
+        raise ValueError(f"tau is {setting.tau}, all the topics: words of a topic are learned no later than topics, "
+                         "and there is no plateau; lower tau")
     return _gram(setting, moments(setting), 0.0)
 
 
 def _gram(setting, found, lam_w):
-    """Blocks of K with the part ``lam_w`` within topics; the part of [MASK] and the mean is as :func:`optimal_gram` says."""
+    """Blocks of K with ``lam_w`` within topics; :func:`optimal_gram` says what z and gamma are."""
     n, mu, s2 = setting.n, found.mask_share, found.mask_variance
     if mu == 1:
-        raise ValueError("p_m = 1 and p_c = p_r = 0: only [MASK] is ever shown, and no Gram matrix is optimal; change one of them")
+        raise ValueError("p_m = 1 and p_c = p_r = 0: only [MASK] is ever shown, and no Gram matrix is optimal; change "
+                         "one of them")
 
     def slope(z):  # of the quotient that z maximises, times a positive factor
         q = 1 - mu + z * mu

@@ -106,11 +106,11 @@ def test_the_same_seed_gives_the_same_results_on_any_number_of_threads():
 
 
 def test_training_follows_the_closed_forms(monkeypatch):
-    """Enough steps on enough documents: value matrix at its trajectory, embeddings at their plateau, same topic above different."""
+    """With enough steps the value matrix is at its trajectory, and embeddings are at their plateau."""
     monkeypatch.setattr(command_documents.Options, "steps", lambda options, full: round(0.6 * full))
     options = command_documents.Options(topics=4, words=3, length="24", documents=2000)
     samples = [command_documents.Sample(options, seed) for seed in range(2)]
-    value, embedding = command_documents._value(options, samples, {}), command_documents._embedding(options, samples, {})
+    value, embedding = (train(options, samples, {}) for train in (command_documents._value, command_documents._embedding))
     for stage, label in ((value, next(iter(value.closed))), (embedding, "closed form, plateau")):
         found = stage.at_end()
         assert (found["same topic"] > found["different topic"]).all()
@@ -123,8 +123,8 @@ def test_training_follows_the_closed_forms(monkeypatch):
     (["--topics", "0"], "topics is 0"), (["--topics", "1"], "--topics is 1"), (["--p-m", "1", "--p-c", "0"], "--p-m"),
     (["--topics", "3", "--tau", "3", "--p-c", "0"], "lower --p-m or --tau"),
     (["--words", "0"], "--words is 0"), (["--p-m", "1.5"], "--p-m is 1.5"), (["--p-m", "0"], "p_m"),
-    (["--p-c", "0.7", "--p-r", "0.7"], "p_c"), (["--length", "1"], "length is 1"), (["--length", "many"], "--length is 'many'"),
-    (["--length", "20-10"], "length"), (["--documents", "0"], "--documents is 0"), (["--seeds", "0"], "--seeds is 0"),
+    (["--p-c", "0.7", "--p-r", "0.7"], "p_c"), (["--length", "1"], "length is 1"),
+    (["--length", "many"], "--length is 'many'"), (["--length", "20-10"], "length"), (["--documents", "0"], "--documents is 0"), (["--seeds", "0"], "--seeds is 0"),
     (["--threshold", "0.5"], "--threshold is not for documents of known topics"),
     (["--documents", "1", "--length", "2", "--p-m", "0.001"], "none was chosen"),
 ])
