@@ -107,9 +107,7 @@ def _described(having):
 
 def _add(group, field, text):
     says, settings = field.metadata, {"default": argparse.SUPPRESS, "help": text}
-    kind = field.type
-    if isinstance(kind, types.UnionType):  # int of `int | None`
-        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    kind = value_type(field)
     if kind is bool:
         settings["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
     elif says["choices"]:
@@ -120,6 +118,13 @@ def _add(group, field, text):
         group.add_argument(field.name, nargs="?", **settings)
     else:
         group.add_argument(typed_name(field.name), **settings)
+
+
+def value_type(field: dataclasses.Field) -> Any:
+    """The type of an option's values: ``int`` of ``int | None``."""
+    if isinstance(field.type, types.UnionType):
+        return next(part for part in typing.get_args(field.type) if part is not type(None))
+    return field.type
 
 
 def read_options(kind: type[Some], typed: dict[str, Any]) -> Some:

@@ -99,7 +99,7 @@ class Sample:
             self.batches[head] = self.law.mask(self.documents, head=head, rng=self.seed)
         return self.batches[head]
 
-    def start(self, **scales: float) -> EmbeddedWeights:
+    def start(self, **scales: Any) -> EmbeddedWeights:
         """Gaussian weights of these standard deviations."""
         return EmbeddedWeights.gaussian(self.law.V, rng=self.seed, **scales)
 

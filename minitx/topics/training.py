@@ -157,7 +157,10 @@ def attention_ratios(weights: EmbeddedWeights, setting: TopicModel) -> dict[str,
     ``setting``: a :class:`minitx.topics.TopicModel`. Averages over query words; rho = (alpha + (v - 1) beta) / v, which
     is all that the loss depends on at W_inf.
     """
-    scores = np.exp(weights.circuits().qk[1:])  # row = query word, column = key token
+    qk = weights.circuits().qk
+    if qk is None:
+        raise ValueError("the weights have no W_Q and W_K, so that attention is uniform; give both")
+    scores = np.exp(qk[1:])  # row = query word, column = key token
     topic = setting.topic_of_token[1:]
     other = np.array([row[1:][topic != own].mean() for row, own in zip(scores, topic, strict=True)])
     blocks = Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
