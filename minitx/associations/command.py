@@ -313,7 +313,7 @@ def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: t
         "cosines.png": (
             figures.theories(steps, cosine, loss, predicted, title=title),
             "How well each theory predicts the trained weights, and the loss, over training. Look for the step at "
-            "which the leading terms leave the top (cosine 1): there the loss begins to fall."),
+            "which a line leaves the top of its panel (cosine 1): up to there the theory predicts that weight."),
         "gradient_terms.png": (
             figures.gradient_terms(steps, norms, title=title),
             "Size of every term of the exact gradient over training. Look for the step at which a correction crosses "
@@ -332,7 +332,7 @@ WHAT_TO_LOOK_FOR = {
     "context": "Red: the word of the column occurs more often before the word of the row than before the average "
                "word. Look for words of one subject.",
     "attention": "Red: training first makes the word of the row attend more to the word of the column; blue: less. "
-                 "Look for the columns that are red in most rows: these words help to predict the next one.",
+                 "Look for the columns that are red in most rows: to attend to these words lowers the loss first.",
 }
 
 
