@@ -22,7 +22,7 @@ from minitx.base.command import Outcome, run_command
 from minitx.base.console import progress_bar
 from minitx.base.numbers import Agreement, agreement, norm
 from minitx.base.options import add_options, option, read_options
-from minitx.base.tables import NOTHING, Table, number, table
+from minitx.base.tables import Table, number, table
 from minitx.data.batch import Batch
 from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, builtin_corpus, load_corpus
 from minitx.model.circuits import loss_and_gradient
@@ -101,7 +101,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     if crossings:
         shares = ", ".join(f"{share:.0%}" for share in terms.SHARES)
         say(f"\nstep at which a correction first exceeds {shares} of the leading term (*: before all others; "
-            f"{NOTHING}: never)\n{terms.exceeds_table(crossings)}")
+            f"{number(None)}: never)\n{terms.exceeds_table(crossings)}")
     if associates:
         say("\nstrongest associates (bigram: by the entries of B; interchangeability and context: by cosines)\n"
             + words_table(associates))
@@ -280,8 +280,8 @@ def bounds_table(records: list[Beside]) -> str:
 def split_table(split: dict[str, dict[str, Any]]) -> str:
     """Norm of each term of each parameter's gradient, and to how many digits they sum to it."""
     names = sorted({name for parts in split.values() for name in parts["terms"]}, key=terms.term_order)
-    rows = [[name, *(f"{parts['terms'][name]:.3e}" if name in parts["terms"] else NOTHING for parts in split.values())]
-            for name in names]
+    rows = [[name, *(f"{parts['terms'][name]:.3e}" if name in parts["terms"] else number(None)
+                     for parts in split.values())] for name in names]
     digits = [f"{parts['digits']:.1f}" if np.isfinite(parts["digits"]) else "all" for parts in split.values()]
     rows.append(["exact gradient", *(f"{parts['gradient']:.3e}" for parts in split.values())])
     return table(["term ", *split], [*rows, ["terms sum to it, digits", *digits]])

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from minitx.associations.basis import bigram, bigram_counts, context, scores
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, workers
-from minitx.base.tables import NOTHING, table
+from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.blocks import blocks, waves
 from minitx.model.circuits import exp_shifted, output, through_softmax, valid_circuits
@@ -269,7 +269,7 @@ def exceeds_table(crossings: Crossings) -> str:
         if name not in found:
             return ""
         if (step := found[name][share]) is None:
-            return f"{NOTHING} "
+            return f"{number(None)} "
         return f"{ceil(step)}{'*' if step == min(at[share] for at in found.values() if at[share]) else ' '}"
 
     return table(["correction ", *heads],
