@@ -217,7 +217,8 @@ def test_last_token_weights_in_files(tmp_path):
 @pytest.mark.parametrize(("make", "error", "says"), [
     (lambda: LastTokenWeights(np.zeros((2, 3))), ValueError, r"W has shape \(2, 3\); it must be \(K, K\)"),
     (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 3))), ValueError, r"E has shape \(4, 3\); it must be \(K, d\) with K = 4, d = 2"),
-    (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 2)), np.zeros((3, 2))), ValueError, r"C has .* it must be \(K, d\) with K = 4, d = 2"),
+    (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 2)), np.zeros((3, 2))),
+     ValueError, r"C has .* it must be \(K, d\) with K = 4, d = 2"),
     (lambda: LastTokenWeights(np.zeros((2, 2), int)), TypeError, "W must be an array of float64 or float32"),
     (lambda: LastTokenWeights.zeros(), ValueError, "give n_vocab for one-hot tokens, or the embeddings"),
     (lambda: LastTokenWeights.zeros(3, E=np.eye(3)), ValueError, "give n_vocab for one-hot tokens, or the embeddings"),

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import batches
 
 from minitx import Batch, EmbeddedWeights, descend
 from minitx import loss_and_gradient as of_batch

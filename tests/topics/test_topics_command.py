@@ -124,7 +124,8 @@ def test_training_follows_the_closed_forms(monkeypatch):
     (["--topics", "3", "--tau", "3", "--p-c", "0"], "lower --p-m or --tau"),
     (["--words", "0"], "--words is 0"), (["--p-m", "1.5"], "--p-m is 1.5"), (["--p-m", "0"], "p_m"),
     (["--p-c", "0.7", "--p-r", "0.7"], "p_c"), (["--length", "1"], "length is 1"),
-    (["--length", "many"], "--length is 'many'"), (["--length", "20-10"], "length"), (["--documents", "0"], "--documents is 0"), (["--seeds", "0"], "--seeds is 0"),
+    (["--length", "many"], "--length is 'many'"), (["--length", "20-10"], "length"), (["--documents", "0"], "--documents is 0"),
+    (["--seeds", "0"], "--seeds is 0"),
     (["--threshold", "0.5"], "--threshold is not for documents of known topics"),
     (["--documents", "1", "--length", "2", "--p-m", "0.001"], "none was chosen"),
 ])
