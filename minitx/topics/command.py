@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 
 from minitx.base.command import run_command
-from minitx.base.options import add_options, read_options, typed_name, value_type
+from minitx.base.options import add_options, read_options, typed_name
 from minitx.topics import command_documents, command_text
 
 
@@ -29,19 +29,18 @@ def main(arguments: argparse.Namespace) -> int:
     typed = {name: value for name, value in vars(arguments).items() if name != "command"}
     mode, about, remedy = ((command_text, "a TEXT", "give no TEXT") if "text" in typed else
                            (command_documents, "documents of known topics", "give a TEXT"))
-    fields = {field.name: field for field in dataclasses.fields(mode.Options)}
-    if stray := [typed_name(name) for name in typed if name not in fields]:
+    known = {field.name for field in dataclasses.fields(mode.Options)}
+    if stray := [typed_name(name) for name in typed if name not in known]:
         raise ValueError(f"{', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not for {about}; leave out, or "
                          f"{remedy}")
-    typed = {name: _value(fields[name], value) for name, value in typed.items()}
+    if mode is command_text and "length" in typed:
+        typed["length"] = _whole(typed["length"])
     figure_names = (*command_documents.FIGURES, *command_text.FIGURES)
     return run_command(read_options(mode.Options, typed), typed, mode.run, figure_names)
 
 
-def _value(field, value):
-    """``value`` as the mode has it: ``--length`` is a whole number with a TEXT, and may be a range without."""
-    if value_type(field) is int and isinstance(value, str):
-        if not value.isdecimal():
-            raise ValueError(f"{typed_name(field.name)} is {value!r}; with a TEXT it must be a whole number")
-        return int(value)
-    return value
+def _whole(length):
+    """``--length`` as a number: it is parsed as a word, because without a TEXT it may be a range."""
+    if not length.isdecimal():
+        raise ValueError(f"--length is {length!r}; with a TEXT it must be a whole number")
+    return int(length)

@@ -124,8 +124,8 @@ class Stage:
     """What was trained in a stage: one run for each seed, beside its closed forms.
 
     ``part`` ("value", "embedding" or "attention") says which averages of its records the stage is about; ``closed`` is
-    {label: {class of word pairs: value}}. Figures draw ``final``, the values where training should end, and ``trajectory``,
-    {class: (steps, values)}, the closed trajectory where there is one.
+    {label: {class of word pairs: value}}. Figures draw ``final``, the values where training should end, and where there
+    is one the closed ``trajectory``, {class: (steps, values)}.
     """
 
     name: str
@@ -359,7 +359,7 @@ def _each(samples: Iterable[Sample], train: Callable[[Sample], Run]) -> list[Run
 
 
 def _cross_entropy(options, samples, name, eta, full_steps, size, **scales):
-    """Train all parts from Gaussian weights of ``scales``, by cross-entropy. Returns the runs, and how they were made."""
+    """Train all parts from Gaussian weights of ``scales``. Returns the runs, and how they were made."""
     steps = options.steps(full_steps)
     runs = _each(samples, lambda one: one.train(name, one.start(**scales), "cross_entropy", eta, steps, size))
     return runs, f"cross-entropy, {_batches(options, steps, size, eta)}"

@@ -151,11 +151,9 @@ def same_exceeds_different(runs: Sequence[Run], part: str) -> tuple[int, int, in
 
 
 def attention_ratios(weights: EmbeddedWeights, setting: TopicModel) -> dict[str, float]:
-    """Attention of a word over that to a word of another topic: alpha (same word), beta (same topic), rho_0 ([MASK]);
-    and rho.
+    """Attention of a word to its own word, alpha, to its topic, beta, and to [MASK], rho_0, over that to another topic.
 
-    ``setting``: a :class:`minitx.topics.TopicModel`. Averages over query words; rho = (alpha + (v - 1) beta) / v, which
-    is all that the loss depends on at W_inf.
+    They are averages over query words. rho = (alpha + (v - 1) beta) / v is all that the loss depends on at W_inf.
     """
     qk = weights.circuits().qk
     if qk is None:
