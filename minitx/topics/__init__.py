@@ -1,6 +1,6 @@
 """Topics: what one attention layer learns from masked words (Li, Li, Risteski, ICML 2023, arXiv 2303.04245).
 
-**What is trained.** Documents mix topics of words; some of their words are hidden behind [MASK], and one attention layer
+**What is trained.** Documents mix topics of words; some words are hidden behind [MASK], and one attention layer
 predicts them: f = W_U W_V W_E X A + b, where X are the shown tokens and A is the softmax of the scores of W_Q and W_K.
 Stage 1 keeps attention uniform and trains the value matrix W_V (1a), or the embeddings E with tied output (1b). Stage 2
 freezes W_V and trains W_Q and W_K.

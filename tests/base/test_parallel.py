@@ -93,8 +93,8 @@ for model, n_documents, joined in ((TopicModel(10, 10, tau=4, length=128), 400, 
                                    (TopicModel(20, 35, tau=2, length=(64, 128)), 60, False)):
     batch = mask_tokens(model.documents(n_documents, rng=0), rng=0)
     for dtype in (np.float32, np.float64):
-        start = minitx.EmbeddedWeights.gaussian(model.n_vocab, W_V=0.05, W_QK=0.05, b=0.1, rng=0, dtype=dtype)
-        cut = blocks(batch, model.n_vocab, dtype)
+        start = minitx.EmbeddedWeights.gaussian(model.V, W_V=0.05, W_QK=0.05, b=0.1, rng=0, dtype=dtype)
+        cut = blocks(batch, model.V, dtype)
         assert len(cut) > 1 and all(isinstance(block, JoinedBags) == joined for block in cut), (len(cut), joined)
         run = minitx.descend(start, batch, learning_rate=1.0, steps=2)
         digest.update(run.loss.tobytes() + b"".join(array.tobytes() for array in run.weights.parameters().values()))

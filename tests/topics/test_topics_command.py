@@ -1,4 +1,4 @@
-"""``minitx topics`` on documents of known topics: what it prints and writes, every option, every mistake said in one line."""
+"""``minitx topics`` on documents of known topics: what it prints and writes, its options and mistakes."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,8 @@ def run(tmp_path, capsys):
 def test_a_run_prints_and_writes_everything(run, tmp_path):
     status, out, _, results = run(*SMALL, "--seeds", "3")
     assert status == 0
-    for heading in ("stage 1a", "stage 1b", "stage 2 on infinite documents", "stage 2 after stage 1a", "W_V, W_Q, W_K together",
+    for heading in ("stage 1a", "stage 1b", "stage 2 on infinite documents", "stage 2 after stage 1a",
+                    "W_V, W_Q, W_K together",
                     "closed form, end of descent", "paper", "plateau", "recorded steps"):
         assert heading in out, heading
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
@@ -69,7 +70,8 @@ def in_memory(**settings):
 @pytest.mark.parametrize("settings", [
     {"alpha": 0.2, "length": "10-14"}, {"tau": 1}, {"tau": 3}, {"head": "cross_entropy"}, {"loss": "per_document"},
     {"p_m": 0.3, "p_c": 0.5, "p_r": 0.2}, {"words": 1}, {"topics": 2, "words": 1, "tau": 1, "length": "2"},
-    {"p_r": 0.0, "p_c": 0.0}, {"topics": 2, "p_c": 0.0}, {"p_c": 1.0, "p_r": 0.0}, {"head": "cross_entropy", "words": 1},
+    {"p_r": 0.0, "p_c": 0.0}, {"topics": 2, "p_c": 0.0}, {"p_c": 1.0, "p_r": 0.0},
+    {"head": "cross_entropy", "words": 1},
     {"head": "cross_entropy", "tau": 1, "p_r": 0.0},
 ], ids=str)
 def test_settings(settings):
@@ -110,7 +112,8 @@ def test_training_follows_the_closed_forms(monkeypatch):
     monkeypatch.setattr(command_documents.Options, "steps", lambda options, full: round(0.6 * full))
     options = command_documents.Options(topics=4, words=3, length="24", documents=2000)
     samples = [command_documents.Sample(options, seed) for seed in range(2)]
-    value, embedding = (train(options, samples, {}) for train in (command_documents._value, command_documents._embedding))
+    value = command_documents._value(options, samples, {})
+    embedding = command_documents._embedding(options, samples, {})
     for stage, label in ((value, next(iter(value.closed))), (embedding, "closed form, plateau")):
         found = stage.at_end()
         assert (found["same topic"] > found["different topic"]).all()
@@ -124,7 +127,8 @@ def test_training_follows_the_closed_forms(monkeypatch):
     (["--topics", "3", "--tau", "3", "--p-c", "0"], "lower --p-m or --tau"),
     (["--words", "0"], "--words is 0"), (["--p-m", "1.5"], "--p-m is 1.5"), (["--p-m", "0"], "p_m"),
     (["--p-c", "0.7", "--p-r", "0.7"], "p_c"), (["--length", "1"], "length is 1"),
-    (["--length", "many"], "--length is 'many'"), (["--length", "20-10"], "length"), (["--documents", "0"], "--documents is 0"),
+    (["--length", "many"], "--length is 'many'"), (["--length", "20-10"], "length"),
+    (["--documents", "0"], "--documents is 0"),
     (["--seeds", "0"], "--seeds is 0"),
     (["--threshold", "0.5"], "--threshold is not for documents of known topics"),
     (["--documents", "1", "--length", "2", "--p-m", "0.001"], "none was chosen"),
