@@ -234,7 +234,7 @@ def test_a_loss_that_rises_is_said(run):
 
 def test_mini_batches_are_outside_the_theorem(run):
     _, out, _, results = run(*SMALL, "--batch-size", "4", "--learning-rate", "0.01")
-    assert "reduced dynamics predicts full-batch training: left out" in out
+    assert "reduced dynamics predicts full-batch training; it is left out" in out
     assert results["predicted_loss"] == [] and results["reduced"] == [None] * len(results["records"])
     assert all("mini-batches, not the full batch" in record["outside"] for record in results["records"])
 
