@@ -1,4 +1,4 @@
-"""Loss and gradient of the circuits: against loops, against the complex step, at the edges, and bad input at the door."""
+"""Loss and gradient of the circuits agree with loops and the complex step, also at the edges; bad input is refused."""
 
 import decimal
 from concurrent.futures import ThreadPoolExecutor
@@ -151,7 +151,7 @@ def test_a_hidden_key_cannot_set_the_scale():
 
 
 def test_without_order_equal_tokens_ask_and_are_asked_once():
-    """Keys and queries of bidirectional attention are distinct tokens: 8 positions, 3 tokens, 2 of them at loss positions."""
+    """Keys and queries of a bag are distinct tokens: here 8 positions hold 3 tokens, 2 of them at loss positions."""
     tokens = np.array([[1, 0, 1, 2, 2, 0, 1, 1]])
     batch = Batch(tokens, tokens, [[1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]], causal=False)
     block, = blocks_room.Bags.of(batch, np.float64, 3).cut(3)
@@ -284,10 +284,11 @@ def test_log_head_says_which_derivative_is_too_large():
 @pytest.mark.parametrize("head", ["cross_entropy", "squared", "log"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_many_blocks_and_waves_add_up(monkeypatch, head, causal):
-    """Blocks of one sequence and waves of two give what one block of everything gives, at several column slabs (V > 512)."""
+    """Blocks of one sequence, in waves of two, give what one block of everything gives, in several slabs (V > 512)."""
     rng = np.random.default_rng(0)
     n_vocab, n, length = 530, 7, 5
-    batch = Batch(rng.integers(0, n_vocab, (n, length)), rng.integers(0, n_vocab, (n, length)), causal=causal, head=head)
+    tokens, targets = rng.integers(0, n_vocab, (2, n, length))
+    batch = Batch(tokens, targets, causal=causal, head=head)
     circuits = Circuits(*(rng.random((n_vocab, n_vocab)) for _ in range(3)), rng.random(length) if causal else None,
                         rng.random(n_vocab))
     loss, gradient = loss_and_gradient(circuits, batch)
@@ -315,8 +316,8 @@ def test_take_estimates_the_batch():
 
 
 def _tables(n_vocab=3, **changed):
-    return Circuits(**{"direct": np.zeros((n_vocab, n_vocab)), "ov": np.zeros((n_vocab, n_vocab)), "qk": None, "position": None,
-                       "bias": None, **changed})
+    tables = {"direct": np.zeros((n_vocab, n_vocab)), "ov": np.zeros((n_vocab, n_vocab))}
+    return Circuits(**{"qk": None, "position": None, "bias": None, **tables, **changed})
 
 
 @pytest.mark.parametrize(("tokens", "targets", "settings", "error", "says"), [
@@ -349,7 +350,7 @@ def test_batch_refuses(tokens, targets, settings, error, says):
     (_tables(2), {}, r"id 2 but the vocabulary has 2 tokens"),
     (_tables(ov=None), {}, r"ov is None; it must be a \(V, V\) table"),
     (_tables(ov=np.zeros(3)), {}, r"ov has shape \(3,\); it must be \(V, V\) with V = 3"),
-    (_tables(direct=np.zeros((3, 3), int)), {}, "direct is int64 and ov float64; all tables must be float64, or all float32"),
+    (_tables(direct=np.zeros((3, 3), int)), {}, "direct is int64 and ov float64; all tables must be float64"),
     (_tables(direct=np.zeros((2, 3))), {}, r"direct has shape \(2, 3\)"),
     (_tables(qk=np.zeros((3, 3), np.float32)), {}, "all tables must be float64, or all float32"),
     (_tables(direct=np.zeros((3, 3), complex)), {}, "must be float64"),

@@ -79,8 +79,8 @@ def test_mini_batches_use_every_sequence_once_an_epoch(batch):
     losses = [loss_and_gradient(OneHotWeights.zeros(5, 6), batch.take([row]))[0] for row in range(12)]
     run = descend(OneHotWeights.zeros(5, 6), batch, learning_rate=1e-300, steps=11, batch_size=1, rng=0)
     np.testing.assert_allclose(sorted(run.loss), sorted(losses))
-    other = descend(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), batch, learning_rate=1e-300, steps=11, batch_size=1, rng=1)
-    same = descend(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), batch, learning_rate=1e-300, steps=11, batch_size=1, rng=1)
+    start, settings = OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), {"learning_rate": 1e-300, "steps": 11}
+    other, same = (descend(start, batch, **settings, batch_size=1, rng=1) for _ in range(2))
     np.testing.assert_array_equal(other.loss, same.loss)
 
 
@@ -127,8 +127,9 @@ def test_a_gradient_may_hold_an_array_twice(batch):
 def test_mini_batches_leave_out_sequences_without_a_loss_position(batch):
     weight = np.where(np.arange(12)[:, None] % 3 == 0, 1.0, 0.0) * np.ones((12, 6))
     some = Batch(batch.tokens, batch.targets, weight)
-    run = descend(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), some, learning_rate=1e-300, steps=3, batch_size=1, rng=0)
-    assert np.mean(run.loss) == pytest.approx(loss_and_gradient(OneHotWeights.gaussian(5, 6, scale=1.0, rng=0), some)[0])
+    start = OneHotWeights.gaussian(5, 6, scale=1.0, rng=0)
+    run = descend(start, some, learning_rate=1e-300, steps=3, batch_size=1, rng=0)
+    assert np.mean(run.loss) == pytest.approx(loss_and_gradient(start, some)[0])
     with pytest.raises(ValueError, match="4 sequences with a loss position"):
         descend(OneHotWeights.zeros(5, 6), some, learning_rate=0.1, steps=1, batch_size=5)
     for rows in ([], np.zeros(12, bool), slice(0, 0), 3):

@@ -29,8 +29,9 @@ def test_every_kernel_takes_its_flags_from_one_place():
 
 
 def test_kernels_import_nothing_from_the_package_but_their_flags():
-    """A kernel that calls one of another file would not be compiled anew when that file changes: numba's cache does not see it."""
+    """A kernel that calls one of another file is not compiled anew when that file changes: numba's cache misses it."""
     for source in SOURCES:
         if source.name == "kernels.py":
-            ours = [line for line in source.read_text(encoding="utf-8").splitlines() if "import" in line and "minitx" in line]
+            lines = source.read_text(encoding="utf-8").splitlines()
+            ours = [line for line in lines if "import" in line and "minitx" in line]
             assert len(ours) == 1 and ours[0].startswith("from minitx.base.parallel import "), source

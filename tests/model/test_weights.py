@@ -15,7 +15,8 @@ from minitx.model.weights import LastTokenWeights
 import naive
 
 
-@given(batches(causal=True, head="cross_entropy", uniform=True), st.sampled_from((0.0, 1e-3, 1.0)), st.integers(0, 2**32 - 1))
+@given(batches(causal=True, head="cross_entropy", uniform=True), st.sampled_from((0.0, 1e-3, 1.0)),
+       st.integers(0, 2**32 - 1))
 def test_loss_and_gradient_are_those_of_definition_3_1(problem, scale, seed):
     batch, n_vocab = problem
     weights = OneHotWeights.gaussian(n_vocab, batch.tokens.shape[1], scale=scale, rng=seed)
@@ -24,7 +25,8 @@ def test_loss_and_gradient_are_those_of_definition_3_1(problem, scale, seed):
     assert loss == pytest.approx(naive.one_hot_loss(*model), rel=1e-13)
     assert isinstance(gradient, OneHotWeights)
     for name, expected in naive.one_hot_gradient(*model).items():
-        np.testing.assert_allclose(getattr(gradient, name), expected, rtol=0, atol=1e-12 * np.abs(expected).max() + 1e-15)
+        np.testing.assert_allclose(getattr(gradient, name), expected, rtol=0,
+                                   atol=1e-12 * np.abs(expected).max() + 1e-15)
 
 
 @given(weights_of(OneHotWeights, causal=True))
@@ -87,7 +89,8 @@ def embedded(draw, n_vocab):
     if not present["W_E"]:
         present["W_V"] = True
     sizes = {"width": draw(st.integers(1, 5)) if present["W_E"] else None, "attention_width": draw(st.integers(1, 4))}
-    return EmbeddedWeights.gaussian(n_vocab, **{name: scale for name, here in present.items() if here}, **sizes, rng=rng)
+    scales = {name: scale for name, here in present.items() if here}
+    return EmbeddedWeights.gaussian(n_vocab, **scales, **sizes, rng=rng)
 
 
 @given(st.data())
@@ -176,11 +179,13 @@ def test_float32_embedded_weights_train():
 
 def test_check_gradient_allows_the_rounding_of_the_chain_rule():
     """A derivative that is exactly 0, of products that cancel."""
-    weights = EmbeddedWeights(W_E=np.array([[7.21845477, -4.47972988]]), W_Q=np.array([[4.71049502]]), W_K=np.array([[-5.1857078]]))
+    weights = EmbeddedWeights(W_E=np.array([[7.21845477, -4.47972988]]), W_Q=np.array([[4.71049502]]),
+                              W_K=np.array([[-5.1857078]]))
     check_gradient(weights, Batch(np.array([[0, 0, 0]]), np.array([[1, 0, 0]]), np.array([[1.0, 0, 0]]), causal=False))
 
 
-@given(st.integers(1, 5), st.integers(1, 6), st.booleans(), st.booleans(), st.sampled_from((0.0, 1.0)), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 5), st.integers(1, 6), st.booleans(), st.booleans(), st.sampled_from((0.0, 1.0)),
+       st.integers(0, 2**32 - 1))
 def test_last_token_weights_make_the_paper_s_output(n_vocab, width, has_E, has_C, scale, seed):
     """out = C E^T P with scores e_j^T W e_k of each position against the last one; positive, for the logarithm."""
     rng = np.random.default_rng(seed)
@@ -216,9 +221,10 @@ def test_last_token_weights_in_files(tmp_path):
 
 @pytest.mark.parametrize(("make", "error", "says"), [
     (lambda: LastTokenWeights(np.zeros((2, 3))), ValueError, r"W has shape \(2, 3\); it must be \(K, K\)"),
-    (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 3))), ValueError, r"E has shape \(4, 3\); it must be \(K, d\) with K = 4, d = 2"),
-    (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 2)), np.zeros((3, 2))),
-     ValueError, r"C has .* it must be \(K, d\) with K = 4, d = 2"),
+    (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 3))), ValueError,
+     r"E has shape \(4, 3\); it must be \(K, d\) with K = 4, d = 2"),
+    (lambda: LastTokenWeights(np.zeros((2, 2)), np.zeros((4, 2)), np.zeros((3, 2))), ValueError,
+     r"C has .* it must be \(K, d\) with K = 4, d = 2"),
     (lambda: LastTokenWeights(np.zeros((2, 2), int)), TypeError, "W must be an array of float64 or float32"),
     (lambda: LastTokenWeights.zeros(), ValueError, "give n_vocab for one-hot tokens, or the embeddings"),
     (lambda: LastTokenWeights.zeros(3, E=np.eye(3)), ValueError, "give n_vocab for one-hot tokens, or the embeddings"),
@@ -236,7 +242,7 @@ def test_last_token_weights_refuse(make, error, says):
 
 @pytest.mark.parametrize("kind", [OneHotWeights, EmbeddedWeights, LastTokenWeights, Circuits])
 def test_weights_and_batches_cannot_be_written_to(kind):
-    """Nor their gradients, nor what descent makes of them; the arrays that were given are as they were, and writable."""
+    """Nor can their gradients and what descent makes of them; the arrays that were given stay as they are, writable."""
     rng = np.random.default_rng(0)
     names = {OneHotWeights: ("W_O", "V", "W"), EmbeddedWeights: ("W_E", "W_Q", "W_K"), LastTokenWeights: ("W", "E"),
              Circuits: ("direct", "ov", "qk")}[kind]
@@ -275,7 +281,8 @@ def test_kernels_are_compiled_once_for_what_is_read_only_and_what_is_not():
              kernels.distinct)
     if not hasattr(heads[0], "signatures"):
         pytest.skip("numba is switched off")
-    for other in (weights, weights.map(np.asfortranarray), weights.circuits(), Circuits(None, weights.W_O, None, None, None)):
+    sparse = Circuits(None, weights.W_O, None, None, None)
+    for other in (weights, weights.map(np.asfortranarray), weights.circuits(), sparse):
         for part in (batch, batch.take([0])):
             loss_and_gradient(other, part)
     gradient_terms(weights, batch)
