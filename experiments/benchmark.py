@@ -42,7 +42,8 @@ from minitx.model.blocks import blocks
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.samples import Samples
 from minitx.next_token.svm import graph_svm
-from minitx.topics.documents import TopicModel, mask_tokens
+from minitx.topics.documents import mask_tokens
+from minitx.topics.law import TopicModel
 
 # ----------------------------------------------------------------------------------------------- the dense formulation
 
@@ -345,12 +346,12 @@ def topic_step(size, learning_rate=20.0):
     """Joint training of W_V, W_Q, W_K on masked documents, whole steps, against the dense formulation of all slots."""
     model = TopicModel(size["n_topics"], size["words_per_topic"], tau=size["tau"], length=size["length"])
     batch = mask_tokens(model.documents(size["n"], rng=0), rng=0)
-    V, batch_size = model.n_vocab, size["batch_size"]
+    V, batch_size = model.V, size["batch_size"]
     start = EmbeddedWeights.gaussian(V, W_V=0.1, W_QK=0.05, rng=0)
     some = batch.take(range(batch_size))
     ours, dense = (step(start, some) for step in (loss_and_gradient, dense_topic_step))
     agree(*([np.array(loss), *gradient.parameters().values()] for loss, gradient in (ours, dense)), 1e-10)
-    n_queries = int(sum(block.n_queries.sum() for block in blocks(some, start.circuits())))
+    n_queries = int(sum(block.n_queries.sum() for block in blocks(some, start.n_vocab, start.circuits().ov.dtype)))
 
     def step_time(n_threads, function, n_steps, dense):
         train = partial(descend, start, batch, learning_rate=learning_rate, batch_size=batch_size, rng=0,

@@ -23,7 +23,7 @@ from minitx.model.weights import LastTokenWeights
 from minitx.next_token import figures as plots
 from minitx.next_token.automaton import Automaton
 from minitx.next_token.law import random_samples, unseen_contexts
-from minitx.next_token.local_training import train_local, train_local_split
+from minitx.next_token.local_training import train_local
 from minitx.next_token.losses import context_attention
 from minitx.next_token.samples import Samples
 from minitx.next_token.training import train
@@ -142,7 +142,8 @@ def local(instances, quick):
     rows, steps = [], 400 if quick else 2000
     for one in progress(instances, "instance"):
         whole, known = Automaton.fit(one.samples, one.E), one.recorded
-        run, split = (method(one.start, one.samples, steps=steps) for method in (train_local, train_local_split))
+        run = train_local(one.start, one.samples, steps=steps)
+        split = train_local(one.start, one.samples, steps=steps, until=300)
         chosen = _by_sequence(one, [tokens.tolist() for tokens in run.selection.tokens()])
         rows.append({"name": one.name, "global": numbers.cosine(run.weights.W, whole.svm.W), "local": run.correlation,
                      "split": split.correlation, "selected as recorded": chosen == known["selected"],
@@ -208,14 +209,15 @@ def figures(instance, drawn, folder, quick):
     """Training of one instance, and predictions of all data sets."""
     automaton, runs = Automaton.fit(instance.samples, instance.E), {}
     for label, mode, rate, steps, _ in MODES[:-1]:
-        records = train(instance.start, automaton, mode=mode, learning_rate=rate, steps=400 if quick else steps).records
-        runs[label] = {name: [getattr(record, name) for record in records]
-                       for name in ("step", "norm", "cyclic_distance", "label_mass")}
-        runs[label]["correlation_gap"] = [1 - record.correlation for record in records]
+        steps = 400 if quick else steps
+        runs[label] = train(instance.start, automaton, mode=mode, learning_rate=rate, steps=steps).records
     title = instance.name.replace("_", " ")
     figure = plots.next_token_training(runs, title=title, has_cycles=automaton.soft.dim > 0)
     style.save(figure, folder / "training.png")
-    figure = plots.next_token_predictions(*drawn, title="Held-out contexts of all data sets")
+    predicted, trained, status = drawn
+    distances = {label: numbers.total_variation(predicted, p) for label, p in trained.items()}
+    title = "Held-out contexts of all data sets"
+    figure = plots.next_token_predictions(predicted, trained, distances, status, title=title)
     style.save(figure, folder / "predictions.png")
 
 

@@ -39,7 +39,7 @@ from running import block, command_line, paragraphs, write_down
 from minitx import OneHotWeights, associations, builtin_corpus, descend, gradient_terms, load_corpus
 from minitx.associations import figures as plots
 from minitx.associations import reduced
-from minitx.associations.terms import by_term, exceeds_table, first_exceeds
+from minitx.associations.terms import by_term, exceeds_table, first_exceeds, term_norms
 from minitx.base import numbers, style
 from minitx.base.console import progress_bar
 from minitx.base.tables import number
@@ -100,8 +100,7 @@ class Recorder:
                           for measure, function in MEASURES.items()}
                  for theory, predicted in self.theories.at(step).items()}
         terms = gradient_terms(weights, self.batch, leading=self.theories.leading(step))
-        self.norms.append({name: {term: numbers.norm(array) for term, array in split.items()}
-                           for name, split in terms.items()})
+        self.norms.append(term_norms(terms))
         predicted = {name: losses[step] for name, losses in self.theories.loss.items()}
         self.records.append({"step": step, "loss": loss, "predicted loss": predicted, "theories": found})
 

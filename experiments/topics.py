@@ -21,12 +21,13 @@ from minitx.base.console import progress_bar
 from minitx.base.tables import number
 from minitx.topics import uniform_attention
 from minitx.topics.averages import attention_table, gram, pair_averages
-from minitx.topics.documents import TopicModel, mask_tokens
+from minitx.topics.documents import mask_tokens
+from minitx.topics.law import TopicModel
 from minitx.topics.training import attention_ratios
 
 LAWS = {"Dirichlet 0.1, N 100..150": {"alpha": 0.1, "length": (100, 150)}, "2 topics, N 128": {"tau": 2, "length": 128}}
 FIELDS = {"same_word": "same word", "same_topic": "same topic", "different_topic": "different topic"}
-BLOCKS = {"same_word": "same word", "same_topic": "same topic", "diff_topic": "different topic",
+BLOCKS = {"same_word": "same word", "same_topic": "same topic", "different_topic": "different topic",
           "mask_column": "mask column"}
 LENGTHS = (128, 10_000, 1_000_000)  # of the documents whose value matrix is compared with its limits
 QUICK = 20  # --quick divides the steps of long runs by this
@@ -71,11 +72,11 @@ class Data:
     def __init__(self, model, held_out, entropy, squared, seed, divide):
         self.model, self.held_out, self.entropy, self.squared = model, held_out, entropy, squared
         self.seed, self.divide = seed, divide
-        self.quadratic = uniform_attention.moments(squared, model.n_vocab)
+        self.quadratic = uniform_attention.moments(squared, model.V)
 
     def start(self, **parts):
         """Gaussian start of the given standard deviations."""
-        return EmbeddedWeights.gaussian(self.model.n_vocab, rng=self.seed, **parts)
+        return EmbeddedWeights.gaussian(self.model.V, rng=self.seed, **parts)
 
     def descend(self, start, data, eta, steps, size=None, *, long=True, **settings):
         """The Trajectory of a run."""
@@ -111,7 +112,8 @@ class Data:
 
     def attentions(self, trained, entropic):
         """Stage 2: W_V frozen."""
-        paper = topics.paper_value(topics.Setting(10, 10, math.inf, tau=2)).matrix(10, 10)  # the same for every law
+        infinite = topics.TopicModel(10, 10, math.inf, tau=2)
+        paper = topics.paper_value(infinite).matrix(infinite)  # the same for every law
 
         def run(W_V, data, eta, steps, size, **settings):
             start = replace(self.start(W_V=0.0, W_QK=.05), W_V=W_V)
@@ -177,7 +179,7 @@ def cross_entropy(averages):
     """The two differences of logits that the cross-entropy determines, trained, beside their optimum."""
     rows = []
     for law, runs in averages.items():
-        setting = topics.Setting(10, 10, **LAWS[law])
+        setting = topics.TopicModel(10, 10, **LAWS[law])
         for name, same_word in (("W_V, cross-entropy", True), ("E, cross-entropy", False)):
             best = topics.cross_entropy_optimum(setting, same_word=same_word)
             A, B = (np.mean([getattr(one, high) - getattr(one, low) for one in runs[name]])
@@ -212,7 +214,7 @@ def ratios(quick):
     tasks = [(2, 100, 0)] if quick else [(2, 2500, 0), (2, 2500, 1), (2, 2500, 2), (4, 1500, 0)]
     rows, paths = [], {}
     for tau, steps, seed in progress_bar(iterable=tasks, unit="ratio"):
-        setting = topics.Setting(10, 10, math.inf, tau=tau)
+        setting = topics.TopicModel(10, 10, math.inf, tau=tau)
         path = paths[f"{tau} topics, seed {seed}"] = ratio_path(setting, steps, seed)
         best = topics.optimal_ratio(setting, free_mask=True)
         rows.append({"tau": tau, "seed": seed, "predicted": {"rho": best.rho, "rho_0": best.rho_0, "loss": best.loss},
@@ -222,7 +224,7 @@ def ratios(quick):
 
 def copying():
     """The optimum of attention with W_lim in the place of W_inf."""
-    setting = topics.Setting(10, 10, math.inf, tau=2)
+    setting = topics.TopicModel(10, 10, math.inf, tau=2)
     best = topics.optimal_attention(setting, topics.other_limit_value(setting))
     return {"alpha": best.alpha, "beta": best.beta, "rho": best.rho}
 
@@ -239,12 +241,12 @@ def two_limits():
     """The minimiser of the squared loss for each length and ridge, and its two limits; ``minitx topics`` draws this."""
     rows = []
     for N in LENGTHS:
-        setting = topics.Setting(10, 10, N, tau=2)
+        setting = topics.TopicModel(10, 10, N, tau=2)
         sectors = topics.moments(setting)
         between = math.sqrt(sectors.M_w * sectors.M_t)
         rows.append({"label": f"N = {N:,}, no ridge", **entries(topics.optimal_value(setting))})
         rows.append({"label": f"N = {N:,}, ridge {between:.2g}", **entries(topics.ridge_value(setting, between))})
-    infinite = topics.Setting(10, 10, math.inf, tau=2)
+    infinite = topics.TopicModel(10, 10, math.inf, tau=2)
     rows.append({"label": "W_inf: N -> inf first (the paper)", **entries(topics.paper_value(infinite))})
     rows.append({"label": "W_lim: ridge -> 0 first", **entries(topics.other_limit_value(infinite))})
     return rows
@@ -255,7 +257,7 @@ def trajectory(quick):
     eta, at = 5.0, (1, 10, 100, 1000) if quick else (1, 10, 100, 1000, 20_000)
     rows, worst = [], {}
     for law, parts in progress_bar(iterable=LAWS.items(), unit="law"):
-        setting, model = topics.Setting(10, 10, **parts), TopicModel(10, 10, **parts)
+        setting, model = topics.TopicModel(10, 10, **parts), TopicModel(10, 10, **parts)
         C, M = topics.moments(setting).matrices()
         sampled = [uniform_attention.moments(mask_tokens(model.documents(10_000, rng=seed), head="squared", rng=seed),
                                              setting.V) for seed in range(6)]
@@ -275,7 +277,7 @@ def trajectory(quick):
 
 def embeddings(quick):
     """Stage 1b on the exact population: the plateau, and the end."""
-    setting = topics.Setting(10, 10, 128, tau=2)
+    setting = topics.TopicModel(10, 10, 128, tau=2)
     C, M = topics.moments(setting).matrices()
     steps = 2000 if quick else 48_000
     start = EmbeddedWeights.gaussian(setting.V, W_E=1e-3, rng=0)
