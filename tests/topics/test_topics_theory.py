@@ -303,7 +303,7 @@ def test_learning_rates_are_refused_from_where_descent_diverges(setting):
     topics.value_after(setting, 10, 0.999 * limit)
     with pytest.raises(ValueError, match="diverges above") as refusal:
         topics.value_after(setting, 10, 1.001 * limit)
-    assert f"diverges above {limit:.6g} in" in str(refusal.value)
+    assert f"diverges above {limit:.6g} for this law" in str(refusal.value)
 
 
 def test_trajectory_learns_topics_first_and_ends_at_the_optimum():
