@@ -23,26 +23,22 @@ __all__ = [
     "set_threads", "testing", "topics",
 ]
 
-# Public names that are modules, and the modules that define the other public names.
-_MODULES = ("associations", "base", "data", "model", "next_token", "testing", "topics")
-_DEFINED_IN = {
-    "gradient_terms": "associations.terms",
-    "agreement": "base.numbers", "cosine": "base.numbers", "relative_error": "base.numbers",
-    "get_threads": "base.parallel", "set_threads": "base.parallel",
-    "Batch": "data.batch", "Corpus": "data.corpus", "builtin_corpus": "data.corpus", "load_corpus": "data.corpus",
-    "Circuits": "model.circuits", "attention_and_output": "model.circuits", "loss_and_gradient": "model.circuits",
-    "Trajectory": "model.descent", "descend": "model.descent",
-    "EmbeddedWeights": "model.weights", "LastTokenWeights": "model.weights", "OneHotWeights": "model.weights",
-    "Samples": "next_token.samples",
-}
+# {public name: the module that defines it}; the other public names are modules.
+_DEFINED_IN = {name: module for module, names in {
+    "associations.terms": "gradient_terms", "next_token.samples": "Samples",
+    "base.numbers": "agreement cosine relative_error", "base.parallel": "get_threads set_threads",
+    "data.batch": "Batch", "data.corpus": "Corpus builtin_corpus load_corpus",
+    "model.circuits": "Circuits attention_and_output loss_and_gradient", "model.descent": "Trajectory descend",
+    "model.weights": "EmbeddedWeights LastTokenWeights OneHotWeights",
+}.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used, so that ``import minitx`` does not wait for numba (PEP 562)."""
-    if name in _MODULES:
-        return import_module(f"minitx.{name}")
     if name in _DEFINED_IN:
         return getattr(import_module(f"minitx.{_DEFINED_IN[name]}"), name)
+    if name in __all__:
+        return import_module(f"minitx.{name}")
     raise AttributeError(f"module 'minitx' has no attribute {name!r}")
 
 

@@ -1,7 +1,5 @@
 """``python -m minitx``."""
 
-import sys
-
 from minitx.cli import main
 
-sys.exit(main())
+raise SystemExit(main())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minitx.base import parallel
+from minitx.base import parallel, style
 from minitx.base.checks import atomic, output_folder
 from minitx.base.console import Printer
 from minitx.base.options import Options
@@ -18,26 +18,13 @@ STATUS = {"interrupted": 130, "diverged": 1}
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a command found and will write.
+    """What a command found and will write."""
 
-    Attributes
-    ----------
-    title : str
-        The title of the page.
-    results : dict
-        What results.json holds besides the configuration and the environment.
-    figures : dict {file name: (matplotlib Figure, caption)}
-    arrays : dict {file name: {name: array}}
-        The .npz files, such as the trained weights.
-    stopped : minitx.model.descent.Stopped or None
-        Why training ended early; None when it did not.
-    """
-
-    title: str
-    results: dict[str, Any]
-    figures: dict[str, tuple[Any, str]] = field(default_factory=dict)
-    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    stopped: Any = None
+    title: str  # of the page
+    results: dict[str, Any]  # what results.json holds besides the configuration and the environment
+    figures: dict[str, tuple[Any, str]] = field(default_factory=dict)  # {file name: (matplotlib Figure, caption)}
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # .npz files, {file name: {name: array}}
+    stopped: Any = None  # a minitx.model.descent.Stopped, which says why training ended early; None when it did not
 
 
 def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Printer], Outcome],
@@ -71,11 +58,9 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
             np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
     write_json(folder / "results.json", {"asked": typed, "configuration": options, "environment": environment(),
                                          **outcome.results, "stopped": outcome.stopped})
-    captions = {}
-    for name, (figure, caption) in outcome.figures.items():
-        from minitx.base.style import save  # matplotlib is imported only when a figure is drawn
-        save(figure, folder / name)
-        captions[name] = caption
+    for name, (figure, _) in outcome.figures.items():
+        style.save(figure, folder / name)
+    captions = {name: caption for name, (_, caption) in outcome.figures.items()}
     write_page(folder / "report.html", outcome.title, "\n".join(say.lines), captions)
     say(f"\nwritten to {folder}/: {', '.join([*captions, 'report.html', *outcome.arrays, 'results.json'])}")
     return STATUS.get(outcome.stopped.kind, 0) if outcome.stopped else 0

@@ -56,23 +56,3 @@ def announce(name: str, seconds: float, judged_by: str, say: Callable[[str], obj
     if seconds > LONG:
         duration = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
         say(f"{name} will take about {duration} more, judged by {judged_by}")
-
-
-def lower(options, limits):
-    """Lower ``options`` (frozen; ``asked`` is an empty dict) to ``limits`` {name: most}, as --quick does.
-
-    ``options.asked`` keeps what was asked for: {name: value} of those that change. None asks for as much as there is.
-    """
-    for name, most in limits.items():
-        value = getattr(options, name)
-        if value is None or value > most:
-            options.asked[name] = value
-            object.__setattr__(options, name, most)
-
-
-def status(stopped):
-    """Exit status of a run by its ``Stopped`` or None: 130 if it was interrupted, 1 if it diverged.
-
-    It is 0 if the run took all its steps, or as many as there were to take.
-    """
-    return {"interrupted": 130, "diverged": 1}.get(stopped.kind, 0) if stopped else 0

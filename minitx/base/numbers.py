@@ -102,10 +102,7 @@ def minimise(function: Callable, x: NDArray[np.float64], stop: Callable[[NDArray
 
     Returns
     -------
-    x : (r,) float64
-    gradient : (r,) float64
-        At x.
-    steps : int
+    (the minimum (r,), the gradient (r,) there, the number of steps)
     """
     value, gradient, hessian = function(x)
     steps = 0

@@ -43,17 +43,17 @@ class Options:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value, says = getattr(self, field.name), field.metadata
+            name, value, says = typed_name(field.name), getattr(self, field.name), field.metadata
             if not says or value is None and field.default is None:
                 continue
             if says["choices"] and value not in says["choices"]:
-                raise ValueError(f"{typed_name(field.name)} is {value!r}; it must be one of {', '.join(says['choices'])}")
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(says['choices'])}")
             if says["least"] is not None:
-                whole_number(typed_name(field.name), value, says["least"])
+                whole_number(name, value, says["least"])
             if says["above_zero"]:
-                positive(typed_name(field.name), value, below=says["below"])
+                positive(name, value, below=says["below"])
             if says["is_probability"]:
-                probability(typed_name(field.name), value)
+                probability(name, value)
         if not self.out:
             raise ValueError("--out is empty; it must name a folder")
 
@@ -80,12 +80,10 @@ def add_options(parser: argparse.ArgumentParser, kinds: dict[str, type[Options]]
     groups: dict[tuple[str, ...], Any] = {}
     for having in owners.values():
         headings, field = tuple(having), next(iter(having.values()))
-        if field.metadata["positional"] or len(kinds) == 1:
-            _add(parser, field, _described(having))
-            continue
-        if headings not in groups:
+        ungrouped = field.metadata["positional"] or len(kinds) == 1
+        if not ungrouped and headings not in groups:
             groups[headings] = parser.add_argument_group(_title(headings, len(kinds)))
-        _add(groups[headings], field, _described(having))
+        _add(parser if ungrouped else groups[headings], field, _described(having))
 
 
 def _title(headings, n_kinds):

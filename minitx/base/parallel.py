@@ -2,7 +2,7 @@
 
 Results are bit-identical for any number of threads because (1) neither the pieces of the work nor the order in which
 their results are added depends on it, and (2) BLAS itself runs on one thread inside :func:`workers` and
-:class:`one_blas_thread`: OpenBLAS rounds products differently on one and on two threads (measured), so the threads are
+:func:`one_blas_thread`: OpenBLAS rounds products differently on one and on two threads (measured), so the threads are
 ours, one product each.
 """
 
@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ContextDecorator, contextmanager
+from contextlib import contextmanager
 
 import numba
 import numpy as np
@@ -44,7 +44,7 @@ def get_threads() -> int:
 
 
 @contextmanager
-def workers(n_pieces: int = 2) -> Iterator[Callable]:
+def workers(n_pieces: int) -> Iterator[Callable]:
     """Yield ``map(function, items) -> list``, run by up to :func:`get_threads` threads, with BLAS on one thread each.
 
     ``n_pieces`` is the largest number of items that will be mapped at once: for a single one no thread is started.
@@ -81,28 +81,24 @@ def matmul(a: NDArray, b: NDArray) -> NDArray:
     return out
 
 
-class one_blas_thread(ContextDecorator):  # its name is that of a function, because it is used as one
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """BLAS runs on one thread within this context, or within a function that it decorates.
 
     Contexts may be nested, and entered by several threads at once: the first one in stores how many threads each BLAS
     has, the last one out gives them back. NumPy and SciPy bring a BLAS each; both are found by threadpoolctl, which
     knows OpenBLAS, MKL, BLIS and FlexiBLAS. Another BLAS, such as Apple's Accelerate, keeps its threads.
     """
-
-    def __enter__(self) -> "one_blas_thread":
-        """Set every BLAS to one thread, unless another context has done so."""
-        global _blas_users, _blas_before
-        with _blas_lock:
-            if _blas_users == 0:
-                _blas_before = [library.num_threads for library in blas_libraries()]
-                for library in blas_libraries():
-                    library.set_num_threads(1)
-            _blas_users += 1
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Give every BLAS its threads back, unless another context is still open."""
-        global _blas_users
+    global _blas_users, _blas_before
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_before = [library.num_threads for library in blas_libraries()]
+            for library in blas_libraries():
+                library.set_num_threads(1)
+        _blas_users += 1
+    try:
+        yield
+    finally:
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:

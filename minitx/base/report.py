@@ -2,10 +2,10 @@
 
 import dataclasses
 import html
-import importlib.metadata
 import json
 import math
 import platform
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,7 @@ PACKAGES = ("minitx", "numpy", "scipy", "numba", "matplotlib")
 
 def environment() -> dict[str, Any]:
     """Versions, machine and threads, which a reader needs to repeat a result."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # minitx may be run without being installed
-            versions[package] = "not installed"
+    versions = {package: import_module(package).__version__ for package in PACKAGES}
     return {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system(),
             "threads": parallel.get_threads(), "packages": versions}
 
@@ -56,23 +51,17 @@ def plain(value: Any, where: str = "results") -> Any:
                 raise ValueError(f"two keys of {where} would both be written as {name!r}; give them different names")
             found[name] = plain(item, f"{where}[{key!r}]")
         return found
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        return plain(value[()], where)
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, (np.ndarray, np.bool_, np.integer, np.str_)):
+        return plain(value.tolist(), where)
+    if isinstance(value, (list, tuple)):
         return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
     if isinstance(value, (float, np.floating)):
         value = float(value)
         if math.isfinite(value):
             return value
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, str):
-        return str(value)
-    if value is None:
-        return None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
     raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold; "
                     "give a dict, a list, an array, a string or a number")
 

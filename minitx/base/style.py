@@ -36,16 +36,8 @@ def save(figure: Any, path: str | Path) -> None:
 def spread(positions: ArrayLike, gap: float, low: float, high: float) -> NDArray[np.float64]:
     """The places of labels that are nearest to ``positions`` in least squares, at least ``gap`` apart, in [low, high].
 
-    Parameters
-    ----------
-    positions : (R,) float
-        In ascending order.
-    gap, low, high : float
-        If R labels do not fit, they are spaced evenly from ``low`` to ``high``, closer than ``gap``.
-
-    Returns
-    -------
-    (R,) float, in ascending order
+    Both the positions, (R,), and the places, (R,), ascend. Labels that do not fit are spaced evenly from ``low`` to
+    ``high``, closer than ``gap``.
     """
     from scipy.optimize import isotonic_regression  # few figures need it, and importing it takes long
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 
-NOTHING = "-"  # what a cell shows where there is nothing to show
 UNDEFINED = "undefined"  # what a cell shows where two things cannot be compared
 
 
@@ -46,7 +45,7 @@ def number(value: float | None, digits: int = 4) -> str:
     ``None`` becomes a dash, and nan the word "undefined".
     """
     if value is None:
-        return NOTHING
+        return "-"
     if math.isnan(value):
         return UNDEFINED
     return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.2e}"

@@ -140,9 +140,9 @@ class Batch:
     def require_next_token(self) -> None:
         """Raise ValueError unless attention is causal and the head cross-entropy, as Im et al. (2026) have it."""
         if not self.causal or self.head != "cross_entropy" or self.mass is not None:
-            raise ValueError("the theory of associations is about causal attention and the head 'cross_entropy', "
-                             f"without mass; this batch has causal={self.causal} and head={self.head!r}"
-                             + ("" if self.mass is None else " and mass"))
+            raise ValueError("the theory of associations is about causal attention with the head 'cross_entropy' and no "
+                             f"mass; this batch has causal={self.causal}, head={self.head!r} and "
+                             f"{'no ' if self.mass is None else ''}mass")
 
 
 def _broadcast(array, name, shape):

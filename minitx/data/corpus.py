@@ -47,8 +47,6 @@ def read_documents(path: str | Path, *, layout: str | None = None, progress: Pro
 
     Parameters
     ----------
-    path : str or Path
-        The file.
     layout : {"lines", "paragraphs", "endoftext"}, optional
         Where documents of a plain text end: at each line end, at blank lines, or at the mark ``<|endoftext|>``.
         Default: "endoftext" if the first megabyte holds the mark, else "paragraphs" if at least one of its lines in
@@ -58,11 +56,9 @@ def read_documents(path: str | Path, *, layout: str | None = None, progress: Pro
 
     Raises
     ------
-    FileNotFoundError
-        No such file.
-    ValueError
-        An unknown layout or a folder. While iterating: a file that is blank, binary, not UTF-8 or damaged, or an object
-        without ``text``.
+    FileNotFoundError, ValueError
+        No such file, a folder, an unknown layout. While iterating: a file that is blank, binary, not UTF-8 or damaged,
+        or an object without ``text``.
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}, or None to detect it")
@@ -73,7 +69,8 @@ def read_documents(path: str | Path, *, layout: str | None = None, progress: Pro
     elif kind == ".json":
         documents = _json_array(path, blocks)
     else:
-        documents = _plain(blocks, layout)
+        head = next(blocks)
+        documents = _split(itertools.chain([head], blocks), LAYOUTS[layout or _detect(head)])
     return _filled(path, documents)
 
 
@@ -150,11 +147,6 @@ def _split(blocks, separator):
     yield rest
 
 
-def _plain(blocks, layout):
-    head = next(blocks)
-    return _split(itertools.chain([head], blocks), LAYOUTS[layout or _detect(head)])
-
-
 def _detect(head):
     if re.search(LAYOUTS["endoftext"], head):
         return "endoftext"
@@ -198,34 +190,21 @@ def _text(item, place):
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Windows of tokens over a vocabulary.
+    """Windows of tokens over a vocabulary, and counts of what was read.
 
-    Attributes
-    ----------
-    name : str
-        File name, or name of the built-in corpus.
-    vocabulary : tuple of str, V
-        ``vocabulary[i]`` is the word of id i.
-    tokens : (N, T + 1) int32
-        Row = window: T inputs and, shifted by one, their T targets.
-    n_documents, n_left_out : int
-        Number of documents that were read, and number of those that give no window, because they are too short or hold
-        a word to omit.
-    n_words, n_distinct, n_covered : int
-        Number of word tokens that were read, of distinct ones, and of those that are in the vocabulary.
-    unknown : {"<unk>", "omit"}
-        What became of words outside the vocabulary; see :func:`load_corpus`.
+    A row of ``tokens`` is a window: T inputs and, shifted by one, their T targets. A document gives no window if it is
+    too short, or if it holds a word to omit.
     """
 
-    name: str
-    vocabulary: tuple[str, ...]
-    tokens: NDArray[np.int32]
-    n_documents: int
-    n_left_out: int
-    n_words: int
-    n_distinct: int
-    n_covered: int
-    unknown: str
+    name: str  # file name, or name of the built-in corpus
+    vocabulary: tuple[str, ...]  # (V,): vocabulary[i] is the word of id i
+    tokens: NDArray[np.int32]  # (N, T + 1), row = window
+    n_documents: int  # documents that were read
+    n_left_out: int  # documents that give no window
+    n_words: int  # word tokens that were read
+    n_distinct: int  # distinct ones among them
+    n_covered: int  # word tokens that are in the vocabulary
+    unknown: str  # "<unk>" or "omit", what became of words outside the vocabulary; see load_corpus
 
     @property
     def length(self) -> int:
@@ -243,10 +222,6 @@ class Corpus:
             hint = f"close to it: {', '.join(close)}" if close else "no word is written alike"
             raise ValueError(f"{word!r} is not among the {len(self.vocabulary):,} words of {self.name}; {hint}")
         return self.vocabulary.index(word)
-
-    def text(self, row: int) -> str:
-        """Window number ``row`` as words with spaces between them."""
-        return " ".join(self.vocabulary[i] for i in self.tokens[row])
 
     def summary(self) -> str:
         """Six lines to print: name, documents, tokens, vocabulary, what became of other words, windows."""
@@ -303,8 +278,6 @@ def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: 
 
     Parameters
     ----------
-    name : {"stories", "python-docs"}
-        Which corpus.
     n_vocab, length, unknown, n_windows
         See :func:`load_corpus`.
     n_documents : int, optional

@@ -17,51 +17,31 @@ from numpy.typing import NDArray
 
 from minitx.base.checks import whole_number
 
-# One paragraph for each kind of animals: what they are called, where they live, what they have, what they do and what
+# Three lines for each kind of animals: what they are called; where they live and what they have; what they do and what
 # they eat. No word is used twice.
 _KIND_CLASSES = ("animals", "places", "parts", "actions", "foods")
 _KINDS = """
 bird sparrow robin owl eagle parrot pigeon crow finch canary woodpecker dove
-nest tree branch sky treetop birdhouse
-wings feathers beak talons plumage crest
-fly flutter chirp soar glide tweet
-seeds crumbs worms millet birdseed cherries
-
+nest tree branch sky treetop birdhouse | wings feathers beak talons plumage crest
+fly flutter chirp soar glide tweet | seeds crumbs worms millet birdseed cherries
 fish minnow goldfish trout salmon carp perch bass catfish pike eel guppy
-pond lake river stream creek brook
-fins scales gills tailfin lips belly
-swim splash dive wiggle paddle float
-algae pondweed flakes tadpoles snails duckweed
-
+pond lake river stream creek brook | fins scales gills tailfin lips belly
+swim splash dive wiggle paddle float | algae pondweed flakes tadpoles snails duckweed
 cow pig sheep goat horse hen rooster donkey lamb calf pony turkey
-barn stable pasture farmyard coop meadow
-hooves mane udder snout horns wool
-moo graze oink trot gallop neigh
-hay oats corn straw grain clover
-
+barn stable pasture farmyard coop meadow | hooves mane udder snout horns wool
+moo graze oink trot gallop neigh | hay oats corn straw grain clover
 fox bear rabbit squirrel deer wolf hedgehog raccoon badger beaver skunk moose
-den burrow forest woods cave hollow
-fur paws tail whiskers antlers claws
-climb dig sniff growl howl prowl
-acorns nuts berries mushrooms honey roots
-
+den burrow forest woods cave hollow | fur paws tail whiskers antlers claws
+climb dig sniff growl howl prowl | acorns nuts berries mushrooms honey roots
 ant bee butterfly beetle ladybug grasshopper cricket dragonfly moth caterpillar firefly wasp
-garden anthill hive flowerbed petal log
-antennae stinger feelers legs spots tummy
-buzz crawl hum hop sting creep
-nectar pollen leaves sap sugar dew
-
+garden anthill hive flowerbed petal log | antennae stinger feelers legs spots tummy
+buzz crawl hum hop sting creep | nectar pollen leaves sap sugar dew
 whale dolphin crab octopus seal turtle shark lobster starfish jellyfish seahorse squid
-ocean sea reef shore beach lagoon
-flippers tentacles shell pincers blowhole suckers
-surf leap squirt drift snap bob
-seaweed plankton shrimp kelp clams krill
-
+ocean sea reef shore beach lagoon | flippers tentacles shell pincers blowhole suckers
+surf leap squirt drift snap bob | seaweed plankton shrimp kelp clams krill
 lion tiger elephant monkey giraffe zebra gorilla hippo rhino leopard crocodile panda
-jungle savanna riverbank waterhole canopy plains
-trunk jaws ears stripes teeth tusks
-roar swing stomp charge pounce chatter
-bananas mangoes bamboo melons vines coconuts
+jungle savanna riverbank waterhole canopy plains | trunk jaws ears stripes teeth tusks
+roar swing stomp charge pounce chatter | bananas mangoes bamboo melons vines coconuts
 """
 _COLOURS = {
     "red": "truck ball wagon brick apple mailbox balloon scarf rose firetruck mitten ladder",
@@ -90,17 +70,12 @@ _PEOPLE = {
     "librarian barber",
 }
 # Invented names, first syllable x second: the long tail of rare words that real text has.
-_STARTS = (
-    "ba be bi bo bru da de di do dra fa fe fi flo ga ge gi gro ha he hi jo ju ka ke ki kor la le li lo lu ma me mi mo "
-    "na ne ni no pa pe pi por qua ra re ri ro sa se si sto ta te ti tru va ve vi wa wil za ze zi"
-)
-_NAME_ENDS = (
-    "bbin dda dric lla llan lmar mbo mmy ndel ndra nelle nzo ppin rabel rdo rissa rlin rmo rnie rrick rvin ska sko "
-    "ssie stra thea thiel tolo ttie vinna vick vina xander xie ylo zara zette zim"
-)
-_TOWN_ENDS = (
-    "bury combe dale ford gate ham haven kirk mere minster mont mouth nham port shire stead thorpe tonia ville wick"
-)
+_STARTS = """ba be bi bo bru da de di do dra fa fe fi flo ga ge gi gro ha he hi jo ju ka ke ki kor la le li lo lu ma me
+mi mo na ne ni no pa pe pi por qua ra re ri ro sa se si sto ta te ti tru va ve vi wa wil za ze zi"""
+_NAME_ENDS = """bbin dda dric lla llan lmar mbo mmy ndel ndra nelle nzo ppin rabel rdo rissa rlin rmo rnie rrick rvin
+ska sko ssie stra thea thiel tolo ttie vinna vick vina xander xie ylo zara zette zim"""
+_TOWN_ENDS = """bury combe dale ford gate ham haven kirk mere minster mont mouth nham port shire stead thorpe tonia
+ville wick"""
 
 _OPENINGS = """
 once upon a time , there was a little {animal} named {hero} .
@@ -209,17 +184,6 @@ def _invented(ends):
     return [names[i * 1009 % len(names)] for i in range(len(names))]  # 1009 has no divisor in common with their number
 
 
-def _word_tables():
-    """{class: rows of words}. A class that a scene restricts has a row for each value of the scene, others have one."""
-    tables = {name: [kind[i].split() for kind in _ANIMALS] for i, name in enumerate(_KIND_CLASSES)}
-    tables["colours"] = [[colour] for colour in _COLOURS]
-    tables["things"] = [things.split() for things in _COLOURS.values()]
-    tables.update({name: [words.split()] for name, words in _PEOPLE.items()})
-    tables["names"], tables["towns"] = [_invented(_NAME_ENDS)], [_invented(_TOWN_ENDS)]
-    tables["subject"], tables["object"], tables["owner"] = [["he"], ["she"]], [["him"], ["her"]], [["his"], ["her"]]
-    return tables
-
-
 def _compile(text, code):
     """Templates as rows of ids, (templates, L). Slot s has the id ``len(LEXICON) + s``; slot 0 fills up a row."""
     rows = [[code[word] for word in line.split()] for line in text.strip().splitlines()]
@@ -227,9 +191,17 @@ def _compile(text, code):
     return np.array([row + [code[""]] * (width - len(row)) for row in rows], dtype=np.int32)
 
 
-_ANIMALS = [kind.splitlines() for kind in _KINDS.strip().split("\n\n")]
-_TABLES = _word_tables()
-_SCENE_WORDS = [" ".join(kind).split() for kind in _ANIMALS]
+_LISTS = [words.split() for words in _KINDS.strip().replace("\n", "|").split("|")]
+_ANIMALS = [_LISTS[i : i + len(_KIND_CLASSES)] for i in range(0, len(_LISTS), len(_KIND_CLASSES))]
+# {class: rows of words}. A class that a scene restricts has a row for each value of the scene, others have one.
+_TABLES = {
+    **{name: [kind[i] for kind in _ANIMALS] for i, name in enumerate(_KIND_CLASSES)},
+    "colours": [[colour] for colour in _COLOURS], "things": [things.split() for things in _COLOURS.values()],
+    **{name: [words.split()] for name, words in _PEOPLE.items()},
+    "names": [_invented(_NAME_ENDS)], "towns": [_invented(_TOWN_ENDS)],
+    "subject": [["he"], ["she"]], "object": [["him"], ["her"]], "owner": [["his"], ["her"]],
+}
+_SCENE_WORDS = [sum(kind, []) for kind in _ANIMALS]
 _SCENE_WORDS += [[colour, *things.split()] for colour, things in _COLOURS.items()]
 _SCENES = {"kind": len(_ANIMALS), "colour": len(_COLOURS), "sex": 2}
 _LITERALS = [word for word in (_OPENINGS + _SENTENCES).split() if word[0] != "{"]
@@ -256,10 +228,9 @@ def stories(n_documents: int, *, n_words: int, rng: int | np.random.Generator | 
 
     Parameters
     ----------
-    n_documents : int
-        D, the number of stories, at least 1.
-    n_words : int
-        Word tokens of each story, punctuation included, at least 1. Every story is cut after so many.
+    n_documents, n_words : int
+        D, the number of stories, and the number of word tokens, punctuation included, after which every story is cut.
+        ValueError unless each is a whole number, at least 1.
     rng : int, numpy.random.Generator or None
         Seed. The same seed gives the same stories; more stories, or longer ones, begin with the same words.
 
@@ -267,11 +238,6 @@ def stories(n_documents: int, *, n_words: int, rng: int | np.random.Generator | 
     -------
     (D, n_words) int32
         Row = story, column = position in it; id i is the word ``LEXICON[i]``.
-
-    Raises
-    ------
-    ValueError
-        If ``n_documents`` or ``n_words`` is not a whole number, at least 1.
     """
     whole_number("n_documents", n_documents, 1)
     whole_number("n_words", n_words, 1)

@@ -66,7 +66,7 @@ def test_text_gives_back_the_tokens(made, tmp_path):
     path.write_text("\n".join(map(text, made[:50])))
     corpus = load_corpus(path, n_vocab=len(LEXICON), length=200)
     words = [[LEXICON[i] for i in row] for row in made[:50]]
-    assert [corpus.text(i).split() for i in range(50)] == words
+    assert [[corpus.vocabulary[i] for i in row] for row in corpus.tokens[:50]] == words
 
 
 def test_text_reads_like_a_story(made):
