@@ -23,7 +23,7 @@ def module_of(command: str) -> ModuleType:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns its exit status; 2 after a user's mistake, told in one line; 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    asked = next((word for word in arguments if not word.startswith("-")), None)  # options before it take no value
+    asked = next((word for word in arguments if not word.startswith("-")), None)  # no option of minitx takes a value
     parser = argparse.ArgumentParser(prog="minitx", description=minitx.__doc__)
     parser.add_argument("--version", action="version", version=f"minitx {minitx.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

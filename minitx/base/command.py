@@ -20,7 +20,7 @@ STATUS = {"interrupted": 130, "diverged": 1}
 class Outcome:
     """What a command found and will write."""
 
-    title: str  # of the page
+    title: str  # the heading of the HTML page
     results: dict[str, Any]  # what results.json holds besides the configuration and the environment
     figures: dict[str, tuple[Any, str]] = field(default_factory=dict)  # {file name: (matplotlib Figure, caption)}
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # .npz files, {file name: {name: array}}

@@ -13,7 +13,7 @@ MEASURED = 5.0  # seconds of work before an estimate is made
 
 
 class Printer:
-    """Prints lines at once, also beside a progress bar, and keeps them in ``lines``."""
+    """Prints every line when it is called, above a progress bar if there is one, and keeps the lines in ``lines``."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

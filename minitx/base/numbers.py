@@ -102,7 +102,8 @@ def minimise(function: Callable, x: NDArray[np.float64], stop: Callable[[NDArray
 
     Returns
     -------
-    (the minimum (r,), the gradient (r,) there, the number of steps)
+    tuple
+        The minimum, (r,) float64; the gradient there, (r,) float64; the number of steps.
     """
     value, gradient, hessian = function(x)
     steps = 0

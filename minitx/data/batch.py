@@ -138,10 +138,10 @@ class Batch:
                                  f"{n_vocab - 1}); build weights with a larger n_vocab, or map rare tokens to <unk>")
 
     def require_next_token(self) -> None:
-        """Raise ValueError unless attention is causal and the head cross-entropy, as Im et al. (2026) have it."""
+        """Raise ValueError unless the batch is as Im et al. (2026) assume: causal attention, cross-entropy, no mass."""
         if not self.causal or self.head != "cross_entropy" or self.mass is not None:
-            raise ValueError("the theory of associations is about causal attention with the head 'cross_entropy' and no "
-                             f"mass; this batch has causal={self.causal}, head={self.head!r} and "
+            raise ValueError("the theory of associations needs causal attention and the head 'cross_entropy', "
+                             f"without mass; this batch has causal={self.causal}, head={self.head!r} and "
                              f"{'no ' if self.mass is None else ''}mass")
 
 
