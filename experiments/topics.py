@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from running import block, command_line, paragraphs, write_down
 
-from minitx import Batch, EmbeddedWeights, descend, get_threads, set_threads, topics
+from minitx import EmbeddedWeights, descend, get_threads, set_threads, topics
 from minitx.base.console import progress_bar
 from minitx.base.tables import number
 from minitx.topics import uniform_attention
@@ -194,9 +194,7 @@ def cross_entropy(averages):
 
 def ratio_path(setting, steps, seed):
     """Train W_Q and W_K on all infinite documents of a law, W_V = W_inf: the ratios of attention along the way."""
-    documents = topics.infinite_documents(setting)
-    batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False,
-                  head="squared")
+    batch = topics.infinite_documents(setting)
     start = EmbeddedWeights.gaussian(setting.V, W_V=0.0, W_QK=.05, rng=seed)
     start = replace(start, W_V=topics.paper_value(setting).matrix(setting))
     path = []

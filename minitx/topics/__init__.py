@@ -36,10 +36,6 @@ attention by :func:`attention_table`. ``uniform_attention`` trains through C and
 """
 
 from minitx.topics.attention import (
-    AttentionProfile,
-    InfiniteDocuments,
-    OptimalAttention,
-    OptimalRatio,
     attention_loss,
     attention_profile,
     infinite_documents,
@@ -47,10 +43,10 @@ from minitx.topics.attention import (
     optimal_ratio,
 )
 from minitx.topics.averages import attention_table, cosine_matrix, gram, pair_averages, permutation_test
-from minitx.topics.cross_entropy import CrossEntropyOptimum, cross_entropy_optimum
+from minitx.topics.cross_entropy import cross_entropy_optimum
 from minitx.topics.documents import Documents, mask_tokens
 from minitx.topics.law import TopicModel
-from minitx.topics.sectors import Blocks, Sectors, moments
+from minitx.topics.sectors import Blocks, moments
 from minitx.topics.values import (
     gram_plateau,
     optimal_gram,
@@ -63,9 +59,8 @@ from minitx.topics.values import (
 )
 
 __all__ = [
-    "AttentionProfile", "Blocks", "CrossEntropyOptimum", "Documents", "InfiniteDocuments", "OptimalAttention",
-    "OptimalRatio", "Sectors", "TopicModel", "attention_loss", "attention_profile", "attention_table",
-    "cosine_matrix", "cross_entropy_optimum", "gram", "gram_plateau", "infinite_documents", "mask_tokens",
-    "moments", "optimal_attention", "optimal_gram", "optimal_ratio", "optimal_value", "other_limit_value",
-    "pair_averages", "paper_value", "permutation_test", "ridge_value", "separated_value", "value_after",
+    "Blocks", "Documents", "TopicModel", "attention_loss", "attention_profile", "attention_table", "cosine_matrix",
+    "cross_entropy_optimum", "gram", "gram_plateau", "infinite_documents", "mask_tokens", "moments", "optimal_attention",
+    "optimal_gram", "optimal_ratio", "optimal_value", "other_limit_value", "pair_averages", "paper_value",
+    "permutation_test", "ridge_value", "separated_value", "value_after",
 ]

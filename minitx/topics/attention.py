@@ -3,7 +3,8 @@
 Legend: as in :mod:`minitx.topics.law`. A word attends with weight alpha to its own word, with weight beta to the other
 words of its topic and with weight 1 to all other tokens; [MASK] attends uniformly. rho = (alpha + (v-1) beta) / v is
 the average weight of the topic. s and w are the shares of the shown tokens that a topic inside and a topic outside the
-document has.
+document has. The closed forms are of infinitely long documents of tau topics and do not read ``length``, except
+:func:`attention_profile`.
 """
 
 import math
@@ -16,6 +17,8 @@ from scipy.optimize import brentq, minimize, root
 from scipy.special import betaln, gammaln, roots_sh_jacobi, xlog1py, xlogy
 
 from minitx.base.parallel import one_blas_thread
+from minitx.data.batch import Batch
+from minitx.topics.averages import Averages, pooled_averages
 from minitx.topics.law import TopicModel
 from minitx.topics.sectors import Blocks
 from minitx.topics.values import separated_value
@@ -29,20 +32,15 @@ MOST_POSITIONS = 10**7  # pairs of shown token and target in all infinite docume
 
 def attention_loss(setting: TopicModel, alpha: ArrayLike, beta: ArrayLike,
                    value: Blocks | None = None) -> float | NDArray[np.float64]:
-    """Squared loss in infinitely long documents as a function of the attention values (``setting.length`` is ignored).
+    """Squared loss as a function of the attention values.
 
     Parameters
     ----------
     setting : TopicModel
-        Its documents have tau topics.
     alpha, beta : floats or arrays, at least 0
-        They are broadcast together, so that a surface can be drawn.
+        They are broadcast together, so that a surface can be drawn; the result has their shape.
     value : Blocks, optional
         W_V (row = output token, column = attended token). Default: ``separated_value``, the paper's W_inf.
-
-    Returns
-    -------
-    float, or array of the broadcast shape
 
     Raises
     ------
@@ -74,8 +72,7 @@ def _loss(setting, value, rho, excess, rho_0=1.0):
     """The loss with alpha - beta = ``excess`` and weight ``rho_0`` on keys [MASK]; complex steps in all three pass.
 
     L = 1 + E |f|^2 - 2 E f_y over the chosen slots, which show their own word (p_c), [MASK] (q0) or a random word
-    (p_r); the latter is of a topic of the document with probability tau/T. Any ``value`` will do: [MASK] has outputs
-    too.
+    (p_r); the latter is of a topic of the document with probability tau/T.
     """
     T, v, tau, s, w, m = setting.T, setting.v, setting.tau, setting.s, setting.w, setting.m
     lam_w = value.sectors(setting)[0]
@@ -106,8 +103,8 @@ def _loss(setting, value, rho, excess, rho_0=1.0):
 def _outputs(setting, value, n_topics, attention, mask):
     """Outputs for a query that gives ``mask`` of its attention to [MASK] and ``attention`` to topics of several kinds.
 
-    There are ``n_topics`` of each kind. Returns the mean output of the words of a topic, which is lam_t/v (attention -
-    (1 - mask)/T) + the mean over all words, for each kind; and |f|^2, if all words of a topic have the same output.
+    There are ``n_topics`` of each kind. Returns for each kind the mean output of the words of a topic, which is
+    lam_t/v (attention - (1 - mask)/T) + the mean over all words; and |f|^2, if all words of a topic have the same output.
     """
     _, lam_t, mean = value.sectors(setting)
     common = value.mask_column * mask + mean * (1 - mask) / setting.n
@@ -120,49 +117,46 @@ def _outputs(setting, value, n_topics, attention, mask):
 
 
 @dataclass(frozen=True)
-class OptimalRatio:
-    """The best attention with W_inf, whose loss depends on the average rho alone.
+class OptimalAttention:
+    """The best attention.
 
     Attributes
     ----------
-    rho : float
-        Average weight of a key of the query's topic, where a key of another topic has weight 1.
+    alpha, beta, rho : float
+        Weights of keys of the query's own word and of the other words of its topic, and their average.
     rho_0 : float
         Weight of a key [MASK]; it is 1 unless it was freed.
-    rho_AB, theta_AB : float
-        Upper bounds: it is proved that 1 < rho <= rho_AB (of the loss with rho_0 = 1), and that
-        theta = (rho-1) s / (1 + (rho-1) s) is at most theta_AB.
     loss_uniform, loss : float
-        The loss at rho = 1, and at the optimum.
+        The loss of uniform attention, and at the optimum.
+    rho_AB, theta_AB : float or None
+        Upper bounds with W_inf: it is proved that 1 < rho <= rho_AB (of the loss with rho_0 = 1), and that
+        theta = (rho-1) s / (1 + (rho-1) s) is at most theta_AB.
     """
 
+    alpha: float
+    beta: float
     rho: float
     rho_0: float
-    rho_AB: float
-    theta_AB: float
     loss_uniform: float
     loss: float
+    rho_AB: float | None = None
+    theta_AB: float | None = None
 
 
-def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalRatio:
-    """The attention of least squared loss when W_V is W_inf (``separated_value``). ``setting.length`` is ignored.
+def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalAttention:
+    """The attention of least squared loss when W_V is W_inf (``separated_value``): alpha = beta = rho.
 
-    Parameters
-    ----------
-    setting : TopicModel
-        Its documents have tau topics.
-    free_mask : bool
-        Whether the weight of keys [MASK] is optimised as well; otherwise it is 1.
+    ``free_mask`` says whether the weight of keys [MASK] is optimised as well; otherwise it is 1. Raises ValueError if
+    the topic shares are Dirichlet, if no slot shows its own word, or if every chosen one does.
 
-    Raises
-    ------
-    ValueError
-        The topic shares are Dirichlet; no slot shows its own word, or every chosen one does; ``free_mask`` is no bool.
+    Notes
+    -----
+    With e_t the uniform words of topic t, y_S those of the document, and g = W e_t - y_S,
 
-    Notes ----- With theta in [0, 1) as in OptimalRatio, e_t the uniform words of topic t and y_S those of the document,
-    g = W e_t - y_S: L = L(0) - 2 theta p_c (tau-1)/(a tau v) + theta^2 (p_c + p_r tau/T) |g|^2 [t in S] + theta'^2 p_r
-    (1 - tau/T) |g|^2 [t not in S], where theta' = c theta / (1 - (1-c) theta) and c = w/s; L is convex. Only the slots
-    that show their word push rho above 1, so it is 1 if p_c = 0 or tau = 1.
+        L = L(0) - 2 theta p_c (tau-1)/(a tau v) + theta^2 (p_c + p_r tau/T) |g|^2 [t in S]
+            + theta'^2 p_r (1 - tau/T) |g|^2 [t not in S],    theta' = c theta / (1 - (1-c) theta),    c = w/s.
+
+    L is convex in theta in [0, 1). Only the slots that show their word push rho above 1: it is 1 if p_c = 0 or tau = 1.
     """
     if not isinstance(free_mask, bool):
         raise ValueError(f"free_mask is {free_mask!r}; it must be True or False")
@@ -174,7 +168,7 @@ def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalRat
     rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
     rho, rho_0 = _with_mask(setting, value, rho) if free_mask else (rho, 1.0)
     uniform, best = float(_loss(setting, value, 1.0, 0.0)), float(_loss(setting, value, rho, 0.0, rho_0))
-    return OptimalRatio(rho, rho_0, rho_AB, theta_AB, uniform, best)
+    return OptimalAttention(rho, rho, rho, rho_0, uniform, best, rho_AB, theta_AB)
 
 
 def _best_theta(setting, value):
@@ -216,30 +210,13 @@ def _with_mask(setting, value, rho):
     return tuple(map(float, np.exp(root(slope, near, tol=1e-14).x)))
 
 
-@dataclass(frozen=True)
-class OptimalAttention:
-    """Best attention values with a given W_V: alpha of the own word, beta of its topic, their average rho; the loss."""
-
-    alpha: float
-    beta: float
-    rho: float
-    loss_uniform: float
-    loss: float
-
-
 def optimal_attention(setting: TopicModel, value: Blocks) -> OptimalAttention:
-    """The attention values of least squared loss when W_V is ``value``. ``setting.length`` is ignored.
+    """The attention values of least squared loss when W_V is ``value``.
 
     With lam_w > 0 (``other_limit_value``, ``optimal_value`` of a fixed length) they copy: alpha is large and beta is 0.
-    Where the loss depends on the average alone (lam_w = 0: W_inf), alpha = beta is returned.
-
-    Raises
-    ------
-    ValueError
-        The topic shares are Dirichlet; the loss has no minimum.
-
-    Notes ----- At a given rho the loss is a parabola in alpha - beta, which is minimised with alpha, beta >= 0; a
-    function of rho is left.
+    Where the loss depends on the average alone (lam_w = 0: W_inf), alpha = beta is returned. At a given rho the loss is
+    a parabola in alpha - beta, which is minimised with alpha, beta >= 0; a function of rho is left. Raises ValueError
+    if the topic shares are Dirichlet, or the loss has no minimum.
     """
     _value(setting, value)
     uniform, v = _loss(setting, value, 1.0, 0.0), setting.v
@@ -252,7 +229,7 @@ def optimal_attention(setting: TopicModel, value: Blocks) -> OptimalAttention:
     excess = float(_best_excess(setting, value, rho))
     loss = _loss(setting, value, rho, excess)
     copying = v > 1 and excess >= v * rho
-    return OptimalAttention(rho + excess * (1 - 1 / v), 0.0 if copying else rho - excess / v, rho, float(uniform),
+    return OptimalAttention(rho + excess * (1 - 1 / v), 0.0 if copying else rho - excess / v, rho, 1.0, float(uniform),
                             float(loss))
 
 
@@ -291,36 +268,18 @@ def _best_excess(setting, value, rho):
 # ----------------------------------------------------------------------------------- attention on finite documents
 
 
-@dataclass(frozen=True)
-class AttentionProfile:
-    """Average attention over ordered pairs (query slot, key slot) of clean documents, times N: 1 is uniform.
-
-    An average of a class that has no pair is nan.
-    """
-
-    same_word: float
-    same_topic: float
-    different_topic: float
-
-
 @one_blas_thread()
-def attention_profile(setting: TopicModel, alpha: float, beta: float) -> AttentionProfile:
-    """What attention with values alpha : beta : 1 looks like on documents without corruption, pooled over documents.
+def attention_profile(setting: TopicModel, alpha: float, beta: float) -> Averages:
+    """What attention with values alpha : beta : 1 looks like on documents without corruption, times N: 1 is uniform.
 
-    Parameters
-    ----------
-    setting : TopicModel
-        Its corruption and ``loss`` are not used. With lengths (low, high) each document counts with all its pairs.
-    alpha, beta : float
-        Attention weights of the same word (the query's own slot included), and of other words of its topic.
+    It is the average over ordered pairs (query slot, key slot), each document counting with all its pairs, as
+    :func:`minitx.topics.attention_table` measures it; the numbers of pairs are proportions. Raises ValueError if
+    ``alpha`` or ``beta`` is negative or not finite, or both are 0.
 
-    Raises
-    ------
-    ValueError
-        ``alpha`` or ``beta`` is negative or not finite, or both are 0.
-
-    Notes ----- Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1,
-    and c - 1 is binomial in k - 1. The attention of a key is its weight over alpha c + beta (k - c) + N - k.
+    Notes
+    -----
+    Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1, and c - 1 is
+    binomial in k - 1. The attention of a key is its weight over alpha c + beta (k - c) + N - k.
     """
     alpha, beta, _ = map(float, _weights(setting, alpha, beta))
     weights = np.array([alpha, beta, 1.0])
@@ -328,14 +287,13 @@ def attention_profile(setting: TopicModel, alpha: float, beta: float) -> Attenti
     for N, counts, probability in _query_slots(setting):  # sums over queries of N attention, and of pairs
         attention += (N * weights[:, None] * counts / (weights @ counts)) @ probability
         pairs += counts @ probability
-    return AttentionProfile(*(float(x / y) if y > 0 else math.nan for x, y in zip(attention, pairs, strict=True)))
+    return pooled_averages(attention.tolist(), pairs.tolist())
 
 
 def _query_slots(setting):
     """For each length, (N, keys, weight) of the kinds of query slots; weight (n_kinds,) says how frequent each is.
 
-    Keys are (3, n_kinds): of the same word, of the rest of its topic, of other topics. In infinite documents they are
-    shares, N is 1.
+    Keys (3, n_kinds) are of the same word, of the rest of its topic, of other topics; shares, with N = 1, if N = inf.
     """
     if setting.length == math.inf:
         theta, weight = _own_share(setting)
@@ -378,38 +336,14 @@ def _log_binomial(N, k, p):
 # ------------------------------------------------------------------------------------------- infinite documents
 
 
-@dataclass(frozen=True, eq=False)
-class InfiniteDocuments:
-    """The population of infinitely long documents of tau topics. Row = set S of topics, column = kind of chosen slot.
+def infinite_documents(setting: TopicModel, head: str = "squared") -> Batch:
+    """All C(T, tau) infinitely long documents of tau topics, with the loss ``head``.
 
-    Attributes
-    ----------
-    tokens : (n_S, P) int32
-        The token that the slot shows; [MASK] first. Several columns may show the same token.
-    targets : (n_S, P) int32
-        The slot's word.
-    weight : (n_S, P)
-        Probability of such a slot among all chosen ones; the sum is 1. Where it is 0 the column is there for its mass.
-    mass : (n_S, P)
-        Share of its kind among the keys: A_tj is proportional to mass_j exp(score_tj). The masses of a token sum to its
-        share q_S in the document, and those of a row to 1.
-    """
-
-    tokens: NDArray[np.int32]
-    targets: NDArray[np.int32]
-    weight: NDArray[np.float64]
-    mass: NDArray[np.float64]
-
-
-def infinite_documents(setting: TopicModel) -> InfiniteDocuments:
-    """All C(T, tau) infinitely long documents, each with P (shown token, target) pairs. ``setting.length`` is ignored.
-
-    P is tau v (n + 1) with random words and 2 tau v without; it is tau v less where nothing shows [MASK].
-
-    Raises
-    ------
-    ValueError
-        The topic shares are Dirichlet; there are more than 10^7 pairs.
+    Row = set S of topics, column = kind of chosen slot: a pair of shown token ([MASK] first) and target. There are
+    tau v (n + 1) pairs with random words and 2 tau v without, less tau v where nothing shows [MASK]. ``weight`` is the
+    probability of such a slot among all chosen ones; where it is 0 the column is there for its ``mass``, the share of
+    its kind among the keys: A_tj is proportional to mass_j exp(score_tj). The masses of a token sum to its share q_S in
+    the document. Raises ValueError if the topic shares are Dirichlet, or there are more than 10^7 pairs.
     """
     tau, T, v, n = setting.require_tau("the infinite population"), setting.T, setting.v, setting.n
     n_targets = tau * v
@@ -419,7 +353,7 @@ def infinite_documents(setting: TopicModel) -> InfiniteDocuments:
                          f"more than {MOST_POSITIONS}; take fewer topics, or fewer words a topic")
     rows = [_infinite_document(setting, np.array(S)) for S in combinations(range(T), tau)]
     tokens, targets, weight, mass = (np.array(arrays) for arrays in zip(*rows, strict=True))
-    return InfiniteDocuments(tokens.astype(np.int32), targets.astype(np.int32), weight / len(rows), mass)
+    return Batch(tokens, targets, weight / len(rows), mass=mass, causal=False, head=head)
 
 
 def _infinite_document(setting, S):

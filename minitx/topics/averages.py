@@ -7,6 +7,8 @@ are left out.
 Legend: n words, d dimensions of an embedding.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,20 +32,10 @@ _ROUNDING = 1e-12  # differences of averages closer than this, relative to what 
 
 @dataclass(frozen=True, eq=False)
 class PairTable:
-    """A quantity of pairs of words, summed over their occurrences.
+    """A quantity of pairs of words: its ``total`` over all occurrences of the pair, and their ``count``, each (n, n).
 
-    Attributes
-    ----------
-    total : (n, n) float64
-        Row = query (left) word a, column = key (right) word b: the sum over all occurrences of the ordered pair (a, b).
-    count : (n, n) float64
-        How often the pair occurs.
-
-    Raises
-    ------
-    ValueError
-        Shapes differ or are not square, entries are not finite, a count is negative, or a pair without occurrences has
-        a total other than 0.
+    Row = query (left) word, column = key (right) word. Raises ValueError if shapes differ or are not square, entries
+    are not finite, a count is negative, or a pair without occurrences has a total other than 0.
     """
 
     total: NDArray[np.float64]
@@ -107,17 +99,17 @@ def pair_averages(pairs: PairTable | ArrayLike, topics: ArrayLike) -> Averages:
 
     Raises
     ------
-    TypeError
-        Topics are not integers.
-    ValueError
-        Shapes do not agree, a topic is below -1, there are fewer than two topics, or the matrix is no table
-        (:class:`PairTable`).
+    TypeError, ValueError
+        Topics are not integers or below -1, there are fewer than two, shapes do not agree, or as :class:`PairTable`.
     """
     table, words, starts = _labelled(pairs, topics)
-    t_word, t_topic, t_other = _sums(table.total, words, starts)
-    n_word, n_topic, n_other = _sums(table.count, words, starts)
-    return Averages(_ratio(t_word, n_word), _ratio(t_topic, n_topic), _ratio(t_other, n_other),
-                    _ratio(t_word + t_topic, n_word + n_topic), n_word, n_topic, n_other)
+    return pooled_averages(_sums(table.total, words, starts), _sums(table.count, words, starts))
+
+
+def pooled_averages(total: Sequence[float], count: Sequence[float]) -> Averages:
+    """Averages from the sums over, and numbers of, pairs of the same word, of one topic, and of different topics."""
+    sums = [(total[0] + total[1], count[0] + count[1])]
+    return Averages(*(t / n if n > 0 else math.nan for t, n in [*zip(total, count, strict=True), *sums]), *count)
 
 
 def _labelled(pairs, topics):
@@ -148,10 +140,6 @@ def _sums(matrix, words, starts):
     same_topic = by_topic.trace()
     np.fill_diagonal(by_topic, 0)
     return float(same_word), float(same_topic), float(by_topic.sum())
-
-
-def _ratio(total, count):
-    return total / count if count > 0 else float("nan")
 
 
 # ---- Embeddings -----------------------------------------------------------------------------------------------------
@@ -227,12 +215,11 @@ class PermutationTest:
     Attributes
     ----------
     difference : float
-        Observed: same topic (different words) minus different topics, :attr:`Averages.difference`.
+        The observed :attr:`Averages.difference`.
     null : (n_permutations,) float64
         The same with the topics shuffled; nan where a shuffle leaves a class without a pair.
     p_value : float
-        One-sided: (1 + number of ``null`` >= ``difference``) / (1 + n_permutations). Ties up to rounding, and nan,
-        count.
+        One-sided: (1 + number of ``null`` >= ``difference``) / (1 + n_permutations); nan and ties up to rounding count.
     z : float
         (difference - mean of ``null``) / its s.d. (ddof 1); nan where that is undefined.
     """
@@ -250,32 +237,21 @@ def permutation_test(pairs: PairTable | ArrayLike, topics: ArrayLike, *, n_permu
     The topics are shuffled among the words that have one, so their sizes stay; pairs of the same word play no part.
     If topics say nothing about the pairs, P(p_value <= p) <= p for every p.
 
-    Parameters
-    ----------
-    pairs, topics
-        See :func:`pair_averages`.
-    n_permutations : int
-        Number of shuffles, at least 1. Asking for more keeps the first ones.
-    rng : int, numpy.random.Generator or None
-        Seed.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`pair_averages`; and where the difference is undefined, because one of the two classes has no pair.
+    ``pairs`` and ``topics`` are as for :func:`pair_averages`. Asking for more permutations with the same seed ``rng``
+    keeps the first ones. Raises as :func:`pair_averages`, and ValueError if one of the two classes has no pair.
     """
     n_permutations = whole_number("n_permutations", n_permutations, 1)
     table, words, starts = _labelled(pairs, topics)
     averages = pair_averages(table, topics)
-    n_same, n_different = averages.n_same_topic, averages.n_different_topic
-    if np.isnan(averages.difference):
+    difference, n_same, n_different = averages.difference, averages.n_same_topic, averages.n_different_topic
+    if np.isnan(difference):
         raise ValueError(f"{n_same:g} pairs are of different words of one topic, {n_different:g} of different topics; "
                          "give topics with at least two words, and pairs that occur")
     null = _null(table, words, starts, n_permutations, np.random.default_rng(rng))
     summed = np.abs(table.total[np.ix_(words, words)]).sum() / min(n_same, n_different)
-    reached = ~(null < averages.difference - _ROUNDING * summed)
-    return PermutationTest(averages.difference, null, float((1 + reached.sum()) / (1 + n_permutations)),
-                           _z(averages.difference, null[np.isfinite(null)]))
+    reached = ~(null < difference - _ROUNDING * summed)
+    p_value = float((1 + reached.sum()) / (1 + n_permutations))
+    return PermutationTest(difference, null, p_value, _z(difference, null[np.isfinite(null)]))
 
 
 def _null(pairs, words, starts, n_permutations, rng):

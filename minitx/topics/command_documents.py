@@ -187,7 +187,7 @@ class InfiniteStage:
 
     title: str
     path: list[dict[str, float]] = field(default_factory=list)
-    predicted: attention.OptimalRatio | None = None
+    predicted: attention.OptimalAttention | None = None
     stopped: Stopped | None = None
     name = "infinite"
 
@@ -289,9 +289,7 @@ def _infinite(options, samples, stages):
     if math.comb(law.T, law.tau) * law.V**2 > MOST_PAIRS:
         return InfiniteStage("stage 2 on infinite documents is left out: there would be too many of them, or too many "
                              "words")
-    documents, steps, eta = attention.infinite_documents(law), options.steps(1500), 30.0 * law.n
-    batch = Batch(documents.tokens, documents.targets, documents.weight, mass=documents.mass, causal=False,
-                  head="squared")
+    batch, steps, eta = attention.infinite_documents(law), options.steps(1500), 30.0 * law.n
     start = replace(EmbeddedWeights.gaussian(law.V, W_V=0.0, W_QK=0.05, rng=options.seed),
                     W_V=closed_forms.paper_value(law).matrix(law))
     path, recorded = [], {0, *_spread(steps, 40)}

@@ -32,15 +32,11 @@ class CrossEntropyOptimum:
         Logit of the same word above its topic, and of its topic above the others, per unit of share.
     loss : float
         Cross-entropy in nats, without the ridge.
-    se_A, se_B, se_loss : float
-        Standard errors over the documents of the sample; 0 if exact.
-    n_documents : int
-        How many were sampled; 0 if exact.
-    Delta, Dm : float or None
+    se_A, se_B, se_loss, n_documents
+        Standard errors over the documents of the sample, and how many were sampled; 0 if exact.
+    Delta, Dm, value
         Exact only: logit of a word of the document above one outside, B a / tau; mean logit of the words above that of
-        [MASK].
-    value : Blocks or None
-        Exact only: W_V.
+        [MASK]; W_V.
     """
 
     A: float
@@ -66,14 +62,11 @@ def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_
         At length inf with tau, the exact minimiser of loss + ridge |W|_F^2 is found. With a finite length, or Dirichlet
         shares, it is the minimiser on sampled documents, without ridge.
     ridge : float, optional
-        Needed at length inf with tau, where the loss falls to its infimum log(tau v) only as B -> inf; not used
-        otherwise.
-    n_documents : int
-        Number of sampled documents.
+        Needed at length inf with tau, where the loss falls to its infimum log(tau v) only as B -> inf.
+    n_documents, rng
+        Number of sampled documents, and the seed of the sampling.
     same_word : bool
         If False, A is kept 0, as on the plateau of trained embeddings. At length inf it is 0 anyway.
-    rng : int, np.random.Generator or None
-        Seed of the sampling.
 
     Raises
     ------
@@ -218,9 +211,9 @@ def _evaluate(chunk, x):
 
 
 def _minimum(evaluate, free):
-    """The (2,) minimum of a convex function, in the numbers that are ``free``; others are 0. ValueError if it has none.
+    """Where ``evaluate(x)`` (convex: value, gradient, Hessian) is least in those of the (2,) numbers that are ``free``.
 
-    ``evaluate(x)`` is the value, gradient (2,) and Hessian (2, 2).
+    The others are 0. ValueError if there is no minimum.
     """
     both = np.ix_(free, free)
 

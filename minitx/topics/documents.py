@@ -1,7 +1,6 @@
 """Documents as token ids, and their words masked: the data of Li, Li and Risteski (2023).
 
 Token 0 is [MASK], which no document holds: :func:`mask_tokens` puts it in the place of words that are to be predicted.
-
 Legend: D documents, N slots of the longest, V tokens.
 """
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.base.checks import integers, probability, whole_number
-from minitx.data.batch import HEADS, Batch
+from minitx.data.batch import Batch
 from minitx.topics.randomness import Seed, generators, parts
 
 LOSSES = ("pooled", "per_document")
@@ -21,7 +20,7 @@ MASK = 0
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """Documents as token ids.
+    """Documents as token ids. ValueError or TypeError says what cannot be a document.
 
     Parameters
     ----------
@@ -32,11 +31,6 @@ class Documents:
         Number of slots of each document, at least 2 and at most N. Kept as int32.
     n_vocab : int
         V, the number of tokens with [MASK], at least 2.
-
-    Raises
-    ------
-    ValueError, TypeError
-        No document, shapes that do not agree, documents shorter than 2, ids that are not integers or out of range.
     """
 
     tokens: NDArray[np.int32]
@@ -84,12 +78,11 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
     Parameters
     ----------
     documents : Documents
-        D documents of at most N slots.
     p_m, p_c, p_r : float
-        From 0 to 1; ``p_m`` above 0 and ``p_c + p_r`` at most 1.
+        From 0 to 1; ``p_m`` above 0 and ``p_c + p_r`` at most 1. The defaults are the paper's.
     loss : {"pooled", "per_document"}
         Weight of a chosen slot: 1 / (chosen slots of all documents), or 1 / (documents that have a chosen slot) /
-        (chosen slots of this document). Both are 0 elsewhere and sum to 1.
+        (chosen slots of this document). Both are 0 elsewhere and sum to 1; what is learned differs by O(1 / N).
     head : {"cross_entropy", "squared", "log"}
         See :class:`~minitx.data.batch.Batch`.
     rng : int, numpy.random.Generator or None
@@ -103,22 +96,13 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
 
     Raises
     ------
-    ValueError
-        Probabilities out of range, an unknown loss or head, no slot chosen.
-    TypeError
-        ``documents`` are not :class:`Documents`.
-
-    Notes
-    -----
-    Li, Li and Risteski (ICML 2023, arXiv 2303.04245); the default probabilities are theirs. What is learned differs
-    between the two losses by O(1 / N).
+    ValueError, TypeError
+        Probabilities out of range, an unknown loss or head, no slot chosen; ``documents`` are not :class:`Documents`.
     """
     if not isinstance(documents, Documents):
         raise TypeError(f"documents are a {type(documents).__name__}; make them with Documents(tokens, lengths, "
                         "n_vocab) or by a TopicModel")
     valid_masking(p_m, p_c, p_r, loss)
-    if head not in HEADS:
-        raise ValueError(f"head is {head!r}; it must be one of {', '.join(HEADS)}")
     shown, chosen = _corrupt(documents, p_m, p_c, p_r, generators(rng))
     n_chosen = chosen.sum(axis=1)
     if not n_chosen.any():
@@ -133,8 +117,8 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
 
 def valid_masking(p_m: float, p_c: float, p_r: float, loss: str) -> dict[str, Any]:
     """The four settings of masking, checked, by name. ValueError says which cannot be, and what to change."""
-    shares = {"p_m": p_m, "p_c": p_c, "p_r": p_r}
-    checked: dict[str, Any] = {name: probability(name, value) for name, value in shares.items()}
+    checked: dict[str, Any] = {"p_m": probability("p_m", p_m), "p_c": probability("p_c", p_c),
+                               "p_r": probability("p_r", p_r), "loss": loss}
     if p_m == 0:
         raise ValueError("p_m is 0: no slot is ever chosen and there is nothing to predict; take a p_m above 0, "
                          "however small")
@@ -143,7 +127,7 @@ def valid_masking(p_m: float, p_c: float, p_r: float, loss: str) -> dict[str, An
                          "[MASK]: lower one of them")
     if loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(LOSSES)}")
-    return checked | {"loss": loss}
+    return checked
 
 
 def _corrupt(documents, p_m, p_c, p_r, draw):

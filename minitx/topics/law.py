@@ -4,10 +4,8 @@ Legend: D documents, N slots of a document, T topics, v words a topic, n = T v w
 [MASK]; word k of topic t (both from 0) is token 1 + t v + k.
 """
 
-import itertools
 import math
 import numbers
-from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 from minitx.base.checks import positive, whole_number
 from minitx.data.batch import Batch
 from minitx.topics.documents import Documents, mask_tokens, valid_masking
-from minitx.topics.randomness import Seed, entropy, generators, inverse_cdf, parts, stack_cdfs
+from minitx.topics.randomness import Seed, generators, inverse_cdf, parts, stack_cdfs
 
 MOST_LENGTHS = 10**6
 _CLOSED_FORMS = "closed forms are known of disjoint topics, equally frequent and of equally probable words, only"
@@ -29,9 +27,8 @@ _LARGEST_ALPHA = 1e100  # the sum of T of them is finite
 class TopicModel:
     """A law of documents, of masking, and of how the loss averages over the chosen slots.
 
-    Documents are drawn from it (:meth:`documents`) and masked (:meth:`mask`), and every closed form of the theory is a
-    function of it. Exactly one of ``tau`` and ``alpha`` is given, and exactly one of ``words_per_topic`` and
-    ``topic_word``.
+    Every closed form of the theory is a function of it. Exactly one of ``tau`` and ``alpha`` is given, and exactly one
+    of ``words_per_topic`` and ``topic_word``.
 
     Parameters
     ----------
@@ -48,8 +45,8 @@ class TopicModel:
         Each document draws the shares of its topics from the Dirichlet law with these parameters (a number: T times the
         same); each of its slots draws its topic from the shares. This is latent Dirichlet allocation (LDA).
     topic_word : (T, n) floats, optional
-        Topics that may overlap: row = topic, column = word, entry = its probability in the topic. Word i is token i +
-        1. Documents can be drawn; there are no closed forms.
+        Topics that may overlap: row = topic, column = word (word i is token i + 1), entry = the probability of the word
+        in the topic. Documents can be drawn; there are no closed forms.
     p_m, p_c, p_r : float
         A slot is chosen with probability p_m. A chosen slot shows its own word with probability p_c, a uniform one of
         the n words with probability p_r, and [MASK] otherwise. The defaults are the paper's.
@@ -90,10 +87,10 @@ class TopicModel:
                              "of disjoint topics, or the probabilities (n_topics, n_words) of the words of any topics")
         checked: dict[str, Any] = {"n_topics": T, "length": _length(self.length)}
         if self.tau is not None:
-            checked["tau"] = whole_number("tau", self.tau, 1)
-            if checked["tau"] > T:
+            if whole_number("tau", self.tau, 1) > T:
                 raise ValueError(f"tau is {self.tau} but there are {T} topics; a document cannot have more topics than "
                                  "there are: lower tau or raise n_topics")
+            checked["tau"] = int(self.tau)
         else:
             checked["alpha"] = _dirichlet_parameter(self.alpha, T)
         if self.words_per_topic is not None:
@@ -166,10 +163,9 @@ class TopicModel:
 
     @property
     def h(self) -> float:
-        """(T-1) / (T sigma - 1), at least 1, where sigma is the probability that two slots share their topic; inf at
-        tau = T.
+        """tau (T-1) / (T-tau), inf at tau = T; or T alpha + 1. Second moments depend on tau and alpha through it alone.
 
-        All that a second moment depends on of the law of topics: tau (T-1) / (T-tau), or T alpha + 1.
+        It is (T-1) / (T sigma - 1), where sigma is the probability that two slots share their topic; it is at least 1.
         """
         if self.tau is not None:
             return math.inf if self.tau == self.T else self.tau * (self.T - 1) / (self.T - self.tau)
@@ -208,24 +204,10 @@ class TopicModel:
     # drawing --------------------------------------------------------------------------------------
 
     def documents(self, n_documents: int, *, rng: Seed = 0) -> Documents:
-        """Draw documents.
+        """Draw D = ``n_documents`` documents: tokens (D, N), N being the largest length that the law allows.
 
-        Parameters
-        ----------
-        n_documents : int
-            D, at least 1.
-        rng : int, numpy.random.Generator or None
-            Seed. The same seed gives the same documents; asking for more keeps the beginning.
-
-        Returns
-        -------
-        Documents
-            Tokens (D, N), N being the largest length the law allows.
-
-        Raises
-        ------
-        ValueError
-            ``n_documents`` is not a whole number, at least 1; or the length is infinite.
+        The same seed gives the same documents; asking for more keeps the beginning. Raises ValueError if
+        ``n_documents`` is not a whole number, at least 1, or if the length is infinite.
         """
         whole_number("n_documents", n_documents, 1)
         draw = generators(rng)
@@ -235,15 +217,6 @@ class TopicModel:
             tokens[part] = self._words(self._topics(len(tokens[part]), draw), draw)
         lengths = draw["length"].integers(low, high + 1, size=n_documents)
         return Documents(tokens, lengths.astype(np.int32), self.V)
-
-    def stream(self, n_documents: int, *, rng: Seed = 0) -> Iterator[Documents]:
-        """Iterate, without end, over fresh :class:`Documents` of ``n_documents`` each: more data than memory holds.
-
-        The same seed gives the same items; a generator is drawn from once, now. Raises as :meth:`documents`, at once.
-        """
-        whole_number("n_documents", n_documents, 1)
-        seeds = np.random.default_rng(entropy(rng))
-        return (self.documents(n_documents, rng=seeds) for _ in itertools.count())
 
     def mask(self, documents: Documents, *, head: str = "cross_entropy", rng: Seed = 0) -> Batch:
         """:func:`minitx.topics.mask_tokens` with the probabilities and the loss of this law."""
@@ -274,8 +247,8 @@ def _length(length):
     """``length`` as an int, a pair of ints or inf."""
     length = length.tolist() if isinstance(length, np.ndarray) else length
     kinds = "a whole number of at least 2 slots, a pair (low, high) of such, or math.inf"
-    if isinstance(length, (tuple, list)):
-        if len(length) != 2 or any(isinstance(end, (tuple, list)) or end == math.inf for end in length):
+    if isinstance(length, (tuple, list)) and len(length) == 2:
+        if any(isinstance(end, (tuple, list)) or end == math.inf for end in length):
             raise ValueError(f"length is {length!r}; it must be {kinds}")
         low, high = (_length(end) for end in length)
         if low > high:
@@ -298,12 +271,10 @@ def _dirichlet_parameter(alpha, n_topics):
     """``alpha`` as a float or as (T,) float64."""
     if np.ndim(alpha) == 0:
         return positive("alpha", alpha, below=_LARGEST_ALPHA)
-    alpha = np.array(alpha, np.float64)
+    alpha = np.asarray(alpha, np.float64)
     if alpha.shape != (n_topics,):
         raise ValueError(f"alpha has shape {alpha.shape}; it must be one number or {n_topics}, one a topic")
-    for value in alpha:
-        positive("an entry of alpha", value, below=_LARGEST_ALPHA)
-    return alpha
+    return np.array([positive("an entry of alpha", value, below=_LARGEST_ALPHA) for value in alpha])
 
 
 def _probability_rows(topic_word, n_topics):

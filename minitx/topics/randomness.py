@@ -15,14 +15,10 @@ PURPOSES = ("length", "mixture", "topic", "word", "choice", "replacement")
 Seed = int | np.random.Generator | None
 
 
-def entropy(rng: Seed) -> int | None:
-    """A seed: ``rng`` itself, or a number drawn from the generator ``rng``."""
-    return int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else rng
-
-
 def generators(rng: Seed) -> dict[str, np.random.Generator]:
-    """One independent generator for each of ``PURPOSES``."""
-    seeds = np.random.SeedSequence(entropy(rng)).spawn(len(PURPOSES))
+    """One independent generator for each of ``PURPOSES``; their seed is ``rng``, or a number drawn from it."""
+    seed = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else rng
+    seeds = np.random.SeedSequence(seed).spawn(len(PURPOSES))
     return dict(zip(PURPOSES, map(np.random.default_rng, seeds), strict=True))
 
 

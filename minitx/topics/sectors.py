@@ -20,8 +20,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Blocks:
-    """A (V, V) matrix that is constant on the six kinds of token pairs. Row = output token, column = attended token (f
-    = W u).
+    """A (V, V) matrix W that is constant on six kinds of token pairs. Row = output, column = attended token (f = W u).
 
     Attributes
     ----------
@@ -153,16 +152,9 @@ def blocks_of_pair(setting: TopicModel, lam_w: float, lam_t: float, pair: Matrix
 def moments(setting: TopicModel) -> Sectors:
     """The exact second moments of a chosen slot, under uniform attention with one-hot embeddings.
 
-    Parameters
-    ----------
-    setting : TopicModel
-        Any of disjoint, equally frequent topics. The lengths of the pooled loss are size-biased (a slot is drawn, not a
-        document); with the loss per document, the other slots of a chosen one's document are chosen less often than p_m
-        says.
-
-    Returns
-    -------
-    Sectors
+    Topics are disjoint and equally frequent. The lengths of the pooled loss are size-biased (a slot is drawn, not a
+    document); with the loss per document, the other slots of a chosen one's document are chosen less often than p_m
+    says.
 
     Notes
     -----

@@ -1,5 +1,4 @@
-"""Training on documents of topics, and what is recorded on the way: averages over pairs of words, for every part that
-is learned.
+"""Training on documents of topics, and what is recorded on the way: averages over pairs of words, for every part.
 
 Legend: V vocabulary, R recorded steps.
 """
@@ -27,21 +26,17 @@ BLOCK_FIELDS = CLASSES | {"mask column": "mask_column"}
 
 @dataclass(frozen=True)
 class Record:
-    """What the weights look like after ``step`` steps, by class of word pair
-    (:class:`minitx.topics.averages.Averages`).
+    """What the weights look like after ``step`` steps, averaged by class of word pair.
 
     Attributes
     ----------
-    step : int
     loss : float
         Of the batch or mini-batch of this step.
     embedding, cosine : Averages or None
         Inner products and cosines of the embeddings; None for one-hot embeddings.
     value : Averages
         The matrix that carries attended words to the output, W_U W_V W_E: W_V for one-hot embeddings, E^T E for tied
-        ones without W_V. Row = output word, column = attended word.
-    mask_column : float
-        Average of its column of [MASK], over output words.
+        ones without W_V. Row = output word, column = attended word; ``mask_column`` averages its column of [MASK].
     attention : Averages or None
         On clean documents, times their length: 1 is uniform. None where attention is uniform by construction.
     """
@@ -55,16 +50,13 @@ class Record:
     attention: Averages | None
 
 
-def record(step: int, loss: float, weights: EmbeddedWeights, topics: NDArray[np.integer],
-           documents: Documents) -> Record:
-    """Measure ``weights``. ``topics`` and ``documents`` are as for :func:`train`."""
-    value = weights.circuits().ov.T
-    E, has_attention = weights.W_E, weights.W_Q is not None
-    return Record(step, float(loss),
-                  None if E is None else pair_averages(gram(E), topics),
-                  None if E is None else pair_averages(cosine_matrix(E), topics),
-                  pair_averages(value, topics), float(value[1:, 0].mean()),
-                  pair_averages(attention_table(weights, documents), topics) if has_attention else None)
+def _record(step, loss, weights, topics, documents):
+    """Measure ``weights``."""
+    value, E = weights.circuits().ov.T, weights.W_E
+    embedding, cosine = (None if E is None else pair_averages(of(E), topics) for of in (gram, cosine_matrix))
+    attention = None if weights.W_Q is None else pair_averages(attention_table(weights, documents), topics)
+    return Record(step, float(loss), embedding, cosine, pair_averages(value, topics), float(value[1:, 0].mean()),
+                  attention)
 
 
 def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents,
@@ -90,10 +82,6 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
         Steps to record. Default: twelve, evenly spaced to the last.
     progress : callable, optional
         ``progress(step)`` after every step.
-
-    Returns
-    -------
-    Run
     """
     at = set(log_steps(steps) if at is None else at)
     quadratic = batch_size is None and batch.head == "squared" and set(start.circuits().parameters()) == {"ov"}
@@ -101,7 +89,7 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
 
     def callback(step, loss, weights, gradient):
         if step in at:
-            found.append(record(step, loss, weights, topics, documents))
+            found.append(_record(step, loss, weights, topics, documents))
         if progress is not None:
             progress(step)
 
@@ -120,11 +108,7 @@ def log_steps(steps: int, most: int = 12) -> list[int]:
 def over_seeds(runs: Sequence[Run], part: str) -> tuple[NDArray[np.integer], dict[str, tuple]]:
     """Averages of ``part`` ("embedding", "cosine", "value" or "attention") over training, over runs of several seeds.
 
-    Returns
-    -------
-    steps : (R,) int
-    measured : dict {class of pairs: (mean (R,), s.d. (R,))}
-        ddof 1; an s.d. of a single run is nan.
+    Returns the recorded steps (R,), and {class of pairs: (mean (R,), s.d. (R,))}. The s.d. (ddof 1) of one run is nan.
     """
     steps = [record.step for record in min((run.records for run in runs), key=len)]
     measured = {}
@@ -139,11 +123,8 @@ def over_seeds(runs: Sequence[Run], part: str) -> tuple[NDArray[np.integer], dic
 def same_exceeds_different(runs: Sequence[Run], part: str) -> tuple[int, int, int]:
     """How often, over all runs and recorded steps, the average of same topic exceeds that of different topic.
 
-    Returns
-    -------
-    (int, int, int)
-        The steps at which it does when pairs of the same word are included, the steps at which it does for different
-        words alone, and all recorded steps.
+    Returns the number of steps at which it does when pairs of the same word are included, the number at which it does
+    for different words alone, and the number of all recorded steps.
     """
     averages = [getattr(record, part) for run in runs for record in run.records]
     return (sum(one.same_topic_including > one.different_topic for one in averages),
@@ -151,9 +132,10 @@ def same_exceeds_different(runs: Sequence[Run], part: str) -> tuple[int, int, in
 
 
 def attention_ratios(weights: EmbeddedWeights, setting: TopicModel) -> dict[str, float]:
-    """Attention of a word to its own word, alpha, to its topic, beta, and to [MASK], rho_0, over that to another topic.
+    """Attention over that to a word of another topic: alpha (same word), beta (same topic), rho_0 ([MASK]), and rho.
 
-    They are averages over query words. rho = (alpha + (v - 1) beta) / v is all that the loss depends on at W_inf.
+    They are averages over query words; rho = (alpha + (v - 1) beta) / v is all that the loss depends on at W_inf.
+    Raises ValueError if the weights have no W_Q and W_K.
     """
     qk = weights.circuits().qk
     if qk is None:

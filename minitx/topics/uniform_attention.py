@@ -1,5 +1,4 @@
-"""Uniform attention and squared loss: the loss is a quadratic function of ``ov``, known from two second moments of the
-data.
+"""Uniform attention and squared loss: the loss is a quadratic function of ``ov``, known from two moments of the data.
 
 u = uniform-attention average of a document's tokens, (V,); y the target. With M = E[u u^T] and C = E[onehot(y) u^T],
 
@@ -24,16 +23,9 @@ from minitx.model.circuits import Circuits
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Second moments of uniform attention and targets.
+    """M = E[u u^T] and C = E[onehot(y) u^T] (row = target, column = attended token), each (V, V), and E[1].
 
-    Parameters
-    ----------
-    M : (V, V) floats
-        E[u u^T]. Row, column = attended token.
-    C : (V, V) floats
-        E[onehot(y) u^T]. Row = target, column = attended token.
-    weight : float
-        E[1], the sum of the weights.
+    E[1] is ``weight``, the sum of the weights of the loss.
     """
 
     M: NDArray[np.float64]
@@ -42,13 +34,9 @@ class Moments:
 
 
 def moments(batch: Batch, n_vocab: int) -> Moments:
-    """Moments of a :class:`minitx.Batch`, weighted as its loss. Exact; costs the pairs of distinct tokens of every
-    document.
+    """Exact moments of a batch, weighted as its loss; the time is that of the pairs of distinct tokens of documents.
 
-    Raises
-    ------
-    ValueError
-        Causal attention, tokens outside the vocabulary.
+    Raises ValueError if attention is causal, or if tokens are outside the vocabulary.
     """
     if batch.causal:
         raise ValueError("moments are those of attention to the whole document; this batch is causal: give "
@@ -69,25 +57,11 @@ def moments(batch: Batch, n_vocab: int) -> Moments:
 
 
 def loss_and_gradient(weights: Any, moments: Moments) -> tuple[float, Any]:
-    """Loss and exact gradient of the squared loss at uniform attention: what ``minitx.loss_and_gradient`` gives on all
-    the data.
+    """(loss, exact gradient) of the squared loss, as ``minitx.loss_and_gradient`` gives them on all the data.
 
-    Parameters
-    ----------
-    weights : any parametrisation whose circuits are ``ov`` alone
-    moments : Moments
-
-    Returns
-    -------
-    loss : float
-    gradient : same type as ``weights``
-
-    Raises
-    ------
-    ValueError
-        Circuits that attend by score, or that have more than ``ov``; a vocabulary of another size.
-    FloatingPointError
-        The loss is not finite.
+    ``weights`` may be any parametrisation whose circuits are ``ov`` alone; the gradient is of the same type. Raises
+    ValueError if the circuits have more, or a vocabulary of another size, and FloatingPointError if the loss is not
+    finite.
     """
     circuits = weights.circuits()
     if extra := set(circuits.parameters()) - {"ov"}:

@@ -25,15 +25,14 @@ def optimal_value(setting: TopicModel) -> Blocks:
     lam_w = C_w / M_w, lam_t = C_t / M_t; the mean is reproduced, so that the columns sum to 1 and the mask column is
     1/n exactly, unless the share of [MASK] is the same in all documents (N = inf: ``paper_value``).
     """
-    found = moments(setting)
-    return _blocks(setting, _ratio(found.C_w, found.M_w), _ratio(found.C_t, found.M_t), *_mean(found))
+    return _minimiser(moments(setting), 0.0)
 
 
 def paper_value(setting: TopicModel) -> Blocks:
     """W_inf: N = inf first, then ridge -> 0 (the paper's order). ``setting.length`` is ignored.
 
-    With den = n m^2 + (1-m)^2: mask column m/den; same word = same topic = 1/(a v) + d; d = ((1-m)/den - 1/a)/n. The
-    gap 1/(a v) is the same for all 1 <= tau < T; at tau = T it is 0: nothing tells topics apart.
+    With den = n m^2 + (1-m)^2: mask column m/den; different topic d = ((1-m)/den - 1/a)/n; same word = same topic =
+    1/(a v) + d. The gap 1/(a v) is the same for all 1 <= tau < T; at tau = T it is 0: nothing tells topics apart.
     """
     return optimal_value(replace(setting, length=math.inf))
 
@@ -44,7 +43,7 @@ def separated_value(setting: TopicModel) -> Blocks:
     At tau < T it is ``paper_value``; ``setting.length`` is ignored. Raises ValueError where no slot shows its own word.
     """
     setting.require_visible("the value matrix with gap 1/(a v)")
-    return _blocks(setting, 0.0, 1 / setting.a, *_mean(moments(replace(setting, length=math.inf))))
+    return _blocks(moments(replace(setting, length=math.inf)), 0.0, 1 / setting.a)
 
 
 def other_limit_value(setting: TopicModel) -> Blocks:
@@ -54,10 +53,9 @@ def other_limit_value(setting: TopicModel) -> Blocks:
     """
     lam_w = _ratio(setting.p_c, 1 - setting.m)
     lam_t = lam_w if math.isinf(setting.h) else _ratio(setting.a, setting.a**2)
-    return _blocks(setting, lam_w, lam_t, *_mean(moments(replace(setting, length=2, loss="pooled"))))
+    return _blocks(moments(replace(setting, length=2, loss="pooled")), lam_w, lam_t)
 
 
-@one_blas_thread()
 def ridge_value(setting: TopicModel, ridge: float) -> Blocks:
     """Minimiser of loss + ridge |W|_F^2: C (M + ridge I)^-1.
 
@@ -66,18 +64,10 @@ def ridge_value(setting: TopicModel, ridge: float) -> Blocks:
         al = (s2 + ridge n mu) / (s2 + ridge R),    be = (s2 + ridge (1-mu)) / (s2 + ridge R),
         R = n E[u_0^2] + E[(1-u_0)^2] + n ridge.
 
-    The 2 x 2 system of [MASK] and the mean is solved by hand: in long documents s2 is so much smaller than mu^2 that a
-    solver of the matrix, which holds their sum, loses it.
-
     The result is near the paper's where (1-m)/(N n) << ridge << a^2 G for words and topics, and where
     m(1-m)/(N den) << ridge << den/n for [MASK] and the mean, den = n m^2 + (1-m)^2.
     """
-    ridge = positive("ridge", ridge)
-    found, n = moments(setting), setting.n
-    mu, s2 = found.mask_share, found.mask_variance
-    R = n * (mu**2 + s2) + (1 - mu)**2 + s2 + n * ridge
-    al, be = ((s2 + ridge * part) / (s2 + ridge * R) for part in (n * mu, 1 - mu))
-    return _blocks(setting, found.C_w / (found.M_w + ridge), found.C_t / (found.M_t + ridge), al, be)
+    return _minimiser(moments(setting), positive("ridge", ridge))
 
 
 @one_blas_thread()
@@ -95,6 +85,7 @@ def value_after(setting: TopicModel, steps: int, learning_rate: float) -> Blocks
                          f"{1 / found.M_largest:.6g} for this law: lower it")
 
     def learned(M):
+        """(1 - (1 - 2 eta M)^steps) / M."""
         return _geometric(2 * learning_rate * M, steps) * 2 * learning_rate
 
     pair = (found.C_pair @ directions * [learned(scale) for scale in scales]) @ directions.T
@@ -109,23 +100,12 @@ def optimal_gram(setting: TopicModel) -> Blocks:
 
         z maximises (E q)^2 / ((1 + z^2/n) E q^2),    gamma = E q / ((1 + z^2/n) E q^2).
 
-    Returns
-    -------
-    Blocks
-        mask_mask = |E_0|^2, mask_column = mask_row = <E_0, E_i>. Length inf: E_0 = 0 and same word = same topic.
-
-    Raises
-    ------
-    ValueError
-        No word is ever shown.
-
-    Notes
-    -----
-    At N = inf the minimisers are all psd matrices K with K q_S = y_S. They have the averages over whole blocks in
-    common, but not those over the different words of a topic.
+    In the result mask_mask = |E_0|^2 and mask_column = mask_row = <E_0, E_i>. At N = inf E_0 = 0 and same word = same
+    topic; the minimisers are all psd matrices K with K q_S = y_S, which have the averages over whole blocks in common,
+    but not those over the different words of a topic. Raises ValueError if no word is ever shown.
     """
     found = moments(setting)
-    return _gram(setting, found, _ratio(found.C_w, found.M_w))
+    return _gram(found, _ratio(found.C_w, found.M_w))
 
 
 def gram_plateau(setting: TopicModel) -> Blocks:
@@ -137,12 +117,12 @@ def gram_plateau(setting: TopicModel) -> Blocks:
     if math.isinf(setting.h):
         raise ValueError(f"tau is {setting.tau}, all the topics: words of a topic are learned no later than topics, "
                          "and there is no plateau; lower tau")
-    return _gram(setting, moments(setting), 0.0)
+    return _gram(moments(setting), 0.0)
 
 
-def _gram(setting, found, lam_w):
+def _gram(found, lam_w):
     """Blocks of K with ``lam_w`` within topics; :func:`optimal_gram` says what z and gamma are."""
-    n, mu, s2 = setting.n, found.mask_share, found.mask_variance
+    n, mu, s2 = found.setting.n, found.mask_share, found.mask_variance
     if mu == 1:
         raise ValueError("p_m = 1 and p_c = p_r = 0: only [MASK] is ever shown, and no Gram matrix is optimal; change "
                          "one of them")
@@ -155,21 +135,26 @@ def _gram(setting, found, lam_w):
     q = 1 - mu + z * mu
     gamma = q / ((1 + z * z / n) * (q * q + s2 * (1 - z)**2))
     across = z * gamma / n
-    return Blocks.from_sectors(setting, lam_w, _ratio(found.C_t, found.M_t), gamma, mask_mask=z * across,
+    return Blocks.from_sectors(found.setting, lam_w, _ratio(found.C_t, found.M_t), gamma, mask_mask=z * across,
                                mask_column=across, mask_row=across)
 
 
-def _mean(found):
-    """(al, be): the least of al^2/n + be^2 with which al u_0 + be (1 - u_0) = 1 in every document."""
-    if found.mask_variance > 0:
-        return 1.0, 1.0
-    n, mu = found.setting.n, found.mask_share
-    least = n * mu**2 + (1 - mu)**2
-    return n * mu / least, (1 - mu) / least
+def _minimiser(found, ridge):
+    """C (M + ridge)^-1, or C M^+ without a ridge, from the moments ``found``."""
+    return _blocks(found, _ratio(found.C_w, found.M_w + ridge), _ratio(found.C_t, found.M_t + ridge), ridge)
 
 
-def _blocks(setting, lam_w, lam_t, al, be):
-    return Blocks.from_sectors(setting, lam_w, lam_t, be, mask_column=al / setting.n)
+def _blocks(found, lam_w, lam_t, ridge=0.0):
+    """Blocks with al and be as in :func:`ridge_value`; in the limit ridge -> 0 they are 1, or of least norm if s2 = 0.
+
+    The 2 x 2 system of [MASK] and the mean is solved by hand: in long documents s2 is so much smaller than mu^2 that a
+    solver of the matrix, which holds their sum, loses it.
+    """
+    n, mu, s2 = found.setting.n, found.mask_share, found.mask_variance
+    R = n * (mu**2 + s2) + (1 - mu)**2 + s2 + n * ridge
+    weight = ridge if s2 > 0 or ridge > 0 else 1.0  # with s2 = 0 the ridge cancels
+    al, be = ((s2 + weight * part) / (s2 + weight * R) for part in (n * mu, 1 - mu))
+    return Blocks.from_sectors(found.setting, lam_w, lam_t, be, mask_column=al / n)
 
 
 def _ratio(C, M):

@@ -184,7 +184,7 @@ def least_squares_blocks(batch, n_topics, v):
 ])
 def test_least_squares_has_the_closed_form(n_topics, v, law, h, length, masks):
     model = TopicModel(n_topics, v, **law, length=length)
-    batches = (mask_tokens(documents, **masks, rng=i) for i, documents in zip(range(8), model.stream(12_000, rng=3), strict=False))
+    batches = (mask_tokens(model.documents(12_000, rng=seed), **masks, rng=seed) for seed in range(8))
     found = np.array([least_squares_blocks(batch, n_topics, v) for batch in batches])
     within_4_se(found.mean(axis=0), closed_form(n_topics, v, h, length, **masks), found.std(axis=0, ddof=1) / np.sqrt(8))
 
@@ -235,21 +235,6 @@ def test_documents_and_masks_do_not_depend_on_how_much_is_drawn_together(model, 
     assert same(documents, model.documents(200))
     assert np.array_equal(batch.tokens, mask_tokens(documents).tokens)
     assert np.array_equal(batch.weight, mask_tokens(documents).weight)
-
-
-@each_model
-def test_stream_is_reproducible_and_never_the_same(model):
-    first, again = (list(itertools.islice(model.stream(20, rng=7), 4)) for _ in range(2))
-    assert all(same(one, other) for one, other in zip(first, again, strict=True))
-    assert not any(same(one, other) for one, other in itertools.combinations(first, 2))
-    assert not same(first[0], next(model.stream(20, rng=8))) and len(first[0]) == 20
-
-
-def test_stream_draws_its_seed_at_once_and_leaves_the_generator_alone():
-    model, rng = MODELS["tau"], np.random.default_rng(3)
-    stream = model.stream(20, rng=rng)
-    rng.random(5)
-    assert same(next(stream), next(model.stream(20, rng=np.random.default_rng(3))))
 
 
 def test_same_seed_same_masks():
@@ -453,10 +438,10 @@ def test_bad_models(change, message):
 
 
 @pytest.mark.parametrize("bad", [0, 2.5, "many", True])
-@pytest.mark.parametrize("draw", [TopicModel.documents, TopicModel.stream])
-def test_bad_numbers_of_documents(draw, bad):
-    with pytest.raises(ValueError, match=f"n_documents is {re.escape(repr(bad))}; it must be a whole number, at least 1"):
-        draw(MODELS["tau"], bad)  # also a stream refuses at once
+def test_bad_numbers_of_documents(bad):
+    message = f"n_documents is {re.escape(repr(bad))}; it must be a whole number, at least 1"
+    with pytest.raises(ValueError, match=message):
+        MODELS["tau"].documents(bad)
 
 
 @pytest.mark.parametrize("change, message", [

@@ -21,12 +21,6 @@ HEADS = ("squared", "cross_entropy")
 WORDS = ("same_word", "same_topic", "different_topic")
 
 
-def population(setting, head="squared"):
-    """All infinitely long documents, as a Batch."""
-    found = topics.infinite_documents(setting)
-    return Batch(found.tokens, found.targets, found.weight, mass=found.mass, causal=False, head=head)
-
-
 def known_moments(setting):
     """The exact moments of ``setting``, as the objective of minitx.topics.uniform_attention wants them."""
     C, M = topics.moments(setting).matrices()
@@ -114,7 +108,7 @@ def test_attention_sums_to_1_and_is_uniform_without_scores_25(seed, scale):
 
 @given(laws(T=(2, 4), v=(1, 3), length=math.inf))
 def test_attention_without_scores_is_the_share_of_each_token_25(setting):
-    batch = population(setting)
+    batch = topics.infinite_documents(setting)
     A, _ = attention_and_output(EmbeddedWeights.gaussian(setting.V, W_V=1.0, W_QK=0.0, rng=0), batch)
     expected = np.broadcast_to(batch.mass[:, None], A.shape)
     np.testing.assert_allclose(A[batch.weight > 0], expected[batch.weight > 0], rtol=0, atol=1e-12)
@@ -195,7 +189,7 @@ def exact_batch(setting, head):
     TopicModel(3, 2, math.inf, tau=2), TopicModel(4, 3, math.inf, tau=2, p_m=0.6, p_c=0.0, p_r=0.4)], ids=repr)
 def test_first_step_on_the_population_21(head, setting):
     """Whole matrices; the gap is eta (C_t - C_w) / v, for squared error twice that."""
-    batch = exact_batch(setting, head) if setting.length != math.inf else population(setting, head)
+    batch = exact_batch(setting, head) if setting.length != math.inf else topics.infinite_documents(setting, head)
     C, M = topics.moments(setting).matrices()
     sectors, of_batch = topics.moments(setting), uniform_attention.moments(batch, setting.V)
     np.testing.assert_allclose(of_batch.M, M, rtol=0, atol=1e-14)
@@ -228,7 +222,7 @@ def test_first_step_on_a_sample_21(head, loss, seed, eta):
 def test_embeddings_reach_the_block_gap_from_any_start_24(seed):
     """Descent on E from large entries; through moments, and the same first steps on the population itself."""
     setting = TopicModel(3, 2, math.inf, tau=2)
-    batch, start = population(setting), EmbeddedWeights.gaussian(7, W_E=0.6, width=8, rng=seed)
+    batch, start = topics.infinite_documents(setting), EmbeddedWeights.gaussian(7, W_E=0.6, width=8, rng=seed)
     known = uniform_attention.moments(batch, 7)
     run = on_moments(start, known, learning_rate=0.3, steps=6000, keep=[20])
     np.testing.assert_allclose(descend(start, batch, learning_rate=0.3, steps=20).weights.W_E, run.kept[20].W_E, rtol=0, atol=1e-13)
@@ -255,7 +249,7 @@ def test_model_on_the_population_has_the_closed_loss_12(setting, data):
     root = math.sqrt(setting.V)  # of d_a = V: W_Q = 1 makes W_K sqrt(V) times the transposed scores
     weights = EmbeddedWeights(W_V=W, W_Q=np.eye(setting.V), W_K=root * scores)
     for each in (tables, weights):
-        assert loss_and_gradient(each, population(setting))[0] == pytest.approx(expected, rel=0, abs=1e-12)
+        assert loss_and_gradient(each, topics.infinite_documents(setting))[0] == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def attention_ratios(weights, setting):
@@ -272,7 +266,7 @@ def test_descent_on_attention_reaches_the_best_ratio():
     setting = TopicModel(4, 2, math.inf, tau=2, p_m=0.5, p_c=0.2, p_r=0.1)
     start = EmbeddedWeights.gaussian(setting.V, W_V=0.0, W_QK=0.05, rng=0)
     start = replace(start, W_V=topics.paper_value(setting).matrix(setting))
-    run = descend(start, population(setting), learning_rate=30.0, steps=900, frozen=("W_V",))
+    run = descend(start, topics.infinite_documents(setting), learning_rate=30.0, steps=900, frozen=("W_V",))
     expected = topics.optimal_ratio(setting, free_mask=True)
     assert run.loss[0] == pytest.approx(expected.loss_uniform, rel=1e-4)
     assert run.loss[-1] == pytest.approx(expected.loss, rel=1e-6)
