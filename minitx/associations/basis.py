@@ -21,13 +21,6 @@ from minitx.model import kernels as model_kernels
 
 # Partial sums of the position gradient. A constant, so that results do not depend on the number of threads.
 CHUNKS = 16
-# {basis function: (what a row is, what a column is)}
-BASIS_FUNCTIONS = {
-    "bigram": ("current token", "next token"),
-    "interchangeability": ("token", "token"),
-    "context": ("next token", "token of its context"),
-    "attention": ("query (current) token", "key (attended) token"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,21 +66,10 @@ class Statistics:
 def statistics(batch: Batch, n_vocab: int) -> Statistics:
     """Basis functions of ``batch`` (Im et al. 2026, Sec. 4 and Thm. D.7), by lookups.
 
-    Parameters
-    ----------
-    batch : Batch
-        Next-token training: causal attention, cross-entropy.
-    n_vocab : int
-        V.
-
-    Raises
-    ------
-    ValueError
-        Tokens outside the vocabulary; a batch that is not next-token training.
+    ``batch`` is one of next-token training (causal attention, cross-entropy) and ``n_vocab`` is V; else a TypeError or
+    ValueError is raised.
     """
-    n_vocab = whole_number("n_vocab", n_vocab, 2)
-    batch.require_next_token()
-    batch.require_vocabulary(n_vocab)
+    n_vocab = next_token_vocabulary(batch, n_vocab)
     pairs, alpha = bigram_counts(batch, n_vocab)
     # B = pairs - alpha 1^T / V, so its products are those of the few pairs that occur, and a rank-one correction.
     B = bigram(pairs, alpha)
@@ -100,15 +82,21 @@ def statistics(batch: Batch, n_vocab: int) -> Statistics:
     return Statistics(B, Sigma_B, Phi, B_Phi.T, Q, Delta, alpha, share)
 
 
-def bigram_counts(batch: Batch, n_vocab: int) -> tuple[sparse.csr_array, NDArray[np.float64]]:
-    """Weighted counts of (current token, next token).
+def next_token_vocabulary(batch: Batch, n_vocab: int) -> int:
+    """V as an int. TypeError or ValueError unless ``batch`` is a Batch of next-token training with tokens below V."""
+    n_vocab = whole_number("n_vocab", n_vocab, 2)
+    if not isinstance(batch, Batch):
+        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
+    batch.require_next_token()
+    batch.require_vocabulary(n_vocab)
+    return n_vocab
 
-    Returns
-    -------
-    pairs : sparse (V, V) float64
-        Row = current token, column = next token; the sum of the weights of the positions that hold the pair.
-    frequency : (V,) float64
-        alpha_a: the sum of the weights of the positions whose current token is a.
+
+def bigram_counts(batch: Batch, n_vocab: int) -> tuple[sparse.csr_array, NDArray[np.float64]]:
+    """Weighted counts of (current token, next token), and the frequency alpha of current tokens, (V,) float64.
+
+    The counts are a sparse (V, V) float64 array: row = current token, column = next token; an entry is the sum of the
+    weights of the positions that hold the pair, and alpha_a that of the positions whose current token is a.
     """
     used = batch.weight != 0
     current, following, weight = batch.tokens[used], batch.targets[used], batch.weight[used]
@@ -126,15 +114,11 @@ def bigram(pairs: sparse.csr_array, frequency: NDArray[np.float64]) -> NDArray[n
 
 
 def context(batch: Batch, n_vocab: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Context function and context shares, by O(N T U) additions, U the distinct tokens of a sequence.
+    """Context function Phi (V, V) and context shares V mu (V,), by O(N T U) additions, U distinct tokens of a sequence.
 
-    Returns
-    -------
-    Phi : (V, V) float64
-        Phi[b, a] = sum_t w_t (1(y_t = b) - 1/V) (share of a in the prefix of t). Row = next token, column = token of
-        its prefix; columns sum to 0. Phi^T is the descent direction of the ``ov`` table.
-    share : (V,) float64
-        sum_t w_t (share of a in the prefix of t) = V mu_a.
+    Phi[b, a] = sum_t w_t (1(y_t = b) - 1/V) (share of a in the prefix of t). Row = next token, column = token of its
+    prefix; columns sum to 0. Phi^T is the descent direction of the ``ov`` table. The context share of a is sum_t w_t
+    (share of a in the prefix of t).
     """
     slots, words = _distinct(batch, n_vocab)
     table = np.zeros((n_vocab, n_vocab))
@@ -150,17 +134,8 @@ def context(batch: Batch, n_vocab: int) -> tuple[NDArray[np.float64], NDArray[np
 def scores(batch: Batch, ov: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Descent directions of ``qk`` and ``position`` for a given ``ov`` table (Im et al. 2026: Q and Delta).
 
-    Parameters
-    ----------
-    ov : (V, V) float64
-        Row = attended token, column = output token.
-
-    Returns
-    -------
-    qk : (V, V) float64
-        Row = query (current) token, column = key (attended) token.
-    position : (T,) float64
-        By distance t - j.
+    ``ov`` is (V, V): row = attended token, column = output token. Returns ``qk`` (V, V), row = query (current) token,
+    column = key (attended) token, and ``position`` (T,), by distance t - j.
     """
     n_vocab = len(ov)
     slots, words = _distinct(batch, n_vocab)
@@ -187,8 +162,6 @@ def scores(batch: Batch, ov: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
 
 def _distinct(batch, n_vocab):
     """(N, T): number of each position's token among the distinct ones of its sequence; (N, U): these tokens."""
-    batch.require_next_token()
-    batch.require_vocabulary(n_vocab)
     slots, words = np.empty_like(batch.tokens), np.empty_like(batch.tokens)
     tokens, lengths = batch.tokens.copy(), batch.lengths.copy()  # the kernel is compiled for arrays that are writeable
     n_words = model_kernels.distinct(tokens, lengths, n_vocab, slots, words)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from minitx.associations import figures, reduced, terms, words
-from minitx.associations.basis import BASIS_FUNCTIONS, Statistics, statistics
+from minitx.associations.basis import Statistics, statistics
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
 from minitx.base import options as base_options
 from minitx.base import style
@@ -32,6 +32,24 @@ from minitx.model.weights import OneHotWeights
 N_RECORDS = 12  # rows of the tables, beside the first three steps
 HEAT_MAP_WORDS = 40
 N_ASSOCIATES = 8
+# {basis function: (what a row is, what a column is, what to look for)}
+BASIS_FUNCTIONS = {
+    "bigram": (
+        "current token", "next token",
+        "Red: the word of the column follows the word of the row more often than 1 in V; blue: less often. Look for "
+        "the few red entries of a row, the usual successors of its word."),
+    "interchangeability": (
+        "token", "token",
+        "Red: the two words follow the same words. Look for groups of words that are red with each other: they can "
+        "take each other's place."),
+    "context": (
+        "next token", "token of its context",
+        "Red: the word of the column occurs more often before the word of the row than before the average word. Look "
+        "for words of one subject."),
+    "attention": (
+        "query (current) token", "key (attended) token",
+        "Red: training first makes the word of the row attend more to the word of the column; blue: less. Look for the "
+        "columns that are red in most rows: to attend to these words lowers the loss first.")}
 FIGURES = ("cosines.png", "gradient_terms.png", "corrections.png", *(f"{name}.png" for name in BASIS_FUNCTIONS))
 PARAMETERS = tuple(figures.PARAMETERS)
 THEORIES = ("leading terms", "reduced dynamics")
@@ -109,7 +127,11 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     setting = f"V = {n_vocab}, T = {options.length}"
     title = style.literal(f"{corpus.name}: {setting}, ") + rf"$\eta$ = {options.learning_rate:g}"
     results = {
-        "corpus": _corpus_numbers(corpus), "vocabulary": corpus.vocabulary, "records": recorder.leading,
+        "corpus": {"name": corpus.name, "documents": corpus.n_documents,
+                   "documents without a window": corpus.n_left_out, "tokens": corpus.n_words,
+                   "distinct": corpus.n_distinct, "covered": corpus.n_covered, "unknown": corpus.unknown,
+                   "vocabulary": n_vocab, "windows": len(batch), "length": corpus.length},
+        "vocabulary": corpus.vocabulary, "records": recorder.leading,
         "loss": trajectory.loss, "reduced": recorder.reduced, "predicted_loss": recorder.predicted_loss,
         "norms_of_terms": recorder.norms, "split": split, "associates": associates,
         "first_exceeds": {parameter: {correction: {str(share): step for share, step in steps.items()}
@@ -132,13 +154,6 @@ def _read(options):
             bar.update(done - bar.n)
 
         return load_corpus(options.text, layout=options.layout, progress=progress, **settings)
-
-
-def _corpus_numbers(corpus):
-    return {"name": corpus.name, "documents": corpus.n_documents, "documents without a window": corpus.n_left_out,
-            "tokens": corpus.n_words, "distinct": corpus.n_distinct, "covered": corpus.n_covered,
-            "unknown": corpus.unknown, "vocabulary": len(corpus.vocabulary), "windows": len(corpus.tokens),
-            "length": corpus.length}
 
 
 # ------------------------------------------------------------------------------------------- training and measurements
@@ -171,15 +186,6 @@ def train(options: Options, batch: Batch, basis: Statistics,
     return recorder, trajectory
 
 
-def reduced_dynamics(options: Options, batch: Batch, start: OneHotWeights) -> Iterator[tuple[float, OneHotWeights]]:
-    """Predicted loss and weights after 0, 1, 2, ... steps, in float32, until the prediction diverges."""
-    data = reduced.reduce(batch, len(start.W_O))
-    with suppress(DescentEnded, FloatingPointError):
-        for loss, weights, _ in descent(start.astype(np.float32), data, learning_rate=options.learning_rate,
-                                        loss_and_gradient=reduced.loss_and_gradient):
-            yield loss, weights
-
-
 class Recorder:
     """Follows every step of training; at some steps, sets the weights beside both theories and splits the gradient.
 
@@ -191,8 +197,13 @@ class Recorder:
     def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights,
                  say: Callable[[str], None]):
         self.options, self.batch, self.basis, self.say = options, batch, basis, say
-        self.at = recorded_steps(options.steps)
-        self.walk: Iterator[Any] = iter(()) if options.batch_size else reduced_dynamics(options, batch, start)
+        # the first three steps, each of which moves another weight, and N_RECORDS more, evenly spaced to the last
+        self.at = {*range(1, min(options.steps, 3) + 1),
+                   *(max(1, round(options.steps * k / N_RECORDS)) for k in range(1, N_RECORDS + 1))}
+        self.walk: Iterator[Any] = iter(())  # of reduced dynamics, in float32, until it diverges
+        if not options.batch_size:
+            self.walk = descent(start.astype(np.float32), reduced.reduce(batch, basis.n_vocab),
+                                learning_rate=options.learning_rate, loss_and_gradient=reduced.loss_and_gradient)
         self.leading: list[Beside] = []
         self.reduced: list[Agreement | None] = []
         self.norms: list[terms.Norms] = []
@@ -200,8 +211,9 @@ class Recorder:
 
     def __call__(self, step: int, loss: float, weights: OneHotWeights) -> None:
         """Take one step of reduced dynamics as well; record ``step`` if it is one of ``at``."""
-        predicted_loss, predicted = next(self.walk, (None, None))
-        if predicted_loss is not None:
+        predicted_loss, predicted = None, None
+        with suppress(DescentEnded, FloatingPointError, StopIteration):
+            predicted_loss, predicted, _ = next(self.walk)
             self.predicted_loss.append(predicted_loss)
         if step not in self.at:
             return
@@ -213,28 +225,23 @@ class Recorder:
         self.leading.append(beside(weights, leading, proved, step=step, loss=loss))
         self.reduced.append(agreement(weights, predicted) if predicted else None)
         self.norms.append(terms.term_norms(terms.gradient_terms(weights, self.batch, leading=leading)))
-        rows = theories_table("loss", "reduced")
+        rows, header = theories_table("loss", "reduced")
         if len(self.leading) == 1:
             losses = "losses of the mini-batches" if options.batch_size else "losses of the full batch"
             self.say("\ncosine of the trained weights with those predicted, "
-                     f"eta = {options.learning_rate:g}, {losses}\n{theories_header(rows)}")
+                     f"eta = {options.learning_rate:g}, {losses}\n{header}")
         self.say(rows.row([str(step), number(loss), number(predicted_loss),
                            *theories_cells(self.leading[-1], self.reduced[-1], "cosine")]))
 
 
-def recorded_steps(steps: int, most: int = N_RECORDS) -> set[int]:
-    """The first three steps, each of which moves another weight, and up to ``most`` more, evenly spaced to the last."""
-    return {*range(1, min(steps, 3) + 1), *(max(1, round(steps * k / most)) for k in range(1, most + 1))}
-
-
 def split_gradient(weights: OneHotWeights, batch: Batch, leading: OneHotWeights) -> dict[str, dict[str, Any]]:
     """{parameter: {"terms": {term: norm}, "gradient": norm, "miss": |sum - gradient|, "digits": of the sum}}."""
-    weights, split = weights.astype(np.float64), {}
     found = terms.gradient_terms(weights, batch, leading=leading)
-    _, gradient = loss_and_gradient(weights, batch)
+    norms, split = terms.term_norms(found), {}
+    _, gradient = loss_and_gradient(weights.astype(np.float64), batch)
     for parameter, exact in gradient.parameters().items():
         size, miss = norm(exact), norm(sum(found[parameter].values()) - exact)
-        split[parameter] = {"terms": terms.term_norms(found)[parameter], "gradient": size, "miss": miss,
+        split[parameter] = {"terms": norms[parameter], "gradient": size, "miss": miss,
                             "digits": max(0.0, -np.log10(miss / size)) if miss > 0 and size > 0 else float("inf")}
     return split
 
@@ -242,17 +249,13 @@ def split_gradient(weights: OneHotWeights, batch: Batch, leading: OneHotWeights)
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
-def theories_table(*columns: str) -> Table:
-    """Rows that set the four weights beside both theories, with other ``columns`` after the step."""
-    return Table(["step", *columns, *PARAMETERS, *PARAMETERS], [5, *[8] * len(columns), *[9] * 2 * len(PARAMETERS)])
-
-
-def theories_header(rows: Table) -> str:
-    """Two lines above the rows: the theories, and the columns."""
+def theories_table(*columns: str) -> tuple[Table, str]:
+    """Rows that set the four weights beside both theories, with other ``columns`` after the step; and their heads."""
+    rows = Table(["step", *columns, *PARAMETERS, *PARAMETERS], [5, *[8] * len(columns), *[9] * 2 * len(PARAMETERS)])
     weights = rows.widths[-len(PARAMETERS):]
     before = [" " * width for width in rows.widths[:-2 * len(weights)]]
     theories = [f"{theory:-^{sum(weights) + 2 * (len(weights) - 1)}}" for theory in THEORIES]
-    return "  ".join([*before, *theories]) + "\n" + rows.header()
+    return rows, "  ".join([*before, *theories]) + "\n" + rows.header()
 
 
 def theories_cells(record: Beside, prediction: Agreement | None, measure: str) -> list[str]:
@@ -263,8 +266,8 @@ def theories_cells(record: Beside, prediction: Agreement | None, measure: str) -
 
 def errors_table(recorder: Recorder) -> str:
     """Relative error of both theories at each recorded step."""
-    rows = theories_table()
-    return "\n".join([theories_header(rows),
+    rows, header = theories_table()
+    return "\n".join([header,
                       *(rows.row([str(record.step), *theories_cells(record, prediction, "relative_error")])
                         for record, prediction in zip(recorder.leading, recorder.reduced, strict=True))])
 
@@ -324,23 +327,10 @@ def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: t
             "for the line with the leftmost rings: that correction ends the leading terms.")}
 
 
-WHAT_TO_LOOK_FOR = {
-    "bigram": "Red: the word of the column follows the word of the row more often than 1 in V; blue: less often. Look "
-              "for the few red entries of a row, the usual successors of its word.",
-    "interchangeability": "Red: the two words follow the same words. Look for groups of words that are red with each "
-                          "other: they can take each other's place.",
-    "context": "Red: the word of the column occurs more often before the word of the row than before the average "
-               "word. Look for words of one subject.",
-    "attention": "Red: training first makes the word of the row attend more to the word of the column; blue: less. "
-                 "Look for the columns that are red in most rows: to attend to these words lowers the loss first.",
-}
-
-
 def basis_figures(basis: Statistics, vocabulary: Sequence[str]) -> dict[str, tuple[Figure, str]]:
     """{file name: (heat map, caption)} of the basis functions over the most frequent tokens."""
     frequent = np.argsort(-basis.frequency, kind="stable")[:HEAT_MAP_WORDS]
     labels = [style.tick_label(vocabulary[token]) for token in frequent]
-    return {f"{name}.png": (figures.heat_map(getattr(basis, name)[np.ix_(frequent, frequent)], labels, labels,
-                                             title=f"{name} function, {len(frequent)} most frequent tokens",
-                                             row_label=row_label, column_label=column_label), WHAT_TO_LOOK_FOR[name])
-            for name, (row_label, column_label) in BASIS_FUNCTIONS.items()}
+    return {f"{name}.png": (figures.heat_map(getattr(basis, name)[np.ix_(frequent, frequent)], labels, row, column,
+                                             title=f"{name} function, {len(frequent)} most frequent tokens"), caption)
+            for name, (row, column, caption) in BASIS_FUNCTIONS.items()}

@@ -23,6 +23,8 @@ sets of weights. A series is a list of its coefficients, in which None stands fo
 Legend: T positions, V vocabulary, M highest order, m an order, s steps, eta learning rate.
 """
 
+import functools
+import operator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import comb, factorial
@@ -31,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from minitx.associations.basis import next_token_vocabulary
 from minitx.base import parallel
 from minitx.base.checks import positive, whole_number
 from minitx.base.numbers import norm
@@ -50,7 +53,7 @@ class Expansion:
     Attributes
     ----------
     differences : dict {(m, d): OneHotWeights}
-        Theta_{m,d}, 1 <= d <= m <= order, each array in the orientation of its weight. Pairs that are not there are 0.
+        Theta_{m,d}, 1 <= d <= m <= order, each array in the orientation of its weight.
     order : int
         M, the highest order.
     """
@@ -58,37 +61,33 @@ class Expansion:
     differences: dict[tuple[int, int], OneHotWeights]
     order: int
 
-    def coefficient(self, m: int, *, steps: int) -> OneHotWeights:
-        """Theta_m(s), the coefficient of eta^m in the weights after ``steps`` steps. ValueError if m is not 1 .. M."""
+    def coefficient(self, order: int, *, steps: int) -> OneHotWeights:
+        """Theta_m(s) for m = ``order``, the coefficient of eta^m in the weights after ``steps`` steps.
+
+        ValueError if the order is not 1 .. M.
+        """
         whole_number("steps", steps, 0)
-        if whole_number("m", m, 1) > self.order:
-            raise ValueError(f"m is {m}, but the expansion has orders 1 to {self.order}; expand to a higher order")
+        if whole_number("order", order, 1) > self.order:
+            raise ValueError(f"order is {order}, but the expansion has orders 1 to {self.order}; expand to a higher "
+                             "order")
         total = self.differences[1, 1].map(np.zeros_like)
-        for d in range(1, m + 1):
-            if (m, d) in self.differences:
-                number = comb(steps, d)
-                total = total.map(lambda a, b, number=number: a + number * b, self.differences[m, d])
+        for d in range(1, order + 1):
+            number = comb(steps, d)
+            total = total.map(lambda a, b, number=number: a + number * b, self.differences[order, d])
         return total
 
     def weights(self, *, steps: int, learning_rate: float, order: int | None = None) -> OneHotWeights:
         """Partial sum of the weights after ``steps`` steps, up to ``order`` (default: all orders)."""
         learning_rate = positive("learning_rate", learning_rate)
-        order = self.order if order is None else whole_number("order", order, 0)
-        if order > self.order:
-            raise ValueError(f"order is {order}, but only orders up to {self.order} were computed; expand to a higher "
-                             "order")
         total = self.differences[1, 1].map(np.zeros_like)
-        for m in range(1, order + 1):
+        for m in range(1, (self.order if order is None else whole_number("order", order, 0)) + 1):
             total = total.map(lambda a, b, m=m: a + learning_rate**m * b, self.coefficient(m, steps=steps))
         return total
 
     def flow_sizes(self) -> dict[str, NDArray[np.float64]]:
         """|Theta_{m,m}| / m!, m = 1 .. M: sizes of the orders in powers of s eta, for many small steps. (M,) each"""
-        def size(name, m):
-            there = self.differences.get((m, m))
-            return 0.0 if there is None else norm(getattr(there, name)) / factorial(m)
-
-        return {name: np.array([size(name, m) for m in range(1, self.order + 1)]) for name in NAMES}
+        return {name: np.array([norm(getattr(self.differences[m, m], name)) / factorial(m)
+                                for m in range(1, self.order + 1)]) for name in NAMES}
 
     def radius(self, share: float = 0.01) -> dict[str, float]:
         """The s eta up to which the last order is at most ``share`` of the first that is not zero, by parameter.
@@ -96,12 +95,11 @@ class Expansion:
         For many small steps, the partial sum of all orders stops being good to that share at about this s eta. It is
         nan where there are no two orders to compare.
         """
-        share, found = positive("share", share), {}
+        share, found = positive("share", share), dict.fromkeys(NAMES, float("nan"))
         for name, size in self.flow_sizes().items():
-            there = np.flatnonzero(size)
-            first, last = (there[0], there[-1]) if len(there) else (0, 0)
-            found[name] = float("nan")
-            if last > first:
+            orders = np.flatnonzero(size)
+            if len(orders) > 1:
+                first, last = orders[0], orders[-1]
                 found[name] = float((share * size[first] / size[last]) ** (1 / (last - first)))
         return found
 
@@ -124,34 +122,31 @@ def expand(batch: Batch, n_vocab: int, *, order: int) -> Expansion:
     TypeError, ValueError
         Settings that cannot be; batches that are not next-token training.
     """
-    order, n_vocab = whole_number("order", order, 1), whole_number("n_vocab", n_vocab, 2)
-    if not isinstance(batch, Batch):
-        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
-    batch.require_next_token()
-    batch.require_vocabulary(n_vocab)
+    order, n_vocab = whole_number("order", order, 1), next_token_vocabulary(batch, n_vocab)
     batch = batch.with_loss()
     weights = {name: [None] * (order + 1) for name in NAMES}
-    values = [dict.fromkeys((name, m) for name in NAMES for m in range(order + 1))]
-    for step in range(order):
+    values = {(name, m): [None] for name in NAMES for m in range(1, order + 1)}  # Theta_m(s) at s = 0 .. m
+    for step in range(1, order + 1):
         gradient = _gradient(weights, batch, n_vocab, order)
         # Theta_m(s + 1) = Theta_m(s) - gradient_{m-1}(s)
         weights = {name: [None, *map(_difference, weights[name][1:], gradient[name])] for name in NAMES}
-        # orders up to ``step`` are known from earlier values
-        values.append({(name, m): weights[name][m] for name in NAMES for m in range(step + 1, order + 1)})
+        for name, m in values:
+            if m >= step:
+                values[name, m].append(weights[name][m])
     return Expansion(_newton(values, n_vocab, batch.tokens.shape[1], order), order)
 
 
 def _newton(values, n_vocab, length, order):
-    """Forward differences at s = 0, up to the m-th of order m, of values at s = 0 .. order that hold orders m >= s."""
+    """Theta_{m,d}: the forward differences at s = 0 of ``values``, {(name, m): Theta_m(s) at s = 0 .. m}."""
     zeros = OneHotWeights.zeros(n_vocab, length).parameters()
     found = {}
-    for d in range(1, order + 1):
-        values = [{key: _difference(after[key], before[key]) for key in after} for before, after in pairwise(values)]
-        for m in range(d, order + 1):
-            parts = {name: values[0][name, m] for name in NAMES}
-            if any(part is not None for part in parts.values()):
-                found[m, d] = OneHotWeights(**{name: zeros[name] if part is None else part
-                                               for name, part in parts.items()})
+    for m in range(1, order + 1):
+        for d in range(1, m + 1):
+            for name in NAMES:
+                values[name, m] = [_difference(after, before) for before, after in pairwise(values[name, m])]
+            first = {name: values[name, m][0] for name in NAMES}
+            found[m, d] = OneHotWeights(**{name: zeros[name] if array is None else array
+                                           for name, array in first.items()})
     return found
 
 
@@ -249,11 +244,8 @@ def _transposed(series):
 
 def _sum(*terms):
     """Sum of coefficients, None being 0."""
-    total = None
-    for term in terms:
-        if term is not None:
-            total = term if total is None else total + term
-    return total
+    there = [term for term in terms if term is not None]
+    return functools.reduce(operator.add, there) if there else None
 
 
 def _difference(a, b):

@@ -39,20 +39,19 @@ def theories(steps: Series, cosine: Mapping[str, NamedSeries], loss: Series, pre
         name: {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 5,
                "markevery": (k % 2, 2) if len(steps) > 2 else 1} for k, name in enumerate(cosine)}
     lines = {}
-    for parameter in PARAMETERS:
+    for parameter, words in PARAMETERS.items():
         for name, values in cosine.items():
             if parameter in values:
                 apart = np.maximum(1 - np.asarray(values[parameter]), FURTHEST)
                 lines[name], = axes[parameter].plot(steps, apart, **styles[name])
         _scale_of_nines(axes[parameter])
-        axes[parameter].set_title(PARAMETERS[parameter])
+        axes[parameter].set_title(words)
     for parameter in ("W_O", "W"):
         axes[parameter].set_ylabel("cosine with the trained weight")
     axes["loss"].plot(range(len(loss)), loss, color="black", linewidth=3, alpha=0.35, label="trained")
     for name, series in predicted.items():
         axes["loss"].plot(range(len(series)), series, **styles[name] | {"marker": ""}, label=name)
-    axes["loss"].set_ylabel("loss (nats a token)")
-    axes["loss"].set_xlabel("gradient descent steps $s$")
+    axes["loss"].set(xlabel="gradient descent steps $s$", ylabel="loss (nats a token)")
     axes["loss"].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes["loss"].legend()
     for panel in axes.values():
@@ -76,14 +75,10 @@ def _scale_of_nines(axes):
 def gradient_terms(steps: Series, norms: Mapping[str, NamedSeries], *, title: str) -> Figure:
     """Frobenius norm of every term of the exact gradient over training, a panel a parameter, on a logarithmic scale.
 
-    Parameters
-    ----------
-    steps : (R,) int
-    norms : dict {parameter: {term: (R,) float}}
-        Values below 1e-8 of the largest of the panel (the term is not there yet, or is rounding) are left out of the
-        line.
+    ``norms`` is {parameter: {term: (R,) float}}, at the R ``steps``. Values below 1e-8 of the largest of the panel (the
+    term is not there yet, or is rounding) are left out of the line.
     """
-    figure, panels = _panels(norms, title)
+    figure, panels = _panels(norms, title, "Frobenius norm of the term")
     names = sorted({term for terms in norms.values() for term in terms}, key=term_order)
     lines = {}
     for parameter, terms in norms.items():
@@ -100,8 +95,6 @@ def gradient_terms(steps: Series, norms: Mapping[str, NamedSeries], *, title: st
             axes.text(0.5, 0.5, "zero at every recorded step", ha="center", va="center", transform=axes.transAxes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if axes.get_subplotspec().is_first_col():
-            axes.set_ylabel("Frobenius norm of the term")
     figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
@@ -110,15 +103,10 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
     """Each correction of the gradient as a share of its leading term, a panel a parameter.
 
     A ring marks where a correction first exceeds a share; the number is the step at which the first correction does.
-
-    Parameters
-    ----------
-    steps : (R,) int
-    norms : dict {parameter: {term: (R,) float}}
-    crossings : dict {parameter: {correction: {share: step or None}}}
-        As from :func:`minitx.associations.terms.first_exceeds`.
+    ``norms`` is as for :func:`gradient_terms`, and ``crossings`` as from
+    :func:`minitx.associations.terms.first_exceeds`.
     """
-    figure, panels = _panels(crossings, title, sharey=True)
+    figure, panels = _panels(crossings, title, "correction / leading term (norms)", sharey=True)
     names = sorted({name for found in crossings.values() for name in found}, key=term_order)
     shares = sorted({share for found in crossings.values() for at in found.values() for share in at})
     styles = {name: {"color": COLOURS[k], "linestyle": DASHES[k % len(DASHES)], "marker": MARKERS[k], "markersize": 4}
@@ -142,37 +130,36 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
         axes.set(xscale="log", yscale="log", ylim=(1e-4, 3 * largest))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-        if axes.get_subplotspec().is_first_col():
-            axes.set_ylabel("correction / leading term (norms)")
     figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
-def _panels(parameters, title, **sharing):
+def _panels(parameters, title, label, **sharing):
     """A figure of two by two panels and {parameter: axes}."""
     figure = Figure(figsize=(10, 8.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, **sharing)
     for axes, parameter in zip(panels.flat, parameters, strict=True):
         axes.set_title(f"gradient of {PARAMETERS[parameter]}")
-    for axes in panels[1]:
-        axes.set_xlabel("gradient descent steps $s$")
+    for below, left in zip(panels[1], panels[:, 0], strict=True):
+        below.set_xlabel("gradient descent steps $s$")
+        left.set_ylabel(label)
     figure.suptitle(title)
     return figure, dict(zip(parameters, panels.flat, strict=True))
 
 
-def heat_map(matrix: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], *, title: str, row_label: str,
-             column_label: str) -> Figure:
-    """Heat map of ``matrix`` with a word on every row and column; blue below 0, red above, logarithmic away from 0."""
+def heat_map(matrix: NDArray[np.float64], words: Sequence[str], row: str, column: str, *, title: str) -> Figure:
+    """Heat map of ``matrix`` with a word on every row and column; blue below 0, red above, logarithmic away from 0.
+
+    ``row`` and ``column`` say what a row and a column of the matrix are.
+    """
     largest = np.abs(matrix).max() or 1.0
     figure = Figure(figsize=(8, 7.4), layout="constrained")
     axes = figure.subplots()
     norm = SymLogNorm(largest * 1e-3, vmin=-largest, vmax=largest)
     image = axes.imshow(matrix, cmap="RdBu_r", norm=norm, interpolation="nearest")
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.set_xlabel(column_label)
-    axes.set_ylabel(row_label)
-    axes.set_title(title)
+    axes.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(words)), words, fontsize=8)
+    axes.set(xlabel=column, ylabel=row, title=title)
     decades = [largest * 10.0**-k for k in range(3)]
     figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1],
                     format="%.1e", label=f"entry (logarithmic colours, linear within ±{largest * 1e-3:.1e})")

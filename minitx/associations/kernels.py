@@ -77,8 +77,8 @@ def reference_position(tokens, lengths, targets, weight, g, position):
 
 # ------------------------------------------------------------------------ reduced dynamics: sums over loss positions
 #
-# A loss position i is (sequence[i], at[i]). A kernel visits order[first .. last - 1], one piece of the work; the
-# arrays, or the rows of a table, that one piece adds to are touched by no other piece.
+# A loss position i is (sequence[i], at[i]). A kernel visits one piece of the work, the positions first .. last - 1, or
+# order[first .. last - 1]. The arrays, or rows of a table, that one piece adds to are touched by no other piece.
 #
 # Attention is a product of looked up numbers, so that most positions need no exp: factor = exp(qk - the maximum of its
 # row) and decay = exp(position - its maximum), the last offset first. scale[i] = 1 / the sum of these products; the
@@ -86,7 +86,7 @@ def reference_position(tokens, lengths, targets, weight, g, position):
 # be negative lets the lookups be vectorised.
 #
 # The arguments come in groups:  positions = (tokens, sequence, at, scale),  attention = (qk, position, factor, decay),
-# piece = (first, last).
+# piece = (first, last). Each kernel unpacks them once: to pass them on to _attend would cost a quarter more time.
 
 
 @kernel
@@ -119,13 +119,12 @@ def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
 
 
 @ordered_kernel  # with sums that may be reassociated, the compiler gathers into vectors, which takes twice the time
-def context_images(positions, order, attention, basis, piece, images):
+def context_images(positions, attention, basis, piece, images):
     """images[i, :] = sum_j A_tj basis[x_j, :], four columns at a time: their number is a multiple of four."""
     tokens, sequence, at, scale = positions
     qk, position, factor, decay = attention
     row = np.empty(tokens.shape[1], factor.dtype)
-    for n in range(piece[0], piece[1]):
-        i = order[n]
+    for i in range(piece[0], piece[1]):
         keys, t = tokens[sequence[i]], at[i]
         _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
         for r in range(0, basis.shape[1], 4):

@@ -11,19 +11,15 @@ from numpy.typing import NDArray
 
 from minitx.associations.basis import Statistics
 from minitx.base.checks import positive, whole_number
-from minitx.base.numbers import agreement, norm
+from minitx.base.numbers import Agreement, agreement, norm
 from minitx.model.weights import OneHotWeights
 
 
 def leading_weights(statistics: Statistics, *, steps: int, learning_rate: float) -> OneHotWeights:
-    """Leading terms of the weights after ``steps`` steps of full-batch gradient descent from zero (Thms. D.7, D.10).
+    """Leading terms of the weights after ``steps`` steps of full-batch gradient descent from zero, in float64.
 
+    Im et al. (2026), Theorems D.7 and D.10:
     W_O ~ s eta B,  V ~ C(s,2) eta^2 Phi^T B^T,  W ~ (3 C(s,4) + 2 C(s,3)) eta^4 Q,  P ~ (the same) eta^4 Delta.
-
-    Returns
-    -------
-    OneHotWeights
-        float64.
 
     Raises
     ------
@@ -46,14 +42,9 @@ def second_order_output(statistics: Statistics, *, steps: int, learning_rate: fl
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds on |weight - leading term| (Frobenius) that are proved for a run inside the conditions of the theorem.
+    """Bounds on |weight - leading term| (Frobenius), by weight. They are proved when ``outside`` is empty.
 
-    Attributes
-    ----------
-    W_O, V, W, P : float
-        The bound of each weight; it is proved when ``outside`` is empty.
-    outside : tuple of str
-        The conditions that the run does not meet, in words.
+    ``outside`` says in words which conditions of the theorem the run does not meet.
     """
 
     W_O: float
@@ -109,26 +100,15 @@ def _require_run(steps, learning_rate):
 
 
 @dataclass(frozen=True)
-class Beside:
+class Beside(Agreement):
     """Trained weights beside their leading terms after ``step`` steps; every dict is {parameter: number}.
 
-    Attributes
-    ----------
-    step : int
-    loss : float
-    cosine, relative_error : dict
-        Of the weight and its leading term; nan where the leading term (or the weight) is zero, so that they are
-        undefined.
-    over_bound : dict
-        |weight - leading term| / its proved bound; nan where the bound underflows to 0.
-    outside : tuple of str
-        Conditions of the theorem that are not met at this step. When it is empty, the bound is proved.
+    Besides the cosine and the relative error it holds ``over_bound``, which is |weight - leading term| / its proved
+    bound (nan where the bound underflows to 0), and ``outside``, as :class:`Bounds` has it.
     """
 
     step: int
     loss: float
-    cosine: dict[str, float]
-    relative_error: dict[str, float]
     over_bound: dict[str, float]
     outside: tuple[str, ...]
 
@@ -139,4 +119,4 @@ def beside(weights: OneHotWeights, leading: OneHotWeights, bounds: Bounds, *, st
     for name, array in weights.parameters().items():
         error, bound = norm(np.subtract(array, getattr(leading, name), dtype=np.float64)), getattr(bounds, name)
         over_bound[name] = error / bound if bound > 0 else float("nan")
-    return Beside(step, loss, found.cosine, found.relative_error, over_bound, bounds.outside)
+    return Beside(found.cosine, found.relative_error, step, loss, over_bound, bounds.outside)

@@ -6,38 +6,34 @@ context. Attention stays exact. Few cells are enough, because contexts act on th
 below is of rank 32 to six digits, and the first of these numbers does nearly all), so that cells can be intervals of
 one number.
 
-The tables are D = W_O and M = V W_O; w_t are the weights of the positions, P(a then b) = sum_t w_t 1(x_t = a) 1(y_t =
-b). A gradient is computed in this order:
+The tables are D = W_O and M = V W_O; w_t are the weights of the positions, and P(a then b) = sum_t w_t 1(x_t = a)
+1(y_t = b). A gradient is computed in this order:
 
-    1  c_t = sum_j A_tj onehot(x_j), the attended context, by lookups; A is the exact attention 2  M = U R. U (V, r)
-    holds the leading directions of M, the eigenvectors of M J M^T with J = diag(f) - f f^T and f the
-       frequency of next tokens. M' is M in the first r' directions alone.
-    3  z_t = c_t . U[:, 0]. Cells k: for each current token, intervals of z, cut where the spread is largest 4  m_k =
-    sum_{t in k} w_t,  Psi[k, :] = sum_{t in k} w_t c_t,  cbar_k = Psi[k, :] / m_k,  Ctx[y, :] = sum_{t: y_t = y} w_t
-    c_t 5  p_k = softmax(D[token of k, :] + cbar_k M),  with Z_k the sum of the exponentials 6  First order:   loss
-    = sum_k m_k log Z_k - <P(a then b), D> - <Ctx, M^T>
-                      G_direct = P(a then b) - sum_{k of a} m_k p_k
-                      G_ov     = Ctx^T - Psi^T p
+    1  c_t = sum_j A_tj onehot(x_j), the attended context, by lookups; A is the exact attention
+    2  M = U R, where U (V, r) holds the leading directions of M: the eigenvectors of M J M^T with J = diag(f) - f f^T
+       and f the frequency of next tokens. M' is M in the first r' directions alone.
+    3  z_t = c_t . U[:, 0]. The cells k of a token are intervals of z, cut where the spread is largest.
+    4  m_k = sum_{t in k} w_t,  Psi[k, :] = sum_{t in k} w_t c_t,  cbar_k = Psi[k, :] / m_k,
+       Ctx[y, :] = sum_{t: y_t = y} w_t c_t
+    5  p_k = softmax(D[token of k, :] + cbar_k M),  with Z_k the sum of the exponentials
+    6  First order:  loss = sum_k m_k log Z_k - <P(a then b), D> - <Ctx, M^T>
+                     G_direct = P(a then b) - sum_{k of a} m_k p_k,    G_ov = Ctx^T - Psi^T p
     7  Second order, the linear response to c_t - cbar_k, with the mean Jacobian of the softmax
-       Jbar = diag(sum_k m_k p_k) - sum_k m_k p_k^T p_k  and the covariance  C = sum_t w_t c_t^T c_t - sum_k m_k
-       cbar_k^T cbar_k:
-                      loss    += <C, M' Jbar M'^T> / 2
-                      G_ov    -= C M' Jbar
-    8  delta_tj = M[x_j, y_t] - (p M^T)[k_t, x_j] - (c_t - cbar_k) M' Jbar M[x_j, :]^T      (the last one at second
-    order)
-       sigma_tj = A_tj (delta_tj - sum_k A_tk delta_tk),  G_qk[x_t, x_j] += w_t sigma_tj,  G_position[t - j] += w_t
-       sigma_tj
+       Jbar = diag(sum_k m_k p_k) - sum_k m_k p_k^T p_k  and  C = sum_t w_t c_t^T c_t - sum_k m_k cbar_k^T cbar_k:
+                     loss += <C, M' Jbar M'^T> / 2,    G_ov -= C M' Jbar
+    8  delta_tj = M[x_j, y_t] - (p M^T)[k_t, x_j] - (c_t - cbar_k) M' Jbar M[x_j, :]^T      (the last at second order)
+       sigma_tj = A_tj (delta_tj - sum_k A_tk delta_tk),
+       G_qk[x_t, x_j] += w_t sigma_tj,  G_position[t - j] += w_t sigma_tj
     9  -dL/dW_O = G_direct + V^T G_ov,  -dL/dV = G_ov W_O^T,  -dL/dW = G_qk,  -dL/dP = G_position
 
-The gradient differs a little from the derivative of the loss. At first order it is this derivative, within the cells
-and up to the directions of M that r leaves out. At second order the loss of equation 7 is differentiated as if Jbar
-were a constant, although Jbar depends on the weights through p_k: what the derivative of Jbar would add, <C, M' dJbar
-M'^T> / 2, is the curvature of the softmax. On 60 windows of 10 tokens of the built-in stories (V = 40, default
-settings, after 60 steps of 2.0 the loss is 1.11 of 3.69) the relative difference is 0.22% in W_O, 0.29% in V, 0.23% in
-W and 0.70% in P. It grows with training, as the distance from the exact gradient does: on TinyStories (V = 300, 300
-windows of 32, after 300 steps of 1.0 the loss is 3.89 of 5.70) it is about 10, 7, 1 and 4%, while the exact gradient is
-15, 19, 8 and 50% away. Besides, cells are chosen anew at every step, and the loss jumps a little where a position
-changes its cell.
+The gradient is not exactly the derivative of the loss. At first order it is, within the cells and up to the directions
+of M that r leaves out. At second order the loss of equation 7 is differentiated as if Jbar were a constant; what its
+dependence on the weights would add, <C, M' dJbar M'^T> / 2, is the curvature of the softmax. On 60 windows of 10 tokens
+of the built-in stories (V = 40, default settings, after 60 steps of 2.0 the loss is 1.11 of 3.69) the relative
+difference is 0.22% in W_O, 0.29% in V, 0.23% in W and 0.70% in P. It grows with training, as the distance from the
+exact gradient does: on TinyStories (V = 300, 300 windows of 32, after 300 steps of 1.0 the loss is 3.89 of 5.70) it is
+about 10, 7, 1 and 4%, while the exact gradient is 15, 19, 8 and 50% away. Besides, cells are chosen anew at every step,
+and the loss jumps a little where a position changes its cell.
 
 From zero weights, the first terms in eta are the leading terms of Im et al. (2026), exactly, for any number of cells,
 because there p = 1/V whatever the context. A gradient costs O(N T^2) lookups, O(N T^2 r') additions at second order and
@@ -49,14 +45,14 @@ Legend: N sequences, T positions, V vocabulary, K cells, r rank of M, r' rank of
 import heapq
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from minitx.associations import kernels
-from minitx.associations.basis import bigram_counts, context
+from minitx.associations.basis import bigram_counts, context, next_token_vocabulary
 from minitx.base import parallel
 from minitx.base.checks import whole_number
 from minitx.base.parallel import matmul
@@ -67,6 +63,7 @@ from minitx.model.parameters import read_only
 from minitx.model.weights import OneHotWeights
 
 PIECES = 16  # Pieces of the work. A constant, so that results are bit-identical for any number of threads.
+RANK, RESPONSE_RANK = 32, 4  # r and r' at second order, where V is not smaller.
 FIRST_ROUNDS, ROUNDS = 12, 3  # Rounds of subspace iteration: at the leading terms, and from there at each step.
 CUT_ROUNDS = 4  # Rounds of 2-means that decide where a cell is cut.
 
@@ -75,50 +72,28 @@ CUT_ROUNDS = 4  # Rounds of 2-means that decide where a cell is cut.
 class Reduction:
     """What reduced dynamics keeps of a batch, as :func:`reduce` makes it: the data of :func:`loss_and_gradient`.
 
-    Attributes
-    ----------
-    tokens : (N, T) int32
-    sequence, at, current, following : (n,) int32
-        Row, column, token and next token of every loss position, sorted by token, then by next token.
-    weight : (n,) float64
-    by_following : (n,) int32
-        The loss positions sorted by next token.
-    begin : (tokens that occur,) int64
-        The first loss position of each current token.
-    pairs : sparse (V, V) float64
-        P(a then b). Row = current token, column = next token.
-    frequency : (V,) float64
-        f, of next tokens.
-    basis : (V, r) float64
-        U at the leading terms, from which the search for U at other weights starts.
-    cuts, following_cuts : (at most PIECES + 1,) int64
-        Pieces of the work, cut between two tokens, and in ``by_following`` between two next tokens.
-    n_cells : int
-        K.
-    response_rank : int
-        r'; 0 at first order.
+    The n loss positions are sorted by token, then by next token.
     """
 
-    tokens: NDArray[np.int32]
-    sequence: NDArray[np.int32]
-    at: NDArray[np.int32]
-    current: NDArray[np.int32]
-    following: NDArray[np.int32]
-    weight: NDArray[np.float64]
-    by_following: NDArray[np.int32]
-    begin: NDArray[np.int64]
-    pairs: sparse.csr_array
-    frequency: NDArray[np.float64]
-    basis: NDArray[np.float64]
-    cuts: NDArray[np.int64]
-    following_cuts: NDArray[np.int64]
-    n_cells: int
-    response_rank: int
+    tokens: NDArray[np.int32]  # (N, T)
+    sequence: NDArray[np.int32]  # (n,) row of every loss position in ``tokens``
+    at: NDArray[np.int32]  # (n,) its column
+    current: NDArray[np.int32]  # (n,) its token
+    following: NDArray[np.int32]  # (n,) its next token
+    weight: NDArray[np.float64]  # (n,)
+    by_following: NDArray[np.int32]  # (n,) the loss positions sorted by next token
+    begin: NDArray[np.int64]  # (tokens that occur,) the first loss position of each current token
+    pairs: sparse.csr_array  # (V, V) P(a then b); row = current token, column = next token
+    frequency: NDArray[np.float64]  # (V,) f, of next tokens
+    basis: NDArray[np.float64]  # (V, r) U at the leading terms, from which the search for U at other weights starts
+    cuts: NDArray[np.int64]  # (at most PIECES + 1,) pieces of the work, cut between two tokens
+    following_cuts: NDArray[np.int64]  # the same for ``by_following``, cut between two next tokens
+    n_cells: int  # K
+    response_rank: int  # r'; 0 at first order
 
 
 @parallel.one_blas_thread()
-def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = None, rank: int = 32,
-           response_rank: int = 4) -> Reduction:
+def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = None) -> Reduction:
     """Prepare a batch for reduced dynamics.
 
     Parameters
@@ -131,25 +106,16 @@ def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = 
         1: one prediction a cell. 2: also its linear response to how far a context is from the cell's mean.
     n_cells : int, optional
         K, at least V; with V there is one cell a token. Default: 3 V.
-    rank : int
-        r, how many directions of M = V W_O are kept, of V.
-    response_rank : int
-        r', how many of these make a prediction respond at second order.
 
     Raises
     ------
     TypeError, ValueError
         Settings that cannot be; batches that are not next-token training, or have negative weights.
     """
-    n_vocab, rank = whole_number("n_vocab", n_vocab, 2), whole_number("rank", rank, 1)
-    response_rank = whole_number("response_rank", response_rank, 1)
+    n_vocab = next_token_vocabulary(batch, n_vocab)
     n_cells = 3 * n_vocab if n_cells is None else whole_number("n_cells", n_cells, n_vocab)
     if order not in (1, 2):
         raise ValueError(f"order is {order!r}; it must be 1 (one prediction a cell) or 2 (and its linear response)")
-    if not isinstance(batch, Batch):
-        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
-    batch.require_next_token()
-    batch.require_vocabulary(n_vocab)
     if batch.weight.min() < 0:
         raise ValueError("the mean context of a cell needs weights of one sign, but a position has "
                          f"{batch.weight.min():g}; set it to 0")
@@ -162,13 +128,13 @@ def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = 
     pairs, _ = bigram_counts(batch, n_vocab)
     frequency: NDArray[Any] = np.bincount(following, weight, n_vocab)
     Phi, _ = context(batch, n_vocab)
-    start = np.random.default_rng(0).standard_normal((n_vocab, min(rank, n_vocab)))
+    start = np.random.default_rng(0).standard_normal((n_vocab, min(RANK, n_vocab)))
     # at the leading terms, V W_O is a multiple of Phi^T B^T B
     basis = _leading_directions(Phi.T, pairs.T @ pairs, frequency, start, FIRST_ROUNDS)
     return Reduction(batch.tokens, sequence, at, current, following, weight, by_following,
                      np.flatnonzero(np.diff(current, prepend=-1)), pairs, frequency, basis, _cuts(current, at),
                      _cuts(following[by_following], at[by_following]), n_cells,
-                     min(response_rank, basis.shape[1]) if order == 2 else 0)
+                     min(RESPONSE_RANK, n_vocab) if order == 2 else 0)
 
 
 def _cuts(tokens, at):
@@ -206,20 +172,9 @@ def descend(weights: OneHotWeights, batch: Batch, *, order: int = 2, n_cells: in
 def loss_and_gradient(weights: OneHotWeights, reduction: Reduction) -> tuple[float, OneHotWeights]:
     """Loss and gradient of the reduced dynamics, to be used in the place of :func:`minitx.loss_and_gradient`.
 
-    Parameters
-    ----------
-    weights : OneHotWeights
-        Its dtype, float64 or float32, is the precision of the work.
-    reduction : Reduction
-
-    Returns
-    -------
-    loss : float
-        The predicted loss.
-    gradient : OneHotWeights
-        Each array in the orientation of its weight. At second order it is not exactly the derivative of the loss,
-        because the mean Jacobian of the softmax is held constant; the docstring of the module says how large the
-        difference is.
+    The dtype of ``weights``, float64 or float32, is the precision of the work. The gradient has each array in the
+    orientation of its weight. At second order it is not exactly the derivative of the loss, because the mean Jacobian
+    of the softmax is held constant; the docstring of the module says how large the difference is.
 
     Raises
     ------
@@ -264,22 +219,22 @@ def _loss_and_gradient(weights, reduction):
     # 3
     cut = reduction.n_cells > n_vocab
     c_U = positions.times(_fours(U[:, :max(few, int(cut))]))
-    cells = _assign_cells(reduction, c_U[:, 0] if cut else None)
+    cell, token, order = _assign_cells(reduction, c_U[:, 0] if cut else None)
     c_U = c_U if few else c_U[:, :0]  # c_t U in the directions of the response
     # 4
-    mass = np.bincount(cells.of_position, reduction.weight).astype(dtype)[:, None]
-    Psi, Ctx = np.zeros((len(cells.token), n_vocab), dtype), np.zeros((n_vocab, n_vocab), dtype)
-    c_c_U = positions.add_contexts(cells.of_position, cells.order, reduction.cuts, c_U, Psi)[:, :few]
+    mass = np.bincount(cell, reduction.weight).astype(dtype)[:, None]
+    Psi, Ctx = np.zeros((len(token), n_vocab), dtype), np.zeros((n_vocab, n_vocab), dtype)
+    c_c_U = positions.add_contexts(cell, order, reduction.cuts, c_U, Psi)[:, :few]
     positions.add_contexts(reduction.following, reduction.by_following, reduction.following_cuts, c_U[:, :0], Ctx)
     cbar_U = (Psi @ U) / mass
     # 5
     p = matmul(cbar_U, R)
-    p += W_O[cells.token]
+    p += W_O[token]
     log_Z = _softmax(p)
     # 6
     loss = float(np.sum(mass * log_Z, dtype=np.float64) - np.sum(reduction.pairs.multiply(W_O))
                  - np.einsum("ij,ij", Ctx, M_T, dtype=np.float64))
-    by_token = sparse.csr_array((mass[:, 0], (cells.token, np.arange(len(mass)))), shape=(n_vocab, len(mass)))
+    by_token = sparse.csr_array((mass[:, 0], (token, np.arange(len(mass)))), shape=(n_vocab, len(mass)))
     G_direct = reduction.pairs.astype(dtype).toarray() - by_token @ p
     G_ov = Ctx.T - matmul(Psi.T, p)
     # 7  with M' = U[:, :r'] R[:r']; at first order all products here are 0, because r' is
@@ -291,7 +246,7 @@ def _loss_and_gradient(weights, reduction):
     p_M_T = np.ascontiguousarray(matmul(p @ R.T, U.T))
     response = U @ (R @ R_Jbar.T)  # M Jbar R[:r']^T
     tables = M_T, p_M_T, _fours(cbar_U[:, :few]), _fours(response)
-    G_qk, G_position = positions.score_gradients(cells, c_U, tables, len(weights.P))
+    G_qk, G_position = positions.score_gradients(cell, order, c_U, tables, len(weights.P))
     # 9  the chain rule
     return loss, weights.pullback(Circuits(direct=-G_direct, ov=-G_ov, qk=-G_qk, position=-G_position, bias=None))
 
@@ -327,11 +282,10 @@ class _LossPositions:
 
     def times(self, table):
         """c_t table at every position, (n, columns of the table)."""
-        order = np.arange(len(self.weight), dtype=np.int32)
-        found = np.empty((len(order), table.shape[1]), self.dtype)
+        found = np.empty((len(self.weight), table.shape[1]), self.dtype)
         if found.size:
             _run_pieces(self.reduction.cuts, lambda i, piece: kernels.context_images(
-                self.where, order, self.attention, table, piece, found))
+                self.where, self.attention, table, piece, found))
         return found
 
     def add_contexts(self, rows, order, cuts, images, table):
@@ -345,13 +299,13 @@ class _LossPositions:
             self.where, self.weight, rows, order, self.attention, images, piece, table, parts[i]))
         return parts.sum(axis=0)
 
-    def score_gradients(self, cells, images, tables, length):
+    def score_gradients(self, cell, order, images, tables, length):
         """G_qk (V, V) and G_position (length,) of equation 8."""
         n_vocab, n_seen = len(self.reduction.frequency), self.reduction.tokens.shape[1]
         G_qk, G_position = np.zeros((n_vocab, n_vocab), self.dtype), np.zeros(length, self.dtype)
         parts = np.zeros((len(self.reduction.cuts) - 1, n_seen), self.dtype)
         _run_pieces(self.reduction.cuts, lambda i, piece: kernels.reduced_scores(
-            self.where, self.weight, self.reduction.following, cells.of_position, cells.order, self.attention, images,
+            self.where, self.weight, self.reduction.following, cell, order, self.attention, images,
             tables, piece, G_qk, parts[i]))
         G_position[:n_seen] = parts.sum(axis=0)[::-1]  # the kernel has the last offset first
         return G_qk, G_position
@@ -366,16 +320,11 @@ def _run_pieces(cuts, visit):
 # --------------------------------------------------------------------------------------------------------------- cells
 
 
-class Cells(NamedTuple):
-    """Cell of every loss position (n,), token of every cell (K,), loss positions in the order of their cells (n,)."""
-
-    of_position: NDArray[np.int32]
-    token: NDArray[np.int32]
-    order: NDArray[np.int32]
-
-
 def _assign_cells(reduction, z):
-    """Equation 3. ``z`` (n,) is None where there is one cell a token."""
+    """Equation 3: the cell of every loss position, the token of every cell, the loss positions in order of their cells.
+
+    ``z`` (n,) is None where there is one cell a token.
+    """
     order, starts = np.arange(len(reduction.at), dtype=np.int32), reduction.begin
     if z is not None:
         z, end = np.ascontiguousarray(z), np.append(starts[1:], len(z))
@@ -390,7 +339,7 @@ def _assign_cells(reduction, z):
     cell[order] = np.cumsum(is_next, dtype=np.int32)
     if z is not None:  # within a cell by next token, so that the rows of next tokens are looked up in turn
         order = np.argsort(cell, kind="stable").astype(np.int32)
-    return Cells(cell, reduction.current[starts], order)
+    return cell, reduction.current[starts], order
 
 
 def _cut_runs(z, weight, begin, n_cells):

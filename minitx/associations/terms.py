@@ -38,19 +38,18 @@ from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
 FACTORS = ("saturation", "attention drift", "weight drift")
-# Terms, by which of these factors they hold, that are summed over the blocks: those of d_ov, which has no weight in it,
-# and those of d_qk and d_position. The leading terms, which hold none, are lookups (basis.py).
-OV_TERMS = [(True, False, False), (False, True, False), (True, True, False)]
-SCORE_TERMS = [held for held in itertools.product((False, True), repeat=3) if any(held)]
+# The terms that are summed over the blocks, by which of these factors they hold, and the tables of their sums; d_ov has
+# no weight in it. The leading terms, which hold none, are lookups (basis.py).
+SUMMED = [((True, False, False), ("direct", "ov")), ((False, True, False), ("ov",)), ((True, True, False), ("ov",)),
+          *((held, ("qk", "position")) for held in itertools.product((False, True), repeat=3) if any(held))]
 SHARES = (0.01, 0.1, 0.5)  # Thresholds at which a correction is visible (1%), matters (10%), dominates (50%).
 
 Norms = dict[str, dict[str, float]]  # {parameter: {term: Frobenius norm}}
 Crossings = dict[str, dict[str, dict[float, float | None]]]  # {parameter: {correction: {share: step, or None}}}
 
 
-def term_name(saturation: bool, attention_drift: bool, weight_drift: bool) -> str:
-    """Name of the term that holds these factors."""
-    held = (saturation, attention_drift, weight_drift)
+def term_name(*held: bool) -> str:
+    """Name of the term that holds these of FACTORS."""
     return " x ".join(itertools.compress(FACTORS, held)) or "leading"
 
 
@@ -83,14 +82,12 @@ def gradient_terms(weights: OneHotWeights, batch: Batch, *,
     Raises
     ------
     ValueError, TypeError
-        As for :func:`minitx.loss_and_gradient`; weights of another parametrisation; batches that are not next-token
-        training.
+        As :func:`minitx.loss_and_gradient`, and for weights or batches that the theory is not about.
 
     Notes
     -----
-    ``leading`` of W_O is minus the bigram function; with W_O = s eta B and V = C(s,2) eta^2 Phi^T B^T, those of V, W, P
-    are multiples of minus Phi^T B^T, Q and Delta (Im et al. 2026, proof of Thm. D.7). Memory: about thirty V x V
-    arrays.
+    ``leading`` of W_O is minus the bigram function; with the leading weights of Im et al. (2026), proof of Thm. D.7,
+    those of V, W, P are multiples of minus Phi^T B^T, Q and Delta. Memory: about thirty V x V arrays.
     """
     if not isinstance(weights, OneHotWeights):
         raise TypeError(f"gradient_terms splits the gradient of OneHotWeights, got {type(weights).__name__}")
@@ -102,26 +99,23 @@ def gradient_terms(weights: OneHotWeights, batch: Batch, *,
     Phi, _ = context(batch, circuits.n_vocab)
     if leading is None:
         W_O_leading, V_leading = _nearest_multiple(weights.W_O, B), _nearest_multiple(weights.V, (pairs @ Phi).T)
-    else:
-        _require_like(weights, leading)
+    elif isinstance(leading, OneHotWeights) and leading.W_O.shape == weights.W_O.shape and not leading.not_finite():
         W_O_leading, V_leading = leading.W_O, leading.V
+    else:
+        raise ValueError("leading must be finite OneHotWeights of the same vocabulary as the weights, as from "
+                         "minitx.associations.leading_weights")
     ov_leading = matmul(V_leading, W_O_leading)
     # 1 to 5
-    direct, ov, qk, position = _circuit_terms(circuits, batch, Phi, (ov_leading, circuits.ov - ov_leading))
+    tables = _circuit_terms(circuits, batch, B, Phi, (ov_leading, circuits.ov - ov_leading))
     # 6
-    terms = {"W_O": {"leading": -B, "saturation": direct}, "V": {}, "W": qk, "P": position}
+    terms = {weight: {term_name(*held): term for held, term in tables[table].items()}
+             for weight, table in (("W_O", "direct"), ("W", "qk"), ("P", "position"))} | {"V": {}}
     W_O_rest = weights.W_O - W_O_leading
-    for (saturation, drift, _), d_ov in ov.items():
+    for (saturation, drift, _), d_ov in tables["ov"].items():
         terms["W_O"][term_name(saturation, drift, True)] = matmul(weights.V.T, d_ov)
         terms["V"][term_name(saturation, drift, False)] = matmul(d_ov, W_O_leading.T)
         terms["V"][term_name(saturation, drift, True)] = matmul(d_ov, W_O_rest.T)
-    return terms
-
-
-def _require_like(weights, leading):
-    if not isinstance(leading, OneHotWeights) or leading.W_O.shape != weights.W_O.shape or leading.not_finite():
-        raise ValueError("leading must be finite OneHotWeights of the same vocabulary as the weights, as from "
-                         "minitx.associations.leading_weights")
+    return {name: terms[name] for name in weights.parameters()}
 
 
 def _nearest_multiple(matrix, direction):
@@ -130,39 +124,27 @@ def _nearest_multiple(matrix, direction):
     return direction * (np.sum(matrix * direction) / square if square else 0.0)
 
 
-def _circuit_terms(circuits, batch, Phi, ov_parts):
-    """Terms of the gradient of the tables, steps 1 to 5 of the module; ``ov_parts``: the leading term of ov, the rest.
-
-    Returns the saturation term of d_direct, {factors held: d_ov}, {term: d_qk} and {term: d_position}. The leading ones
-    are lookups at the reference point; the others come from one pass over the blocks.
-    """
-    zeros = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
-    sums = {}  # {factors held: {table: sum}}
-    for held in OV_TERMS:
-        names = ("direct", "ov") if term_name(*held) == "saturation" else ("ov",)
-        sums["ov", held] = {name: zeros[name].copy() for name in names}
-    for held in SCORE_TERMS:
-        sums["score", held] = {name: zeros[name].copy() for name in ("qk", "position")}
+def _circuit_terms(circuits, batch, B, Phi, ov_parts):
+    """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
+    sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
     cut = blocks(batch, circuits.n_vocab, circuits.ov.dtype)
     with workers(len(cut)) as run:
         for wave in waves(cut):
             found = run(lambda block: _block_terms(circuits, block, ov_parts), wave)
             add_pieces(run, [(block, pieces, tables) for block, terms in zip(wave, found, strict=True)
-                             for pieces, tables in zip(terms, sums.values(), strict=True)])
-
-    leading_qk, leading_position = scores(batch, ov_parts[0])
-    qk = {"leading": -leading_qk}
-    position = {"leading": -np.pad(leading_position, (0, circuits.position.size - leading_position.size))}
-    for held in SCORE_TERMS:
-        tables = sums["score", held]
-        qk[term_name(*held)], position[term_name(*held)] = tables["qk"], tables["position"]
-    ov = {(False, False, False): -Phi.T} | {held: sums["ov", held]["ov"] for held in OV_TERMS}
-    direct = next(sums["ov", held]["direct"] for held in OV_TERMS if "direct" in sums["ov", held])
-    return direct, ov, qk, position
+                             for pieces, tables in zip(terms, sums, strict=True)])
+    Q, Delta = scores(batch, ov_parts[0])
+    at_reference = {"direct": B, "ov": Phi.T, "qk": Q,
+                    "position": np.pad(Delta, (0, circuits.position.size - Delta.size))}
+    terms = {name: {(False, False, False): -direction} for name, direction in at_reference.items()}
+    for (held, _), tables in zip(SUMMED, sums, strict=True):
+        for name, term in tables.items():
+            terms[name][held] = term
+    return terms
 
 
 def _block_terms(circuits, block, ov_parts):
-    """Pieces of a block, steps 1 to 5 of the module: one for each of OV_TERMS, then one for each of SCORE_TERMS."""
+    """Pieces of a block, one for each of SUMMED, by steps 1 to 5 of the module."""
     # 1  A, A0; C and C0 are the attention to a distinct token, the sum over its copies
     exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
     C = {False: uniform.C, True: exact.C - uniform.C}
@@ -170,8 +152,8 @@ def _block_terms(circuits, block, ov_parts):
     r = _residuals(block, output(circuits, block, exact, circuits.ov[exact.words]))
     # 3  d_direct[x_t, :] += r_t,  d_ov[u, :] += C_tu r_t
     ones = np.ones(block.weight.shape)
-    pieces = [Pieces(R=r[True], scale=ones, D=np.matmul(C[drift].transpose(0, 2, 1), r[saturation]), words=exact.words,
-                     n_words=exact.n_words) for saturation, drift, _ in OV_TERMS]
+    D = {(saturation, drift): np.matmul(C[drift].transpose(0, 2, 1), r[saturation])
+         for (saturation, drift, _), names in SUMMED if "ov" in names}
     # 4  dC_tu = r_t . ov[u, :]
     dC = {(saturation, rest): np.matmul(r[saturation], ov_parts[rest][exact.words].transpose(0, 2, 1))
           for saturation in (False, True) for rest in (False, True)}
@@ -181,7 +163,8 @@ def _block_terms(circuits, block, ov_parts):
         at_uniform = through_softmax(uniform, by_word)
         dscore[saturation, False, rest] = at_uniform
         dscore[saturation, True, rest] = through_softmax(exact, by_word) - at_uniform
-    return pieces + [Pieces(dscore=dscore[held]) for held in SCORE_TERMS]
+    return [Pieces(R=r[True], scale=ones, D=D[held[:2]], words=exact.words, n_words=exact.n_words) if "ov" in names
+            else Pieces(dscore=dscore[held]) for held, names in SUMMED]
 
 
 def _residuals(block, out):
@@ -209,9 +192,8 @@ def by_term(records: Sequence[Norms]) -> dict[str, dict[str, list[float]]]:
             for parameter, terms in (records[0] if records else {}).items()}
 
 
-def first_exceeds(steps: Iterable[int], norms: Mapping[str, Mapping[str, Sequence[float]]], *,
-                  shares: Iterable[float] = SHARES) -> Crossings:
-    """When each correction first exceeds a share of the leading term.
+def first_exceeds(steps: Iterable[int], norms: Mapping[str, Mapping[str, Sequence[float]]]) -> Crossings:
+    """When each correction first exceeds each of SHARES of the leading term.
 
     Parameters
     ----------
@@ -219,8 +201,6 @@ def first_exceeds(steps: Iterable[int], norms: Mapping[str, Mapping[str, Sequenc
         The steps at which the gradient was split, ascending, from 1 on.
     norms : dict {parameter: {term: (R,) float}}
         Norms of the terms of :func:`gradient_terms`, ``leading`` among them, as from :func:`by_term`.
-    shares : iterable of float
-        Shares of the norm of the leading term.
 
     Returns
     -------
@@ -233,14 +213,14 @@ def first_exceeds(steps: Iterable[int], norms: Mapping[str, Mapping[str, Sequenc
     ValueError
         Steps that do not ascend from 1, or norms that are not one a step.
     """
-    steps, shares = list(map(int, steps)), tuple(shares)
+    steps = list(map(int, steps))
     if any(a >= b for a, b in itertools.pairwise([0, *steps])):
         raise ValueError(f"steps must ascend, from 1 on; got {steps}")
     found = {}
     for parameter, terms in norms.items():
         if any(len(values) != len(steps) for values in terms.values()):
             raise ValueError(f"{parameter}: give one norm of every term for each of the {len(steps)} steps")
-        found[parameter] = {name: {share: _crossing(steps, values, share, terms["leading"]) for share in shares}
+        found[parameter] = {name: {share: _crossing(steps, values, share, terms["leading"]) for share in SHARES}
                             for name, values in terms.items() if name != "leading"}
     return found
 
@@ -261,9 +241,8 @@ def _crossing(steps, values, share, leading):
 def exceeds_table(crossings: Crossings) -> str:
     """The table of :func:`first_exceeds`: a row a correction, and for each parameter a column a share."""
     names = sorted({name for found in crossings.values() for name in found}, key=term_order)
-    shares = list(next(iter(next(iter(crossings.values())).values())))
-    heads = [f"{parameter} {share:.0%}" if share == shares[0] else f"{share:.0%}"
-             for parameter in crossings for share in shares]
+    heads = [f"{parameter} {share:.0%}" if share == SHARES[0] else f"{share:.0%}"
+             for parameter in crossings for share in SHARES]
 
     def cell(found, name, share):
         if name not in found:
@@ -273,5 +252,5 @@ def exceeds_table(crossings: Crossings) -> str:
         return f"{ceil(step)}{'*' if step == min(at[share] for at in found.values() if at[share]) else ' '}"
 
     return table(["correction ", *heads],
-                 [[name, *(cell(found, name, share) for found in crossings.values() for share in shares)]
+                 [[name, *(cell(found, name, share) for found in crossings.values() for share in SHARES)]
                   for name in names])

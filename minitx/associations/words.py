@@ -53,18 +53,8 @@ def _divide(matrix, scale):
 def associates(scores: NDArray[np.float64], corpus: Corpus, word: str, *, k: int = 10) -> list[tuple[str, float]]:
     """The ``k`` words with the highest positive scores in the row of ``word``, strongest first; not itself, not <unk>.
 
-    Parameters
-    ----------
-    scores : (V, V)
-        One of :func:`similarity`.
-    corpus : Corpus
-        Whose vocabulary the rows and columns are.
-    word : str
-
-    Raises
-    ------
-    ValueError
-        ``word`` is not in the vocabulary.
+    ``scores`` (V, V) is one of :func:`similarity`, whose rows and columns are the vocabulary of ``corpus``. ValueError
+    if ``word`` is not in it.
     """
     row = scores[corpus.id(word)].copy()
     row[[token for token, other in enumerate(corpus.vocabulary) if other in (word, UNKNOWN)]] = -np.inf
@@ -74,19 +64,10 @@ def associates(scores: NDArray[np.float64], corpus: Corpus, word: str, *, k: int
 
 def precision(scores: NDArray[np.float64], corpus: Corpus, truth: dict[str, set[str]], *,
               k: int = 10) -> tuple[float, int]:
-    """Mean share of true associates among the ``k`` strongest, over the words of ``truth`` in the vocabulary.
+    """Mean share of true associates among the ``k`` strongest, over the words that can be scored, and their number.
 
-    Parameters
-    ----------
-    truth : dict {word: set of words}
-        A word is scored when at least ``k`` of its true associates are in the vocabulary.
-
-    Returns
-    -------
-    precision : float
-        nan when no word can be scored.
-    n_words : int
-        Number of words scored.
+    A word can be scored when it and at least ``k`` of its true associates are in the vocabulary; ``truth`` is {word:
+    its associates}. The mean is nan when there is no such word.
     """
     vocabulary = set(corpus.vocabulary)
     shares = [sum(other in true for other, _ in associates(scores, corpus, word, k=k)) / k

@@ -79,7 +79,8 @@ def corpus():
 
 def _trained(corpus, learning_rate, steps):
     batch, n_vocab = corpus
-    return descend(OneHotWeights.zeros(n_vocab, batch.tokens.shape[1]), batch, learning_rate=learning_rate, steps=steps).weights
+    return descend(OneHotWeights.zeros(n_vocab, batch.tokens.shape[1]), batch, learning_rate=learning_rate,
+                   steps=steps).weights
 
 
 @pytest.mark.parametrize("steps", [3, 4, 7])
@@ -89,7 +90,8 @@ def test_halving_eta_halves_the_relative_error_of_every_leading_term(corpus, ste
     for eta in (1e-3, 5e-4):
         leading = associations.leading_weights(found, steps=steps, learning_rate=eta)
         trained = _trained(corpus, eta, steps)
-        errors[eta] = {name: relative_error(array, getattr(leading, name)) for name, array in trained.parameters().items()}
+        errors[eta] = {name: relative_error(array, getattr(leading, name))
+                       for name, array in trained.parameters().items()}
     for name, error in errors[1e-3].items():
         assert error < 0.05
         assert error / errors[5e-4][name] == pytest.approx(2, rel=0.02), name
@@ -97,7 +99,8 @@ def test_halving_eta_halves_the_relative_error_of_every_leading_term(corpus, ste
 
 def test_second_order_output_leaves_an_error_that_falls_fourfold(corpus):
     found = associations.statistics(*corpus)
-    errors = [relative_error(_trained(corpus, eta, 5).W_O, associations.second_order_output(found, steps=5, learning_rate=eta))
+    errors = [relative_error(_trained(corpus, eta, 5).W_O,
+                             associations.second_order_output(found, steps=5, learning_rate=eta))
               for eta in (1e-2, 5e-3)]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.05)
 
@@ -131,7 +134,8 @@ def test_the_bounds_hold_where_they_are_proved():
             assert step < 3 or norm(array - getattr(leading, name)) > 0
 
 
-@pytest.mark.parametrize("settings", [{"length": 0}, {"length": -4}, {"n_layers": 0}, {"n_vocab": 0}, {"steps": 10**90}])
+@pytest.mark.parametrize("settings", [{"length": 0}, {"length": -4}, {"n_layers": 0}, {"n_vocab": 0},
+                                      {"steps": 10**90}])
 def test_bounds_refuse(settings):
     with pytest.raises(ValueError, match="it must be a whole number|not training"):
         associations.bounds(**{"steps": 3, "learning_rate": 0.1, "length": 8, "n_vocab": 500, **settings})
@@ -153,6 +157,7 @@ def test_refusals(corpus):
     with pytest.raises(ValueError, match="causal=False"):
         associations.statistics(Batch([[0, 1]], [[0, 1]], causal=False), 2)
     found = associations.statistics(batch, n_vocab)
-    for settings in ({"steps": -1, "learning_rate": 0.1}, {"steps": 1.5, "learning_rate": 0.1}, {"steps": 1, "learning_rate": 0.0}):
+    for settings in ({"steps": -1, "learning_rate": 0.1}, {"steps": 1.5, "learning_rate": 0.1},
+                     {"steps": 1, "learning_rate": 0.0}):
         with pytest.raises(ValueError, match="it must be"):
             associations.leading_weights(found, **settings)

@@ -42,9 +42,9 @@ def run(tmp_path, capsys):
 def test_quick_run_prints_and_writes_everything(run, tmp_path):
     status, out, _, results = run("--quick", "--words", "mom,nosuchword,the")
     assert status == 0
-    for heading in ("documents", "vocabulary", "windows", "cosine", "relative error", "undefined", "proved bound", "outside:",
-                    "exact split of the gradient", "saturation x weight drift", "terms sum to it, digits", "strongest associates",
-                    "reduced dynamics", "first exceeds 1%, 10%, 50% of the leading term"):
+    for heading in ("documents", "vocabulary", "windows", "cosine", "relative error", "undefined", "proved bound",
+                    "outside:", "exact split of the gradient", "saturation x weight drift", "terms sum to it, digits",
+                    "strongest associates", "reduced dynamics", "first exceeds 1%, 10%, 50% of the leading term"):
         assert heading in out, heading
     assert "not in the vocabulary, so their associates are not listed: nosuchword" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
@@ -88,16 +88,17 @@ def test_reduced_dynamics_is_that_of_the_library(run):
         for name, error in agreement.relative_error.items():
             assert float(found["relative_error"][name]) == pytest.approx(error, rel=1e-6, nan_ok=True)
         assert f"{record['loss']:9.4f}{predicted.loss[step]:10.4f}" in out
-    assert all(error < 0.2 * record["relative_error"][name] for name, error in found["relative_error"].items())  # at the last step
+    # at the last step
+    assert all(error < 0.2 * record["relative_error"][name] for name, error in found["relative_error"].items())
 
 
 def test_first_exceeds_is_printed_and_written(run):
     _, out, _, results = run(*SMALL, "--learning-rate", "4")
     table = out.split("first exceeds")[1].splitlines()
-    for correction, found in results["first_exceeds"]["W_O"].items():
+    crossings = results["first_exceeds"]["W_O"]
+    for correction, found in crossings.items():
         row = next(line for line in table if line.startswith(f"{correction}  "))
-        least = {share: min(at[share] for at in results["first_exceeds"]["W_O"].values() if at[share]) for share in found
-                 if found[share]}
+        least = {share: min(at[share] for at in crossings.values() if at[share]) for share in found if found[share]}
         assert row.removeprefix(correction).split()[:3] == [
             f"{math.ceil(step)}{'*' if step == least[share] else ''}" if step else "-" for share, step in found.items()]
 
@@ -128,7 +129,8 @@ def test_own_text_and_python_docs(run, tmp_path):
 
 
 def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
-    status, out, _, results = run(*SMALL, "--learning-rate", "1e50", "--steps", "20", "--init", "gaussian", "--init-scale", "1")
+    status, out, _, results = run(*SMALL, "--learning-rate", "1e50", "--steps", "20", "--init", "gaussian",
+                                  "--init-scale", "1")
     assert status == 1
     assert "stopped early: step" in out
     assert results["stopped"]["kind"] == "diverged"
@@ -136,7 +138,8 @@ def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
     assert len(results["loss"]) < 21
 
 
-@pytest.mark.parametrize("size", [["--steps", "1"], ["--vocabulary", "2", "--length", "1", "--windows", "1", "--steps", "4"]])
+@pytest.mark.parametrize("size", [
+    ["--steps", "1"], ["--vocabulary", "2", "--length", "1", "--windows", "1", "--steps", "4"]])
 def test_the_smallest_runs(run, size):
     """Nothing but W_O moves in one step: panels and rows of zeros are drawn and printed."""
     status, out, _, _ = run(*SMALL, *size)
@@ -195,9 +198,10 @@ def test_unknown_options_are_refused(capsys):
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_ctrl_c_writes_what_was_recorded(tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-m", "minitx", "associate", *SMALL, "--steps", "1000000", "--out", out],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a background job ignores it
+    command = [sys.executable, "-m", "minitx", "associate", *SMALL, "--steps", "1000000", "--out", out]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               # a background job ignores SIGINT
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     for line in process.stdout:  # recorded steps are printed as they become known
         if line.split()[:1] == ["3"]:
             break
@@ -234,7 +238,7 @@ def test_a_loss_that_rises_is_said(run):
 
 def test_mini_batches_are_outside_the_theorem(run):
     _, out, _, results = run(*SMALL, "--batch-size", "4", "--learning-rate", "0.01")
-    assert "reduced dynamics predicts full-batch training; it is left out" in out
+    assert "reduced dynamics predicts full-batch training; it is left out, because training is by mini-batches" in out
     assert results["predicted_loss"] == [] and results["reduced"] == [None] * len(results["records"])
     assert all("mini-batches, not the full batch" in record["outside"] for record in results["records"])
 
@@ -248,7 +252,8 @@ def test_version(capsys):
 
 @pytest.mark.parametrize(("stopped", "expected"), [
     (None, 0), (Stopped("no more batches", 4, "interrupted data"), 0), (Stopped("no direction", 1, ""), 0),
-    (Stopped("rounding", 9, ""), 0), (Stopped("diverged", 2, "interrupted"), 1), (Stopped("interrupted", 3, "diverged"), 130),
+    (Stopped("rounding", 9, ""), 0), (Stopped("diverged", 2, "interrupted"), 1),
+    (Stopped("interrupted", 3, "diverged"), 130),
 ])
 def test_exit_status_is_decided_by_the_kind_and_not_by_the_words(tmp_path, stopped, expected):
     def nothing(options, say):

@@ -24,16 +24,16 @@ def expansion():
 
 
 def trained(steps, learning_rate, batch=None):
-    return descend(OneHotWeights.zeros(VOCABULARY, LENGTH), corpus() if batch is None else batch, learning_rate=learning_rate,
-                   steps=steps)
+    return descend(OneHotWeights.zeros(VOCABULARY, LENGTH), corpus() if batch is None else batch,
+                   learning_rate=learning_rate, steps=steps)
 
 
 @pytest.mark.parametrize("steps", [3, 4, 7, 50, 1000])
 def test_first_coefficients_are_the_leading_terms(steps):
     known = associations.statistics(corpus(), VOCABULARY)
     attention = 3 * comb(steps, 4) + 2 * comb(steps, 3)
-    pairs = [(1, "W_O", steps * known.bigram), (2, "V", comb(steps, 2) * known.value), (4, "W", attention * known.attention),
-             (4, "P", attention * known.position)]
+    pairs = [(1, "W_O", steps * known.bigram), (2, "V", comb(steps, 2) * known.value),
+             (4, "W", attention * known.attention), (4, "P", attention * known.position)]
     for m, name, expected in pairs:
         assert relative_error(getattr(expansion().coefficient(m, steps=steps), name), expected) < 1e-12
         for lower in range(1, m):
@@ -51,9 +51,9 @@ def test_partial_sums_approach_training_at_the_rate_of_the_first_omitted_order(o
     """Halving eta divides |trained - partial sum| by 2^(order + 1), or by more where the next order is 0."""
     steps, errors = 8, []
     for learning_rate in (0.08, 0.04):
-        found, run = expansion().weights(steps=steps, learning_rate=learning_rate, order=order), trained(steps, learning_rate)
-        errors.append([np.abs(a - b).max() for a, b in zip(found.parameters().values(), run.weights.parameters().values(),
-                                                           strict=True)])
+        found = expansion().weights(steps=steps, learning_rate=learning_rate, order=order)
+        run = trained(steps, learning_rate)
+        errors.append([np.abs(array - getattr(found, name)).max() for name, array in run.weights.parameters().items()])
     for name, before, after in zip(("W_O", "V", "W", "P"), *errors, strict=True):
         if after > 1e-17:  # else it is rounding
             assert before / after > 2 ** (order + 1) * 0.9, name
@@ -119,9 +119,9 @@ def test_what_cannot_be_is_refused():
         expand(corpus().tokens, VOCABULARY, order=2)
     with pytest.raises(ValueError, match="vocabulary"):
         expand(corpus(), 5, order=2)
-    with pytest.raises(ValueError, match="only orders up to 6"):
+    with pytest.raises(ValueError, match="order is 7, but the expansion has orders 1 to 6"):
         expansion().weights(steps=3, learning_rate=0.1, order=7)
-    with pytest.raises(ValueError, match="orders 1 to 6"):
+    with pytest.raises(ValueError, match="order is 7, but the expansion has orders 1 to 6"):
         expansion().coefficient(7, steps=3)
     with pytest.raises(ValueError, match="learning_rate"):
         expansion().weights(steps=3, learning_rate=0)

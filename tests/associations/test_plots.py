@@ -41,13 +41,15 @@ def test_save_writes_a_png(tmp_path):
 
 
 @pytest.mark.parametrize("topics", [
-    np.repeat(np.arange(-1, 10), [1] + 10 * [10]), np.arange(6), np.zeros(5, int), np.array([0]), np.array([2, 0, 1, -1, 0, -1]),
+    np.repeat(np.arange(-1, 10), [1] + 10 * [10]), np.arange(6), np.zeros(5, int), np.array([0]),
+    np.array([2, 0, 1, -1, 0, -1]),
     np.repeat(range(60), 2), np.repeat(range(5), [40, 9, 1, 1, 1]), np.array([-1, -1])],
     ids=["paper", "a word a topic", "one topic", "one word", "specials", "many topics", "unequal", "only specials"])
 @pytest.mark.parametrize("positive", [False, True])
 def test_heat_maps(topics, positive):
     matrix = np.abs(blocky(topics)) if positive else blocky(topics)
-    draw(topics_figures.topic_heat_maps({"trained": matrix, "closed": 2 * matrix}, topics, title="title", positive=positive))
+    draw(topics_figures.topic_heat_maps({"trained": matrix, "closed": 2 * matrix}, topics, title="title",
+                                        positive=positive))
 
 
 def test_heat_maps_with_what_is_constant_or_unknown():
@@ -61,7 +63,8 @@ def test_heat_maps_with_what_is_constant_or_unknown():
 
 def test_heat_maps_sort_words_by_topic_specials_first():
     topics = np.random.default_rng(0).permutation(np.repeat(range(-1, 4), [1, 3, 2, 4, 5]))
-    figure = draw(topics_figures.topic_heat_maps({"one": blocky(topics)}, topics, title="title", names=["a$", "b", "c", "d"]))
+    figure = draw(topics_figures.topic_heat_maps({"one": blocky(topics)}, topics, title="title",
+                                                 names=["a$", "b", "c", "d"]))
     image = figure.axes[0].images[0].get_array()
     np.testing.assert_array_equal(image, blocky(np.sort(topics)))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["[MASK]", r"a\$", "b", "c", "d"]
@@ -81,10 +84,12 @@ def test_colours_end_above_the_topics_and_say_so():
 def test_block_values(log_steps):
     steps = np.array([0, 1, 10, 100])
     rising = steps / 100
-    measured = {"same word": (rising, rising / 9), "same topic": (rising, None), "different topic": (0 * rising, 0 * rising),
+    measured = {"same word": (rising, rising / 9), "same topic": (rising, None),
+                "different topic": (0 * rising, 0 * rising),
                 "unknown": (np.full(4, np.nan), np.full(4, np.nan))}
     closed = {"same word": (np.arange(100), np.linspace(0, 1, 100)), "same topic": 1.0, "not measured": np.float64(0.5)}
-    figure = draw(topics_figures.block_values(steps, measured, closed, title="title", ylabel="mean entry", log_steps=log_steps,
+    figure = draw(topics_figures.block_values(steps, measured, closed, title="title", ylabel="mean entry",
+                                              log_steps=log_steps,
                                      final={"same word": 1.0}))
     for text in (*measured, "not measured", "± 1 s.d.", "trajectory", "final value"):
         assert text in words_of(figure), text
@@ -92,24 +97,28 @@ def test_block_values(log_steps):
 
 def test_block_values_of_one_step_and_one_seed():
     for steps in ([0], [7]):
-        figure = draw(topics_figures.block_values(steps, {"same word": ([0.2], [0.0])}, {}, title="title", ylabel="mean entry"))
+        figure = draw(topics_figures.block_values(steps, {"same word": ([0.2], [0.0])}, {}, title="title",
+                                                  ylabel="mean entry"))
         assert "s.d." not in words_of(figure)
     draw(topics_figures.block_values([1, 2], {}, {"same word": 0.2}, title="title", ylabel="mean entry"))
 
 
 def test_ridge_path():
     ridges = np.logspace(-8, -1, 30)
-    blocks = {name: np.linspace(0.2, 0, 30) * (index - 1) for index, name in enumerate(BLOCKS)}  # one of them is constant
+    # one of them is constant
+    blocks = {name: np.linspace(0.2, 0, 30) * (index - 1) for index, name in enumerate(BLOCKS)}
     limits = {"W_inf (N first)": dict.fromkeys(BLOCKS, -0.1), "W_lim (lambda first)": dict.fromkeys(BLOCKS, -0.1)}
     draw(topics_figures.ridge_path(ridges, {128: blocks}, limits, {}, title="title"))
     lengths = {length: blocks for length in (128, 1024, 10**6)}
-    figure = draw(topics_figures.ridge_path(ridges, lengths, limits, {length: (1 / length, 0.01) for length in lengths}, title="title"))
+    figure = draw(topics_figures.ridge_path(ridges, lengths, limits, {length: (1 / length, 0.01) for length in lengths},
+                                            title="title"))
     for text in ("1,024", "1,000,000", "W_inf −0.1000", "W_lim −0.1000", "W_inf (N first)"):
         assert text in words_of(figure), text
 
 
 def test_ridge_path_of_one_ridge_and_of_nothing_known():
-    draw(topics_figures.ridge_path([1e-3], {9: {"same word": [0.1]}}, {"W_inf": {"same word": np.nan}}, {}, title="title"))
+    draw(topics_figures.ridge_path([1e-3], {9: {"same word": [0.1]}}, {"W_inf": {"same word": np.nan}}, {},
+                                   title="title"))
     unknown = {name: [np.nan, np.nan] for name in BLOCKS[:3]}
     draw(topics_figures.ridge_path([1e-3, 1e-2], {9: unknown}, {}, {9: (1e-3, 1e-2)}, title="title"))
 
@@ -130,7 +139,8 @@ def test_loss_surface():
 
 def test_loss_over_ratio():
     rho = np.logspace(-1, 2, 50)
-    curves = {f"tau = {tau}": (np.log(rho) - tau) ** 2 for tau in (1, 2)} | {"flat": np.ones(50), "unknown": np.full(50, np.nan)}
+    curves = {f"tau = {tau}": (np.log(rho) - tau) ** 2 for tau in (1, 2)}
+    curves |= {"flat": np.ones(50), "unknown": np.full(50, np.nan)}
     optima = {"tau = 1": (np.e, 3.0), "tau = 2": (np.e**2, None), "flat": (1.0, np.nan)}
     trained = {"tau = 1": (2.7, 0.0), "tau = 2": (np.array([7.0, 7.5]), np.array([0.01, 0.02]))}
     figure = draw(topics_figures.loss_over_ratio(rho, curves, optima, trained, "title"))
@@ -145,7 +155,8 @@ def test_permutation_histogram_shows_the_null_and_what_was_observed(observed):
     null = np.random.default_rng(0).uniform(-1, 1, 199)
     nulls = {"null": null, "off zero": null + 30, "constant": np.full(9, 0.5), "one": [0.25], "zero": np.zeros(5),
              "holes": np.where(null > 0, null, np.nan)}
-    figure = draw(topics_figures.permutation_histogram({name: (values, observed, 0.005) for name, values in nulls.items()}, title="title",
+    shown = {name: (values, observed, 0.005) for name, values in nulls.items()}
+    figure = draw(topics_figures.permutation_histogram(shown, title="title",
                                               xlabel="difference"))
     for axes, values in zip(figure.axes, nulls.values(), strict=True):
         low, high = axes.get_xlim()
@@ -172,7 +183,8 @@ def test_theories_on_a_scale_of_nines():
     rising = {name: np.array([np.nan, 1.0, 0.9, -0.99]) for name in WEIGHTS}
     nearer = {name: 1 - 1e-9 * np.arange(4) for name in WEIGHTS}
     loss = np.linspace(7, 5, 10)
-    figure = draw(associations_figures.theories(STEPS, {"leading": rising, "of one weight": {"W_O": rising["W_O"]}, "reduced": nearer}, loss,
+    figure = draw(associations_figures.theories(STEPS, {"leading": rising, "of one weight": {"W_O": rising["W_O"]},
+                                                        "reduced": nearer}, loss,
                                  {"reduced": loss[:4]}, title="title"))
     for text in ("leading", "of one weight", "reduced", "trained", "0.99", "≥ 0.999999"):
         assert text in words_of(figure), text

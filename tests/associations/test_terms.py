@@ -1,4 +1,4 @@
-"""The exact split of the gradient: it sums, it is what the loops say, and its leading part is the reference point's gradient."""
+"""The exact split of the gradient: its terms sum to it, equal slow loops, and lead with that of the reference point."""
 
 import numpy as np
 import pytest
@@ -101,19 +101,21 @@ def test_refuses_what_the_theory_is_not_about():
 
 
 def test_first_exceeds_reads_powers_exactly():
-    """A correction that grows as a power of the step crosses where that power says, whatever the steps of the record."""
+    """A correction that grows as a power of the step crosses where that power says, whichever steps are recorded."""
     steps = np.array([1, 2, 3, 8, 20, 50])
     leading = 2.0 * steps
     norms = {"W_O": {"leading": leading, "weight drift": leading * 1e-3 * steps**1.5, "saturation": leading * 1e-3}}
-    found = first_exceeds(steps, norms, shares=(0.01, 0.1, 0.5))
-    assert found["W_O"]["weight drift"] == {0.01: pytest.approx(10 ** (2 / 3)), 0.1: pytest.approx(100 ** (2 / 3)), 0.5: None}
+    found = first_exceeds(steps, norms)
+    assert found["W_O"]["weight drift"] == {0.01: pytest.approx(10 ** (2 / 3)), 0.1: pytest.approx(100 ** (2 / 3)),
+                                            0.5: None}
     assert found["W_O"]["saturation"] == dict.fromkeys((0.01, 0.1, 0.5))
     assert set(found) == {"W_O"} and set(found["W_O"]) == {"weight drift", "saturation"}
 
 
 def test_first_exceeds_where_nothing_was_before():
     """From zero there is no power to read: the step of the record; a leading term of zero is exceeded by anything."""
-    found = first_exceeds([1, 3, 9], {"W": {"leading": [0, 1, 1], "a": [0, 0.2, 1], "b": [1e-9, 0, 0], "c": [0, 0, 0.2]}})
+    found = first_exceeds([1, 3, 9], {"W": {"leading": [0, 1, 1], "a": [0, 0.2, 1], "b": [1e-9, 0, 0],
+                                            "c": [0, 0, 0.2]}})
     assert found["W"] == {"a": {0.01: 3.0, 0.1: 3.0, 0.5: pytest.approx(3 * 3 ** (np.log(2.5) / np.log(5)))},
                           "b": {0.01: 1.0, 0.1: 1.0, 0.5: 1.0}, "c": {0.01: 9.0, 0.1: 9.0, 0.5: None}}
     assert first_exceeds([], {"W": {"leading": [], "a": []}}) == {"W": {"a": dict.fromkeys((0.01, 0.1, 0.5))}}
