@@ -19,32 +19,21 @@ from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
 from minitx.model import kernels as model_kernels
 
-# Partial sums of the position gradient. A constant, so that results do not depend on the number of threads.
-CHUNKS = 16
+CHUNKS = 16  # Partial sums of the position gradient. A constant, so that the number of threads changes no result.
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """The basis functions of a corpus and their compositions, float64; positions count with their weights in the batch.
 
-    Attributes
-    ----------
-    bigram : (V, V)
-        B = P(a then b) - alpha_a / V. Row = current token a, column = next token b. Rows sum to 0.
-    interchangeability : (V, V)
-        Sigma_B = B^T B, symmetric: [b, c] is large when b and c follow the same tokens.
-    context : (V, V)
-        Phi. Row = next token, column = token of its prefix. Columns sum to 0.
-    value : (V, V)
-        Phi^T B^T. Row = attended token, column = current token whose bigram row it resembles.
-    attention : (V, V)
-        Q. Row = query (current) token, column = key (attended) token.
-    position : (T,)
-        Delta, by distance t - j.
-    frequency : (V,)
-        alpha: relative frequency as current token.
-    share : (V,)
-        V mu: mean share of a token in the prefix.
+    bigram              (V, V)  B = P(a then b) - alpha_a / V. Row = current token, column = next token. Rows sum to 0.
+    interchangeability  (V, V)  Sigma_B = B^T B, symmetric: [b, c] is large when b and c follow the same tokens.
+    context             (V, V)  Phi. Row = next token, column = token of its prefix. Columns sum to 0.
+    value               (V, V)  Phi^T B^T. Row = attended token, column = current token whose bigram row it resembles.
+    attention           (V, V)  Q. Row = query (current) token, column = key (attended) token.
+    position            (T,)    Delta, by distance t - j.
+    frequency           (V,)    alpha: relative frequency as current token.
+    share               (V,)    V mu: mean share of a token in the prefix.
     """
 
     bigram: NDArray[np.float64]

@@ -189,9 +189,8 @@ def train(options: Options, batch: Batch, basis: Statistics,
 class Recorder:
     """Follows every step of training; at some steps, sets the weights beside both theories and splits the gradient.
 
-    The lists ``leading``, ``reduced`` (None where reduced dynamics has ended) and ``norms`` (of the terms of the
-    gradient) have an entry for each recorded step; ``predicted_loss``, that of reduced dynamics, has one for every step
-    from 0 on.
+    ``leading``, ``reduced`` (None where reduced dynamics has ended) and ``norms`` (of the terms of the gradient) have
+    an entry for each recorded step; ``predicted_loss``, that of reduced dynamics, has one for every step from 0 on.
     """
 
     def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights,

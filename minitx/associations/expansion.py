@@ -41,8 +41,7 @@ from minitx.data.batch import Batch
 from minitx.model.weights import OneHotWeights
 
 NAMES = ("W_O", "V", "W", "P")
-# Bytes of the coefficients of a block's outputs. A constant, so that results do not depend on the number of threads.
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 64 << 20  # Size of the coefficients of a block's outputs. A constant, so that all machines cut alike.
 WAVE = 4  # Blocks that are computed before their results are added; more take more memory.
 
 
@@ -50,12 +49,8 @@ WAVE = 4  # Blocks that are computed before their results are added; more take m
 class Expansion:
     """Coefficients of training from zero, as :func:`expand` finds them.
 
-    Attributes
-    ----------
-    differences : dict {(m, d): OneHotWeights}
-        Theta_{m,d}, 1 <= d <= m <= order, each array in the orientation of its weight.
-    order : int
-        M, the highest order.
+    ``order`` is M, the highest order; ``differences`` is {(m, d): Theta_{m,d}}, 1 <= d <= m <= M, each array in the
+    orientation of its weight.
     """
 
     differences: dict[tuple[int, int], OneHotWeights]
@@ -108,14 +103,8 @@ class Expansion:
 def expand(batch: Batch, n_vocab: int, *, order: int) -> Expansion:
     """Coefficients of full-batch gradient descent from zero ``OneHotWeights``, up to eta^``order``; float64.
 
-    Parameters
-    ----------
-    batch : Batch
-        Next-token training: causal attention, cross-entropy.
-    n_vocab : int
-        V; meant for V <= 500.
-    order : int
-        M, at least 1. W and P begin at order 4.
+    ``batch`` is one of next-token training (causal attention, cross-entropy); ``n_vocab`` is V, at best not above 500;
+    ``order`` is M, at least 1. W and P begin at order 4.
 
     Raises
     ------

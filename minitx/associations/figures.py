@@ -28,10 +28,8 @@ def theories(steps: Series, cosine: Mapping[str, NamedSeries], loss: Series, pre
     steps : (R,) int
     cosine : dict {theory: {parameter: (R,) float}}
         nan (undefined) is left out of the line; a theory may say nothing about a parameter.
-    loss : (steps + 1,) float
-        Of training, at every step from 0.
-    predicted : dict {theory: (steps + 1,) float}
-        Losses that theories predict; a theory may predict none.
+    loss, predicted : (steps + 1,) float, dict {theory: (steps + 1,) float}
+        The loss of training at every step from 0, and those that theories predict; a theory may predict none.
     """
     figure = Figure(figsize=(10, 9.5), layout="constrained")
     axes = figure.subplot_mosaic([["W_O", "V"], ["W", "P"], ["loss", "loss"]], height_ratios=(3, 3, 2), sharex=True)

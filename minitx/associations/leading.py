@@ -58,17 +58,9 @@ def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_lay
            full_batch: bool = True) -> Bounds:
     """Bounds of Theorem D.7 (one layer) or D.10 (more) of Im et al. 2026 for training from zero.
 
-    Parameters
-    ----------
-    steps, learning_rate : int, float
-        s and eta.
-    length, n_vocab, n_layers : int
-        T, V, L.
-    init_scale : float
-        Standard deviation of a Gaussian start. Anything but 0 is outside these two theorems; Theorem D.13, for starts
-        of at most eta^2 / (T^2 V), has bounds of its own, which are not computed here.
-    full_batch : bool
-        Whether every step used the whole batch; mini-batches are outside the theorems.
+    ``length``, ``n_vocab`` and ``n_layers`` are T, V and L. Steps that do not use the full batch, and a start that is
+    Gaussian with standard deviation ``init_scale``, are outside these two theorems; the bounds of Theorem D.13, for
+    starts of at most eta^2 / (T^2 V), are not computed here.
 
     Raises
     ------

@@ -94,18 +94,10 @@ class Reduction:
 
 @parallel.one_blas_thread()
 def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = None) -> Reduction:
-    """Prepare a batch for reduced dynamics.
+    """Prepare a batch of next-token training (causal attention, cross-entropy) for reduced dynamics; ``n_vocab`` is V.
 
-    Parameters
-    ----------
-    batch : Batch
-        Next-token training: causal attention, cross-entropy.
-    n_vocab : int
-        V.
-    order : {1, 2}
-        1: one prediction a cell. 2: also its linear response to how far a context is from the cell's mean.
-    n_cells : int, optional
-        K, at least V; with V there is one cell a token. Default: 3 V.
+    With ``order`` 1 there is one prediction a cell; with 2 there is also its linear response to how far a context is
+    from the cell's mean. ``n_cells`` is K, at least V and by default 3 V; with V there is one cell a token.
 
     Raises
     ------

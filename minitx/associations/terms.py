@@ -193,20 +193,12 @@ def by_term(records: Sequence[Norms]) -> dict[str, dict[str, list[float]]]:
 
 
 def first_exceeds(steps: Iterable[int], norms: Mapping[str, Mapping[str, Sequence[float]]]) -> Crossings:
-    """When each correction first exceeds each of SHARES of the leading term.
+    """When each correction first exceeds each of SHARES of the leading term: {parameter: {correction: {share: step}}}.
 
-    Parameters
-    ----------
-    steps : (R,) int
-        The steps at which the gradient was split, ascending, from 1 on.
-    norms : dict {parameter: {term: (R,) float}}
-        Norms of the terms of :func:`gradient_terms`, ``leading`` among them, as from :func:`by_term`.
-
-    Returns
-    -------
-    dict {parameter: {correction: {share: step}}}
-        The step is a float between the last of ``steps`` below the share and the first above it, found by interpolating
-        the ratio to the leading term as a power of the step. It is None if the correction never exceeds the share.
+    ``norms`` is {parameter: {term: (R,) float}}, the norms of the terms of :func:`gradient_terms` at R ``steps``, as
+    from :func:`by_term`. A step that is found is a float between the last of ``steps`` below the share and the first
+    above it, by interpolating the ratio to the leading term as a power of the step. It is None if the correction never
+    exceeds the share.
 
     Raises
     ------
