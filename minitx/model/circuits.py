@@ -216,10 +216,7 @@ def forward(circuits: Circuits, block: Block) -> tuple[float, Cache]:
     # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
     out = output(circuits, block, attention, ov)
     # 4  loss = sum_t weight_t head(out_t, y_t); in place, out becomes R, with dL/dout_t = scale_t R_t
-    squared = block.head == "squared"
-    shifted = np.empty((0, 0), out.dtype) if squared else exp_shifted(block, out)
-    scale, losses = np.empty(out.shape[:2], out.dtype), np.empty(out.shape[:2])
-    kernels.heads(out, squared, shifted, block.asked, block.targets, block.weight, block.n_answers, scale, losses)
+    losses, scale = _heads(block, out)
     return losses.sum(), Cache(attention, ov, out, scale)
 
 
@@ -251,6 +248,23 @@ def output(circuits: Circuits, block: Block, attention: Attention, ov: Array) ->
     kernels.add_rows(out.reshape(-1, out.shape[2]), or_empty(circuits.direct, 2, out.dtype), block.current.ravel(),
                      or_empty(circuits.bias, 1, out.dtype))
     return out
+
+
+def _heads(block, out):
+    """Step 4: losses and scale (S, M); ``out`` becomes R."""
+    S, M = out.shape[:2]
+    losses, scale, total = np.zeros((S, M)), np.zeros((S, M), out.dtype), np.empty((S, M))
+    begin, kind = np.empty((S, M + 1), np.int32), np.empty((S, M), np.int32)
+    kernels.group_answers(block.asked, block.targets, block.weight, block.n_answers, begin, total, kind)
+    to_one, to_several = (block.targets, begin, total, kind), (block.targets, block.weight, begin, total, kind)
+    if block.head == "squared":
+        kernels.square_to_one(out, *to_one, scale, losses)
+        kernels.square_to_several(out, *to_several, scale, losses)
+    else:
+        shifted = exp_shifted(block, out)
+        kernels.cross_entropy_of_one(out, shifted, *to_one, scale, losses)
+        kernels.cross_entropy_of_several(out, shifted, *to_several, scale, losses)
+    return losses, scale
 
 
 def exp_shifted(block: Block, out: Array) -> Array:

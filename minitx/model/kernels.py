@@ -194,92 +194,111 @@ def add_rows(out, table, rows, bias):
                 row[b] += bias[b]
 
 
-@kernel
-def heads(out, squared, shifted, asked, targets, weight, n_answers, scale, losses):
-    """The losses of every query's answers; ``out`` becomes R, in place, with dL/dout_t = scale_t R_t.
+# Each of the four heads turns outputs of its queries, in place, into R and a scale, with dL/dout_t = scale_t R_t, and
+# gives their losses. They call no other kernel: a sum in a kernel that is called may be rounded differently when it is
+# compiled and when it comes from numba's cache.
 
-    For the cross-entropy, ``out`` holds exp(out - maximum) and ``shifted`` (S, K) out_y - maximum of every answer.
+NO_ANSWER, ONE_TOKEN, SEVERAL_TOKENS = range(3)
+
+
+@kernel
+def group_answers(asked, targets, weight, n_answers, begin, total, kind):
+    """Answers begin[s, m] to begin[s, m + 1] are those of query m, total[s, m] the sum of their weights.
+
+    kind[s, m] says whether they are none, all the same token, or several tokens.
     """
-    scale[:] = 0.0
-    losses[:] = 0.0
-    for s in range(out.shape[0]):
-        end = 0
-        for m in range(out.shape[1]):
-            begin, total, same = end, 0.0, True
-            while end < n_answers[s] and asked[s, end] == m:
-                total += weight[s, end]
-                same = same and targets[s, end] == targets[s, begin]
-                end += 1
-            row, y, w = out[s, m], targets[s, begin:end], weight[s, begin:end]
-            if begin == end:
-                continue
-            if squared and same:
-                losses[s, m], scale[s, m] = _square_to_one(row, y[0], total)
-            elif squared:
-                losses[s, m], scale[s, m] = _square_to_several(row, y, w, total)
-            elif same:
-                losses[s, m], scale[s, m] = _cross_entropy_of_one(row, y[0], shifted[s, begin], total)
-            else:
-                losses[s, m], scale[s, m] = _cross_entropy_of_several(row, y, shifted[s, begin:end], w, total)
+    for s in range(kind.shape[0]):
+        k = 0
+        for m in range(kind.shape[1]):
+            begin[s, m] = k
+            total[s, m] = 0.0
+            kind[s, m] = NO_ANSWER
+            while k < n_answers[s] and asked[s, k] == m:
+                total[s, m] += weight[s, k]
+                if targets[s, k] != targets[s, begin[s, m]]:
+                    kind[s, m] = SEVERAL_TOKENS
+                elif kind[s, m] == NO_ANSWER:
+                    kind[s, m] = ONE_TOKEN
+                k += 1
+        begin[s, kind.shape[1]] = k
 
 
 @kernel
-def _cross_entropy_of_one(E, y, shifted, weight):
-    """loss = weight (log Z - shifted),  R = E - Z onehot(y),  scale = weight / Z: no row is divided by Z.
+def cross_entropy_of_one(E, shifted, targets, begin, total, kind, scale, losses):
+    """loss = weight (log Z - shifted),  R = E - Z onehot(y),  scale = weight / Z,  with E = exp(out - maximum).
 
     R_y is minus the sum of the others, never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
     """
-    own = E[y]
-    E[y] = 0.0
-    others = 0.0
-    for b in range(E.size):
-        others += E[b]
-    E[y] = -others
-    Z = others + own
-    return weight * (math.log1p(others) if shifted == 0.0 else math.log(Z) - shifted), weight / Z
+    for s in range(E.shape[0]):
+        for m in range(E.shape[1]):
+            if kind[s, m] != ONE_TOKEN:
+                continue
+            row, y, lag = E[s, m], targets[s, begin[s, m]], shifted[s, begin[s, m]]
+            own = row[y]
+            row[y] = 0.0
+            others = 0.0
+            for b in range(row.size):
+                others += row[b]
+            row[y] = -others
+            losses[s, m] = total[s, m] * (math.log1p(others) if lag == 0.0 else math.log(others + own) - lag)
+            scale[s, m] = total[s, m] / (others + own)
 
 
 @kernel
-def _cross_entropy_of_several(E, y, shifted, weight, total):
+def cross_entropy_of_several(E, shifted, targets, weight, begin, total, kind, scale, losses):
     """loss = sum_k weight_k (log Z - shifted_k),  R = total E / Z - sum_k weight_k onehot(y_k),  scale = 1."""
-    Z = 0.0
-    for b in range(E.size):
-        Z += E[b]
-    for b in range(E.size):
-        E[b] *= total / Z
-    loss = 0.0
-    for k in range(y.size):
-        loss += weight[k] * (math.log(Z) - shifted[k])
-        E[y[k]] -= weight[k]
-    return loss, 1.0
+    for s in range(E.shape[0]):
+        for m in range(E.shape[1]):
+            if kind[s, m] != SEVERAL_TOKENS:
+                continue
+            row = E[s, m]
+            Z = 0.0
+            for b in range(row.size):
+                Z += row[b]
+            for b in range(row.size):
+                row[b] *= total[s, m] / Z
+            for k in range(begin[s, m], begin[s, m + 1]):
+                losses[s, m] += weight[s, k] * (math.log(Z) - shifted[s, k])
+                row[targets[s, k]] -= weight[s, k]
+            scale[s, m] = 1.0
 
 
 @kernel
-def _square_to_one(out, y, weight):
+def square_to_one(out, targets, begin, total, kind, scale, losses):
     """loss = weight |out - onehot(y)|^2,  R = 2 (out - onehot(y)),  scale = weight. A small loss keeps its digits."""
-    out[y] -= 1.0
-    square = 0.0
-    for b in range(out.size):
-        square += out[b] * out[b]
-    for b in range(out.size):
-        out[b] *= 2.0
-    return weight * square, weight
+    for s in range(out.shape[0]):
+        for m in range(out.shape[1]):
+            if kind[s, m] != ONE_TOKEN:
+                continue
+            row = out[s, m]
+            row[targets[s, begin[s, m]]] -= 1.0
+            square = 0.0
+            for b in range(row.size):
+                square += row[b] * row[b]
+            for b in range(row.size):
+                row[b] *= 2.0
+            losses[s, m] = total[s, m] * square
+            scale[s, m] = total[s, m]
 
 
 @kernel
-def _square_to_several(out, y, weight, total):
+def square_to_several(out, targets, weight, begin, total, kind, scale, losses):
     """loss = sum_k weight_k |out - onehot(y_k)|^2,  R = 2 sum_k weight_k (out - onehot(y_k)),  scale = 1."""
-    square = 0.0
-    for b in range(out.size):
-        square += out[b] * out[b]
-    loss = 0.0
-    for k in range(y.size):
-        loss += weight[k] * (square - 2.0 * out[y[k]] + 1.0)
-    for b in range(out.size):
-        out[b] *= 2.0 * total
-    for k in range(y.size):
-        out[y[k]] -= 2.0 * weight[k]
-    return loss, 1.0
+    for s in range(out.shape[0]):
+        for m in range(out.shape[1]):
+            if kind[s, m] != SEVERAL_TOKENS:
+                continue
+            row = out[s, m]
+            square = 0.0
+            for b in range(row.size):
+                square += row[b] * row[b]
+            for k in range(begin[s, m], begin[s, m + 1]):
+                losses[s, m] += weight[s, k] * (square - 2.0 * row[targets[s, k]] + 1.0)
+            for b in range(row.size):
+                row[b] *= 2.0 * total[s, m]
+            for k in range(begin[s, m], begin[s, m + 1]):
+                row[targets[s, k]] -= 2.0 * weight[s, k]
+            scale[s, m] = 1.0
 
 
 # The log head goes from the scores to the loss and to all derivatives without storing the output, because the output
