@@ -60,7 +60,7 @@ from minitx.topics.values import (
 
 __all__ = [
     "Blocks", "Documents", "TopicModel", "attention_loss", "attention_profile", "attention_table", "cosine_matrix",
-    "cross_entropy_optimum", "gram", "gram_plateau", "infinite_documents", "mask_tokens", "moments", "optimal_attention",
-    "optimal_gram", "optimal_ratio", "optimal_value", "other_limit_value", "pair_averages", "paper_value",
-    "permutation_test", "ridge_value", "separated_value", "value_after",
+    "cross_entropy_optimum", "gram", "gram_plateau", "infinite_documents", "mask_tokens", "moments",
+    "optimal_attention", "optimal_gram", "optimal_ratio", "optimal_value", "other_limit_value", "pair_averages",
+    "paper_value", "permutation_test", "ridge_value", "separated_value", "value_after",
 ]

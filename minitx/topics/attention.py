@@ -27,9 +27,6 @@ TINY = 1e-100  # step of complex-step derivatives: so small that they are exact 
 MOST_POSITIONS = 10**7  # pairs of shown token and target in all infinite documents; more would need gigabytes
 
 
-# ------------------------------------------------------------------------------------------------------- the loss
-
-
 def attention_loss(setting: TopicModel, alpha: ArrayLike, beta: ArrayLike,
                    value: Blocks | None = None) -> float | NDArray[np.float64]:
     """Squared loss as a function of the attention values.
@@ -103,17 +100,14 @@ def _loss(setting, value, rho, excess, rho_0=1.0):
 def _outputs(setting, value, n_topics, attention, mask):
     """Outputs for a query that gives ``mask`` of its attention to [MASK] and ``attention`` to topics of several kinds.
 
-    There are ``n_topics`` of each kind. Returns for each kind the mean output of the words of a topic, which is
-    lam_t/v (attention - (1 - mask)/T) + the mean over all words; and |f|^2, if all words of a topic have the same output.
+    There are ``n_topics`` of each kind. Returns for each kind the mean output of the words of a topic, which is lam_t/v
+    (attention - (1 - mask)/T) + the mean over all words; and |f|^2, if all words of a topic have the same output.
     """
     _, lam_t, mean = value.sectors(setting)
     common = value.mask_column * mask + mean * (1 - mask) / setting.n
     outputs = [lam_t / setting.v * (each - (1 - mask) / setting.T) + common for each in attention]
     to_mask = value.mask_mask * mask + value.mask_row * (1 - mask)
     return outputs, setting.v * sum(n * o**2 for n, o in zip(n_topics, outputs, strict=True)) + to_mask**2
-
-
-# ------------------------------------------------------------------------------------------- the best attention
 
 
 @dataclass(frozen=True)
@@ -265,9 +259,6 @@ def _best_excess(setting, value, rho):
     return np.where(np.real(best) < np.real(-v * rho / (v - 1)), -v * rho / (v - 1), best)  # alpha >= 0
 
 
-# ----------------------------------------------------------------------------------- attention on finite documents
-
-
 @one_blas_thread()
 def attention_profile(setting: TopicModel, alpha: float, beta: float) -> Averages:
     """What attention with values alpha : beta : 1 looks like on documents without corruption, times N: 1 is uniform.
@@ -331,9 +322,6 @@ def _log_choose(N, k):
 
 def _log_binomial(N, k, p):
     return _log_choose(N, k) + xlogy(k, p) + xlog1py(N - k, -p)
-
-
-# ------------------------------------------------------------------------------------------- infinite documents
 
 
 def infinite_documents(setting: TopicModel, head: str = "squared") -> Batch:

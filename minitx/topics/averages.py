@@ -16,18 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import integers, whole_number
-from minitx.base.parallel import one_blas_thread
+from minitx.base.parallel import kernel, one_blas_thread
 from minitx.data.batch import Batch
-from minitx.model import kernels as model_kernels
+from minitx.model import kernels
 from minitx.model.blocks import Bags
 from minitx.model.circuits import valid_circuits
-from minitx.topics import kernels
 from minitx.topics.documents import Documents
 
 _ROUNDING = 1e-12  # differences of averages closer than this, relative to what was summed, are the same number
-
-
-# ---- Pairs ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +138,6 @@ def _sums(matrix, words, starts):
     return float(same_word), float(same_topic), float(by_topic.sum())
 
 
-# ---- Embeddings -----------------------------------------------------------------------------------------------------
-
-
 @one_blas_thread()
 def gram(E: ArrayLike) -> NDArray[np.float64]:
     """Inner products of embeddings ``E`` (d, n), row = dimension, column = word: ``E^T E`` (n, n), exactly symmetric.
@@ -182,9 +175,6 @@ def _columns_over(E, size):
     return np.divide(E, size, out=np.zeros_like(E), where=size > 0)
 
 
-# ---- Attention ------------------------------------------------------------------------------------------------------
-
-
 def attention_table(weights: Any, documents: Documents) -> PairTable:
     """Attention from every slot of clean documents to every slot, times the document's length: 1 is uniform attention.
 
@@ -200,12 +190,9 @@ def attention_table(weights: Any, documents: Documents) -> PairTable:
         copies = np.where(np.arange(copies.shape[1]) < block.n_queries[:, None], copies, 0.0)[:, :, None]
         lengths = documents.lengths[block.rows][:, None, None]
         shares = copies * lengths * block.attend(circuits.qk).A
-        model_kernels.add_scores(block.keys, block.queries, shares, total, nothing)
-        model_kernels.add_scores(block.keys, block.queries, copies * block.mass[:, None], count, nothing)
+        kernels.add_scores(block.keys, block.queries, shares, total, nothing)
+        kernels.add_scores(block.keys, block.queries, copies * block.mass[:, None], count, nothing)
     return PairTable(total, count)
-
-
-# ---- Chance ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,13 +251,26 @@ def _null(pairs, words, starts, n_permutations, rng):
         both, same = matrix[np.ix_(words, words)], np.empty(n_permutations)
         both = both + both.T
         np.fill_diagonal(both, 0)
-        kernels.sums_within_topics(both, shuffled, same)
+        _sums_within_topics(both, shuffled, same)
         return same, both.sum() / 2 - same
 
     (same, other), (n_same, n_other) = sums(pairs.total), sums(pairs.count)
     defined = (n_same > 0) & (n_other > _ROUNDING * n_same)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(defined, same / n_same - other / n_other, np.nan)
+
+
+@kernel
+def _sums_within_topics(matrix, topics, sums):
+    """sums[s] = sum over b < a with topics[s, a] == topics[s, b] of matrix[a, b]; (n, n), (S, n), (S,)."""
+    for s in range(topics.shape[0]):
+        topic = topics[s]
+        total = 0.0
+        for a in range(matrix.shape[0]):
+            row, own = matrix[a], topic[a]
+            for b in range(a):
+                total += row[b] if topic[b] == own else 0.0
+        sums[s] = total
 
 
 def _z(difference, null):

@@ -34,9 +34,8 @@ class CrossEntropyOptimum:
         Cross-entropy in nats, without the ridge.
     se_A, se_B, se_loss, n_documents
         Standard errors over the documents of the sample, and how many were sampled; 0 if exact.
-    Delta, Dm, value
-        Exact only: logit of a word of the document above one outside, B a / tau; mean logit of the words above that of
-        [MASK]; W_V.
+    value : Blocks or None
+        Exact only: W_V.
     """
 
     A: float
@@ -46,8 +45,6 @@ class CrossEntropyOptimum:
     se_B: float = 0.0
     se_loss: float = 0.0
     n_documents: int = 0
-    Delta: float | None = None
-    Dm: float | None = None
     value: Blocks | None = None
 
 
@@ -75,9 +72,11 @@ def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_
 
     Notes
     -----
-    Exact (N = inf): minimise over (Delta, Dm)
-    log(tau v + (T-tau) v e^-Delta + e^(-Dm - Delta (1 - tau/T)))
-    + ridge [(T-1)(tau v Delta/a)^2 + n Dm^2 / ((n+1)(m^2 + (1-m)^2/n))].
+    Exact (N = inf): with Delta = B a / tau, the logit of a word of the document above one outside, and Dm, the mean
+    logit of the words above that of [MASK], the minimum over (Delta, Dm) is that of
+
+        log(tau v + (T-tau) v e^-Delta + e^(-Dm - Delta (1 - tau/T)))
+        + ridge [(T-1)(tau v Delta/a)^2 + n Dm^2 / ((n+1)(m^2 + (1-m)^2/n))].
     """
     if not isinstance(same_word, bool):
         raise ValueError(f"same_word is {same_word!r}; it must be True or False")
@@ -121,8 +120,7 @@ def _ridge_path(setting, ridge):
     lam_t, column = tau * v * Delta / a, Dm / ((n + 1) * shares)
     value = Blocks.from_sectors(setting, 0.0, lam_t, column * (1 - m), mask_mask=-n * column * m,
                                 mask_column=column * m, mask_row=-column * (1 - m))
-    loss = float(evaluate(x)[0] - ridges @ x**2 / 2)
-    return CrossEntropyOptimum(A=0.0, B=lam_t / v, loss=loss, Delta=Delta, Dm=Dm, value=value)
+    return CrossEntropyOptimum(A=0.0, B=lam_t / v, loss=float(evaluate(x)[0] - ridges @ x**2 / 2), value=value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,8 +101,6 @@ class TopicModel:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
-    # the numbers of the theory --------------------------------------------------------------------
-
     @property
     def T(self) -> int:
         """The number of topics."""
@@ -200,8 +198,6 @@ class TopicModel:
         if self.a == 0:
             raise ValueError(f"{what} does not exist at p_m = 1, p_c = 0: no slot shows its own word; lower p_m or "
                              "raise p_c")
-
-    # drawing --------------------------------------------------------------------------------------
 
     def documents(self, n_documents: int, *, rng: Seed = 0) -> Documents:
         """Draw D = ``n_documents`` documents: tokens (D, N), N being the largest length that the law allows.

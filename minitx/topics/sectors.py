@@ -166,8 +166,7 @@ def moments(setting: TopicModel) -> Sectors:
     n, G, p_c, q0 = setting.n, setting.G, setting.p_c, setting.q0
     if setting.length == math.inf:
         return Sectors(setting, 0.0, setting.a * G, 0.0, setting.a**2 * G, setting.m, 0.0)
-    N, weight = _lengths(setting)
-    p_1, excess = _other_slots(setting, N)
+    N, weight, p_1, excess = _lengths(setting)
     a, m = 1 - p_1 * (1 - p_c), p_1 * q0
     words = 1 - q0 + (N - 1) * (1 - m)
     topics = 2 * (N - 1) * p_c * a + (N - 1) * (N - 2) * a**2 + excess * (1 - p_c)**2
@@ -181,24 +180,13 @@ def moments(setting: TopicModel) -> Sectors:
 
 
 def _lengths(setting):
-    """The possible lengths N, float64, and how often a slot of the loss is in a document of each."""
+    """The possible lengths N, how often a slot of the loss is in a document of each, p_1, (N-1)(N-2)(p_2 - p_1^2)."""
     low, high = setting.lengths
     N = np.arange(low, high + 1, dtype=np.float64)
-    weight = N if setting.loss == "pooled" else _some_chosen(setting, N)
-    return N, weight / weight.sum()
-
-
-def _some_chosen(setting, N):
-    """P(K >= 1)."""
-    return -np.expm1(N * np.log1p(-setting.p_m)) if setting.p_m < 1 else np.ones_like(N)
-
-
-def _other_slots(setting, N):
-    """p_1 and (N-1)(N-2)(p_2 - p_1^2) of the other slots of a chosen one's document."""
     p = np.full_like(N, setting.p_m)
     if setting.loss == "pooled":
-        return p, np.zeros_like(N)
-    some = _some_chosen(setting, N)
+        return N, N / N.sum(), p, np.zeros_like(N)
+    some = -np.expm1(N * np.log1p(-p)) if setting.p_m < 1 else np.ones_like(N)  # P(K >= 1)
     mean, square = N * p / some, N * p * (1 - p + N * p) / some
     p_1 = (mean - 1) / (N - 1)
-    return p_1, square - 3 * mean + 2 - (N - 1) * (N - 2) * p_1**2
+    return N, some / some.sum(), p_1, square - 3 * mean + 2 - (N - 1) * (N - 2) * p_1**2

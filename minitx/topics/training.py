@@ -100,9 +100,9 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
     return Run(found, run)
 
 
-def log_steps(steps: int, most: int = 12) -> list[int]:
-    """Up to ``most`` steps, evenly spaced to the last."""
-    return sorted({max(1, round(steps * k / most)) for k in range(1, most + 1)}) if steps else [0]
+def log_steps(steps: int) -> list[int]:
+    """Up to twelve steps, evenly spaced to the last."""
+    return sorted({max(1, round(steps * k / 12)) for k in range(1, 13)}) if steps else [0]
 
 
 def over_seeds(runs: Sequence[Run], part: str) -> tuple[NDArray[np.integer], dict[str, tuple]]:

@@ -1,4 +1,4 @@
-"""Averages over pairs of words against plain loops; the permutation test against every permutation, and under chance."""
+"""Averages over pairs of words against plain loops; the permutation test against every permutation and chance."""
 
 import math
 
@@ -40,9 +40,9 @@ def _close(found, expected, scale):
 @given(tables())
 def test_averages_are_those_of_plain_loops(table):
     total, count, topics = table
-    _close(_values(pair_averages(PairTable(total, count), topics)), naive.pair_averages(total, count, topics), np.abs(total).sum())
-    ones = np.ones(total.shape)
-    _close(_values(pair_averages(total, topics)), naive.pair_averages(total, ones, topics), np.abs(total).sum())
+    for pairs, times in ((PairTable(total, count), count), (total, np.ones(total.shape))):
+        expected = naive.pair_averages(total, times, topics)
+        _close(_values(pair_averages(pairs, topics)), expected, np.abs(total).sum())
 
 
 @given(tables(), st.integers(0, 2**32 - 1))
@@ -76,13 +76,15 @@ def test_topics_of_one_word_have_no_pairs_of_different_words():
     assert math.isnan(averages.same_topic)
     assert math.isnan(averages.difference)
     assert (averages.same_word, averages.different_topic, averages.same_topic_including) == (1, 0, 1)
-    with pytest.raises(ValueError, match="0 pairs are of different words of one topic, 6 of different topics; give topics with"):
+    message = "0 pairs are of different words of one topic, 6 of different topics; give topics with"
+    with pytest.raises(ValueError, match=message):
         permutation_test(np.eye(3), [0, 1, 2])
 
 
 def test_arguments_are_not_modified():
     matrix, topics = np.arange(16.0).reshape(4, 4), np.array([0, 0, 1, 1])
-    pair_averages(matrix, topics), permutation_test(matrix, topics, n_permutations=3), cosine_matrix(matrix), gram(matrix)
+    pair_averages(matrix, topics), permutation_test(matrix, topics, n_permutations=3)
+    cosine_matrix(matrix), gram(matrix)
     assert (matrix.ravel() == np.arange(16)).all()
     assert (topics == [0, 0, 1, 1]).all()
 
@@ -96,7 +98,8 @@ def test_arguments_are_not_modified():
     (np.ones((3, 3)), [0.0, 1.0, 1.0], TypeError, "topics must be integers, got dtype float64"),
     (np.ones((3, 3)), [True, False, True], TypeError, "got dtype bool"),
     (np.ones((3, 3)), [0, -2, 1], ValueError, "topics hold -2; give numbers from 0 on, and -1"),
-    (np.ones((3, 3)), [-1, 1, 1], ValueError, "2 of 3 words have a topic, and they have 1 different ones; give topics to words of"),
+    (np.ones((3, 3)), [-1, 1, 1], ValueError,
+     "2 of 3 words have a topic, and they have 1 different ones; give topics to words of"),
     (np.ones((3, 3)), [-1, -1, -1], ValueError, "0 of 3 words have a topic"),
     (np.full((3, 3), np.nan), [0, 1, 1], ValueError, "inf or nan"),
 ])
@@ -124,7 +127,8 @@ def test_cosines_do_not_depend_on_scale(seed, scale):
     expected = [[a @ b / math.sqrt((a @ a) * (b @ b)) for b in E.T] for a in E.T]
     scaled = E * [scale, 1, -1, 1, 2]
     signs = np.array([1, 1, -1, 1, 1])
-    np.testing.assert_allclose(cosine_matrix(scaled), expected * np.outer(signs, signs), atol=1e-2 if scale == 1e-320 else 1e-14)
+    atol = 1e-2 if scale == 1e-320 else 1e-14
+    np.testing.assert_allclose(cosine_matrix(scaled), expected * np.outer(signs, signs), atol=atol)
     np.testing.assert_allclose(gram(E), [[a @ b for b in E.T] for a in E.T], atol=1e-14)
 
 
@@ -194,7 +198,8 @@ def test_p_is_that_of_every_permutation(symmetric):
 @pytest.mark.parametrize(("matrix", "topics"), [
     (np.full((30, 30), 0.1), np.arange(30) % 3),  # all pairs alike
     (np.full((30, 30), -0.1) + 7.7 * np.eye(30), np.arange(30) % 3),
-    (np.add.outer(*2 * [np.random.default_rng(0).random(30)]), np.arange(30) // 29),  # the same word may be left alone again
+    # The same word may be left alone again.
+    (np.add.outer(*2 * [np.random.default_rng(0).random(30)]), np.arange(30) // 29),
 ])
 def test_ties_up_to_rounding_count(matrix, topics):
     test = permutation_test(matrix, topics, n_permutations=300)
@@ -216,7 +221,8 @@ def test_shuffles_that_leave_no_pair_count_against_the_finding():
 def test_p_is_uniform_when_topics_say_nothing():
     rng = np.random.default_rng(0)
     topics = np.repeat([0, 1, 2, -1], [3, 4, 5, 2])
-    p = [permutation_test(rng.standard_normal((14, 14)), topics, n_permutations=99, rng=rng).p_value for _ in range(600)]
+    p = [permutation_test(rng.standard_normal((14, 14)), topics, n_permutations=99, rng=rng).p_value
+         for _ in range(600)]
     hundredths = np.rint(np.array(p) * 100)
     assert set(hundredths) <= set(range(1, 101))
     assert scipy.stats.chisquare(np.bincount((hundredths.astype(int) - 1) // 10, minlength=10)).pvalue > 0.01

@@ -14,7 +14,8 @@ from minitx.topics import uniform_attention
 @given(batches(causal=False, head="squared"), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
 def test_moments_hold_loss_and_gradient_of_the_batch(problem, embedded, value, seed):
     batch, n_vocab = problem
-    weights = EmbeddedWeights.gaussian(n_vocab, W_E=1.0 if embedded else None, W_V=1.0 if value or not embedded else None, rng=seed)
+    weights = EmbeddedWeights.gaussian(n_vocab, W_E=1.0 if embedded else None,
+                                       W_V=1.0 if value or not embedded else None, rng=seed)
     known = uniform_attention.moments(batch, n_vocab)
     loss, gradient = uniform_attention.loss_and_gradient(weights, known)
     expected, exact = of_batch(weights, batch)
@@ -34,7 +35,8 @@ def test_descent_on_moments_is_descent_on_the_batch():
     batch = Batch(tokens, tokens, causal=False, head="squared")
     start = EmbeddedWeights.gaussian(6, W_E=0.3, rng=1)
     one = descend(start, batch, learning_rate=0.5, steps=30)
-    two = descend(start, uniform_attention.moments(batch, 6), learning_rate=0.5, steps=30, loss_and_gradient=uniform_attention.loss_and_gradient)
+    two = descend(start, uniform_attention.moments(batch, 6), learning_rate=0.5, steps=30,
+                  loss_and_gradient=uniform_attention.loss_and_gradient)
     np.testing.assert_allclose(two.loss, one.loss, rtol=1e-12)
     np.testing.assert_allclose(two.weights.W_E, one.weights.W_E, rtol=0, atol=1e-12)
 

@@ -1,4 +1,4 @@
-"""Documents of topics and their masks: frequencies within 4 standard errors of the law (fixed seeds); same seed, same bits."""
+"""Documents of topics and their masks: frequencies are within 4 standard errors of the law, for fixed seeds."""
 
 import itertools
 import re
@@ -31,7 +31,8 @@ def naive_per_document(tokens, lengths, chosen):
     """1 / (documents with a chosen slot) / (chosen slots of the document), in loops."""
     counts = [sum(bool(chosen[d, i]) for i in range(lengths[d])) for d in range(len(tokens))]
     having = sum(count > 0 for count in counts)
-    return [[1 / having / counts[d] if chosen[d, i] else 0.0 for i in range(tokens.shape[1])] for d in range(len(tokens))]
+    return [[1 / having / counts[d] if chosen[d, i] else 0.0 for i in range(tokens.shape[1])]
+            for d in range(len(tokens))]
 
 
 # ---- the law of the documents ---------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def test_lengths_are_uniform_on_the_pair():
 
 
 def test_overlapping_topics():
-    """Word frequencies follow theta @ topic_word; pairs of slots follow E[theta theta^T]; words of probability 0 never appear."""
+    """Words follow theta @ topic_word, pairs of slots follow E[theta theta^T]; words of probability 0 never appear."""
     alpha = np.array([0.5, 1.0, 1.5])
     model = TopicModel(3, alpha=alpha, length=2, topic_word=OVERLAPPING)
     tokens = model.documents(60_000).tokens
@@ -148,7 +149,7 @@ def test_rows_whose_sum_is_rounded_are_probabilities_all_the_same(excess):
 
 
 def closed_form(n_topics, v, h, length, p_m, p_c, p_r):
-    """A2 of the notes: block values of the least-squares W_V: same word, same topic, different topic. Its [MASK] column is 1/n."""
+    """A2 of the notes: the least-squares W_V at the same word, the same topic, different topics."""
     n, a, m = n_topics * v, 1 - p_m * (1 - p_c), p_m * (1 - p_c - p_r)
     big_d = p_c + p_r + (length - 1) * (1 - m)
     lam_w = length * p_c / big_d
@@ -160,7 +161,7 @@ def closed_form(n_topics, v, h, length, p_m, p_c, p_r):
 
 
 def least_squares_blocks(batch, n_topics, v):
-    """Block values of C M^-1: C = E[e_y u^T], M = E[u u^T] over chosen slots, u = what the document shows, averaged over slots."""
+    """Block values of C M^-1 over chosen slots: C = E[e_y u^T], M = E[u u^T], u = shares of the shown tokens."""
     n_vocab = n_topics * v + 1
     document, slot = np.nonzero(batch.weight)
     u = np.stack([(batch.tokens == i).mean(axis=1) for i in range(n_vocab)], axis=1)[document]
@@ -186,7 +187,8 @@ def test_least_squares_has_the_closed_form(n_topics, v, law, h, length, masks):
     model = TopicModel(n_topics, v, **law, length=length)
     batches = (mask_tokens(model.documents(12_000, rng=seed), **masks, rng=seed) for seed in range(8))
     found = np.array([least_squares_blocks(batch, n_topics, v) for batch in batches])
-    within_4_se(found.mean(axis=0), closed_form(n_topics, v, h, length, **masks), found.std(axis=0, ddof=1) / np.sqrt(8))
+    expected = closed_form(n_topics, v, h, length, **masks)
+    within_4_se(found.mean(axis=0), expected, found.std(axis=0, ddof=1) / np.sqrt(8))
 
 
 # ---- seeds ----------------------------------------------------------------------------------------------------------
@@ -270,7 +272,7 @@ def test_corruption_frequencies(p_m, p_c, p_r):
     shown, truth, n_chosen = batch.tokens[chosen], documents.tokens[chosen], chosen.sum()
     frequency_within_4_se((shown == 0).sum(), n_chosen, 1 - p_c - p_r)
     frequency_within_4_se((shown == truth).sum(), n_chosen, p_c + p_r / 6)  # a random word is the true one at times
-    # Shown minus true word, around the vocabulary: uniform over all n, whatever the true word is, but for the words kept.
+    # Shown minus true word, around the vocabulary, is uniform over all n whatever the true word is, kept words aside.
     turned = (shown - truth)[shown > 0] % 6
     frequency_within_4_se(np.bincount(turned, minlength=6)[1:], n_chosen, np.full(5, p_r / 6))
     random = shown[(shown > 0) & (truth == 1)]
@@ -329,14 +331,16 @@ def models(draw):
 def test_invariants(model, n_documents, seed, p_c, split, loss):
     documents = model.documents(n_documents, rng=seed)
     low, high = np.broadcast_to(model.length, 2)
-    assert documents.tokens.shape == (n_documents, high) and documents.tokens.dtype == documents.lengths.dtype == np.int32
+    assert documents.tokens.shape == (n_documents, high)
+    assert documents.tokens.dtype == documents.lengths.dtype == np.int32
     assert documents.n_vocab == model.V == len(model.topic_of_token)
     assert low <= documents.lengths.min() and documents.lengths.max() <= high
     inside = np.arange(high) < documents.lengths[:, None]
     assert (documents.tokens[inside] >= 1).all() and (documents.tokens < model.V).all()
     assert not documents.tokens[~inside].any()
     if model.tau is not None and model.topic_word is None:
-        assert all(len(np.unique(row)) <= model.tau + 1 for row in model.topic_of_token[documents.tokens])  # and the padding's -1
+        topics = model.topic_of_token[documents.tokens]  # that of padding is -1
+        assert all(len(np.unique(row)) <= model.tau + 1 for row in topics)
     before = documents.tokens.copy()
     batch = mask_tokens(documents, p_m=0.9, p_c=p_c, p_r=(1 - p_c) * split, loss=loss, rng=seed)
     assert np.array_equal(before, documents.tokens)
@@ -422,6 +426,18 @@ def test_bad_documents(change, error, message):
     (dict(tau=None, alpha=[1, 2, -3]), "an entry of alpha is .*-3.0.*; it must be a number above 0"),
     (dict(length=1), "length is 1: a document needs at least 2 slots"),
     (dict(length="long"), "length is 'long'; it must be a whole number of at least 2 slots"),
+    (dict(length=128.0), "length is 128.0; it must be a whole"),
+    (dict(length=True), "length is True"),
+    (dict(length=np.nan), "length is nan"),
+    (dict(length=(3, np.inf)), r"it must be .* a pair \(low, high\)"),
+    (dict(length=(2, 10**9)), "bring low and high nearer"),
+    (dict(p_m=0), "p_m is 0: no slot is ever chosen"),
+    (dict(p_m=1.5), "p_m is 1.5; it must be a probability"),
+    (dict(p_c=-0.1), "p_c is -0.1"),
+    (dict(p_r=True), "p_r is True"),
+    (dict(p_r=np.nan), "p_r is nan"),
+    (dict(p_c=0.6, p_r=0.6), "above 1; .* lower one"),
+    (dict(loss="mean"), "loss is 'mean'; it must be one of pooled, per_document"),
     (dict(length=(1, 4)), "length is 1: a document needs at least 2 slots"),
     (dict(length=(2, 3, 4)), r"length is \(2, 3, 4\); it must be a whole number .*, a pair"),
     (dict(length=(5, 4)), r"length is \(5, 4\): low is above high; write \(4, 5\)"),
@@ -454,7 +470,7 @@ def test_bad_numbers_of_documents(bad):
     (dict(p_c=0.6, p_r=0.5), r"p_c \+ p_r is 1.1, above 1; .* lower one of them"),
     (dict(loss="mean"), "loss is 'mean'; it must be one of pooled, per_document"),
     (dict(head="hinge"), "head is 'hinge'; it must be one of cross_entropy, squared, log"),
-    (dict(p_m=1e-12), "of the 400 slots of 20 documents none was chosen with p_m=1e-12; raise p_m, give more documents"),
+    (dict(p_m=1e-12), "of the 400 slots of 20 documents none was chosen with p_m=1e-12; raise p_m, give more doc"),
 ])
 def test_bad_masks(change, message):
     with pytest.raises(ValueError, match=message):
@@ -462,5 +478,5 @@ def test_bad_masks(change, message):
 
 
 def test_masks_are_for_documents():
-    with pytest.raises(TypeError, match=r"documents are a ndarray; make them with Documents\(tokens, lengths, n_vocab\)"):
+    with pytest.raises(TypeError, match=r"are a ndarray; make them with Documents\(tokens, lengths, n_vocab\)"):
         mask_tokens(np.ones((2, 3), int))

@@ -1,4 +1,4 @@
-"""The model beside the theory of topics (Li, Li, Risteski 2023). A number that ends a test's name: the property's in the notes."""
+"""The model beside the theory of topics (Li, Li, Risteski 2023). A number at the end of a test is that of the notes."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_topics_theory import any_laws, laws, least_loss, paper, values
 
-from minitx import Batch, Circuits, EmbeddedWeights, attention_and_output, descend, loss_and_gradient, set_threads, topics
+from minitx import (
+    Batch,
+    Circuits,
+    EmbeddedWeights,
+    attention_and_output,
+    descend,
+    loss_and_gradient,
+    set_threads,
+    topics,
+)
 from minitx.model.testing import check_gradient
 from minitx.topics import training, uniform_attention
 from minitx.topics.law import TopicModel
@@ -49,7 +58,7 @@ def model(parts, n_vocab, seed, scale=0.7):
 
 
 def masked(head, loss, seed):
-    """A small Batch of masked documents, and the same documents as lists of tokens; some of them without a chosen slot."""
+    """A small Batch of masked documents, some without a chosen slot, and the same documents as lists of tokens."""
     law = TopicModel(3, 2, (3, 7), tau=2, p_m=0.4, p_c=0.3, p_r=0.3, loss=loss)
     batch = law.mask(law.documents(5, rng=seed), head=head, rng=seed)
     lists = [(batch.tokens[i, :N].tolist(), batch.targets[i, :N].tolist(), np.flatnonzero(batch.weight[i]).tolist())
@@ -60,7 +69,7 @@ def masked(head, loss, seed):
 @pytest.mark.parametrize("loss", ["pooled", "per_document"])
 @pytest.mark.parametrize("head", HEADS)
 def test_loss_and_gradient_are_the_paper_s_on_lists_of_tokens_19(head, loss):
-    """Every combination of parts: loss to 1e-13; gradient to 1e-8 of central, 1e-12 of complex differences of the loop."""
+    """The loss is the loop's to 1e-13; the gradient is within 1e-8 of its central, 1e-12 of its complex differences."""
     for seed, parts in enumerate(PARTS):
         batch, lists = masked(head, loss, seed)
         weights = model(parts, 7, seed)
@@ -139,7 +148,8 @@ def test_closed_values_are_where_the_slope_is_0(setting, power):
     assert loss == pytest.approx(least_loss(setting), abs=1e-10)
     np.testing.assert_allclose(gradient.W_V, 0, rtol=0, atol=1e-12)
     shrunk = EmbeddedWeights(W_V=topics.ridge_value(setting, ridge).matrix(setting))
-    np.testing.assert_allclose(uniform_attention.loss_and_gradient(shrunk, known)[1].W_V + 2 * ridge * shrunk.W_V, 0, rtol=0, atol=1e-12)
+    slope = uniform_attention.loss_and_gradient(shrunk, known)[1].W_V + 2 * ridge * shrunk.W_V
+    np.testing.assert_allclose(slope, 0, rtol=0, atol=1e-12)
 
 
 def sampled(seed, setting, n_documents, head="squared"):
@@ -172,20 +182,22 @@ def test_sampled_documents_follow_the_closed_trajectory_20():
 def exact_batch(setting, head):
     """Every document there can be, with slot 0 chosen, as a Batch: the population of a finite length."""
     slots = {}
-    for weight, target, tokens in naive.chosen_slots(setting.T, setting.v, [setting.length], setting.p_m, setting.p_c, setting.p_r,
-                                                     tau=setting.tau, per_document=setting.loss == "per_document"):
+    law = {"tau": setting.tau, "per_document": setting.loss == "per_document"}
+    corruption = (setting.p_m, setting.p_c, setting.p_r)
+    for weight, target, tokens in naive.chosen_slots(setting.T, setting.v, [setting.length], *corruption, **law):
         key = target, tuple(sorted(tokens))  # uniform attention: who asks does not matter
         slots[key] = slots.get(key, 0.0) + float(weight)
     targets, tokens = (np.array(parts) for parts in zip(*slots, strict=True))
     weight = np.array(list(slots.values()))
     only_first = np.arange(setting.length) == 0
-    return Batch(tokens, np.where(only_first, targets[:, None], 0), np.where(only_first, weight[:, None] / weight.sum(), 0.0),
-                 causal=False, head=head)
+    return Batch(tokens, np.where(only_first, targets[:, None], 0),
+                 np.where(only_first, weight[:, None] / weight.sum(), 0.0), causal=False, head=head)
 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("setting", [
-    TopicModel(3, 2, 3, tau=2), TopicModel(2, 2, 4, tau=1, p_m=0.5, p_c=0.2, p_r=0.5), TopicModel(3, 1, 3, tau=1, loss="per_document"),
+    TopicModel(3, 2, 3, tau=2), TopicModel(2, 2, 4, tau=1, p_m=0.5, p_c=0.2, p_r=0.5),
+    TopicModel(3, 1, 3, tau=1, loss="per_document"),
     TopicModel(3, 2, math.inf, tau=2), TopicModel(4, 3, math.inf, tau=2, p_m=0.6, p_c=0.0, p_r=0.4)], ids=repr)
 def test_first_step_on_the_population_21(head, setting):
     """Whole matrices; the gap is eta (C_t - C_w) / v, for squared error twice that."""
@@ -207,9 +219,10 @@ def test_first_step_on_the_population_21(head, setting):
             assert found.same_word > found.different_topic
 
 
-@given(st.sampled_from(HEADS), st.sampled_from(["pooled", "per_document"]), st.integers(0, 2**32 - 1), st.floats(0.01, 10))
+@given(st.sampled_from(HEADS), st.sampled_from(["pooled", "per_document"]), st.integers(0, 2**32 - 1),
+       st.floats(0.01, 10))
 def test_first_step_on_a_sample_21(head, loss, seed, eta):
-    """From 0 the softmax is 1/V whatever is attended to: W = eta (C - 1 E[u]^T / V); squared error: 2 eta C. E[u] = M 1."""
+    """From 0 the softmax is 1/V, so that W = eta (C - 1 E[u]^T / V) with E[u] = M 1; for squared error W = 2 eta C."""
     setting = TopicModel(4, 3, 9, tau=2, loss=loss)
     batch = sampled(seed, setting, 12, head)
     known = uniform_attention.moments(batch, setting.V)
@@ -225,7 +238,8 @@ def test_embeddings_reach_the_block_gap_from_any_start_24(seed):
     batch, start = topics.infinite_documents(setting), EmbeddedWeights.gaussian(7, W_E=0.6, width=8, rng=seed)
     known = uniform_attention.moments(batch, 7)
     run = on_moments(start, known, learning_rate=0.3, steps=6000, keep=[20])
-    np.testing.assert_allclose(descend(start, batch, learning_rate=0.3, steps=20).weights.W_E, run.kept[20].W_E, rtol=0, atol=1e-13)
+    on_batch = descend(start, batch, learning_rate=0.3, steps=20)
+    np.testing.assert_allclose(on_batch.weights.W_E, run.kept[20].W_E, rtol=0, atol=1e-13)
     blocks = (run.weights.W_E.T @ run.weights.W_E)[1:, 1:].reshape(3, 2, 3, 2).mean(axis=(1, 3))
     gap = np.trace(blocks) / 3 - (blocks.sum() - np.trace(blocks)) / 6
     assert gap == pytest.approx(1 / (setting.a * setting.v), abs=1e-10)
@@ -249,11 +263,12 @@ def test_model_on_the_population_has_the_closed_loss_12(setting, data):
     root = math.sqrt(setting.V)  # of d_a = V: W_Q = 1 makes W_K sqrt(V) times the transposed scores
     weights = EmbeddedWeights(W_V=W, W_Q=np.eye(setting.V), W_K=root * scores)
     for each in (tables, weights):
-        assert loss_and_gradient(each, topics.infinite_documents(setting))[0] == pytest.approx(expected, rel=0, abs=1e-12)
+        found, _ = loss_and_gradient(each, topics.infinite_documents(setting))
+        assert found == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def attention_ratios(weights, setting):
-    """(rho, rho_0) of each word query, (n,): weight of a key of its topic, of a key [MASK]; of a key of another topic it is 1."""
+    """(rho, rho_0) of each query word, each (n,): weights of its topic and of [MASK] over those of other topics."""
     weight = np.exp(weights.circuits().qk)[1:]
     own = np.arange(setting.n)[:, None] // setting.v == np.arange(setting.n) // setting.v
     other = np.where(own, 0, weight[:, 1:]).sum(axis=1) / (setting.n - setting.v)
@@ -286,7 +301,8 @@ def test_descent_on_attention_reaches_the_best_ratio():
     ({"W_V": 0.0}, "value", "cross_entropy", {"learning_rate": 5.0, "steps": 200, "batch_size": 100}),
     ({"W_E": 0.01}, "embedding", "squared", {"learning_rate": 0.5, "steps": 300}),
     ({"W_E": 0.01}, "embedding", "cross_entropy", {"learning_rate": 1.0, "steps": 300, "batch_size": 100}),
-    ({"W_V": 0.0, "W_QK": 0.05}, "value attention", "cross_entropy", {"learning_rate": 20.0, "steps": 300, "batch_size": 100})])
+    ({"W_V": 0.0, "W_QK": 0.05}, "value attention", "cross_entropy",
+     {"learning_rate": 20.0, "steps": 300, "batch_size": 100})])
 def test_same_topic_exceeds_different_topic_at_every_step(parts, part, head, settings):
     """Attention starts at random, with a difference of 0 to -.0006; by the first record, step 25, this is overcome."""
     runs = []
@@ -294,8 +310,8 @@ def test_same_topic_exceeds_different_topic_at_every_step(parts, part, head, set
         model = TopicModel(4, 3, alpha=0.1, length=(30, 40))
         batch = model.mask(model.documents(500, rng=seed), head=head, rng=seed)
         start = EmbeddedWeights.gaussian(model.V, **parts, rng=seed)
-        runs.append(training.train(start, batch, topics=model.topic_of_token, documents=model.documents(100, rng=seed + 100),
-                                         rng=seed, **settings))
+        runs.append(training.train(start, batch, topics=model.topic_of_token, rng=seed,
+                                   documents=model.documents(100, rng=seed + 100), **settings))
     for each in part.split():
         including, _, recorded = training.same_exceeds_different(runs, each)
         assert including == recorded == 36, each

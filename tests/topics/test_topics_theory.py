@@ -1,4 +1,4 @@
-"""Closed forms of the topics theory (Li, Li, Risteski 2023). A number that ends a test's name is the property's in the notes."""
+"""Closed forms of the topics theory (Li, Li, Risteski 2023). A number that ends a test's name is that of the notes."""
 
 import math
 from dataclasses import asdict, replace
@@ -25,7 +25,8 @@ def paper(length=math.inf, **law):
 
 
 def table(blocks):
-    return {"mask_col": blocks.mask_column, "mask_row": blocks.mask_row, **{name: getattr(blocks, name) for name in WORDS}}
+    words = {name: getattr(blocks, name) for name in WORDS}
+    return {"mask_col": blocks.mask_column, "mask_row": blocks.mask_row, **words}
 
 
 def close(blocks, expected, tolerance):
@@ -40,19 +41,20 @@ def laws(draw, *, T=(2, 9), v=(1, 7), least=1e-3, least_tau=1, N=(2, 200), lengt
     parts = [draw(st.floats(least, 1)) for _ in range(3)]
     p_c, p_r = (part / sum(parts) for part in parts[:2])
     return TopicModel(n_topics, draw(st.integers(*v)), draw(st.integers(*N)) if length is None else length,
-                   tau=draw(st.integers(least_tau, n_topics - 1)), p_m=draw(st.floats(0.05, 0.9)), p_c=p_c, p_r=p_r)
+                      tau=draw(st.integers(least_tau, n_topics - 1)), p_m=draw(st.floats(0.05, 0.9)), p_c=p_c, p_r=p_r)
 
 
 @st.composite
 def any_laws(draw):
-    """Any TopicModel: tau = T, T = 1, probabilities 0 and 1. a is 0 or at least .01: products with 1/a round to 1e-16/a^2"""
+    """Any TopicModel, with tau = T, T = 1, probabilities 0 and 1; but a is 0 or at least .01: 1e-16/a^2 is rounding."""
     n_topics, low = draw(st.integers(1, 6)), draw(st.integers(2, 40))
     length = draw(st.sampled_from([low, (low, low + draw(st.integers(0, 9))), math.inf]))
     share = {"tau": draw(st.integers(1, n_topics))} if draw(st.booleans()) else {"alpha": draw(st.floats(0.01, 20))}
     edges = st.sampled_from([0.0, 1.0]) | st.floats(0.01, 1)
     p_c = draw(edges)
-    return TopicModel(n_topics, draw(st.integers(1, 5)), length, **share, p_m=draw(st.just(1.0) | st.floats(0.05, 0.9)), p_c=p_c,
-                   p_r=(1 - p_c) * draw(edges), loss=draw(st.sampled_from(["pooled", "per_document"])))
+    return TopicModel(n_topics, draw(st.integers(1, 5)), length, **share, p_c=p_c,
+                      p_m=draw(st.just(1.0) | st.floats(0.05, 0.9)), p_r=(1 - p_c) * draw(edges),
+                      loss=draw(st.sampled_from(["pooled", "per_document"])))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -88,7 +90,8 @@ def test_dense_moments_equal_enumeration_2(T, v, length, law, corruption):
     lengths = range(length[0], length[1] + 1) if isinstance(length, tuple) else [length]
     C, M = naive.moments(T, v, lengths, **corruption, **law, per_document=loss == "per_document")
     law = {name: float(value) if name == "alpha" else value for name, value in law.items()}
-    found = topics.moments(TopicModel(T, v, length, **law, **{name: float(p) for name, p in corruption.items()}, loss=loss)).matrices()
+    corruption = {name: float(p) for name, p in corruption.items()}
+    found = topics.moments(TopicModel(T, v, length, **law, **corruption, loss=loss)).matrices()
     np.testing.assert_allclose(found[0], np.array(C, float), rtol=0, atol=1e-14)
     np.testing.assert_allclose(found[1], np.array(M, float), rtol=0, atol=1e-14)
 
@@ -129,7 +132,8 @@ def test_paper_value_is_the_pseudoinverse_and_reproduces_topics_6_7(setting):
 
 @given(laws())
 def test_gap_of_the_paper_8(setting):
-    assert topics.paper_value(setting).gap == pytest.approx(1 / setting.v / (1 - setting.p_m * (1 - setting.p_c)), rel=0, abs=1e-12)
+    expected = 1 / setting.v / (1 - setting.p_m * (1 - setting.p_c))
+    assert topics.paper_value(setting).gap == pytest.approx(expected, rel=0, abs=1e-12)
     assert topics.paper_value(replace(setting, tau=setting.T)).gap == 0
     assert topics.separated_value(replace(setting, tau=setting.T)).gap == pytest.approx(1 / (setting.a * setting.v))
     close(topics.separated_value(setting), table(topics.paper_value(setting)), 1e-14)
@@ -142,8 +146,8 @@ def test_order_of_the_blocks_9():
     for _ in range(20_000):
         T = int(rng.integers(2, 10))
         p_c, p_r, _ = rng.dirichlet(np.ones(3))
-        found = topics.optimal_value(TopicModel(T, int(rng.integers(1, 8)), int(rng.integers(2, 201)), tau=int(rng.integers(1, T)),
-                                             p_m=rng.uniform(0.05, 0.9), p_c=p_c, p_r=p_r))
+        v, N, tau = (int(rng.integers(*ends)) for ends in ((1, 8), (2, 201), (1, T)))
+        found = topics.optimal_value(TopicModel(T, v, N, tau=tau, p_m=rng.uniform(0.05, 0.9), p_c=p_c, p_r=p_r))
         violations += not found.same_word > found.same_topic > found.different_topic
     assert violations == 0
 
@@ -199,11 +203,11 @@ def test_ridge_at_long_documents_is_the_papers_15():
 
 @given(laws(length=10**13))
 def test_ridge_within_its_window_is_the_papers_15(setting):
-    """(1-m)/(N n) << ridge << a^2 G: at other settings than the paper's, N = 1e9 and ridge 1e-7 lie outside this window."""
+    """The window is (1-m)/(N n) << ridge << a^2 G; N = 1e9 and ridge 1e-7 are outside it for other laws."""
     close(topics.ridge_value(setting, 1e-5 * setting.a**2 * setting.G), table(topics.paper_value(setting)), 1e-4)
 
 
-# One word a topic and hardly a [MASK]: the variance of its share is lost when it is added to the square of the mean share.
+# One word a topic and hardly a [MASK]: the variance of its share is lost when the square of its mean is added.
 FEW_MASKS = TopicModel(2, 1, 10**13, tau=1, p_m=0.05, p_c=0.9985, p_r=0.001)
 
 
@@ -291,7 +295,7 @@ def test_gradient_descent_follows_the_closed_trajectory_20(setting, steps, fract
 
 @given(any_laws())
 def test_learning_rates_are_refused_from_where_descent_diverges(setting):
-    """An error along the steepest direction is multiplied by 1 - 2 eta M each step: it grows above eta = 1/M, and only there."""
+    """An error along the steepest direction is multiplied by 1 - 2 eta M each step: it grows only above eta = 1/M."""
     _, M = topics.moments(setting).matrices()
     scales, directions = np.linalg.eigh(M)
     limit = 1 / scales[-1]
@@ -340,7 +344,8 @@ def test_h_is_that_of_the_subsets_22(T, data):
     tau = data.draw(st.integers(1, T - 1))
     assert TopicModel(T, 1, 5, tau=tau).h == pytest.approx(float(naive.inverse_share(T, tau=tau)), abs=1e-12)
     alpha = data.draw(st.fractions(Fraction(1, 50), 5, max_denominator=50))
-    assert TopicModel(T, 1, 5, alpha=float(alpha)).h == pytest.approx(float(naive.inverse_share(T, alpha=alpha)), abs=1e-12)
+    expected = float(naive.inverse_share(T, alpha=alpha))
+    assert TopicModel(T, 1, 5, alpha=float(alpha)).h == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -482,7 +487,8 @@ def test_freed_mask_is_a_lower_minimum(setting):
     law = (setting.T, setting.v, setting.tau, setting.p_m, setting.p_c, setting.p_r)
     assert naive.attention_loss(W, *law, found.rho, found.rho, found.rho_0) == pytest.approx(found.loss, abs=1e-12)
     for away, away_0 in product((0.9, 1, 1.1), repeat=2):
-        assert naive.attention_loss(W, *law, found.rho * away, found.rho * away, found.rho_0 * away_0) >= found.loss - 1e-14
+        near = (found.rho * away, found.rho * away, found.rho_0 * away_0)
+        assert naive.attention_loss(W, *law, *near) >= found.loss - 1e-14
 
 
 def test_freed_mask_of_the_paper():
@@ -542,7 +548,8 @@ def test_infinite_documents_are_the_population(T, v, tau, p_m, p_c, p_r):
 def test_model_on_the_infinite_population_has_the_closed_loss(p_m, p_c, p_r):
     setting = TopicModel(4, 3, math.inf, tau=2, p_m=p_m, p_c=p_c, p_r=p_r)
     found = topics.infinite_documents(setting)
-    for value, alpha, beta in ((Blocks(0.1, 0.3, -0.2, 0.5, 0.2, -0.1), 3.0, 0.7), (topics.optimal_value(setting), 5.7, 5.7)):
+    some = Blocks(0.1, 0.3, -0.2, 0.5, 0.2, -0.1)
+    for value, alpha, beta in ((some, 3.0, 0.7), (topics.optimal_value(setting), 5.7, 5.7)):
         scores = np.log(Blocks(1, 1, 1, alpha, beta, 1).matrix(setting))
         circuits = Circuits(direct=None, ov=value.matrix(setting).T.copy(), qk=scores, position=None, bias=None)
         loss, _ = loss_and_gradient(circuits, found)
@@ -556,7 +563,8 @@ def test_profile_is_the_average_over_all_documents(alpha, beta):
     assert [getattr(found, name) for name in WORDS] == pytest.approx(list(sums / counts), abs=1e-13)
     shorter = naive.profile(3, 2, 2, 2, alpha, beta)
     found = topics.attention_profile(TopicModel(3, 2, (2, 3), tau=2), alpha, beta)
-    assert [getattr(found, name) for name in WORDS] == pytest.approx(list((sums + shorter[0]) / (counts + shorter[1])), abs=1e-13)
+    expected = list((sums + shorter[0]) / (counts + shorter[1]))
+    assert [getattr(found, name) for name in WORDS] == pytest.approx(expected, abs=1e-13)
 
 
 def test_profile_predicts_the_notes_and_has_its_limit():
@@ -564,7 +572,8 @@ def test_profile_predicts_the_notes_and_has_its_limit():
     assert (found.same_topic, found.different_topic) == pytest.approx((1.682, 0.308), abs=1.5e-3)
     found = topics.attention_profile(paper((100, 150), alpha=0.1), 6.62, 6.62)
     # the notes' numbers, 1.467 and .402, are one sample of 500 documents, of standard deviation .020 and .003
-    assert (found.same_topic, found.different_topic) == (pytest.approx(1.467, abs=0.04), pytest.approx(0.402, abs=0.006))
+    assert found.same_topic == pytest.approx(1.467, abs=0.04)
+    assert found.different_topic == pytest.approx(0.402, abs=0.006)
     for law in ({"tau": 2}, {"alpha": 0.1}):
         long, forever = (topics.attention_profile(paper(length, **law), 8.0, 3.0) for length in (1000, math.inf))
         for name in WORDS:
@@ -593,19 +602,21 @@ def test_sampled_cross_entropy_is_that_of_the_enumeration(law):
         return weight @ (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]) / weight.sum()
 
     best = minimize(loss, [1, 1], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-13})
-    found = topics.cross_entropy_optimum(TopicModel(T, v, lengths, **p, **law), n_documents=100_000)  # tells pooled from per document
+    setting = TopicModel(T, v, lengths, **p, **law)
+    found = topics.cross_entropy_optimum(setting, n_documents=100_000)  # so many tell pooled from per document
     assert 0 < found.se_A < 0.03 and 0 < found.se_B < 0.03 and 0 < found.se_loss < 0.01 and found.n_documents == 100_000
     assert abs(found.A - best.x[0]) < 4 * found.se_A
     assert abs(found.B - best.x[1]) < 4 * found.se_B
     assert abs(found.loss - best.fun) < 4 * found.se_loss
     alone = minimize(lambda x: loss([0, x[0]]), [1], method="Nelder-Mead")
-    found = topics.cross_entropy_optimum(TopicModel(T, v, lengths, **p, **law), same_word=False, n_documents=20_000)
+    found = topics.cross_entropy_optimum(setting, same_word=False, n_documents=20_000)
     assert found.A == 0 == found.se_A and abs(found.B - alone.x[0]) < 4 * found.se_B
 
 
 def test_sampling_is_seeded():
     setting = TopicModel(3, 2, 20, tau=2)
-    one, two, three = (topics.cross_entropy_optimum(setting, n_documents=500, rng=rng) for rng in (1, np.random.default_rng(1), 2))
+    one, two, three = (topics.cross_entropy_optimum(setting, n_documents=500, rng=rng)
+                       for rng in (1, np.random.default_rng(1), 2))
     assert one == two != three
 
 
@@ -637,20 +648,28 @@ def test_ridge_path_is_the_minimum_over_all_matrices(ridge):
         gradient = (top / top.sum(axis=0) - Y) @ Q.T / len(documents) + 2 * ridge * W
         return total.mean() + ridge * (W**2).sum(), gradient.ravel()
 
-    best = minimize(objective, np.zeros(49), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 1e-16, "gtol": 1e-9})
+    best = minimize(objective, np.zeros(49), jac=True, method="L-BFGS-B",
+                    options={"maxiter": 5000, "ftol": 1e-16, "gtol": 1e-9})
     found = topics.cross_entropy_optimum(setting, ridge=ridge)
     W = found.value.matrix(setting)
     assert objective(W.ravel())[0] == pytest.approx(best.fun, rel=1e-10)
     assert np.abs(objective(W.ravel())[1]).max() < 1e-10  # the minimum itself: the problem is convex
     np.testing.assert_allclose(W, best.x.reshape(7, 7), rtol=0, atol=1e-3 * np.abs(W).max())
     assert found.loss == pytest.approx(objective(W.ravel())[0] - ridge * (W**2).sum(), rel=1e-12)
-    assert found.A == 0 and found.B == pytest.approx(found.value.gap) and found.Delta == pytest.approx(found.B * setting.a / 2)
+    assert found.A == 0 and found.B == pytest.approx(found.value.gap)
 
 
 def test_ridge_path_ends_at_the_floor_in_the_max_margin_direction():
-    found = topics.cross_entropy_optimum(paper(tau=2), ridge=1e-80)
+    """Delta and Dm: logits of a word of the document above one outside, and of the mean word above [MASK]."""
+    setting = paper(tau=2)
+    found = topics.cross_entropy_optimum(setting, ridge=1e-80)
     assert found.loss == pytest.approx(math.log(20), abs=1e-12)
-    assert found.Dm / found.Delta == pytest.approx(0.2, abs=0.05)
+    _, q, y = naive.shares(setting.T, setting.v, setting.tau, setting.p_m, setting.p_c, setting.p_r)[0]
+    logits = found.value.matrix(setting) @ q
+    inside = np.array(y)[1:] > 0
+    Delta = logits[1:][inside].mean() - logits[1:][~inside].mean()
+    assert Delta == pytest.approx(found.B * setting.a / 2)
+    assert (logits[1:].mean() - logits[0]) / Delta == pytest.approx(0.2, abs=0.05)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -672,7 +691,8 @@ def test_ridge_path_ends_at_the_floor_in_the_max_margin_direction():
     (lambda: topics.gram_plateau(paper(128, tau=4)), (0.00119, 0.111706, 0.111706, 0.0000897), 6e-7)])
 def test_numbers_of_the_notes(blocks, expected, tolerance):
     found = blocks()
-    assert (found.mask_column, found.same_word, found.same_topic, found.different_topic) == pytest.approx(expected, abs=tolerance)
+    entries = (found.mask_column, found.same_word, found.same_topic, found.different_topic)
+    assert entries == pytest.approx(expected, abs=tolerance)
 
 
 def test_ratios_of_the_notes():
@@ -703,10 +723,11 @@ def test_reference_constants(topics_reference):
     setting, expected = paper(128, tau=2), topics_reference["setting"]
     for name in ("T", "v", "p_m", "p_c", "p_r", "a", "r", "m", "q0"):
         assert getattr(setting, name) == pytest.approx(expected[name], abs=1e-15)
-    assert [paper(tau=2).h, paper(tau=4).h, paper(alpha=0.1).h] == pytest.approx(list(expected["h"].values()), abs=1e-15)
+    h = [paper(**law).h for law in ({"tau": 2}, {"tau": 4}, {"alpha": 0.1})]
+    assert h == pytest.approx(list(expected["h"].values()), abs=1e-15)
     found, sectors = topics.moments(setting), topics_reference["stage1a"]["sectors_tau2_N128"]
-    values = {"Cw": found.C_w, "Mw": found.M_w, "Ct": found.C_t, "Mt": found.M_t, "mu": found.mask_share, "s2": found.mask_variance,
-              "G": setting.G}
+    values = {"Cw": found.C_w, "Mw": found.M_w, "Ct": found.C_t, "Mt": found.M_t, "mu": found.mask_share,
+              "s2": found.mask_variance, "G": setting.G}
     for name, value in values.items():
         assert value == pytest.approx(sectors[name], rel=1e-14)
 
@@ -730,7 +751,8 @@ def test_reference_attention(topics_reference):
         setting = paper(tau=expected["tau"])
         found, freed = topics.optimal_ratio(setting), topics.optimal_ratio(setting, free_mask=True)
         assert (found.theta_AB, found.rho_AB) == pytest.approx((expected["theta_AB"], expected["rho_AB"]), abs=1e-12)
-        assert (found.loss_uniform, found.loss) == pytest.approx((expected["loss_uniform"], expected["loss_opt"]), abs=1e-14)
+        losses = (expected["loss_uniform"], expected["loss_opt"])
+        assert (found.loss_uniform, found.loss) == pytest.approx(losses, abs=1e-14)
         assert (found.rho, freed.rho, freed.rho_0) == pytest.approx(
             (expected["rho_star"], expected["free_mask_rho"], expected["free_mask_rho0"]), abs=1e-5)
         assert freed.loss == pytest.approx(expected["free_mask_loss"], abs=1e-14)
@@ -758,28 +780,13 @@ def test_reference_cross_entropy(topics_reference):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"n_topics": 0}, "n_topics is 0; it must be a whole number, at least 1"), ({"words_per_topic": 2.0}, "words_per_topic is 2"),
-    ({"length": 1}, "length is 1: a document needs at least 2 slots"), ({"length": 128.0}, "length is 128.0; it must be a whole"),
-    ({"length": True}, "length is True"), ({"length": "128"}, "length is '128'"), ({"length": (5, 3)}, r"write \(3, 5\)"),
-    ({"length": (1, 3)}, "at least 2 slots"), ({"length": (3, math.inf)}, r"pair \(low, high\)"), ({"length": (2, 3, 4)}, "pair"),
-    ({"length": (2, 10**9)}, "bring low and high nearer"), ({"length": math.nan}, "length is nan"), ({"tau": 11}, "lower tau or"),
-    ({"tau": 0}, "tau is 0"), ({"alpha": 0.1}, "give exactly one"), ({"tau": None}, "give exactly one"),
-    ({"tau": None, "alpha": 0}, "alpha is 0"), ({"p_m": 1.5}, "p_m is 1.5; it must be a prob"), ({"p_c": -0.1}, "p_c is -0.1"),
-    ({"p_r": True}, "p_r is True"), ({"p_r": math.nan}, "p_r is nan"), ({"p_c": 0.6, "p_r": 0.6}, "above 1; .* lower one"),
-    ({"p_m": 0}, "no slot is ever chosen"), ({"loss": "mean"}, "must be one of pooled, per_document")])
-def test_settings_that_cannot_be(change, words):
-    with pytest.raises(ValueError, match=words):
-        TopicModel(**{**PAPER, "length": 128, "tau": 2, **change})
-
-
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: topics.ridge_value(paper(tau=2), 0), "ridge is 0"),
     (lambda: topics.value_after(paper(tau=2), -1, 1.0), "steps is -1"),
     (lambda: topics.value_after(paper(tau=2), 5, "a"), "learning_rate is 'a'"),
     (lambda: topics.optimal_gram(paper(tau=2, p_m=1, p_c=0, p_r=0)), r"only \[MASK\] is ever shown"),
     (lambda: topics.separated_value(paper(tau=2, p_m=1, p_c=0)), "lower p_m or raise p_c"),
-    (lambda: Blocks.of(np.eye(3), paper(tau=2)), r"shape \(3, 3\); 10 topics of 10 words and \[MASK\] need \(101, 101\)"),
+    (lambda: Blocks.of(np.eye(3), paper(tau=2)), r"shape \(3, 3\); 10 topics of 10 words .* need \(101, 101\)"),
     (lambda: topics.attention_loss(paper(alpha=1), 1, 1), "give tau, not alpha"),
     (lambda: topics.attention_loss(paper(tau=2), -1, 1), "alpha goes down to -1"),
     (lambda: topics.attention_loss(paper(tau=2), [1, 0], 0), "not all 0"),
@@ -792,10 +799,12 @@ def test_settings_that_cannot_be(change, words):
     (lambda: topics.cross_entropy_optimum(paper(tau=2)), "give ridge"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=2), ridge=1), "leave it None"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=1, p_r=0)), "raise tau or p_r"),
-    (lambda: topics.cross_entropy_optimum(TopicModel(3, 2, 400, tau=1, p_r=0.001), n_documents=20), "cross-entropy has no minimum"),
+    (lambda: topics.cross_entropy_optimum(TopicModel(3, 2, 400, tau=1, p_r=0.001), n_documents=20),
+     "cross-entropy has no minimum"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=2), n_documents=10**8), "lower n_documents"),
     (lambda: topics.cross_entropy_optimum(paper(128, tau=2), same_word=0), "same_word is 0"),
-    (lambda: topics.cross_entropy_optimum(paper(2, tau=2, p_m=1e-12), n_documents=5), "no slot of the sampled documents is chosen")])
+    (lambda: topics.cross_entropy_optimum(paper(2, tau=2, p_m=1e-12), n_documents=5),
+     "no slot of the sampled documents is chosen")])
 def test_calls_that_cannot_be(call, words):
     with pytest.raises(ValueError, match=words):
         call()
