@@ -29,20 +29,10 @@ MOST_POSITIONS = 10**7  # pairs of shown token and target in all infinite docume
 
 def attention_loss(setting: TopicModel, alpha: ArrayLike, beta: ArrayLike,
                    value: Blocks | None = None) -> float | NDArray[np.float64]:
-    """Squared loss as a function of the attention values.
+    """Squared loss as a function of the attention values, which are broadcast together: a surface can be drawn.
 
-    Parameters
-    ----------
-    setting : TopicModel
-    alpha, beta : floats or arrays, at least 0
-        They are broadcast together, so that a surface can be drawn; the result has their shape.
-    value : Blocks, optional
-        W_V (row = output token, column = attended token). Default: ``separated_value``, the paper's W_inf.
-
-    Raises
-    ------
-    ValueError
-        The topic shares are Dirichlet; attention values are negative, not finite or all 0.
+    ``value`` is W_V (row = output token, column = attended token); the default is ``separated_value``, the paper's
+    W_inf. Raises ValueError if the topic shares are Dirichlet, or attention values are negative, not finite or all 0.
     """
     same_word, same_topic, rho = _weights(setting, alpha, beta)
     loss = _loss(setting, _value(setting, value), rho, same_word - same_topic)
@@ -112,19 +102,11 @@ def _outputs(setting, value, n_topics, attention, mask):
 
 @dataclass(frozen=True)
 class OptimalAttention:
-    """The best attention.
+    """The best attention: weights of the own word, of its topic, and their average; and the loss that they have.
 
-    Attributes
-    ----------
-    alpha, beta, rho : float
-        Weights of keys of the query's own word and of the other words of its topic, and their average.
-    rho_0 : float
-        Weight of a key [MASK]; it is 1 unless it was freed.
-    loss_uniform, loss : float
-        The loss of uniform attention, and at the optimum.
-    rho_AB, theta_AB : float or None
-        Upper bounds with W_inf: it is proved that 1 < rho <= rho_AB (of the loss with rho_0 = 1), and that
-        theta = (rho-1) s / (1 + (rho-1) s) is at most theta_AB.
+    ``rho_0`` is the weight of a key [MASK], 1 unless it was freed; ``loss_uniform`` is the loss of uniform attention.
+    With W_inf it is proved that 1 < rho <= rho_AB (of the loss with rho_0 = 1), and that theta = (rho-1) s /
+    (1 + (rho-1) s) is at most theta_AB.
     """
 
     alpha: float
@@ -159,7 +141,7 @@ def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalAtt
                          "copies; lower p_c")
     value = _value(setting, None)
     theta, theta_AB = _best_theta(setting, value)
-    rho, rho_AB = _rho(setting, theta), _rho(setting, theta_AB)
+    rho, rho_AB = (1 + each / (setting.s * (1 - each)) for each in (theta, theta_AB))
     rho, rho_0 = _with_mask(setting, value, rho) if free_mask else (rho, 1.0)
     uniform, best = float(_loss(setting, value, 1.0, 0.0)), float(_loss(setting, value, rho, 0.0, rho_0))
     return OptimalAttention(rho, rho, rho, rho_0, uniform, best, rho_AB, theta_AB)
@@ -185,10 +167,6 @@ def _best_theta(setting, value):
     return (theta_AB if slope(theta_AB) <= 0 else brentq(slope, 0, theta_AB, xtol=1e-18, rtol=1e-15)), theta_AB
 
 
-def _rho(setting, theta):
-    return 1 + theta / (setting.s * (1 - theta)) if theta else 1.0
-
-
 def _with_mask(setting, value, rho):
     """The (rho, rho_0) of least loss: descent in their logarithms from (``rho``, 1), then a root of the slope."""
     if setting.p_c + setting.p_r == 0 or setting.m == 0:
@@ -212,7 +190,7 @@ def optimal_attention(setting: TopicModel, value: Blocks) -> OptimalAttention:
     a parabola in alpha - beta, which is minimised with alpha, beta >= 0; a function of rho is left. Raises ValueError
     if the topic shares are Dirichlet, or the loss has no minimum.
     """
-    _value(setting, value)
+    setting.require_tau("the loss of attention")
     uniform, v = _loss(setting, value, 1.0, 0.0), setting.v
 
     def profile(log):

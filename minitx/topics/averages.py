@@ -22,6 +22,7 @@ from minitx.model import kernels
 from minitx.model.blocks import Bags
 from minitx.model.circuits import valid_circuits
 from minitx.topics.documents import Documents
+from minitx.topics.randomness import Seed
 
 _ROUNDING = 1e-12  # differences of averages closer than this, relative to what was summed, are the same number
 
@@ -65,8 +66,7 @@ class PairTable:
 class Averages:
     """Averages over the occurrences of the pairs of each class (pooled sums / pooled counts); nan if a class has none.
 
-    ``same_topic`` is of different words of one topic, and ``same_topic_including`` of all pairs within a topic, the
-    same word included. The pooled counts ``n_...`` are numbers of ordered pairs where every pair counts once.
+    ``same_topic_including`` is of all pairs within a topic, the same word included; ``n_...`` are the pooled counts.
     """
 
     same_word: float
@@ -151,8 +151,7 @@ def gram(E: ArrayLike) -> NDArray[np.float64]:
 def cosine_matrix(E: ArrayLike) -> NDArray[np.float64]:
     """Cosines of embeddings ``E`` (d, n) of any size: (n, n), symmetric, within [-1, 1]. Raises as :func:`gram`.
 
-    The zero vector has cosine 0 with every vector, itself included, so a word that was never embedded goes with none;
-    give it topic -1 to leave it out of averages. Other diagonal entries are 1.
+    The zero vector has cosine 0 with every vector, itself included. Other diagonal entries are 1.
     """
     columns = _embeddings(E)
     columns = _columns_over(columns, np.abs(columns).max(axis=0, initial=0))  # no square underflows or overflows
@@ -218,7 +217,7 @@ class PermutationTest:
 
 
 def permutation_test(pairs: PairTable | ArrayLike, topics: ArrayLike, *, n_permutations: int = 999,
-                     rng: int | np.random.Generator | None = 0) -> PermutationTest:
+                     rng: Seed = 0) -> PermutationTest:
     """Test whether words of one topic have more in common than words of different topics.
 
     The topics are shuffled among the words that have one, so their sizes stay; pairs of the same word play no part.

@@ -24,18 +24,11 @@ SHORT = 1e-9  # longest Newton step, over 1 + the largest logit, at a minimum
 
 @dataclass(frozen=True)
 class CrossEntropyOptimum:
-    """The best logits: of a sample of documents, or exact ones with a ridge.
+    """The best logits, on a sample of documents or exact ones with a ridge; ``loss`` (in nats) is without the ridge.
 
-    Attributes
-    ----------
-    A, B : float
-        Logit of the same word above its topic, and of its topic above the others, per unit of share.
-    loss : float
-        Cross-entropy in nats, without the ridge.
-    se_A, se_B, se_loss, n_documents
-        Standard errors over the documents of the sample, and how many were sampled; 0 if exact.
-    value : Blocks or None
-        Exact only: W_V.
+    Per unit of share, A is the logit of the same word above its topic, and B that of its topic above the others.
+    ``se_...`` are standard errors over ``n_documents`` sampled documents; all are 0 for the exact optimum, which alone
+    has ``value``, W_V.
     """
 
     A: float

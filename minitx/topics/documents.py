@@ -77,7 +77,6 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
 
     Parameters
     ----------
-    documents : Documents
     p_m, p_c, p_r : float
         From 0 to 1; ``p_m`` above 0 and ``p_c + p_r`` at most 1. The defaults are the paper's.
     loss : {"pooled", "per_document"}
@@ -86,8 +85,7 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
     head : {"cross_entropy", "squared", "log"}
         See :class:`~minitx.data.batch.Batch`.
     rng : int, numpy.random.Generator or None
-        Seed. The same seed gives the same choice; it is independent of the documents, even of those drawn with the same
-        seed.
+        Seed. The choice is independent of the documents, even of those drawn with the same seed.
 
     Returns
     -------

@@ -28,7 +28,7 @@ class TopicModel:
     """A law of documents, of masking, and of how the loss averages over the chosen slots.
 
     Every closed form of the theory is a function of it. Exactly one of ``tau`` and ``alpha`` is given, and exactly one
-    of ``words_per_topic`` and ``topic_word``.
+    of ``words_per_topic`` and ``topic_word``. ValueError says what is missing, out of range or given twice.
 
     Parameters
     ----------
@@ -41,9 +41,11 @@ class TopicModel:
         probable; or infinitely many slots, for the closed forms alone.
     tau : int, optional
         Each document draws tau of the T topics, all sets alike; each of its slots has one of the tau, equally probable.
+        The paper's theory has this law.
     alpha : float, or (T,) floats, optional
         Each document draws the shares of its topics from the Dirichlet law with these parameters (a number: T times the
-        same); each of its slots draws its topic from the shares. This is latent Dirichlet allocation (LDA).
+        same); each of its slots draws its topic from the shares. This is latent Dirichlet allocation (LDA); the code of
+        the paper samples ``TopicModel(10, 10, (100, 150), alpha=0.1)``.
     topic_word : (T, n) floats, optional
         Topics that may overlap: row = topic, column = word (word i is token i + 1), entry = the probability of the word
         in the topic. Documents can be drawn; there are no closed forms.
@@ -53,15 +55,6 @@ class TopicModel:
     loss : {"pooled", "per_document"}
         The loss is the mean over all chosen slots of all documents; or it is the mean, over the documents that have a
         chosen slot, of the mean over their chosen slots.
-
-    Raises
-    ------
-    ValueError
-        A value out of range, none or both of two that exclude each other, rows that are not probabilities.
-
-    Notes
-    -----
-    The paper's theory has the law with ``tau``; its code samples ``TopicModel(10, 10, (100, 150), alpha=0.1)``.
     """
 
     n_topics: int

@@ -24,12 +24,8 @@ class Blocks:
 
     Attributes
     ----------
-    mask_mask : float
-        Entry [0, 0].
-    mask_column : float
-        Entries [i, 0], i >= 1: from [MASK] to a word.
-    mask_row : float
-        Entries [0, j], j >= 1.
+    mask_mask, mask_column, mask_row : float
+        Entry [0, 0]; entries [i, 0] of words i, from [MASK] to a word; entries [0, j] of words j.
     same_word, same_topic, different_topic : float
         Entries [i, i]; [i, j] of different words of one topic; [i, j] of two topics. nan where there is no such pair.
     """
@@ -97,12 +93,8 @@ class Sectors:
 
     Attributes
     ----------
-    setting : TopicModel
-        The law that they are moments of.
-    C_w, M_w : float
-        On contrasts within a topic (T (v-1) dimensions).
-    C_t, M_t : float
-        On contrasts between topics (T-1 dimensions).
+    C_w, M_w, C_t, M_t : float
+        On contrasts within a topic (T (v-1) dimensions), and on contrasts between topics (T-1 dimensions).
     mask_share, mask_variance : float
         Mean mu and variance s2 of u_0; the words' share is 1 - u_0.
     """

@@ -145,5 +145,5 @@ def attention_ratios(weights: EmbeddedWeights, setting: TopicModel) -> dict[str,
     other = np.array([row[1:][topic != own].mean() for row, own in zip(scores, topic, strict=True)])
     blocks = Blocks.of(np.vstack([np.ones(setting.V), scores / other[:, None]]), setting)
     alpha, beta = blocks.same_word, blocks.same_word if setting.v == 1 else blocks.same_topic
-    rho = (alpha + (setting.v - 1) * beta) / setting.v
-    return {"alpha": alpha, "beta": beta, "rho": rho, "rho_0": blocks.mask_column}
+    return {"alpha": alpha, "beta": beta, "rho": (alpha + (setting.v - 1) * beta) / setting.v,
+            "rho_0": blocks.mask_column}

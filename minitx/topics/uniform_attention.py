@@ -43,15 +43,12 @@ def moments(batch: Batch, n_vocab: int) -> Moments:
                          "causal=False")
     batch.require_vocabulary(n_vocab)
     rows, length = batch.tokens.shape
-    inside = np.arange(length) < np.asarray(batch.lengths)[:, None]
-    mass = inside.astype(np.float64) if batch.mass is None else batch.mass
-    targets, weight = np.asarray(batch.targets), np.asarray(batch.weight)
-    used = weight != 0
-    document = np.broadcast_to(np.arange(rows)[:, None], batch.tokens.shape)
+    mass = np.arange(length) < batch.lengths[:, None] if batch.mass is None else batch.mass
     share = mass / np.where(mass.any(axis=1), mass.sum(axis=1), 1.0)[:, None]
-    u = sparse.coo_array((share.ravel(), (document.ravel(), batch.tokens.ravel())), shape=(rows, n_vocab)).tocsr()
-    y = sparse.coo_array((weight[used], (document[used], targets[used])), shape=(rows, n_vocab)).tocsr()
-    of_document = weight.sum(axis=1)
+    document = np.repeat(np.arange(rows), length)
+    u, y = (sparse.coo_array((values.ravel(), (document, tokens.ravel())), shape=(rows, n_vocab)).tocsr()
+            for values, tokens in ((share, batch.tokens), (batch.weight, batch.targets)))
+    of_document = batch.weight.sum(axis=1)
     M, C = (u * of_document[:, None]).T @ u, y.T @ u
     return Moments(M=M.toarray(), C=C.toarray(), weight=float(of_document.sum()))
 
