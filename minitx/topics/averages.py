@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import integers, whole_number
-from minitx.base.parallel import kernel, one_blas_thread
+from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
-from minitx.model import kernels
+from minitx.model.kernels import add_scores
 from minitx.model.blocks import Bags
 from minitx.model.circuits import valid_circuits
 from minitx.topics.documents import Documents
+from minitx.topics.kernels import sums_within_topics
 from minitx.topics.randomness import Seed
 
 _ROUNDING = 1e-12  # differences of averages closer than this, relative to what was summed, are the same number
@@ -189,8 +190,8 @@ def attention_table(weights: Any, documents: Documents) -> PairTable:
         copies = np.where(np.arange(copies.shape[1]) < block.n_queries[:, None], copies, 0.0)[:, :, None]
         lengths = documents.lengths[block.rows][:, None, None]
         shares = copies * lengths * block.attend(circuits.qk).A
-        kernels.add_scores(block.keys, block.queries, shares, total, nothing)
-        kernels.add_scores(block.keys, block.queries, copies * block.mass[:, None], count, nothing)
+        add_scores(block.keys, block.queries, shares, total, nothing)
+        add_scores(block.keys, block.queries, copies * block.mass[:, None], count, nothing)
     return PairTable(total, count)
 
 
@@ -250,26 +251,13 @@ def _null(pairs, words, starts, n_permutations, rng):
         both, same = matrix[np.ix_(words, words)], np.empty(n_permutations)
         both = both + both.T
         np.fill_diagonal(both, 0)
-        _sums_within_topics(both, shuffled, same)
+        sums_within_topics(both, shuffled, same)
         return same, both.sum() / 2 - same
 
     (same, other), (n_same, n_other) = sums(pairs.total), sums(pairs.count)
     defined = (n_same > 0) & (n_other > _ROUNDING * n_same)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(defined, same / n_same - other / n_other, np.nan)
-
-
-@kernel
-def _sums_within_topics(matrix, topics, sums):
-    """sums[s] = sum over b < a with topics[s, a] == topics[s, b] of matrix[a, b]; (n, n), (S, n), (S,)."""
-    for s in range(topics.shape[0]):
-        topic = topics[s]
-        total = 0.0
-        for a in range(matrix.shape[0]):
-            row, own = matrix[a], topic[a]
-            for b in range(a):
-                total += row[b] if topic[b] == own else 0.0
-        sums[s] = total
 
 
 def _z(difference, null):
