@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from minitx.base.checks import integers, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
-from minitx.model.kernels import add_scores
 from minitx.model.blocks import Bags
 from minitx.model.circuits import valid_circuits
+from minitx.model.kernels import add_scores
 from minitx.topics.documents import Documents
 from minitx.topics.kernels import sums_within_topics
 from minitx.topics.randomness import Seed

@@ -44,7 +44,7 @@ class CrossEntropyOptimum:
 @one_blas_thread()
 def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_documents: int = 20_000,
                           same_word: bool = True, rng: int | np.random.Generator | None = 0) -> CrossEntropyOptimum:
-    """The value matrix of least cross-entropy.
+    """The value matrix of least cross-entropy. ValueError if the ridge is missing, or the loss has no minimum.
 
     Parameters
     ----------
@@ -57,11 +57,6 @@ def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_
         Number of sampled documents, and the seed of the sampling.
     same_word : bool
         If False, A is kept 0, as on the plateau of trained embeddings. At length inf it is 0 anyway.
-
-    Raises
-    ------
-    ValueError
-        The ridge is missing, or not possible; the documents are so separable that the loss has no minimum.
 
     Notes
     -----
