@@ -391,8 +391,9 @@ def graph_svms(size):
             plain_s = time.perf_counter() - start
         agree([svm.W], [W], 1e-6)
         ours_s = on_threads(1, ours, dense=True)
-        result[kind] = {"minitx_s": ours_s, "plain_s": plain_s, "ratio": plain_s / ours_s, "norm": svm.norm,
-                        "rows": svm.n_equalities + svm.n_inequalities, "worst_condition": svm.kkt.worst}
+        result[kind] = {"minitx_s": ours_s, "plain_s": plain_s, "ratio": plain_s / ours_s,
+                        "norm": np.linalg.norm(svm.W), "rows": len(svm.equality_multipliers) + len(svm.multipliers),
+                        "worst_condition": svm.kkt.worst}
     return result
 
 

@@ -182,7 +182,7 @@ def held_out(n_sets, n_contexts, longest):
         for label, q in found.items():
             for name in np.unique(told):
                 _add(distances, name, label, numbers.total_variation(p[told == name], q[told == name]))
-        if not automaton.residual.degenerate:
+        if not automaton.residual.diverging:
             tied = np.flatnonzero(status == "tied")
             rho = np.array([automaton.predict(contexts[i], path=True).p for i in tied]).reshape(p[tied].shape)
             path = attention("path", 20, contexts[tied])

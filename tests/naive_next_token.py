@@ -145,8 +145,8 @@ def last_token_loss(scores, sequences, labels, loss, gram, exp, log):
     return total / len(labels)
 
 
-def prefixes(texts, shortest):
+def prefixes(texts):
     """(sequences, labels, number left out) of all prefixes whose next token occurs in them."""
-    pairs = [(list(text[:t]), text[t]) for text in texts for t in range(shortest, len(text))]
+    pairs = [(list(text[:t]), text[t]) for text in texts for t in range(1, len(text))]
     kept = [(sequence, label) for sequence, label in pairs if label in sequence]
     return [sequence for sequence, _ in kept], [label for _, label in kept], len(pairs) - len(kept)

@@ -19,6 +19,12 @@ def embedding(kind, n_vocab, rng):
     return E if kind == "orthonormal" else E + 0.5 * E.sum(axis=0)
 
 
+def basis_of(subspace):
+    """(dim, d, d) orthonormal matrices that span a CyclicSubspace."""
+    matrices = [block.matrix(x) for block in subspace.blocks for x in np.eye(len(block.rows))]
+    return np.array(matrices).reshape(-1, subspace.width, subspace.width)
+
+
 @st.composite
 def data(draw, kinds=EMBEDDINGS):
     """(K, sequences, labels, E, rng): few last tokens, so that SCCs are large."""

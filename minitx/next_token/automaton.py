@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import whole_number
-from minitx.next_token.graphs import PriorityGraph, priority_graphs
+from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.losses import attention_by_counts
 from minitx.next_token.path import Residual, residual
-from minitx.next_token.samples import Samples, shown, token_ids
+from minitx.next_token.samples import Samples, require_known, shown, token_ids
 from minitx.next_token.split import SoftComponent, Split, soft_component
 from minitx.next_token.svm import GraphSVM, graph_svm
 
@@ -38,28 +38,17 @@ _REFUSED = {
 class Prediction:
     """The limit of trained attention on one context.
 
-    Attributes
-    ----------
-    p : (K,) float64
-        Probability of each token to follow.
-    status : str
-        "determined": one SCC is above all others present. "extrapolated": none is, but one has the largest score of
-        W_svm. "tied": several have the largest score. "unseen": no sample ends in this last token; W_svm extrapolates,
-        or says nothing.
-    gap : float or None
-        Score of W_svm by which what is retrieved leads over the rest: at least 1 (but for rounding) where determined,
-        of any size elsewhere. None where everything is retrieved.
-    retrieved : (R,) int64
-        Tokens of the context that are retrieved, ascending.
-    component : (R,) int64
-        Number of the SCC of each, in the graph of the last token; -1 for a token that the graph does not have.
+    The status is "determined" where one SCC is above all others present; "extrapolated" where none is, but one has the
+    largest score of W_svm; "tied" where several have the largest score; "unseen" where no sample ends in this last
+    token, so that W_svm extrapolates, or says nothing. The gap is the score of W_svm by which what is retrieved leads
+    over the rest: at least 1 (but for rounding) where determined, of any size elsewhere.
     """
 
-    p: NDArray[np.float64]
-    status: str
-    gap: float | None
-    retrieved: NDArray[np.int64]
-    component: NDArray[np.int64]
+    p: NDArray[np.float64]  # (K,): probability of each token to follow
+    status: str  # one of ``STATUSES``
+    gap: float | None  # None where everything is retrieved
+    retrieved: NDArray[np.int64]  # (R,): tokens of the context that are retrieved, ascending
+    component: NDArray[np.int64]  # (R,): number of the SCC of each in the graph of the last token; -1 if it has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,38 +61,13 @@ class Automaton:
 
     @classmethod
     def fit(cls, samples: Samples, E: NDArray | None = None) -> Automaton:
-        """The automaton of ``samples``.
+        """The automaton of ``samples``; ``E`` (K, d) are embeddings of any length, row = token (default: one-hot).
 
-        Parameters
-        ----------
-        samples : Samples
-        E : (K, d) floats, optional
-            Embeddings, row = token; of any length. Default: one-hot.
-
-        Raises
-        ------
-        InfeasibleError
-            If no weights retrieve what the samples ask for.
-        TypeError, ValueError
-            If embeddings are not real, not (K, d), or not finite.
+        Raises InfeasibleError if no weights retrieve what the samples ask for, and TypeError or ValueError if
+        embeddings are not real, not (K, d), or not finite.
         """
         split = Split(samples, priority_graphs(samples), E)
         return cls(split, graph_svm(split.graphs, split.embeddings), soft_component(split))
-
-    @property
-    def samples(self) -> Samples:
-        """The samples that it was fitted to."""
-        return self.split.samples
-
-    @property
-    def graphs(self) -> dict[int, PriorityGraph]:
-        """{k: PriorityGraph} of every last token k."""
-        return self.split.graphs
-
-    @property
-    def E(self) -> NDArray | None:
-        """Embeddings, row = token; None: one-hot. (K, d)"""
-        return self.split.E
 
     @cached_property
     def residual(self) -> Residual:
@@ -134,15 +98,13 @@ class Automaton:
             The shares of gradient descent may differ, because they depend on where it began. Default: as W_fin alone
             says.
 
-        Raises
-        ------
-        ValueError
-            If the context is empty or not one-dimensional, or has ids that are not integers in [0, K); with ``strict``,
-            if the data do not determine the limit; with ``path``, if rho diverges at a tie.
+        Raises ValueError if the context is empty or not one-dimensional, or has ids that are not integers in [0, K);
+        with ``strict``, if the data do not determine the limit; with ``path``, if rho diverges at a tie.
         """
-        ids = _context(context, self.samples.n_vocab)
+        ids, n_vocab = token_ids("context", context), self.split.samples.n_vocab
+        require_known("the context holds", ids, n_vocab)
         k, (tokens, counts) = int(ids[-1]), np.unique(ids, return_counts=True)
-        graph, scores = self.graphs.get(k), self._scores[0][tokens, k]
+        graph, scores = self.split.graphs.get(k), self._scores[0][tokens, k]
         component = np.array([-1 if graph is None else graph.component_of(token) for token in tokens.tolist()])
         status, chosen = _retrieve(graph, component, scores)
         gap = None if chosen.all() else float(scores[chosen].min() - scores[~chosen].max())
@@ -154,7 +116,7 @@ class Automaton:
             raise ValueError(f"context {named} is tied, and rho diverges for last token {k} (the Graph-SVM has a "
                              "multiplier of 0): leave path out")
         mix = (self._path_scores if path and status == "tied" else self._scores[1])[tokens[chosen], k]
-        p = np.zeros(self.samples.n_vocab)
+        p = np.zeros(n_vocab)
         p[tokens[chosen]] = attention_by_counts(counts[chosen], mix)
         return Prediction(p, status, gap, tokens[chosen], component[chosen])
 
@@ -164,25 +126,11 @@ class Automaton:
 
         A token that was drawn may be one that no sample ends in. The next token is then "unseen": W_svm extrapolates,
         and with one-hot embeddings each token before is drawn in proportion to how often it occurs. ``strict`` refuses
-        this.
-
-        Parameters
-        ----------
-        context : (n,) integers
-            Token ids; at least one.
-        length : int
-            How many tokens to draw.
-        rng : int, numpy.random.Generator or None
-        strict : bool
-            Raise at the first prediction that is not determined.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`predict`; also if the length is not a whole number.
+        this: it raises at the first prediction that is not determined. Raises as :meth:`predict`; ValueError also if
+        the length is not a whole number.
         """
         length, rng = whole_number("length", length, 0), np.random.default_rng(rng)
-        text = list(_context(context, self.samples.n_vocab))
+        text = list(token_ids("context", context))
         for _ in range(length):
             p = self.predict(text, strict=strict).p
             text.append(int(rng.choice(len(p), p=p)))
@@ -201,12 +149,3 @@ def _retrieve(graph, component, scores):
     chosen = tied | np.isin(component, component[tied & (component >= 0)])
     n_sccs = len(np.unique(component[chosen & (component >= 0)])) + (chosen & (component < 0)).sum()
     return ("extrapolated" if n_sccs == 1 else "tied"), chosen
-
-
-def _context(context, n_vocab):
-    """``context`` as (length,) int64, checked."""
-    ids = token_ids("context", context)
-    bad = ids[(ids < 0) | (ids >= n_vocab)]
-    if len(bad):
-        raise ValueError(f"token ids must lie in [0, {n_vocab}), but the context holds {bad[0]}")
-    return ids

@@ -127,10 +127,8 @@ def main(arguments: argparse.Namespace) -> int:
 def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
 
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        A file that cannot be read; a Graph-SVM that needs more memory than ``MOST_BYTES`` (before it is begun).
+    Raises ValueError or FileNotFoundError for a file that cannot be read, and ValueError for a Graph-SVM that needs
+    more memory than ``MOST_BYTES``.
     """
     data = load(options)
     say(data.about)
@@ -208,8 +206,8 @@ def _announce_graph_svm(options, graphs, E, say):
 
 def _train(options, automaton, say):
     """({mode: Run}, why the last one was cut short or None); one with nothing left to minimise was not cut short."""
-    E = automaton.E
-    start = LastTokenWeights.zeros(automaton.samples.n_vocab) if E is None else LastTokenWeights.zeros(E=E)
+    E = automaton.split.E
+    start = LastTokenWeights.zeros(automaton.split.samples.n_vocab) if E is None else LastTokenWeights.zeros(E=E)
     modes = {"descent": {"loss": options.loss, "steps": options.steps, "learning_rate": PLAIN_RATE},
              "normalised": {"loss": options.loss, "steps": options.steps, "learning_rate": options.learning_rate},
              "accelerated": {"steps": min(options.steps, ACCELERATED_STEPS)}}
@@ -239,8 +237,8 @@ def _numbers(automaton, runs, held_out):
         contexts.append({"context": context, "status": prediction.status, "gap": prediction.gap, "tokens": tokens,
                          "retrieved": prediction.retrieved, "limit": prediction.p[tokens],
                          "trained": {mode: p[i, tokens] for mode, p in held_out.trained.items()}})
-    return {"W_svm": {"norm": svm.norm, "kkt": svm.kkt, "inequalities": svm.n_inequalities,
-                      "equalities": svm.n_equalities},
+    return {"W_svm": {"norm": norm(svm.W), "kkt": svm.kkt, "inequalities": len(svm.multipliers),
+                      "equalities": len(svm.equality_multipliers)},
             "W_fin": {"norm": norm(soft.W), "loss": soft.loss, "gradient norm": soft.gradient_norm,
                       "dimension": soft.dim},
             "records": {mode: run.records for mode, run in runs.items()}, "contexts": contexts,

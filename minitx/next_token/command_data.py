@@ -17,7 +17,7 @@ from minitx.data.corpus import UNKNOWN, load_corpus
 from minitx.next_token.automaton import Prediction
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.law import PriorityLaw, unseen_contexts
-from minitx.next_token.samples import Samples, read_samples
+from minitx.next_token.samples import Samples, read_samples, visible
 
 HELD_OUT = 10  # one of so many windows of a text is held out; these are the last windows
 _TRIES = 20  # draws for each context that is asked for, before fewer are accepted
@@ -105,9 +105,9 @@ def _text(options, rng):
     n_train = len(corpus.tokens) - n_held_out
     unknown = corpus.id(UNKNOWN)
     samples = Samples.prefixes(corpus.tokens[:n_train], len(corpus.vocabulary), unknown=unknown)
-    seen = set(map(_key, samples.sequences))
+    seen = set(map(visible, samples.sequences))
     contexts = [row[:t] for row in corpus.tokens[n_train:] for t in range(1, len(row))
-                if row[t] != unknown and row[t] in row[:t] and _key(row[:t]) not in seen]
+                if row[t] != unknown and row[t] in row[:t] and visible(row[:t]) not in seen]
     chosen = np.sort(rng.permutation(len(contexts))[:options.contexts])
     about = (f"{corpus.summary()}\n"
              f"limited to  {options.vocabulary:,} words, the first {options.windows:,} windows, prefixes of up to "
@@ -130,21 +130,16 @@ def _read(read, path, **settings):
         return read(path, progress=progress, **settings)
 
 
-def _key(sequence):
-    """What attention of the last token sees of a sequence: that token, and how often each token occurs."""
-    return int(sequence[-1]), *np.sort(sequence).tolist()
-
-
 def _recombined(samples, n_contexts, rng):
     """Up to ``n_contexts`` contexts like the samples with other counts; fewer where nearly all are samples."""
-    seen, found = set(map(_key, samples.sequences)), []
+    seen, found = set(map(visible, samples.sequences)), []
     tokens = {k: graph.tokens for k, graph in priority_graphs(samples).items()}
     for i in rng.integers(len(samples), size=_TRIES * n_contexts):
         like = samples.sequences[i]
         context = np.append(rng.choice(tokens[int(like[-1])], size=len(like) - 1), like[-1])
-        if _key(context) not in seen:
+        if visible(context) not in seen:
             found.append(context)
-            seen.add(_key(context))
+            seen.add(visible(context))
         if len(found) == n_contexts:
             break
     return found

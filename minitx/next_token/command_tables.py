@@ -66,10 +66,9 @@ def _layers(graph, vocabulary):
 
 def limit_words(automaton, loss="log"):
     """What W_svm and W_fin are, and how exactly they are known."""
-    svm, soft = automaton.svm, automaton.soft
-    kkt = svm.kkt
-    lines = [f"hard retrieval    |W_svm| = {svm.norm:.6g}; {svm.n_inequalities:,} inequalities, "
-             f"{svm.n_equalities:,} equalities",
+    svm, soft, kkt = automaton.svm, automaton.soft, automaton.svm.kkt
+    lines = [f"hard retrieval    |W_svm| = {norm(svm.W):.6g}; {len(svm.multipliers):,} inequalities, "
+             f"{len(svm.equality_multipliers):,} equalities",
              f"  largest violation of each optimality condition: equalities {kkt.primal_equality:.1e}, inequalities "
              f"{kkt.primal_inequality:.1e},\n  stationarity {kkt.stationarity:.1e}, complementarity "
              f"{kkt.complementarity:.1e}, duality gap {kkt.gap:.1e}"]
@@ -80,7 +79,7 @@ def limit_words(automaton, loss="log"):
         lines.append("soft composition  W_fin = 0, because S_fin has dimension 0: no SCC has several tokens")
     if soft.dim and loss != "log":
         lines.append(f"  W_fin minimises the log loss inside SCCs; descent on the {loss} loss ends elsewhere.")
-    if not svm.n_inequalities:
+    if not len(svm.multipliers):
         lines.append("  W_svm = 0, because no token has priority over another; correlations with it are undefined.")
     return "\n".join([*lines, *filter(None, [svm.note])])
 

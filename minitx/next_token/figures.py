@@ -68,25 +68,18 @@ class _Block:
                    len(rows) * ROW - (ROW - HEIGHT) + margin)
 
 
-def priority_graphs(graphs: Mapping[int, PriorityGraph], names: Sequence[str] | Mapping[int, str] | None = None, *,
-                    title: str, most_panels: int = PANELS, most_tokens: int = TOKENS) -> Figure:
+def priority_graphs(graphs: Mapping[int, PriorityGraph], names: Sequence[str] | None = None, *, title: str) -> Figure:
     """The priority graph of each last token, one panel each: SCCs in layers, the highest priority on top.
 
     SCCs of several tokens are boxes of different colours and outlines; arcs are the edges inside them (above a row of
     tokens to the right, below it to the left). Arrows between SCCs are the transitive reduction. Many single tokens
     with the same SCCs above them and none below are framed together. A thick outline marks the last token.
 
-    Parameters
-    ----------
-    graphs : dict {last token: minitx.next_token.PriorityGraph}
-        Drawn in this order.
-    names : sequence or dict {token: str}, optional
-        Words of the tokens in place of their numbers.
-    title : str
-    most_panels, most_tokens : int
-        More graphs are left out, as are the lowest SCCs of a graph with more tokens; the figure says how many.
+    ``graphs`` {last token: graph} are drawn in their order. ``names`` are the words of the tokens; without them, tokens
+    are shown by number. More than ``PANELS`` graphs are left out, as are the lowest SCCs of a graph with more than
+    ``TOKENS`` tokens; the figure says how many.
     """
-    panels = [_Panel.of(graph, names, most_tokens) for graph in list(graphs.values())[:most_panels]]
+    panels = [_Panel.of(graph, names) for graph in list(graphs.values())[:PANELS]]
     hidden = len(graphs) - len(panels)
     figure, places = _page([panel.size for panel in panels], title,
                            f"{hidden} of {len(graphs)} last tokens are not shown" if hidden else "")
@@ -107,9 +100,8 @@ class _Panel:
     size: tuple  # inches, with heading and notes
 
     @classmethod
-    def of(cls, graph, names, most_tokens):
-        shown = _shown(graph, most_tokens)
-        blocks = _blocks(graph, shown, names)
+    def of(cls, graph, names):
+        blocks = _blocks(graph, _shown(graph), names)
         several = list(dict.fromkeys(block for block in blocks.values() if block.edges))
         for number, block in enumerate(several):
             block.colour, block.dashes = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
@@ -142,11 +134,11 @@ class _Panel:
             _draw_route(axes, route)
 
 
-def _shown(graph, most_tokens):
+def _shown(graph):
     """Numbers of the SCCs that are drawn: by layer, the larger first, as many as there is room for; at least one."""
     sizes = [len(tokens) for tokens in graph.components]
     order = sorted(range(len(sizes)), key=lambda a: (graph.layer[a], -sizes[a], a))
-    fit = np.cumsum([sizes[a] for a in order]) <= most_tokens
+    fit = np.cumsum([sizes[a] for a in order]) <= TOKENS
     return sorted(order[:max(1, fit.sum())])
 
 
@@ -277,14 +269,8 @@ def _draw_route(axes, route):
 def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has_cycles: bool = True) -> Figure:
     """How far training has come, by mode: direction, part in S_fin, norm, attention.
 
-    Logarithmic axes leave out nan and 0 (of step 0, and of numbers that are exactly 0).
-
-    Parameters
-    ----------
-    runs : dict {name of a mode: its records}
-    title : str
-    has_cycles : bool
-        Whether S_fin has a dimension above 0.
+    ``runs`` holds {name of a mode: its records}; ``has_cycles`` says whether S_fin has a dimension above 0. Logarithmic
+    axes leave out nan and 0 (of step 0, and of numbers that are exactly 0).
     """
     figure = Figure(figsize=(11, 8), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
@@ -318,16 +304,9 @@ def next_token_predictions(predicted: NDArray[np.float64], trained: Mapping[str,
                            title: str) -> Figure:
     """Trained against predicted attention on held-out contexts, one column a status; below, their total variation.
 
-    Parameters
-    ----------
-    predicted : (n, K) float
-        The limit: row = context, column = token.
-    trained : dict {name of a mode: (n, K) float}
-    distances : dict {name of a mode: (n,) float}
-        Total variation between the two.
-    status : (n,) str
-        One of ``STATUSES`` for each context; those that do not occur have no column.
-    title : str
+    ``predicted`` and, for each mode, ``trained`` are (n, K), row = context, column = token; ``distances`` holds their
+    total variations (n,). ``status`` (n,) is one of ``STATUSES`` for each context; those that do not occur have no
+    column.
     """
     present = [name for name in STATUSES if (status == name).any()]
     figure = Figure(figsize=(max(5.0, 3.3 * len(present) + 0.6), 7.2), layout="constrained")

@@ -1,8 +1,7 @@
 """Sequences and labels of next-token prediction drawn from known laws, so that graphs and predictions can be scored.
 
-PriorityLaw is the law of the automaton of Li, Huang, Ildiz, Rawat and Oymak (AISTATS 2024, arXiv 2403.08081): hard
-retrieval of the highest class of tokens that is present, soft composition inside it. The random sequences are those of
-the paper's notebooks.
+PriorityLaw is the law of the paper's automaton: hard retrieval of the highest class of tokens that is present, soft
+composition inside it. The random sequences are those of the paper's notebooks (Li et al., AISTATS 2024).
 
 Legend: K tokens, n sequences of T tokens; k the last token of a sequence.
 """
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import integers, whole_number
+from minitx.next_token.samples import require_known, visible
 
 _TRIES = 100  # draws of a context that was not seen, before giving up
 
@@ -37,24 +37,12 @@ class LabelledSequences:
 class PriorityLaw:
     """Classes of tokens in order of priority, for each last token: labels are drawn from the highest class present.
 
-    Inside the class, token j is drawn with probability proportional to (times that j occurs) * ``odds[k, j]``.
-
-    Parameters
-    ----------
-    rank : (K, K) integers
-        Row = last token, column = token, entry = its class: 0 is the highest; the classes of a row have no gaps. K >=
-        2.
-    odds : (K, K) float, optional
-        Row = last token, column = token; above 0. Default: all equal.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If shapes do not agree, classes are not 0, 1, 2, ..., or odds are not above 0 and finite.
+    Inside the class, token j is drawn with probability proportional to (times that j occurs) * ``odds[k, j]``. Raises
+    ValueError or TypeError if shapes do not agree, classes are not 0, 1, 2, ..., or odds are not above 0 and finite.
     """
 
-    rank: NDArray[np.int64]
-    odds: NDArray[np.float64] | None = None
+    rank: NDArray[np.int64]  # (K, K), K >= 2: row = last token, column = token, entry = its class; 0 is the highest
+    odds: NDArray[np.float64] | None = None  # (K, K): row = last token, column = token; above 0. Default: all equal
 
     def __post_init__(self) -> None:
         rank = integers("rank", self.rank, 2)
@@ -81,14 +69,7 @@ class PriorityLaw:
         """Draw a law: each last token has ``n_classes`` classes of random members, none of them empty.
 
         The last token itself is in the lowest class: it is always present, so no label would come from a class below
-        its own. The odds are log-uniform, from 1/3 to 3.
-
-        Parameters
-        ----------
-        n_vocab, n_classes : int
-            K, at least 2, and the number of classes, from 1 to K.
-        rng : int, numpy.random.Generator or None
-            Seed.
+        its own. The odds are log-uniform, from 1/3 to 3. ``n_vocab`` is K, at least 2, ``rng`` a seed or a Generator.
         """
         K, n_classes = whole_number("n_vocab", n_vocab, 2), whole_number("n_classes", n_classes, 1)
         if n_classes > K:
@@ -108,7 +89,10 @@ class PriorityLaw:
 
     def distribution(self, contexts: ArrayLike) -> NDArray[np.float64]:
         """(n, K) probability of each label after each of ``contexts`` (n, T), whose last tokens are the queries."""
-        ids = _contexts(contexts, self.n_vocab)
+        ids = integers("contexts", contexts, 2)
+        if not ids.shape[1]:
+            raise ValueError(f"contexts have shape {ids.shape}; each must hold at least its last token")
+        require_known("a context holds", ids, self.n_vocab)
         last, counts = ids[:, -1], np.zeros((len(ids), self.n_vocab))
         np.add.at(counts, (np.arange(len(ids))[:, None], ids), 1.0)
         rank = np.where(counts > 0, self.rank[last], self.n_vocab)
@@ -158,28 +142,13 @@ def unseen_contexts(sequences: Sequence, n_contexts: int, length: int, n_vocab: 
     """
     n = whole_number("n_contexts", n_contexts, 0)
     T, K = whole_number("length", length, 1), whole_number("n_vocab", n_vocab, 1)
-    seen = {_key(sequence) for sequence in sequences if len(sequence) == T}
+    seen = {visible(sequence) for sequence in sequences if len(sequence) == T}
     rng = np.random.default_rng(rng)
     found = rng.integers(K, size=(n, T))
     for _ in range(_TRIES):
-        again = [row for row, context in enumerate(found) if _key(context) in seen]
+        again = [row for row, context in enumerate(found) if visible(context) in seen]
         if not again:
             return found
         found[again] = rng.integers(K, size=(len(again), T))
     raise ValueError(f"of the contexts of {T} tokens out of {K} nearly all were seen; ask for longer ones, or train on "
                      "fewer")
-
-
-def _key(sequence):
-    """The last token of a sequence and its sorted tokens, which is all that attention sees of it."""
-    return int(sequence[-1]), *sorted(map(int, sequence))
-
-
-def _contexts(contexts, n_vocab):
-    contexts = integers("contexts", contexts, 2)
-    if not contexts.shape[1]:
-        raise ValueError(f"contexts have shape {contexts.shape}; each must hold at least its last token")
-    if contexts.size and (contexts.min() < 0 or contexts.max() >= n_vocab):
-        bad = contexts.min() if contexts.min() < 0 else contexts.max()
-        raise ValueError(f"token ids must lie in [0, {n_vocab}), found {bad}")
-    return contexts

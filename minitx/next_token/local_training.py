@@ -97,24 +97,8 @@ def train_local(start: LastTokenWeights, samples: Samples, *, learning_rate: flo
        whose gradient does not vanish with the leakage. Inside S_fin, steps of ``learning_rate`` times the gradient
        lower the loss.
 
-    Parameters
-    ----------
-    start : LastTokenWeights
-        Without C.
-    samples : Samples
-    learning_rate, steps, loss
-        As for :func:`minitx.next_token.training.train`.
-    until : int, optional
-        The step from which on the selection is used, such as 300. Default: never.
-
-    Returns
-    -------
-    LocalRun
-
-    Raises
-    ------
-    ValueError
-        Settings out of range; InfeasibleError when no weights retrieve what was selected.
+    ``until`` is a step such as 300; the other settings are those of :func:`minitx.next_token.training.train`. Raises
+    ValueError for settings out of range, and InfeasibleError when no weights retrieve what was selected.
     """
     steps = whole_number("steps", steps, 0 if until is None else 1)
     first_steps = steps if until is None else min(whole_number("until", until, 1), steps)

@@ -32,29 +32,11 @@ def loss_and_gradient(weights: LastTokenWeights, samples: Samples, loss: str = "
     - ``square``: (1 - P_y)^2.
     - ``tied``: (1 - softmax(E E' P)_y)^2, where the embeddings are the head too.
 
-    Small losses keep their digits at any margin, because no difference of nearly equal numbers is taken.
+    Small losses keep their digits at any margin, because no difference of nearly equal numbers is taken. The weights
+    have no C, because the head of these losses is the identity, or E. The gradient holds dL/dW (d, d), oriented as W.
 
-    Parameters
-    ----------
-    weights : LastTokenWeights
-        Without C, because these losses have the identity as head, or E.
-    samples : Samples
-    loss : {"log", "square", "tied"}
-
-    Returns
-    -------
-    loss : float
-    gradient : LastTokenWeights
-        dL/dW (d, d), oriented as W; E and C absent.
-
-    Raises
-    ------
-    ValueError
-        If the loss is unknown, the weights have a head C or another vocabulary, or are not finite.
-    TypeError
-        If the weights are complex.
-    FloatingPointError
-        If scores overflow although the weights are finite.
+    Raises ValueError if the loss is unknown, or the weights have a head C or another vocabulary, or are not finite;
+    TypeError if they are complex; FloatingPointError if scores overflow although the weights are finite.
     """
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; it must be one of {', '.join(LOSSES)}")

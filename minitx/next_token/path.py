@@ -60,14 +60,11 @@ class Pairs:
     @one_blas_thread()
     def of(cls, split: Split, W_fin: NDArray) -> Pairs:
         """Those of ``split``, at ``W_fin`` (d, d)."""
-        samples, owner = split.samples, split.samples.owner()
-        last, outside = samples.last[owner], np.flatnonzero(~split.inside)
+        samples, owner, outside = split.samples, split.samples.owner(), np.flatnonzero(~split.inside)
         # 1. The pair of each token outside
-        root = split.at_entries({k: graph.root for k, graph in split.graphs.items()})
-        names = np.stack([last, root, root[samples.label_at][owner]], axis=1)[outside]
-        names, row = np.unique(names, axis=0, return_inverse=True)
+        names, row = np.unique(split.pairs[outside], axis=0, return_inverse=True)
         # 2. log_mass = log(N exp(S)) - log(sum of N exp(S) inside), at W_fin
-        score = split.scores(W_fin)[samples.tokens, last] + np.log(samples.counts)
+        score = split.scores(W_fin)[samples.tokens, samples.last[owner]] + np.log(samples.counts)
         log_inside = np.full(len(samples), -np.inf)
         np.logaddexp.at(log_inside, owner[split.inside], score[split.inside])
         log_mass = score[outside] - log_inside[owner[outside]]
@@ -149,6 +146,7 @@ def _coordinates(E, names, inside):
 
 
 def _positive(matrix):
+    """Whether ``matrix`` is positive definite."""
     try:
         np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
@@ -162,23 +160,9 @@ def _positive(matrix):
 def split_path(split: Split, W_fin: NDArray, strengths: Iterable[float]) -> Iterator[NDArray[np.float64]]:
     """W(tau) for each tau of ``strengths``; the search for each begins where the last one ended.
 
-    Parameters
-    ----------
-    split : Split
-    W_fin : (d, d) float64
-        Of the same samples. Row = dimension of the attended token, column = of the last token.
-    strengths : iterable of float
-        tau > 0, ascending; factors of 2 are easy steps. Rounding ends them near 2^37.
-
-    Yields
-    ------
-    (d, d) float64
-        W(tau); W_fin itself where no SCC is above another one.
-
-    Raises
-    ------
-    FloatingPointError
-        If tau is so large that rounding hides the least point.
+    ``W_fin`` and W(tau) are (d, d): row = dimension of the attended token, column = of the last token. The strengths
+    tau > 0 ascend; factors of 2 are easy steps. W(tau) is W_fin itself where no SCC is above another one. Raises
+    FloatingPointError if tau is so large, about 2^37, that rounding hides the least point.
     """
     pairs = Pairs.of(split, W_fin)
     y = np.zeros(pairs.rows.shape[1])  # V / tau in the units of the pairs; its size stays the same for large tau
@@ -212,11 +196,6 @@ class Residual:
 
     W: NDArray[np.float64]  # (d, d): row = dimension of the attended token, column = of the last token
     diverging: frozenset[int]  # last tokens of blocks with a multiplier of 0, where W is not a limit
-
-    @property
-    def degenerate(self) -> bool:
-        """Whether rho diverges for some last token."""
-        return bool(self.diverging)
 
 
 @one_blas_thread()

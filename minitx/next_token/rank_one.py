@@ -127,10 +127,9 @@ class Coordinates:
         return matmul(matmul(left, x.reshape(left.shape[1], right.shape[1])), right.T)
 
     def matrix(self, x: NDArray) -> NDArray:
-        """(d, d): the matrix that the vector ``x`` (a b,) stands for; the matrices, where x is (R, a b)."""
-        (d, a), b = self.left.shape, self.right.shape[1]
-        half = matmul(x.reshape(-1, b), self.right.T).reshape(-1, a, d).swapaxes(1, 2)
-        return matmul(half.reshape(-1, a), self.left.T).reshape(*x.shape[:-1], d, d).swapaxes(-1, -2)
+        """(d, d): the matrix that the vector ``x`` (a b,) stands for."""
+        half = matmul(x.reshape(self.left.shape[1], self.right.shape[1]), self.right.T)
+        return matmul(np.ascontiguousarray(half.T), self.left.T).T
 
 
 def _range(x):

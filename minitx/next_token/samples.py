@@ -70,14 +70,10 @@ class Samples(Bags):
         n_vocab : int, optional
             K. Default: 1 + the largest id.
 
-        Raises
-        ------
-        ValueError
-            If there are no samples; for sequences that are empty or not one-dimensional, ids that are not integers in
-            [0, K), and labels that are not n integers or do not occur.
+        Raises ValueError if there are no samples; for sequences that are empty or not one-dimensional, ids that are not
+        integers in [0, K), and labels that are not n integers or do not occur.
         """
-        sequences = _sequences(sequences, "sample", "a sequence")
-        n_vocab = _vocabulary(sequences, n_vocab, "sample")
+        sequences, n_vocab = _checked(sequences, n_vocab, "sequence")
         try:
             labels = np.asarray(labels)
         except ValueError:  # ragged
@@ -95,8 +91,7 @@ class Samples(Bags):
         return _merged(sequences, labels, n_vocab)
 
     @classmethod
-    def prefixes(cls, texts: Sequence, n_vocab: int | None = None, *, shortest: int = 1,
-                 unknown: int | None = None) -> Samples:
+    def prefixes(cls, texts: Sequence, n_vocab: int | None = None, *, unknown: int | None = None) -> Samples:
         """Samples from texts: every prefix is a sequence, and its label is the token that follows.
 
         A prefix in which the next token does not occur is left out, and counted in ``n_left_out``.
@@ -107,33 +102,25 @@ class Samples(Bags):
             Token ids, such as ``Corpus.tokens``.
         n_vocab : int, optional
             K. Default: 1 + the largest id.
-        shortest : int
-            Length of the shortest prefix that is used.
         unknown : int, optional
             A token that stands for many, such as a Corpus's <unk> (id 0). It is never a label, because the word that
             follows a prefix need not be the one that <unk> stands for within it: such prefixes are left out, and
             counted.
 
-        Raises
-        ------
-        ValueError
-            As :meth:`of`; also if no prefix is left.
+        Raises as :meth:`of`; ValueError also if no prefix is left.
         """
-        shortest = whole_number("shortest", shortest, 1)
-        texts = _sequences(texts, "text", "a text")
-        n_vocab = _vocabulary(texts, n_vocab, "text")
+        texts, n_vocab = _checked(texts, n_vocab, "text")
         sequences, labels, n_left_out = [], [], 0
         for text in texts:
             _, first, which = np.unique(text, return_index=True, return_inverse=True)
-            known = np.full(len(text), True) if unknown is None else text != unknown
             occurs = first[which] < np.arange(len(text))
-            used = shortest + np.flatnonzero((occurs & known)[shortest:])
-            n_left_out += max(0, len(text) - shortest) - len(used)
+            used = np.flatnonzero(occurs if unknown is None else occurs & (text != unknown))
+            n_left_out += len(text) - 1 - len(used)
             sequences += [text[:t] for t in used]
             labels.append(text[used])
         if not sequences:
-            raise ValueError(f"no samples: of the {n_left_out} prefixes of {shortest} tokens or more none holds the "
-                             "token that follows it; give longer texts")
+            raise ValueError(f"no samples: of the {n_left_out} prefixes none holds the token that follows it; give "
+                             "longer texts")
         return _merged(sequences, np.concatenate(labels), n_vocab, n_left_out)
 
     def batch(self) -> Batch:
@@ -147,22 +134,33 @@ class Samples(Bags):
         return Batch(tokens, targets, weight, lengths=lengths, causal=True, head="log")
 
 
-def _sequences(given, what, a_sequence):
-    """``given`` as a list of non-empty (length,) int64 arrays."""
-    given = given if isinstance(given, np.ndarray) else list(given)
-    if len(given) == 0:
+def _checked(given, n_vocab, what):
+    """(``given`` as a list of non-empty (length,) int64 arrays, K)."""
+    sequences = [token_ids(f"{what} {i}", sequence) for i, sequence in enumerate(given)]
+    if not sequences:
         raise ValueError("no samples: give at least one sequence")
-    return [token_ids(f"{what} {i}", sequence, a_sequence) for i, sequence in enumerate(given)]
+    largest = max(int(sequence.max()) for sequence in sequences)
+    n_vocab = max(largest, 0) + 1 if n_vocab is None else whole_number("n_vocab", n_vocab, 1)
+    for i, sequence in enumerate(sequences):
+        require_known(f"{what} {i} holds", sequence, n_vocab, "; correct it, or give a larger n_vocab")
+    return sequences, n_vocab
 
 
-def token_ids(name: str, sequence: ArrayLike, a_sequence: str = "a sequence") -> NDArray[np.int64]:
+def require_known(who_holds: str, ids: NDArray, n_vocab: int, advice: str = "") -> None:
+    """ValueError unless all ``ids`` lie in [0, n_vocab)."""
+    bad = ids[(ids < 0) | (ids >= n_vocab)]
+    if len(bad):
+        raise ValueError(f"token ids must lie in [0, {n_vocab}), but {who_holds} {bad[0]}{advice}")
+
+
+def token_ids(name: str, sequence: ArrayLike) -> NDArray[np.int64]:
     """``sequence`` as a (length,) int64 array. ValueError unless it is non-empty, 1-D and holds integers."""
     try:
         array = np.asarray(sequence)
     except ValueError:  # ragged
         array = np.empty(0)
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name}: {a_sequence} must be a non-empty 1-D array of token ids, got {shown(sequence)}")
+        raise ValueError(f"{name} must be a non-empty 1-D array of token ids, got {shown(sequence)}")
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name}: token ids must be integers, got dtype {array.dtype}")
     return array.astype(np.int64)
@@ -174,16 +172,10 @@ def shown(sequence: ArrayLike) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _vocabulary(sequences, n_vocab, what):
-    """K, after a check of all ids."""
-    largest = max(int(sequence.max()) for sequence in sequences)
-    n_vocab = max(largest, 0) + 1 if n_vocab is None else whole_number("n_vocab", n_vocab, 1)
-    for i, sequence in enumerate(sequences):
-        bad = sequence[(sequence < 0) | (sequence >= n_vocab)]
-        if len(bad):
-            raise ValueError(f"token ids must lie in [0, {n_vocab}), but {what} {i} holds {bad[0]}; correct it, or "
-                             "give a larger n_vocab")
-    return n_vocab
+def visible(sequence: ArrayLike) -> tuple[int, ...]:
+    """All that attention sees of a sequence: its last token, then its tokens in ascending order."""
+    ids = np.asarray(sequence)
+    return int(ids[-1]), *np.sort(ids).tolist()
 
 
 def _merged(sequences, labels, n_vocab, n_left_out=0):
@@ -243,16 +235,10 @@ def read_samples(path: str | Path, *, n_samples: int | None = None,
     n_samples : int, optional
         The most samples to read.
     progress : callable, optional
-        Called as ``progress(bytes_done, bytes_in_file)`` while reading.
+        ``progress(bytes_done, bytes_in_file)`` is called while reading.
 
-    Returns
-    -------
-    SampleFile
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such file, for a line that is not such an object, and if no sample can be used.
+    Raises FileNotFoundError if there is no such file, and ValueError for a line that is not such an object and if no
+    sample can be used.
     """
     sequences: list[list] = []
     labels: list = []

@@ -47,18 +47,13 @@ class CyclicBlock:
     coordinates: Coordinates
     rows: NDArray[np.float64]  # (r, a b): orthonormal rows in these coordinates
 
-    @property
-    def dim(self) -> int:
-        """Its dimension r."""
-        return len(self.rows)
-
     def of(self, W: NDArray) -> NDArray:
         """(r,) coordinates of ``W`` (d, d) in the basis."""
         return matmul(self.rows, self.coordinates.vector(W)[:, None])[:, 0]
 
     def matrix(self, x: NDArray) -> NDArray:
-        """(d, d) matrix whose coordinates are ``x`` (r,); the matrices, where x is (R, r)."""
-        return self.coordinates.matrix(matmul(x.reshape(-1, self.dim), self.rows).reshape(*x.shape[:-1], -1))
+        """(d, d) matrix whose coordinates are ``x`` (r,)."""
+        return self.coordinates.matrix(matmul(x[None, :], self.rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +66,7 @@ class CyclicSubspace:
     @property
     def dim(self) -> int:
         """Its dimension. It is 0 if no graph has a cycle, or the embeddings hide all cycles."""
-        return sum(block.dim for block in self.blocks)
+        return sum(len(block.rows) for block in self.blocks)
 
     @one_blas_thread()
     def project(self, W: ArrayLike) -> NDArray:
@@ -85,12 +80,6 @@ class CyclicSubspace:
     def rest(self, W: NDArray) -> NDArray:
         """(d, d) the part of ``W`` (d, d) orthogonal to S_fin."""
         return W - self.project(W)
-
-    @cached_property
-    def basis(self) -> NDArray[np.float64]:
-        """(dim, d, d): orthonormal matrices that span S_fin, block by block."""
-        none = np.zeros((0, self.width, self.width))
-        return np.concatenate([none, *(block.matrix(np.eye(block.dim)) for block in self.blocks)])
 
 
 @one_blas_thread()
@@ -118,11 +107,11 @@ def cyclic_subspace(graphs: dict[int, PriorityGraph], E: ArrayLike) -> CyclicSub
 
 
 class Excess(NamedTuple):
-    """The excess at some weights."""
+    """The excess at some weights, its logarithm, and the gradient of the logarithm."""
 
     log_value: float  # -inf where no sample has tokens outside its label's SCC
     value: float
-    gradient: NDArray[np.float64]  # (d, d), of log_value: row = attended token's dimension, column = last token's
+    gradient: NDArray[np.float64]  # (d, d): row = attended token's dimension, column = last token's
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,14 +142,22 @@ class Split:
         return np.eye(self.samples.n_vocab) if self.E is None else self.E
 
     @cached_property
-    def component(self) -> NDArray[np.int64]:
-        """Number of the SCC, in the graph of its last token, of each entry of ``samples.tokens``. (M,)"""
-        return self.at_entries({k: graph.component for k, graph in self.graphs.items()})
+    def pairs(self) -> NDArray[np.int64]:
+        """(M, 3): (k, SCC of the token, SCC of its sample's label) of each entry of ``samples.tokens``.
+
+        Each SCC of G(k) is named by its smallest token.
+        """
+        samples, owner = self.samples, self.samples.owner()
+        last = samples.last[owner]  # ascending, as the graphs are
+        parts = np.split(samples.tokens, np.searchsorted(last, list(self.graphs))[1:])
+        root = np.concatenate([graph.root[np.searchsorted(graph.tokens, part)]
+                               for graph, part in zip(self.graphs.values(), parts, strict=True)])
+        return np.stack([last, root, root[samples.label_at][owner]], axis=1)
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
         """Which entries of ``samples.tokens`` are in the SCC of their sample's label. (M,)"""
-        return self.component == self.component[self.samples.label_at][self.samples.owner()]
+        return self.pairs[:, 1] == self.pairs[:, 2]
 
     @cached_property
     def reduced(self) -> Bags:
@@ -168,13 +165,6 @@ class Split:
         samples, before = self.samples, np.append(0, np.cumsum(self.inside))
         return Bags(samples.last, before[samples.starts], samples.tokens[self.inside], samples.counts[self.inside],
                     before[samples.label_at], samples.share)
-
-    def at_entries(self, values: dict[int, NDArray]) -> NDArray:
-        """(M,) the value of each entry of ``samples.tokens``, of ``values`` {k: (m,), one for each token of G(k)}."""
-        last = self.samples.last[self.samples.owner()]  # ascending, as the graphs are
-        parts = np.split(self.samples.tokens, np.searchsorted(last, list(self.graphs))[1:])
-        return np.concatenate([values[k][np.searchsorted(graph.tokens, part)]
-                               for (k, graph), part in zip(self.graphs.items(), parts, strict=True)])
 
     def scores(self, W: NDArray) -> NDArray[np.float64]:
         """S of ``W`` (d, d): row = attended token, column = last token. (K, K)"""
@@ -214,19 +204,18 @@ class SoftComponent:
     loss: float  # L_cyc(W_fin): the least log loss, which hard retrieval and this mix inside SCCs leave
     gradient_norm: float  # of L_cyc at W
     dim: int  # dimension of S_fin; 0: no cycles, W = 0
-    iterations: int  # most Newton steps that a block took
 
 
 @one_blas_thread()
 def soft_component(split: Split) -> SoftComponent:
     """W_fin by damped Newton steps, one block of S_fin after the other. Without cycles W, dim and loss are 0."""
     subspace = split.subspace
-    W, squares, most = np.zeros((subspace.width, subspace.width)), 0.0, 0
+    W, squares = np.zeros((subspace.width, subspace.width)), 0.0
     for block in subspace.blocks:
-        x, gradient, steps = _least(*_cyclic_loss_of(split, block))
+        x, gradient = _least(*_cyclic_loss_of(split, block))
         W += block.matrix(x)
-        squares, most = squares + gradient @ gradient, max(most, steps)
-    return SoftComponent(W, split.cyclic_loss(W), float(np.sqrt(squares)), subspace.dim, most)
+        squares += gradient @ gradient
+    return SoftComponent(W, split.cyclic_loss(W), float(np.sqrt(squares)), subspace.dim)
 
 
 def _cyclic_loss_of(split, block):
@@ -238,7 +227,7 @@ def _cyclic_loss_of(split, block):
     for k, scc in block.sccs:
         members = split.graphs[k].components[scc]
         begin, end = samples.starts[np.searchsorted(samples.last, [k, k + 1])]
-        inside = begin + np.flatnonzero(split.inside[begin:end] & (split.component[begin:end] == scc))
+        inside = begin + np.flatnonzero((split.pairs[begin:end, 1:] == members[0]).all(axis=1))
         entries.append(inside)  # of the samples whose label is in this SCC, the tokens that are too
         numbers.append(len(rows) + np.searchsorted(members, samples.tokens[inside]))
         rows += [(k, j, members[0]) for j in members]
@@ -252,7 +241,7 @@ def _cyclic_loss_of(split, block):
 
 
 def _least(bags, C):
-    """Least point x (r,) of the mean -log P_y of ``bags`` at the scores C x: (x, gradient at x, steps)."""
+    """Least point x (r,) of the mean -log P_y of ``bags`` at the scores C x: (x, gradient at x)."""
     total, power = bags.share.sum(), int(np.frexp(np.abs(C).max())[1])
     C = np.ldexp(C, -power)  # of order 1, whatever the length of the embeddings
 
@@ -263,5 +252,5 @@ def _least(bags, C):
         kernels.add_curvature(bags.starts, bags.tokens, bags.share, P, hessian)
         return np.sum(bags.share * losses) / total, C.T @ gradient / total, C.T @ hessian @ C / total
 
-    x, gradient, steps = minimise(at, np.zeros(C.shape[1]))
-    return np.ldexp(x, -power), np.ldexp(gradient * total, power), steps
+    x, gradient, _ = minimise(at, np.zeros(C.shape[1]))
+    return np.ldexp(x, -power), np.ldexp(gradient * total, power)

@@ -15,6 +15,7 @@ Legend: R rows, c coordinates of a block, K tokens, d width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,15 +36,10 @@ TRUSTED = 1e-8  # largest violation of an optimality condition in a solution to 
 class InfeasibleError(ValueError):
     """No weights meet the constraints.
 
-    Attributes
-    ----------
-    certificate : list
-        ((k, i, j), weight): token i must be above j where k is last. The weights are above 0 and sum to 1, and the sum
-        of the rows ``(e_i - e_j) e_k'`` with these weights lies in the span of the equality constraints: all priorities
-        cannot hold.
-    residual : float
-        Norm of the part of that sum outside the span, which is rounding: weights that met the constraints would have a
-        norm of 1 / residual or more.
+    ``certificate`` lists ((k, i, j), weight): token i must be above j where k is last. The weights are above 0 and sum
+    to 1, and the sum of the rows ``(e_i - e_j) e_k'`` with these weights lies in the span of the equality constraints,
+    so that all priorities cannot hold. ``residual`` is the norm of the part of that sum outside the span, which is
+    rounding: weights that met the constraints would have a norm of 1 / residual or more.
     """
 
     def __init__(self, certificate: list[tuple[tuple[int, int, int], float]], residual: float) -> None:
@@ -86,36 +82,16 @@ class GraphSVM:
     kkt: KKT
 
     @property
-    def n_equalities(self) -> int:
-        """Number of rows that must equal 0."""
-        return len(self.constraints.equalities)
-
-    @property
-    def n_inequalities(self) -> int:
-        """Number of rows that must be at least 1."""
-        return len(self.constraints.inequalities)
-
-    @property
-    def norm(self) -> float:
-        """|W|_F."""
-        return norm(self.W)
-
-    @property
-    def trustworthy(self) -> bool:
-        """Whether every condition holds to 1e-8. It may not where W must be huge: see ``note``."""
-        return self.kkt.worst <= TRUSTED
-
-    @property
     def note(self) -> str:
-        """What to know before relying on W; empty if ``trustworthy``."""
-        if self.trustworthy:
+        """What to know before relying on W; empty if every condition holds to 1e-8, unlike where W must be huge."""
+        if self.kkt.worst <= TRUSTED:
             return ""
-        return (f"W_svm has norm {self.norm:.3g} and meets its conditions only to {self.kkt.worst:.1g} (margins: "
+        return (f"W_svm has norm {norm(self.W):.3g} and meets its conditions only to {self.kkt.worst:.1g} (margins: "
                 f"{self.kkt.primal_inequality:.1g}): with these embeddings the priorities nearly contradict each other")
 
 
 def graph_svm(graphs: dict[int, PriorityGraph], E: ArrayLike) -> GraphSVM:
-    """W_svm of the ``graphs`` {k: PriorityGraph} of some samples, by :func:`solve`; 0 if no token is above another."""
+    """W_svm of the ``graphs`` {k: G(k)} of some samples; 0 if no token is above another. Raises as :func:`solve`."""
     return solve(constraints(graphs), E)
 
 
@@ -123,18 +99,9 @@ def graph_svm(graphs: dict[int, PriorityGraph], E: ArrayLike) -> GraphSVM:
 def solve(rows: Constraints, E: ArrayLike) -> GraphSVM:
     """The least W with ``(e_i - e_j)' W e_k`` equal to 0, or at least 1, for given rows (k, i, j).
 
-    Parameters
-    ----------
-    rows : Constraints
-    E : array_like, shape (K, d)
-        Embeddings, row = token; of any length.
-
-    Raises
-    ------
-    InfeasibleError
-        If no W meets the constraints; never if token differences and last tokens are linearly independent.
-    ValueError
-        If ``E`` has no row for some token, or values that are not finite.
+    ``E`` (K, d) are embeddings of any length, row = token. Raises ValueError if it has no row for some token, or values
+    that are not finite, and InfeasibleError if no W meets the constraints: never if token differences and last tokens
+    are linearly independent.
     """
     both, n_equalities = np.concatenate([rows.equalities, rows.inequalities]), len(rows.equalities)
     E = embeddings(E, 1 + int(both.max(initial=-1)))
@@ -208,7 +175,8 @@ def least_distance(C: NDArray) -> tuple[NDArray, NDArray]:
     if length.min() <= LEAST_GAP:
         raise _Contradiction((np.arange(len(C)) == length.argmin()).astype(float), length.min())
     candidates = []
-    for weight in _weights(C):
+    pivoted = pivoting(C @ C.T)
+    for weight in chain([] if pivoted is None else [pivoted], _by_nnls(C)):
         candidates += [polish(C, weight), _Candidate.of(C, weight @ C, weight)]
         best = min(candidates, key=lambda candidate: candidate.error)
         if best.error <= 1:
@@ -216,14 +184,6 @@ def least_distance(C: NDArray) -> tuple[NDArray, NDArray]:
     if norm(best.x) * LEAST_GAP >= 1:
         raise _contradiction(C, best.weight / best.weight.sum())
     return best.x, best.weight
-
-
-def _weights(C):
-    """Weights (R,) >= 0 near the solution, the cheapest first; raises what ``_by_nnls`` raises."""
-    weight = pivoting(C @ C.T)
-    if weight is not None:
-        yield weight
-    yield from _by_nnls(C)
 
 
 @one_blas_thread()

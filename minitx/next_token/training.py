@@ -58,6 +58,9 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
           progress: Callable[[int], object] | None = None) -> Run:
     """Train W on the samples of ``automaton`` and record it.
 
+    Raises ValueError for an unknown mode or loss, settings that contradict each other, and embeddings that differ from
+    the automaton's.
+
     Parameters
     ----------
     start : LastTokenWeights
@@ -71,7 +74,7 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
         - ``normalised``: W <- W - learning_rate G / |G|.
 
         The others go beyond the paper. They start from W_fin inside S_fin and from the part of ``start`` outside S_fin
-        (``path``: from 0) and minimise log(excess) = log(loss - minimal loss), see :mod:`minitx.next_token.split`.
+        (``path``: from 0) and minimise log(excess), see :mod:`minitx.next_token.split`.
 
         - ``split``: normalised steps of length ``learning_rate``.
         - ``accelerated``: dual acceleration (Ji, Srebro, Telgarsky 2021), steps of ``learning_rate`` / smoothness.
@@ -87,15 +90,6 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
         Steps to record. Default: 0 and about forty, evenly spaced in the logarithm; all of them for ``path``.
     progress : callable, optional
         ``progress(step)`` is called after every step.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    ValueError
-        An unknown mode or loss, settings that contradict each other, embeddings that differ from the automaton's.
     """
     learning_rate, steps = _settings(mode, loss, learning_rate, steps)
     _require_start(start, automaton)
@@ -115,7 +109,7 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
     objective = partial(loss_and_gradient, loss=loss) if mode in FAITHFUL else _excess_objective(automaton)
     if mode == "accelerated":
         objective, learning_rate = _accelerated(objective), learning_rate / smoothness(automaton.split)
-    return Run(records, descend_W(start, automaton.samples, objective, learning_rate=learning_rate, steps=steps,
+    return Run(records, descend_W(start, automaton.split.samples, objective, learning_rate=learning_rate, steps=steps,
                                   normalised=mode in ("normalised", "split"), callback=callback))
 
 
@@ -146,15 +140,12 @@ def _settings(mode, loss, learning_rate, steps):
 
 
 def _require_start(start, automaton):
-    if start.C is not None:
-        raise ValueError("the start has a head C, but the head of these losses is the identity or E; leave C out")
-    if broken := start.not_finite():
-        raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
     E = automaton.split.embeddings
     own = np.eye(start.n_vocab) if start.E is None else start.E
     if not np.array_equal(own, E):
         raise ValueError(f"the start has other embeddings, {own.shape}, than the automaton, {E.shape}; fit it with "
                          "E=start.E")
+    attention(start, automaton.split.samples)  # ValueError for a head C, and for weights that are not finite
 
 
 def spaced(steps: int, most: int = 40) -> list[int]:
@@ -195,10 +186,8 @@ def smoothness(split: Split) -> float:
     The rows are ``(token outside the label's SCC - token inside) e_k'``, projected off S_fin. The bound is 1 where no
     sample has tokens outside its label's SCC, because then there is nothing to minimise.
     """
-    samples, owner, E = split.samples, split.samples.owner(), split.embeddings
-    root = split.at_entries({k: graph.root for k, graph in split.graphs.items()})
-    rows = np.stack([samples.last[owner], root, root[samples.label_at][owner]], axis=1)[~split.inside]
-    k, i, j = (rows := np.unique(rows, axis=0)).T
+    rows, E = np.unique(split.pairs[~split.inside], axis=0), split.embeddings
+    k, i, j = rows.T
     squares = np.square(E[i] - E[j]).sum(axis=1) * np.square(E[k]).sum(axis=1)
     for block in split.subspace.blocks:
         squares -= np.square(block.coordinates.flatten(E, rows) @ block.rows.T).sum(axis=1)

@@ -51,14 +51,14 @@ def test_reference_predictions(next_token_reference):
 @given(fits())
 def test_status_and_mix_are_those_of_brute_force(drawn):
     n_vocab, sequences, labels, automaton, contexts = drawn
-    svm, soft = (scores(W, automaton.E) for W in (automaton.svm.W, automaton.soft.W))
+    svm, soft = (scores(W, automaton.split.E) for W in (automaton.svm.W, automaton.soft.W))
     for context in contexts:
         found = automaton.predict(context)
         status, retrieved = naive.retrieval(n_vocab, sequences, labels, context, svm, 1e-8 * max(1, np.abs(svm).max()))
         assert (found.status, set(found.retrieved.tolist())) == (status, retrieved)
         mix = naive.mix(context, retrieved, soft)
         assert found.p == pytest.approx(np.array([mix.get(j, 0.0) for j in range(n_vocab)]), abs=1e-13)
-        graph = automaton.graphs.get(context[-1])
+        graph = automaton.split.graphs.get(context[-1])
         assert found.component.tolist() == [-1 if graph is None else graph.component_of(j) for j in found.retrieved]
         rest = [svm[j, context[-1]] for j in set(context) - retrieved]
         if not rest:
@@ -82,7 +82,7 @@ def test_every_sample_is_determined_and_retrieves_its_label(drawn):
 def test_only_counts_matter(drawn, random):
     """The order of the context before its last token, and all samples twice, change no bit."""
     n_vocab, sequences, labels, automaton, contexts = drawn
-    twice = fitted(sequences[::-1] * 2, labels[::-1] * 2, n_vocab, automaton.E)
+    twice = fitted(sequences[::-1] * 2, labels[::-1] * 2, n_vocab, automaton.split.E)
     for context in contexts:
         before = context[:-1]
         random.shuffle(before)
@@ -91,7 +91,7 @@ def test_only_counts_matter(drawn, random):
 
 
 def test_what_no_sample_ends_in_is_unseen():
-    """One-hot embeddings: nothing is known, so the copies of each token share the attention equally. Others: W_svm extrapolates."""
+    """One-hot embeddings: nothing is known, so attention is equal at all places. Others: W_svm extrapolates."""
     sequences, labels = [[0, 1, 2], [1, 0, 2]], [0, 0]
     found = fitted(sequences, labels, 4).predict([0, 1, 1, 3])
     assert found.status == "unseen" and found.gap is None
@@ -119,8 +119,10 @@ def test_a_token_that_the_graph_does_not_have_is_not_below_others():
 
 
 def test_ties_share_by_counts_or_along_the_path_by_the_residual():
-    """0 above 2 was seen three times, 1 above 2 once, 0 and 1 never together. Multipliers are equal, so that the path has log-odds
-    log 3; W_svm + W_fin say nothing."""
+    """0 above 2 was seen three times, 1 above 2 once, 0 and 1 never together.
+
+    Multipliers are equal, so that the path has log-odds log 3; W_svm + W_fin say nothing.
+    """
     automaton = fitted([[0, 2]] * 3 + [[1, 2]], [0, 0, 0, 1])
     found = automaton.predict([1, 0, 0, 2])
     assert found.status == "tied" and found.retrieved.tolist() == [0, 1] and found.gap == pytest.approx(1)
@@ -141,14 +143,14 @@ def test_a_residual_that_diverges_decides_no_tie():
     """As in the test of the residual, and 4 like 0 in all respects."""
     E = np.array([[2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
     automaton = fitted([[0, 1, 3], [1, 2, 3], [4, 1, 3]], [0, 1, 4], 5, E)
-    assert automaton.residual.degenerate
+    assert automaton.residual.diverging
     assert automaton.predict([0, 4, 3]).p == pytest.approx(np.array([1, 0, 0, 0, 1]) / 2)
     with pytest.raises(ValueError, match=r"context \[0, 4, 3\] is tied, and rho diverges for last token 3"):
         automaton.predict([0, 4, 3], path=True)
 
 
 def test_a_residual_that_diverges_for_another_last_token():
-    """One-hot: 2 above 3 follows from 1 above 3 and 2 above 0 (scores +-1/2), multiplier 0; last token 2 has its ties still."""
+    """One-hot: 2 above 3 follows from 1 above 3 and 2 above 0 (scores +-1/2), multiplier 0. Token 2 keeps its ties."""
     automaton = fitted([[1, 3], [2, 0, 3], *[[0, 2]] * 3, [1, 2]], [1, 2, 0, 0, 0, 1])
     assert automaton.residual.diverging == {3}
     assert automaton.predict([1, 0, 2], path=True).p == pytest.approx(np.array([3, 1, 0, 0]) / 4, rel=1e-12)
@@ -162,7 +164,7 @@ def test_a_residual_that_diverges_for_another_last_token():
 
 
 def data_set(number):
-    """(LabelledSequences, automaton, 40 contexts that were not seen) of a random law, or of random labels; four kinds of E."""
+    """(LabelledSequences, automaton, 40 unseen contexts) of a random law, or of random labels; E is of four kinds."""
     rng = np.random.default_rng(number)
     n_vocab, length, n_samples = rng.integers(5, 10), rng.integers(3, 6), rng.integers(5, 25)
     drawn = (random_samples(n_samples, length, n_vocab, rng=number) if number % 3 == 0 else
@@ -174,7 +176,7 @@ def data_set(number):
 
 def distance(automaton, W, context, **options):
     """Total variation between attention at ``W`` and the prediction."""
-    score = scores(W, automaton.E)
+    score = scores(W, automaton.split.E)
     present = set(context)
     top = max(score[j, context[-1]] for j in present)
     trained = naive.mix(context, present, score - top)
@@ -183,16 +185,18 @@ def distance(automaton, W, context, **options):
 
 
 def test_trained_attention_is_the_limit_wherever_that_is_determined():
-    """1,200 contexts that were not seen, of 30 random data sets: total variation at most 1e-6 after 250 accelerated steps."""
+    """On 1,200 unseen contexts of 30 random data sets, total variation is at most 1e-6 after 250 accelerated steps."""
     seen, worst = dict.fromkeys(STATUSES, 0), 0.0
     for number in range(30):
         drawn, automaton, contexts = data_set(number)
-        start = (LastTokenWeights.zeros(drawn.n_vocab) if automaton.E is None else LastTokenWeights.zeros(E=automaton.E))
+        E = automaton.split.E
+        start = LastTokenWeights.zeros(drawn.n_vocab) if E is None else LastTokenWeights.zeros(E=E)
         W = train(start, automaton, mode="accelerated", steps=250, at=()).weights.W
-        svm = scores(automaton.svm.W, automaton.E)
+        svm = scores(automaton.svm.W, automaton.split.E)
         for context in contexts:
             found = automaton.predict(context)
-            expected = naive.retrieval(drawn.n_vocab, drawn.sequences.tolist(), drawn.labels.tolist(), context, svm, 1e-8)
+            expected = naive.retrieval(drawn.n_vocab, drawn.sequences.tolist(), drawn.labels.tolist(), context, svm,
+                                       1e-8)
             assert (found.status, set(found.retrieved.tolist())) == expected
             seen[found.status] += 1
             if found.status == "determined":
@@ -202,14 +206,14 @@ def test_trained_attention_is_the_limit_wherever_that_is_determined():
 
 
 def test_ties_along_the_path_are_those_of_the_residual():
-    """rho is what the path keeps (to 1e-3 at strength 2^20), and its ties are the residual's, where it does not diverge."""
+    """Where rho does not diverge, the path keeps it (to 1e-3 at strength 2^20), and ties are shared as it says."""
     tied, worst, without = 0, 0.0, 0.0
     for number in range(8):
         _, automaton, contexts = data_set(number)
         *_, W = split_path(automaton.split, automaton.soft.W, 2.0 ** np.arange(21))
         rho, rest, svm = automaton.residual, W - automaton.soft.W, automaton.svm.W
         rest -= np.vdot(rest, svm) / np.vdot(svm, svm) * svm
-        if not rho.degenerate:
+        if not rho.diverging:
             assert np.linalg.norm(rest - rho.W) <= 5e-3 * np.linalg.norm(rho.W)
         for context in contexts:
             if automaton.predict(context).status == "tied" and context[-1] not in rho.diverging:
@@ -225,12 +229,13 @@ def test_ties_along_the_path_are_those_of_the_residual():
 
 
 def test_generated_tokens_follow_the_predictions():
-    """Shares of the first token drawn are those of W_fin: 1 to 3; then the last token is one that nothing was seen to end in."""
+    """Shares of the first token drawn are those of W_fin: 1 to 3. No sample ends in the token that is then the last."""
     automaton = fitted([[0, 1, 2]] * 4, [0, 1, 1, 1])
     rng = np.random.default_rng(5)
     drawn = np.array([automaton.generate([0, 1, 2], 1, rng=rng)[0] for _ in range(2000)])
     assert np.bincount(drawn, minlength=3) / 2000 == pytest.approx([0.25, 0.75, 0], abs=0.03)
-    with pytest.raises(ValueError, match=r"context \[0, 1, 2, [01]\] is unseen: no sample ends in token [01]; strict=False"):
+    says = r"context \[0, 1, 2, [01]\] is unseen: no sample ends in token [01]; strict=False"
+    with pytest.raises(ValueError, match=says):
         automaton.generate([0, 1, 2], 2, rng=1, strict=True)
     assert set(automaton.generate([0, 1, 2], 50, rng=1).tolist()) <= {0, 1, 2}
 
@@ -257,17 +262,18 @@ def test_generation_is_the_same_for_the_same_seed():
 def test_strict_refuses_what_the_data_do_not_determine():
     automaton = fitted([[0, 2], [1, 2], [0, 3, 4]], [0, 1, 0], 5)
     assert automaton.predict([0, 2], strict=True).status == "determined"
-    for context, text in [([3, 2, 0], r"context \[3, 2, 0\] is unseen: no sample ends in token 0; strict=False returns"),
-                          ([0, 1, 2], r"context \[0, 1, 2\] is tied: SCCs tie: W_svm \+ W_fin do not determine how"),
-                          ([0, 1, 4], r"context \[0, 1, 4\] is extrapolated: no SCC is above all others present, and only the "
-                                      r"least norm of W_svm tells them apart \(gap 0\.667\)")]:
+    for context, text in [
+            ([3, 2, 0], r"context \[3, 2, 0\] is unseen: no sample ends in token 0; strict=False returns"),
+            ([0, 1, 2], r"context \[0, 1, 2\] is tied: SCCs tie: W_svm \+ W_fin do not determine how"),
+            ([0, 1, 4], r"context \[0, 1, 4\] is extrapolated: no SCC is above all others present, and only the least "
+                        r"norm of W_svm tells them apart \(gap 0\.667\)")]:
         with pytest.raises(ValueError, match=text):
             automaton.predict(context, strict=True)
 
 
 @pytest.mark.parametrize(("context", "text"), [
-    ([], "context: a sequence must be a non-empty 1-D array of token ids"),
-    ([[0, 1]], "context: a sequence must be a non-empty 1-D array of token ids"),
+    ([], "context must be a non-empty 1-D array of token ids"),
+    ([[0, 1]], "context must be a non-empty 1-D array of token ids"),
     ([0.0, 1.0], "context: token ids must be integers, got dtype float64"),
     ([0, 3], r"token ids must lie in \[0, 3\), but the context holds 3"),
     ([-1, 0], r"token ids must lie in \[0, 3\), but the context holds -1"),

@@ -61,7 +61,7 @@ def test_a_priority_graph_shows_sccs_in_layers():
 
 def test_an_edge_that_passes_a_layer_keeps_clear_of_what_is_there():
     graph = PriorityGraph.of(0, range(5), [(0, 1), (1, 2), (3, 2), (0, 4), (4, 2)])
-    panel = figures._Panel.of(graph, None, 24)
+    panel = figures._Panel.of(graph, None)
     long, = (route for route in panel.routes if len(route) > 2)
     between = long[1]
     assert between.tokens == ()
@@ -76,7 +76,7 @@ def test_nothing_overlaps_and_nothing_sticks_out(n_tokens, data):
     pairs = list(itertools.permutations(range(n_tokens), 2))
     edges = data.draw(st.lists(st.sampled_from(pairs), max_size=20)) if pairs else []
     names = [data.draw(st.text("ab$_", min_size=1, max_size=9)) for _ in range(n_tokens)]
-    panel = figures._Panel.of(PriorityGraph.of(0, range(n_tokens), edges), names, 24)
+    panel = figures._Panel.of(PriorityGraph.of(0, range(n_tokens), edges), names)
     width, height = panel.size
     places = [(block.x - block.width / 2, block.x + block.width / 2,
                block.y - block.height / 2, block.y + block.height / 2)
@@ -90,9 +90,11 @@ def test_nothing_overlaps_and_nothing_sticks_out(n_tokens, data):
     assert sorted(token for block in panel.blocks for token in block.tokens) == list(range(n_tokens))
 
 
-def test_what_is_left_out_is_said():
+def test_what_is_left_out_is_said(monkeypatch):
+    monkeypatch.setattr(figures, "PANELS", 2)
+    monkeypatch.setattr(figures, "TOKENS", 6)
     chain = PriorityGraph.of(0, range(40), [(i, i + 1) for i in range(39)])
-    figure = draw(plots.priority_graphs(dict.fromkeys(range(5), chain), title="title", most_panels=2, most_tokens=6))
+    figure = draw(plots.priority_graphs(dict.fromkeys(range(5), chain), title="title"))
     assert len(figure.axes) == 2
     text = "\n".join(words_of(figure))
     assert "not shown: 34 more tokens, 34 SCCs" in text

@@ -49,7 +49,8 @@ def test_ties_go_to_the_smallest_token(drawn):
     graph = PriorityGraph.of(0, *drawn)
     done = set()
     for number in range(len(graph.components)):
-        free = [a for a in range(len(graph.components)) if a not in done and not (set(np.flatnonzero(graph.reach[:, a])) - done)]
+        free = [a for a in range(len(graph.components))
+                if a not in done and not set(np.flatnonzero(graph.reach[:, a])) - done]
         assert number == min(free, key=lambda a: graph.components[a][0])
         done.add(number)
 
@@ -82,7 +83,8 @@ def test_no_graphs_no_rows():
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(st.lists(st.integers(0, 5), max_size=4), st.integers(0, 2)), min_size=1, max_size=8), st.randoms())
+@given(st.lists(st.tuples(st.lists(st.integers(0, 5), max_size=4), st.integers(0, 2)), min_size=1, max_size=8),
+       st.randoms())
 def test_graphs_of_samples(drawn, random):
     sequences = [[*body, k] for body, k in drawn]
     labels = [random.choice(sequence) for sequence in sequences]
@@ -90,7 +92,8 @@ def test_graphs_of_samples(drawn, random):
     assert list(graphs) == sorted({sequence[-1] for sequence in sequences})
     for k, graph in graphs.items():
         assert graph.last == k
-        assert graph.tokens.tolist() == sorted({token for sequence in sequences if sequence[-1] == k for token in sequence})
+        own = [sequence for sequence in sequences if sequence[-1] == k]
+        assert graph.tokens.tolist() == sorted({token for sequence in own for token in sequence})
         assert {tuple(edge) for edge in graph.edges.tolist()} == naive.edges_of(sequences, labels, k)
 
 

@@ -1,4 +1,4 @@
-"""Laws of next tokens with known priorities: shapes, seeds, frequencies; a large sample shows the true SCCs in the true order."""
+"""Laws of next tokens with known priorities: shapes, seeds, frequencies; large samples show the true SCCs in order."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def naive_distribution(law, context):
 
 
 def true_components(law, last):
-    """SCCs of the graph of ``last`` in a large sample, highest first: its classes down to its own, then single tokens."""
+    """SCCs of the graph of ``last`` in a large sample, highest first: classes down to its own, then single tokens."""
     ranks, own = law.rank[last].tolist(), law.rank[last][last]
     classes = [[token for token, rank in enumerate(ranks) if rank == number] for number in range(own + 1)]
     return classes + [[token] for token, rank in enumerate(ranks) if rank > own]
@@ -60,7 +60,8 @@ def test_the_distribution_is_that_of_the_docstring(n_vocab, length, seed):
     rng = np.random.default_rng(seed)
     law = PriorityLaw.random(n_vocab, int(rng.integers(1, n_vocab + 1)), rng=seed)
     contexts = rng.integers(n_vocab, size=(7, length))
-    np.testing.assert_allclose(law.distribution(contexts), [naive_distribution(law, context) for context in contexts], atol=1e-15)
+    expected = [naive_distribution(law, context) for context in contexts]
+    np.testing.assert_allclose(law.distribution(contexts), expected, atol=1e-15)
 
 
 def test_labels_are_drawn_from_the_distribution():
@@ -114,11 +115,14 @@ def test_unseen_contexts_are_not_among_the_sequences():
 
 @pytest.mark.parametrize(("call", "says"), [
     (lambda: PriorityLaw([[0, 1]]), "rank has shape"), (lambda: PriorityLaw([[0]]), "K at least 2"),
-    (lambda: PriorityLaw([[0, 2], [0, 0]]), "row 0 of rank holds the classes"), (lambda: PriorityLaw([[0, 1], [0, -1]]), "row 1"),
+    (lambda: PriorityLaw([[0, 2], [0, 0]]), "row 0 of rank holds the classes"),
+    (lambda: PriorityLaw([[0, 1], [0, -1]]), "row 1"),
     (lambda: PriorityLaw(np.zeros((2, 2), int), np.ones(2)), "odds have shape"),
     (lambda: PriorityLaw(np.zeros((2, 2), int), [[1, 0], [1, 1]]), "odds must be above 0"),
-    (lambda: PriorityLaw.random(3, 4), "n_classes is 4 but there are 3 tokens"), (lambda: PriorityLaw.random(1), "n_vocab is 1"),
-    (lambda: PriorityLaw.random(3).samples(0, 3), "n_samples is 0"), (lambda: PriorityLaw.random(3).samples(2, 0), "length is 0"),
+    (lambda: PriorityLaw.random(3, 4), "n_classes is 4 but there are 3 tokens"),
+    (lambda: PriorityLaw.random(1), "n_vocab is 1"),
+    (lambda: PriorityLaw.random(3).samples(0, 3), "n_samples is 0"),
+    (lambda: PriorityLaw.random(3).samples(2, 0), "length is 0"),
     (lambda: PriorityLaw.random(3).distribution([[0, 3]]), "token ids must lie in"),
     (lambda: PriorityLaw.random(3).distribution(np.zeros((2, 0), int)), "at least its last token"),
     (lambda: random_samples(2, 5, 4), "length is 5 but there are 4"), (lambda: random_samples(2, 0, 4), "length is 0"),
