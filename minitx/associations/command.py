@@ -266,9 +266,9 @@ def theories_cells(record: Beside, prediction: Agreement | None, measure: str) -
 def errors_table(recorder: Recorder) -> str:
     """Relative error of both theories at each recorded step."""
     rows, header = theories_table()
-    return "\n".join([header,
-                      *(rows.row([str(record.step), *theories_cells(record, prediction, "relative_error")])
-                        for record, prediction in zip(recorder.leading, recorder.reduced, strict=True))])
+    lines = (rows.row([str(record.step), *theories_cells(record, prediction, "relative_error")])
+             for record, prediction in zip(recorder.leading, recorder.reduced, strict=True))
+    return "\n".join([header, *lines])
 
 
 def bounds_table(records: list[Beside]) -> str:
