@@ -151,7 +151,6 @@ def scores(batch: Batch, ov: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
 
 def _distinct(batch, n_vocab):
     """(N, T): number of each position's token among the distinct ones of its sequence; (N, U): these tokens."""
-    slots, words = np.empty_like(batch.tokens), np.empty_like(batch.tokens)
     tokens, lengths = batch.tokens.copy(), batch.lengths.copy()  # the kernel is compiled for arrays that are writeable
-    n_words = model_kernels.distinct(tokens, lengths, n_vocab, slots, words)
+    slots, words, n_words = model_kernels.distinct(tokens, lengths, n_vocab)
     return slots, np.ascontiguousarray(words[:, :n_words.max()])

@@ -33,7 +33,8 @@ from minitx.base.parallel import matmul, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.blocks import blocks, waves
-from minitx.model.circuits import exp_shifted, output, through_softmax, valid_circuits
+from minitx.model.circuits import exp_shifted, output, valid_circuits
+from minitx.model.kernels import attention_backward
 from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
@@ -160,9 +161,9 @@ def _block_terms(circuits, block, ov_parts):
     # 5  dscore, at A0 and what A - A0 adds to it
     dscore = {}
     for (saturation, rest), by_word in dC.items():
-        at_uniform = through_softmax(uniform, by_word)
+        at_uniform = attention_backward(uniform.A, by_word, uniform.slots)
         dscore[saturation, False, rest] = at_uniform
-        dscore[saturation, True, rest] = through_softmax(exact, by_word) - at_uniform
+        dscore[saturation, True, rest] = attention_backward(exact.A, by_word, exact.slots) - at_uniform
     return [Pieces(R=r[True], scale=ones, D=D[held[:2]], words=exact.words, n_words=exact.n_words) if "ov" in names
             else Pieces(dscore=dscore[held]) for held, names in SUMMED]
 

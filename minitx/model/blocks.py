@@ -50,7 +50,7 @@ class Block:
     rows: Array  # (S,) index of each sequence in the batch
     keys: Array  # (S, T or U) the key's token
     n_keys: Array  # (S,)
-    mass: Array  # (S, T or U) floats of the tables' dtype, or (S, 0) where every mass is 1
+    mass: Array  # (S, T or U) floats of the tables' dtype
     queries: Array  # (S, M) index of the query among the keys
     current: Array  # (S, M) the query's token
     n_queries: Array  # (S,)
@@ -67,10 +67,8 @@ class Block:
     def softmax(self, qk: Array | None, position: Array | None) -> Array:
         """A_tj = mass_j exp(score_tj) / sum_k mass_k exp(score_tk), with score = qk[x_t, x_j] + position[t - j]."""
         dtype = self.mass.dtype
-        A = np.empty((*self.queries.shape, self.keys.shape[1]), dtype)
-        kernels.attention_forward(self.keys, self.n_keys, self.mass, self.queries, self.n_queries, self.causal,
-                                  or_empty(qk, 2, dtype), or_empty(position, 1, dtype), A)
-        return A
+        return kernels.attention_forward(self.keys, self.n_keys, self.mass, self.queries, self.n_queries, self.causal,
+                                         or_empty(qk, 2, dtype), or_empty(position, 1, dtype))
 
     def cut(self, n_vocab: int, size: int | None = None) -> list:
         """Blocks of ``size`` sequences, by default as many as BLOCK_BYTES hold, without needless padding."""
@@ -96,25 +94,21 @@ class Positions(Block):
         """All sequences of ``batch`` that have a loss position."""
         rows = np.flatnonzero(batch.weight.any(axis=1))
         tokens, weight = batch.tokens[rows], batch.weight[rows]
-        mass = np.empty((len(rows), 0), dtype) if batch.mass is None else batch.mass[rows].astype(dtype)
         count = np.count_nonzero(weight, axis=1).astype(np.int32)
         # loss positions come first, in order; positions of weight 0 follow as padding
         at = np.argsort(weight == 0, axis=1, kind="stable").astype(np.int32)
         numbers = np.tile(np.arange(weight.shape[1], dtype=np.int32), (len(rows), 1))
-        return cls(batch.head, bool(batch.causal), rows, keys=tokens, n_keys=batch.lengths[rows], mass=mass,
-                   queries=at, current=_take(tokens, at), n_queries=count, asked=numbers, positions=at,
-                   targets=_take(batch.targets[rows], at), weight=_take(weight, at), n_answers=count)
+        return cls(batch.head, bool(batch.causal), rows, keys=tokens, n_keys=batch.lengths[rows],
+                   mass=_mass(batch, rows).astype(dtype), queries=at, current=_take(tokens, at), n_queries=count,
+                   asked=numbers, positions=at, targets=_take(batch.targets[rows], at), weight=_take(weight, at),
+                   n_answers=count)
 
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention to positions, then summed over the positions of each distinct token."""
         A = self.softmax(qk, position)
-        n_vocab = int(self.keys.max()) + 1
-        slots, words = np.empty_like(self.keys), np.empty_like(self.keys)
-        n_words = kernels.distinct(self.keys, self.n_keys, n_vocab, slots, words)
+        slots, words, n_words = kernels.distinct(self.keys, self.n_keys, int(self.keys.max()) + 1)
         words = np.ascontiguousarray(words[:, :n_words.max()])
-        C = np.empty((*self.queries.shape, words.shape[1]), A.dtype)
-        kernels.fold(A, slots, C)
-        return Attention(A, slots, C, words, n_words)
+        return Attention(A, slots, kernels.fold(A, slots, words.shape[1]), words, n_words)
 
 
 class Bags(Block):
@@ -125,12 +119,8 @@ class Bags(Block):
         """All sequences of ``batch`` that have a loss position; attention must not be causal."""
         rows = np.flatnonzero(batch.weight.any(axis=1))
         tokens, lengths, weight = batch.tokens[rows], batch.lengths[rows], batch.weight[rows]
-        slots, keys, queries, asked, positions = np.zeros((5, *tokens.shape), np.int32)
-        n_queries, n_answers = np.zeros((2, len(rows)), np.int32)
-        mass = np.zeros(tokens.shape)
-        n_keys = kernels.distinct(tokens, lengths, n_vocab, slots, keys)
-        kernels.bags(slots, lengths, np.empty((0, 0)) if batch.mass is None else batch.mass[rows], weight,
-                     mass, queries, n_queries, asked, positions, n_answers)
+        slots, keys, n_keys = kernels.distinct(tokens, lengths, n_vocab)
+        mass, queries, n_queries, asked, positions, n_answers = kernels.bags(slots, lengths, _mass(batch, rows), weight)
         answers = np.arange(tokens.shape[1]) < n_answers[:, None]
         return cls(batch.head, False, rows, keys=keys, n_keys=n_keys, mass=mass.astype(dtype),
                    queries=queries, current=_take(keys, queries), n_queries=n_queries, asked=asked, positions=positions,
@@ -160,7 +150,7 @@ class JoinedBags(Bags):
         asked = bags.asked + (np.cumsum(bags.n_queries) - bags.n_queries)[:, None]
         tokens = bags.current[is_query][None]
         return cls(bags.head, False, bags.rows, keys=np.arange(n_vocab, dtype=np.int32)[None],
-                   n_keys=np.array([n_vocab], np.int32), mass=np.empty((1, 0), bags.mass.dtype),
+                   n_keys=np.array([n_vocab], np.int32), mass=np.ones((1, n_vocab), bags.mass.dtype),
                    queries=tokens, current=tokens, n_queries=np.array([tokens.size], np.int32),
                    asked=asked[is_answer].astype(np.int32)[None], positions=bags.positions[is_answer][None],
                    targets=bags.targets[is_answer][None], weight=bags.weight[is_answer][None],
@@ -168,9 +158,8 @@ class JoinedBags(Bags):
 
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention of each query to the tokens of its own bag."""
-        A = np.empty((*self.queries.shape, self.keys.shape[1]), self.mass.dtype)
-        kernels.join(self.bags.softmax(qk, None), self.bags.keys, self.bags.n_keys, self.bags.n_queries, A[0])
-        return self._of_words(A)
+        bags = self.bags
+        return self._of_words(kernels.join(bags.softmax(qk, None), bags.keys, bags.n_keys, bags.n_queries, self.mass.size))
 
 
 def blocks(batch: Batch, n_vocab: int, dtype: DTypeLike) -> list[Block]:
@@ -191,6 +180,10 @@ def blocks(batch: Batch, n_vocab: int, dtype: DTypeLike) -> list[Block]:
 def waves(cut: list[Block]) -> list[list[Block]]:
     """The blocks, WAVE at a time."""
     return [cut[start:start + WAVE] for start in range(0, len(cut), WAVE)]
+
+
+def _mass(batch, rows):
+    return np.ones((len(rows), batch.tokens.shape[1])) if batch.mass is None else batch.mass[rows]
 
 
 def _take(array, at):

@@ -237,7 +237,7 @@ def backward(circuits: Circuits, block: Block, cache: Cache) -> Pieces:
         dC *= scale
     D = np.matmul((attention.C * scale).transpose(0, 2, 1), R, out=cache.ov)
     # 2, 1  C_tu = sum of A_tj,  A_tj = softmax_j(score_tj):  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
-    dscore = None if dC is None else through_softmax(attention, dC)
+    dscore = None if dC is None else kernels.attention_backward(attention.A, dC, attention.slots)
     return Pieces(R, cache.scale, D, attention.words, attention.n_words, dscore)
 
 
@@ -273,13 +273,6 @@ def exp_shifted(block: Block, out: Array) -> Array:
     shifted = out[np.arange(len(out))[:, None], block.asked, block.targets]
     np.exp(out, out=out)  # NumPy's exp is vectorised; numba's, without Intel's library, is not
     return shifted
-
-
-def through_softmax(attention: Attention, dC: Array) -> Array:
-    """Steps 2 and 1 in reverse: dL/dscore (S, M, T or U) from dL/dC (S, M, U)."""
-    dscore = np.empty_like(attention.A)
-    kernels.attention_backward(attention.A, dC, attention.slots, dscore)
-    return dscore
 
 
 def _log_of_scores(circuits, block, attention, ov):

@@ -1,11 +1,10 @@
 """The numba kernels: gathers, scatters and softmax, in the order in which a training step uses them.
 
 Legend: S sequences of a block, T keys (positions, or distinct tokens), V vocabulary; of each sequence: M queries, K
-answers that are expected of them, U distinct tokens. A block is padded to its largest T, M, K and U; padding has weight
-0 and attention 0.
+answers, U distinct tokens. A block is padded to its largest T, M, K and U; padding has weight 0 and attention 0.
 
-Every kernel releases the GIL, takes C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed
-order. An absent table is an empty array.
+Every kernel takes C-contiguous arrays, of which an absent table is empty, checks nothing (the public functions do) and
+adds in one fixed order.
 """
 
 import math
@@ -13,8 +12,6 @@ import math
 import numpy as np
 
 from minitx.base.parallel import kernel, ordered_kernel
-
-# ---------------------------------------------------------------------------------------------------------- attention
 
 
 @kernel
@@ -27,24 +24,20 @@ def _scores(keys, mass, t, end, qk, position, row):
     if position.size > 0:
         for j in range(end):
             row[j] += position[t - j]
-    if mass.size > 0:
-        for j in range(end):  # a key without mass must not set the shift: all others could underflow
-            row[j] = row[j] if mass[j] > 0.0 else -np.inf
+    for j in range(end):  # a key without mass must not set the shift: all others could underflow
+        row[j] = row[j] if mass[j] > 0.0 else -np.inf
 
 
 @kernel
-def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, position, A):
+def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, position):
     """A[s, m, j] = mass_j exp(score_j) / sum_k mass_k exp(score_k) over the allowed j; 0 elsewhere. (S, M, T)
 
     score_j = qk[x_t, x_j] + position[t - j], with t = queries[s, m].
     """
+    A = np.zeros((queries.shape[0], queries.shape[1], keys.shape[1]), mass.dtype)
     for s in range(A.shape[0]):
-        for m in range(A.shape[1]):
-            row = A[s, m]
-            row[:] = 0.0
-            if m >= n_queries[s]:
-                continue
-            t = queries[s, m]
+        for m in range(n_queries[s]):
+            row, t = A[s, m], queries[s, m]
             end = t + 1 if causal else n_keys[s]
             _scores(keys[s], mass[s], t, end, qk, position, row)
             top = row[0]
@@ -52,32 +45,33 @@ def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, positi
                 top = max(top, row[j])
             total = 0.0
             for j in range(end):
-                row[j] = math.exp(row[j] - top)
-                if mass.size > 0:
-                    row[j] *= mass[s, j]
+                row[j] = math.exp(row[j] - top) * mass[s, j]
                 total += row[j]
             for j in range(end):
                 row[j] /= total
+    return A
 
 
 @kernel
-def join(bag_A, keys, n_keys, n_queries, A):
-    """A[q, a] = attention of the q-th query of all bags to token a, from that to its bag's keys, bag_A (S, M, U)."""
-    A[:] = 0.0
+def join(bag_A, keys, n_keys, n_queries, n_vocab):
+    """A[0, q, a] = attention of the q-th query of all bags to token a, from that to its bag's keys, bag_A (S, M, U)."""
+    A = np.zeros((1, n_queries.sum(), n_vocab), bag_A.dtype)
     q = 0
     for s in range(bag_A.shape[0]):
         for m in range(n_queries[s]):
             for j in range(n_keys[s]):
-                A[q, keys[s, j]] = bag_A[s, m, j]
+                A[0, q, keys[s, j]] = bag_A[s, m, j]
             q += 1
+    return A
 
 
 @ordered_kernel
-def attention_backward(A, dA, slots, dscore):
+def attention_backward(A, dA, slots):
     """dscore[s, m, j] = A_j (dA_j - sum_k A_k dA_k); dA[s, m, u] is given for each distinct token. (S, M, T)
 
     dA of the key with most attention is subtracted first, so that no digits are lost where attention is nearly one-hot.
     """
+    dscore = np.empty_like(A)
     for s in range(A.shape[0]):
         for m in range(A.shape[1]):
             row = A[s, m]
@@ -91,6 +85,7 @@ def attention_backward(A, dA, slots, dscore):
                 mean += row[j] * (dA[s, m, slots[s, j]] - base)
             for j in range(row.size):
                 dscore[s, m, j] = row[j] * (dA[s, m, slots[s, j]] - base - mean)
+    return dscore
 
 
 @kernel
@@ -107,20 +102,14 @@ def add_scores(keys, queries, dscore, d_qk, d_position):
                     d_position[t - j] += dscore[s, m, j]
 
 
-# ------------------------------------------------------------------------------------------------- distinct tokens
-
-
 @kernel
-def distinct(tokens, lengths, n_vocab, slots, words):
+def distinct(tokens, lengths, n_vocab):
     """Number the distinct tokens of each sequence in order of first appearance.
 
-    slots[s, j] = number of token x_j, words[s, u] = the u-th distinct token (0 beyond the last). Returns how many,
-    (S,).
+    Returns slots (S, T), the number of token x_j; words (S, T), the u-th distinct token; and how many there are, (S,).
     """
     slot_of = np.full(n_vocab, -1, np.int32)
-    counts = np.zeros(tokens.shape[0], np.int32)
-    slots[:] = 0
-    words[:] = 0
+    slots, words, counts = np.zeros_like(tokens), np.zeros_like(tokens), np.zeros_like(lengths)
     for s in range(tokens.shape[0]):
         for j in range(lengths[s]):
             token = tokens[s, j]
@@ -131,22 +120,24 @@ def distinct(tokens, lengths, n_vocab, slots, words):
             slots[s, j] = slot_of[token]
         for u in range(counts[s]):
             slot_of[words[s, u]] = -1
-    return counts
+    return slots, words, counts
 
 
 @kernel
-def bags(slots, lengths, mass, weight, bag_mass, queries, n_queries, asked, positions, n_answers):
+def bags(slots, lengths, mass, weight):
     """Sequences as bags: the mass of each distinct token, the distinct tokens at loss positions, and their answers.
 
-    slots[s, j] = number of token x_j among the distinct ones; an empty ``mass`` is 1 everywhere. The outputs, which
-    hold zeros before, are those of a Block (blocks.py); answers are in the order of their queries, then of positions.
+    slots[s, j] = number of token x_j among the distinct ones. Returns mass, queries, n_queries, asked, positions and
+    n_answers of a Block (blocks.py); answers are in the order of their queries, then of positions.
     """
+    bag_mass, queries, n_queries = np.zeros_like(weight), np.zeros_like(slots), np.zeros_like(lengths)
+    asked, positions, n_answers = np.zeros_like(slots), np.zeros_like(slots), np.zeros_like(lengths)
     query_of = np.full(slots.shape[1], -1, np.int32)
     begin = np.zeros(slots.shape[1] + 1, np.int32)
     for s in range(slots.shape[0]):
         for j in range(lengths[s]):
             slot = slots[s, j]
-            bag_mass[s, slot] += mass[s, j] if mass.size > 0 else 1.0
+            bag_mass[s, slot] += mass[s, j]
             if weight[s, j] != 0.0:
                 if query_of[slot] < 0:
                     query_of[slot] = n_queries[s]
@@ -165,19 +156,18 @@ def bags(slots, lengths, mass, weight, bag_mass, queries, n_queries, asked, posi
         for m in range(n_queries[s]):
             query_of[queries[s, m]] = -1
         begin[:n_queries[s] + 1] = 0
+    return bag_mass, queries, n_queries, asked, positions, n_answers
 
 
 @kernel
-def fold(A, slots, C):
+def fold(A, slots, n_words):
     """C[s, m, u] = attention on the u-th distinct token: the sum of A[s, m, j] over its positions j. (S, M, U)"""
-    C[:] = 0.0
+    C = np.zeros((A.shape[0], A.shape[1], n_words), A.dtype)
     for s in range(A.shape[0]):
         for m in range(A.shape[1]):
             for j in range(A.shape[2]):
                 C[s, m, slots[s, j]] += A[s, m, j]
-
-
-# ------------------------------------------------------------------------------------------------ output and heads
+    return C
 
 
 @kernel
@@ -344,13 +334,12 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers,
             gap = top - top_own
             Z = own = others = 0.0
             for j in range(end):
-                copies = mass[s, j] if mass.size > 0 else 1.0
                 v = ov[s, slots[s, j], y] + fixed
-                share[j] = copies * np.exp(score[j] - top)
+                share[j] = mass[s, j] * np.exp(score[j] - top)
                 Z += share[j]
                 others += share[j] * (1.0 - v)
                 if v != 0.0:
-                    own += copies * np.exp(score[j] - top_own) * v
+                    own += mass[s, j] * np.exp(score[j] - top_own) * v
             ratio = others / own * np.exp(gap)
             losses[s, m] += w * (np.log1p(ratio) if abs(ratio) < 0.5 else gap + np.log(Z / own))
             R[s, m, y] -= w * np.exp(gap) * (Z / own)
@@ -362,9 +351,8 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers,
             for u in range(C.shape[2]):
                 drift += C[s, m, u] * (ov[s, u, y] - ov[s, lead, y])
             for j in range(end):
-                copies = mass[s, j] if mass.size > 0 else 1.0
                 u = slots[s, j]
-                over_out = copies * np.exp(score[j] - top_own) / own  # A_j / out_y
+                over_out = mass[s, j] * np.exp(score[j] - top_own) / own  # A_j / out_y
                 D[s, u, y] -= w * over_out
                 if ov[s, u, y] + fixed == 0.0:
                     dscore[s, m, j] += w * share[j] / Z
