@@ -41,8 +41,7 @@ class Attention:
 class Block:
     """S sequences: keys, queries that attend to the keys, and answers that are expected of the queries.
 
-    Rows are padded up to the largest U, M and K of the block. A query may have several answers: a bag's query stands
-    for all loss positions that hold its token.
+    Rows are padded. A query may have several answers: a bag's query stands for all loss positions that hold its token.
     """
 
     head: str
@@ -92,16 +91,10 @@ class Positions(Block):
     @classmethod
     def of(cls, batch: Batch, dtype: DTypeLike) -> "Positions":
         """All sequences of ``batch`` that have a loss position."""
-        rows = np.flatnonzero(batch.weight.any(axis=1))
-        tokens, weight = batch.tokens[rows], batch.weight[rows]
-        count = np.count_nonzero(weight, axis=1).astype(np.int32)
-        # loss positions come first, in order; positions of weight 0 follow as padding
-        at = np.argsort(weight == 0, axis=1, kind="stable").astype(np.int32)
-        numbers = np.tile(np.arange(weight.shape[1], dtype=np.int32), (len(rows), 1))
+        rows, tokens, weight, mass, at, count = _loss_positions(batch)
         return cls(batch.head, bool(batch.causal), rows, keys=tokens, n_keys=batch.lengths[rows],
-                   mass=_mass(batch, rows).astype(dtype), queries=at, current=_take(tokens, at), n_queries=count,
-                   asked=numbers, positions=at, targets=_take(batch.targets[rows], at), weight=_take(weight, at),
-                   n_answers=count)
+                   mass=mass.astype(dtype), queries=at, current=_take(tokens, at), n_queries=count, asked=_numbers(at),
+                   positions=at, targets=_take(batch.targets[rows], at), weight=_take(weight, at), n_answers=count)
 
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention to positions, then summed over the positions of each distinct token."""
@@ -117,23 +110,23 @@ class Bags(Block):
     @classmethod
     def of(cls, batch: Batch, dtype: DTypeLike, n_vocab: int) -> "Bags":
         """All sequences of ``batch`` that have a loss position; attention must not be causal."""
-        rows = np.flatnonzero(batch.weight.any(axis=1))
-        tokens, lengths, weight = batch.tokens[rows], batch.lengths[rows], batch.weight[rows]
-        slots, keys, n_keys = kernels.distinct(tokens, lengths, n_vocab)
-        mass, queries, n_queries, asked, positions, n_answers = kernels.bags(slots, lengths, _mass(batch, rows), weight)
-        answers = np.arange(tokens.shape[1]) < n_answers[:, None]
-        return cls(batch.head, False, rows, keys=keys, n_keys=n_keys, mass=mass.astype(dtype),
-                   queries=queries, current=_take(keys, queries), n_queries=n_queries, asked=asked, positions=positions,
-                   targets=_take(batch.targets[rows], positions),
-                   weight=np.where(answers, _take(weight, positions), 0.0), n_answers=n_answers)
+        rows, tokens, weight, mass, at, count = _loss_positions(batch)
+        slots, keys, n_keys = kernels.distinct(tokens, batch.lengths[rows], n_vocab)
+        query, queries, n_queries = kernels.distinct(_take(slots, at), count, slots.shape[1])
+        # answers in the order of their queries, then of positions; padding comes last
+        order = np.argsort(np.where(_numbers(at) < count[:, None], query, query.shape[1]), axis=1, kind="stable")
+        positions = _take(at, order)
+        return cls(batch.head, False, rows, keys=keys, n_keys=n_keys,
+                   mass=kernels.fold(mass[:, None], slots, slots.shape[1])[:, 0].astype(dtype), queries=queries,
+                   current=_take(keys, queries), n_queries=n_queries, asked=_take(query, order), positions=positions,
+                   targets=_take(batch.targets[rows], positions), weight=_take(weight, positions), n_answers=count)
 
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention to distinct tokens, which are the keys."""
         return self._of_words(self.softmax(qk, position))
 
     def _of_words(self, A):
-        slots = np.tile(np.arange(self.keys.shape[1], dtype=np.int32), (len(self.keys), 1))
-        return Attention(A, slots, A, self.keys, self.n_keys)
+        return Attention(A, _numbers(self.keys), A, self.keys, self.n_keys)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +151,8 @@ class JoinedBags(Bags):
 
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention of each query to the tokens of its own bag."""
-        bags = self.bags
-        return self._of_words(kernels.join(bags.softmax(qk, None), bags.keys, bags.n_keys, bags.n_queries, self.mass.size))
+        bags, n_vocab = self.bags, self.keys.size
+        return self._of_words(kernels.join(bags.softmax(qk, None), bags.keys, bags.n_keys, bags.n_queries, n_vocab))
 
 
 def blocks(batch: Batch, n_vocab: int, dtype: DTypeLike) -> list[Block]:
@@ -182,8 +175,20 @@ def waves(cut: list[Block]) -> list[list[Block]]:
     return [cut[start:start + WAVE] for start in range(0, len(cut), WAVE)]
 
 
-def _mass(batch, rows):
-    return np.ones((len(rows), batch.tokens.shape[1])) if batch.mass is None else batch.mass[rows]
+def _loss_positions(batch):
+    """Rows with a loss position, their tokens, weight and mass; their loss positions, padded by others; how many."""
+    rows = np.flatnonzero(batch.weight.any(axis=1))
+    tokens, weight = batch.tokens[rows], batch.weight[rows]
+    inside = np.arange(tokens.shape[1]) < batch.lengths[rows, None]
+    mass = inside.astype(np.float64) if batch.mass is None else batch.mass[rows]
+    count = np.count_nonzero(weight, axis=1).astype(np.int32)
+    at = np.argsort(weight == 0, axis=1, kind="stable")[:, :count.max()].astype(np.int32)
+    return rows, tokens, weight, mass, at, count
+
+
+def _numbers(rows):
+    """0, 1, 2, ... in each row."""
+    return np.tile(np.arange(rows.shape[1], dtype=np.int32), (len(rows), 1))
 
 
 def _take(array, at):

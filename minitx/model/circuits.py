@@ -2,14 +2,9 @@
 
 Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K answers, U distinct tokens.
 
-    1  A_tj   = softmax over the allowed j of qk[x_t, x_j] + position[t - j]     (exp(score) is multiplied by mass_j)
-    2  C_tu   = sum of A_tj over the positions j of the distinct token u
-    3  out_t  = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
-    4  loss   = sum_t weight_t head(out_t, y_t)
-
-A step goes through this file from top to bottom: :func:`loss_and_gradient` cuts the batch into blocks, :func:`forward`
-takes steps 1 to 4, :func:`backward` goes through them in reverse, and the pieces of all blocks are added to the tables.
-Nothing here belongs to a paper: each theory is a parametrisation of these tables (``weights.py``).
+:func:`loss_and_gradient` cuts the batch into blocks, :func:`loss_and_pieces` goes through the numbered steps of the
+room's account (``help(minitx.model)``), and the pieces of all blocks are added to the tables. Nothing here belongs to a
+paper: each theory is a parametrisation of these tables (``weights.py``).
 """
 
 from dataclasses import dataclass, replace
@@ -70,23 +65,6 @@ class Circuits(Parameters):
         """V."""
         return self.ov.shape[0]
 
-    def require_valid(self, batch: Batch) -> None:
-        """Raise ValueError unless shapes and dtypes agree and ``batch`` fits."""
-        if self.ov is None:
-            raise ValueError("ov is None; it must be a (V, V) table")
-        self.require_shapes()
-        for name, table in self.parameters().items():
-            if table.dtype not in (np.float32, np.float64) or table.dtype != self.ov.dtype:
-                raise ValueError(f"{name} is {table.dtype} and ov {self.ov.dtype}; all tables must be float64, "
-                                 "or all float32")
-        length = batch.tokens.shape[1]
-        if self.position is not None and not batch.causal:
-            raise ValueError("position scores need causal attention, where t - j >= 0; set position to None")
-        if self.position is not None and len(self.position) < length:
-            raise ValueError(f"position has shape {self.position.shape}, but the sequences have {length} positions; "
-                             f"build the weights with length={length} or more")
-        batch.require_vocabulary(self.n_vocab)
-
 
 def valid_circuits(weights: Parameters, batch: Batch) -> Circuits:
     """The circuits of ``weights``, C-contiguous. Raises as :func:`loss_and_gradient` unless they and ``batch`` fit."""
@@ -95,9 +73,21 @@ def valid_circuits(weights: Parameters, batch: Batch) -> Circuits:
     if broken := weights.not_finite():
         raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
     circuits = weights.circuits_for(batch.tokens)
-    circuits.require_valid(batch)
+    ov, position, length = circuits.ov, circuits.position, batch.tokens.shape[1]
+    if ov is None:
+        raise ValueError("ov is None; it must be a (V, V) table")
+    circuits.require_shapes()
+    for name, table in circuits.parameters().items():
+        if table.dtype not in (np.float32, np.float64) or table.dtype != ov.dtype:
+            raise ValueError(f"{name} is {table.dtype} and ov {ov.dtype}; all tables must be float64, or all float32")
+    if position is not None and not batch.causal:
+        raise ValueError("position scores need causal attention, where t - j >= 0; set position to None")
+    if position is not None and len(position) < length:
+        raise ValueError(f"position has shape {position.shape}, but the sequences have {length} positions; "
+                         f"build the weights with length={length} or more")
+    batch.require_vocabulary(circuits.n_vocab)
     if broken := circuits.not_finite():
-        raise FloatingPointError(f"{', '.join(broken)} overflows {circuits.ov.dtype}, though the weights are finite")
+        raise FloatingPointError(f"{', '.join(broken)} overflows {ov.dtype}, though the weights are finite")
     return circuits.map(np.ascontiguousarray)
 
 
@@ -136,14 +126,9 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     circuits = valid_circuits(weights, batch)
     tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
     cut, losses = blocks(batch, circuits.n_vocab, circuits.ov.dtype), []
-
-    def loss_and_pieces(block):
-        loss, cache = forward(circuits, block)
-        return loss, backward(circuits, block, cache)
-
     with workers(len(cut)) as run:
         for wave in waves(cut):
-            results = run(loss_and_pieces, wave)
+            results = run(lambda block: loss_and_pieces(circuits, block), wave)
             losses += [loss for loss, _ in results]
             add_pieces(run, [(block, pieces, tables) for block, (_, pieces) in zip(wave, results, strict=True)])
     loss = float(np.sum(losses))
@@ -169,10 +154,7 @@ def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Arra
     out : (N, T, V) floats
         Output (logits, for the cross-entropy head) at position t; 0 where the position has no weight.
 
-    Raises
-    ------
-    TypeError, ValueError, FloatingPointError
-        As for :func:`loss_and_gradient`.
+    Raises as :func:`loss_and_gradient`.
     """
     circuits = valid_circuits(weights, batch)
     n, length = batch.tokens.shape
@@ -187,58 +169,29 @@ def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Arra
     return A, out
 
 
-# ------------------------------------------------------------------------------------------------ forward, backward
-
-
-@dataclass(frozen=True, eq=False)
-class Cache:
-    """What :func:`forward` leaves for :func:`backward`.
-
-    Under the head ``log`` the derivatives D and dscore come with the loss, because the output may underflow.
-    """
-
-    attention: Attention
-    ov: Array  # (S, U, V) rows of the ov table
-    R: Array  # (S, M, V) dL/dout_t = scale_t R_t
-    scale: Array  # (S, M)
-    D: Array | None = None  # (S, U, V)
-    dscore: Array | None = None  # (S, M, T or U)
-
-
 @one_blas_thread()
-def forward(circuits: Circuits, block: Block) -> tuple[float, Cache]:
-    """Loss of a block, and what :func:`backward` needs."""
+def loss_and_pieces(circuits: Circuits, block: Block) -> tuple[float, Pieces]:
+    """Loss of a block, and its part of dL/d tables: steps 1 to 4, then the same steps in reverse."""
     # 1, 2  A_tj = softmax_j(qk[x_t, x_j] + position[t - j]),  C_tu = sum of A_tj over the keys j of token u
     attention = block.attend(circuits.qk, circuits.position)
     ov = circuits.ov[attention.words]
-    if block.head == "log":  # 3, 4 and their derivatives
+    if block.head == "log":  # the output, which may underflow, is not stored
         return _log_of_scores(circuits, block, attention, ov)
     # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
     out = output(circuits, block, attention, ov)
-    # 4  loss = sum_t weight_t head(out_t, y_t); in place, out becomes R, with dL/dout_t = scale_t R_t
-    losses, scale = _heads(block, out)
-    return losses.sum(), Cache(attention, ov, out, scale)
-
-
-@one_blas_thread()
-def backward(circuits: Circuits, block: Block, cache: Cache) -> Pieces:
-    """Pieces of dL/d tables: the steps of :func:`forward` in reverse.
-
-    Overwrites ``cache.ov``, so a cache can be used for one backward pass only.
-    """
-    attention, R, scale = cache.attention, cache.R, cache.scale[:, :, None]
-    if block.head == "log":
-        return Pieces(R, cache.scale, cache.D, attention.words, attention.n_words, cache.dscore)
-    # 4  loss = sum_t weight_t head(out_t, y_t):  dout_t = scale_t R_t, which direct and bias take as it is
-    # 3  out_t = sum_u C_tu ov[u, :]:  dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t
-    dC = None
+    # 4  loss = sum_t weight_t head(out_t, y_t);  4'  in place, out becomes R, with dout_t = dL/dout_t = scale_t R_t
+    answers = block.asked, block.targets, block.weight, block.n_answers
+    losses, scale = (kernels.square(out, *answers) if block.head == "squared" else
+                     kernels.cross_entropy(out, exp_shifted(block, out), *answers))
+    R, by_row, dscore = out, scale[:, :, None], None
+    # 3', 2', 1'  dC_tu = dout_t . ov[u, :],  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
     if circuits.qk is not None or circuits.position is not None:
-        dC = np.matmul(R, cache.ov.transpose(0, 2, 1))
-        dC *= scale
-    D = np.matmul((attention.C * scale).transpose(0, 2, 1), R, out=cache.ov)
-    # 2, 1  C_tu = sum of A_tj,  A_tj = softmax_j(score_tj):  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
-    dscore = None if dC is None else kernels.attention_backward(attention.A, dC, attention.slots)
-    return Pieces(R, cache.scale, D, attention.words, attention.n_words, dscore)
+        dC = np.matmul(R, ov.transpose(0, 2, 1))
+        dC *= by_row
+        dscore = kernels.attention_backward(attention.A, dC, attention.slots)
+    # 3'  D_u = sum_t C_tu dout_t, in the place of the rows of ov
+    D = np.matmul((attention.C * by_row).transpose(0, 2, 1), R, out=ov)
+    return losses.sum(), Pieces(R, scale, D, attention.words, attention.n_words, dscore)
 
 
 @one_blas_thread()
@@ -250,23 +203,6 @@ def output(circuits: Circuits, block: Block, attention: Attention, ov: Array) ->
     return out
 
 
-def _heads(block, out):
-    """Step 4: losses and scale (S, M); ``out`` becomes R."""
-    S, M = out.shape[:2]
-    losses, scale, total = np.zeros((S, M)), np.zeros((S, M), out.dtype), np.empty((S, M))
-    begin, kind = np.empty((S, M + 1), np.int32), np.empty((S, M), np.int32)
-    kernels.group_answers(block.asked, block.targets, block.weight, block.n_answers, begin, total, kind)
-    to_one, to_several = (block.targets, begin, total, kind), (block.targets, block.weight, begin, total, kind)
-    if block.head == "squared":
-        kernels.square_to_one(out, *to_one, scale, losses)
-        kernels.square_to_several(out, *to_several, scale, losses)
-    else:
-        shifted = exp_shifted(block, out)
-        kernels.cross_entropy_of_one(out, shifted, *to_one, scale, losses)
-        kernels.cross_entropy_of_several(out, shifted, *to_several, scale, losses)
-    return losses, scale
-
-
 def exp_shifted(block: Block, out: Array) -> Array:
     """``out`` becomes exp(out - its maximum), in place. Returns out_y - maximum of every answer, (S, K)."""
     out -= out.max(axis=2, keepdims=True)
@@ -276,12 +212,12 @@ def exp_shifted(block: Block, out: Array) -> Array:
 
 
 def _log_of_scores(circuits, block, attention, ov):
-    """Steps 3 and 4 under the head ``log``, and their derivatives; the output is not stored."""
-    shape, dtype = block.queries.shape, ov.dtype
-    R, D, dscore = np.zeros((*shape, circuits.n_vocab), dtype), np.zeros_like(ov), np.zeros_like(attention.A)
-    tables = [or_empty(getattr(circuits, name), ndim, dtype)
-              for name, ndim in (("direct", 2), ("qk", 2), ("position", 1), ("bias", 1))]
-    losses = np.zeros(shape)
-    kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal, tuple(tables), attention.slots,
-                     attention.C, ov, (block.asked, block.targets, block.weight, block.n_answers), R, D, dscore, losses)
-    return losses.sum(), Cache(attention, ov, R, np.ones(shape, dtype), D, dscore)
+    """Steps 3, 4 and 4' to 1' under the head ``log``."""
+    dtype = ov.dtype
+    tables = (or_empty(circuits.direct, 2, dtype), or_empty(circuits.qk, 2, dtype),
+              or_empty(circuits.position, 1, dtype), or_empty(circuits.bias, 1, dtype))
+    answers = block.asked, block.targets, block.weight, block.n_answers
+    losses, R, D, dscore = kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal, tables,
+                                            attention.slots, attention.C, ov, answers)
+    scale = np.ones(losses.shape, dtype)
+    return losses.sum(), Pieces(R, scale, D, attention.words, attention.n_words, dscore)

@@ -20,21 +20,14 @@ KINDS = ("interrupted", "diverged", "no direction", "no more batches", "rounding
 class Stopped:
     """Why a descent ended before its last step. ``str()`` of it is the message.
 
-    Attributes
-    ----------
-    kind : {"interrupted", "diverged", "no direction", "no more batches", "rounding"}
-        The user typed Ctrl-C; a loss or weight is not finite; a gradient of 0 should be normalised; the iterator of
-        batches ended; only rounding is left to compute. The first two cut a run short; after the others nothing was
-        left to do.
-    step : int
-        The step that could not be taken or, when interrupted, the last one that was.
-    message : str
-        The reason, for readers; nothing is decided by its words.
+    The kinds mean: the user typed Ctrl-C; a loss or weight is not finite; a gradient of 0 should be normalised; the
+    iterator of batches ended; only rounding is left to compute. The first two cut a run short; after the others nothing
+    was left to do.
     """
 
-    kind: str
-    step: int
-    message: str
+    kind: str  # one of KINDS
+    step: int  # that could not be taken or, when interrupted, the last one that was
+    message: str  # the reason, for readers; nothing is decided by its words
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -53,17 +46,9 @@ class Stopped:
 class Trajectory:
     """The result of a run of gradient descent.
 
-    Attributes
-    ----------
-    loss : (steps taken + 1,) float64
-        ``loss[s]`` is the loss at the weights after s steps (with mini-batches: on the mini-batch of step s).
-    weights : same type as the start
-        The weights after the last step whose loss is finite.
-    kept : dict {step: weights}
-        The weights at those of the steps asked for that were reached.
-    learning_rate : float
-    stopped : Stopped or None
-        Why the run ended before its last step; None when it did not.
+    ``loss``, (steps taken + 1,) float64, holds the loss at the weights after 0, 1, 2, ... steps (of mini-batches: that
+    of the step's own). ``weights`` are those after the last step whose loss is finite, ``kept`` {step: weights} those
+    at the steps asked for that were reached, and ``stopped`` says why the run ended before its last step, if it did.
     """
 
     loss: Array
@@ -80,7 +65,7 @@ class Trajectory:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Records of a training run, as the theory at hand makes them, and its :class:`Trajectory`."""
+    """Records of a training run, as each theory makes them, and its :class:`Trajectory`."""
 
     records: list
     trajectory: Trajectory
@@ -99,42 +84,34 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: float, steps: int
     Parameters
     ----------
     weights : OneHotWeights, EmbeddedWeights, Circuits or any parametrisation
-        The start; not modified.
+        The start.
     batch : Batch, or iterator of Batch
         An iterator gives the batch of every step from 0 to ``steps``: for data larger than memory, or fresh masks.
-    learning_rate : float
-        eta.
-    steps : int
     batch_size : int, optional
         Number of sequences of a step, drawn without replacement until fewer than that are left, then from all again.
         Default: the full batch.
-    rng : int, Generator or None
+    rng
         Seed of the order of the mini-batches.
-    keep : iterable of int
-        Steps whose weights are kept (0: the start).
-    frozen : iterable of str
-        Names of weights that stay as they are.
+    keep, frozen
+        Steps whose weights are kept (0: the start), and names of weights that stay as they are.
     normalised : bool
         Divide the gradient by its norm (Frobenius, over all parts that are not frozen), so that every step has length
         ``learning_rate``.
-    callback : callable, optional
+    callback
         ``callback(step, loss, weights, gradient)`` for step 0 .. ``steps``, with the weights after that many steps.
-    loss_and_gradient : callable
+    loss_and_gradient
         Another objective ``(weights, batch) -> (loss, gradient)``; it may take anything in the place of ``batch``, as
         :func:`minitx.associations.reduced.loss_and_gradient` does.
 
     Returns
     -------
     Trajectory
-        A loss or weight that is not finite, a gradient of 0 that should be normalised, an iterator that ends, or Ctrl-C
-        ends the run early; the trajectory so far is returned, and ``stopped`` says why.
+        What was reached; ``stopped`` says why, if the run ended early (see :class:`Stopped`).
 
     Raises
     ------
-    ValueError, TypeError
-        Settings or a start that are not valid.
-    FloatingPointError
-        The loss is not finite at the start already.
+    ValueError, TypeError, FloatingPointError
+        Settings or a start that are not valid, or a loss that is not finite at the start already.
     """
     steps, keep, last = whole_number("steps", steps, 0), set(keep), weights
     kept: dict[int, Any] = {}
@@ -175,19 +152,8 @@ def descent(weights: Parameters, batch: Any, *, learning_rate: float, batch_size
             loss_and_gradient: Callable = loss_and_gradient) -> Iterator:
     """The endless iterator under :func:`descend`: each ``next`` takes a step, so a theory can walk beside training.
 
-    The parameters are those of :func:`descend`.
-
-    Yields
-    ------
-    loss, weights, gradient
-        After 0, 1, 2, ... steps.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`descend`, before the first step.
-    DescentEnded
-        By ``next``, when no further step can be taken; at the start it raises FloatingPointError or ValueError instead.
+    The parameters are those of :func:`descend`. Yields loss, weights and gradient after 0, 1, 2, ... steps. Raises as
+    :func:`descend`; ``next`` raises DescentEnded when no further step can be taken.
     """
     learning_rate = positive("learning_rate", learning_rate)
     if isinstance(frozen, str):
@@ -252,12 +218,10 @@ def _normalised(slopes):
 
 
 def _step(weights, slopes, learning_rate):
-    def moved(weight, slope):
-        change = learning_rate * slope
-        return np.subtract(weight, change, out=change)
-
     with np.errstate(over="ignore", invalid="ignore"):  # the caller finds and reports what is not finite
-        return replace(weights, **{name: moved(getattr(weights, name), slope) for name, slope in slopes.items()})
+        changes = {name: learning_rate * slope for name, slope in slopes.items()}
+        return replace(weights, **{name: np.subtract(getattr(weights, name), change, out=change)
+                                   for name, change in changes.items()})
 
 
 def _batches(batch, batch_size, rng):

@@ -124,42 +124,6 @@ def distinct(tokens, lengths, n_vocab):
 
 
 @kernel
-def bags(slots, lengths, mass, weight):
-    """Sequences as bags: the mass of each distinct token, the distinct tokens at loss positions, and their answers.
-
-    slots[s, j] = number of token x_j among the distinct ones. Returns mass, queries, n_queries, asked, positions and
-    n_answers of a Block (blocks.py); answers are in the order of their queries, then of positions.
-    """
-    bag_mass, queries, n_queries = np.zeros_like(weight), np.zeros_like(slots), np.zeros_like(lengths)
-    asked, positions, n_answers = np.zeros_like(slots), np.zeros_like(slots), np.zeros_like(lengths)
-    query_of = np.full(slots.shape[1], -1, np.int32)
-    begin = np.zeros(slots.shape[1] + 1, np.int32)
-    for s in range(slots.shape[0]):
-        for j in range(lengths[s]):
-            slot = slots[s, j]
-            bag_mass[s, slot] += mass[s, j]
-            if weight[s, j] != 0.0:
-                if query_of[slot] < 0:
-                    query_of[slot] = n_queries[s]
-                    queries[s, n_queries[s]] = slot
-                    n_queries[s] += 1
-                begin[query_of[slot] + 1] += 1
-                n_answers[s] += 1
-        for m in range(n_queries[s]):
-            begin[m + 1] += begin[m]
-        for j in range(lengths[s]):
-            if weight[s, j] != 0.0:
-                m = query_of[slots[s, j]]
-                asked[s, begin[m]] = m
-                positions[s, begin[m]] = j
-                begin[m] += 1
-        for m in range(n_queries[s]):
-            query_of[queries[s, m]] = -1
-        begin[:n_queries[s] + 1] = 0
-    return bag_mass, queries, n_queries, asked, positions, n_answers
-
-
-@kernel
 def fold(A, slots, n_words):
     """C[s, m, u] = attention on the u-th distinct token: the sum of A[s, m, j] over its positions j. (S, M, U)"""
     C = np.zeros((A.shape[0], A.shape[1], n_words), A.dtype)
@@ -184,126 +148,101 @@ def add_rows(out, table, rows, bias):
                 row[b] += bias[b]
 
 
-# Each of the four heads turns outputs of its queries, in place, into R and a scale, with dL/dout_t = scale_t R_t, and
-# gives their losses. They call no other kernel: a sum in a kernel that is called may be rounded differently when it is
-# compiled and when it comes from numba's cache.
-
-NO_ANSWER, ONE_TOKEN, SEVERAL_TOKENS = range(3)
+# The two heads call no other kernel: a sum in a kernel that is called may be rounded differently when it is compiled and
+# when it comes from numba's cache.
 
 
 @kernel
-def group_answers(asked, targets, weight, n_answers, begin, total, kind):
-    """Answers begin[s, m] to begin[s, m + 1] are those of query m, total[s, m] the sum of their weights.
+def cross_entropy(E, shifted, asked, targets, weight, n_answers):
+    """Losses and scale of the queries, (S, M); E = exp(out - maximum) becomes R, in place: dL/dout_t = scale_t R_t.
 
-    kind[s, m] says whether they are none, all the same token, or several tokens.
+    Answers of one token: loss = weight (log Z - shifted),  R = E - Z onehot(y),  scale = weight / Z,
+    of several tokens: loss = sum_k weight_k (log Z - shifted_k),  R = total E / Z - sum_k weight_k onehot(y_k).
+
+    shifted (S, K) = out_y - maximum. For one token R_y is minus the sum of the others, never E_y - Z, so that 1 - p_y
+    keeps its digits when p_y is nearly 1.
     """
-    for s in range(kind.shape[0]):
-        k = 0
-        for m in range(kind.shape[1]):
-            begin[s, m] = k
-            total[s, m] = 0.0
-            kind[s, m] = NO_ANSWER
-            while k < n_answers[s] and asked[s, k] == m:
-                total[s, m] += weight[s, k]
-                if targets[s, k] != targets[s, begin[s, m]]:
-                    kind[s, m] = SEVERAL_TOKENS
-                elif kind[s, m] == NO_ANSWER:
-                    kind[s, m] = ONE_TOKEN
-                k += 1
-        begin[s, kind.shape[1]] = k
+    losses, scale = np.zeros(E.shape[:2]), np.zeros(E.shape[:2], E.dtype)
+    for s in range(E.shape[0]):
+        end = 0
+        for m in range(E.shape[1]):
+            begin, total, same = end, 0.0, True
+            while end < n_answers[s] and asked[s, end] == m:
+                total += weight[s, end]
+                same = same and targets[s, end] == targets[s, begin]
+                end += 1
+            if begin == end:
+                continue
+            row, y, lag = E[s, m], targets[s, begin], shifted[s, begin]
+            own, others = row[y], 0.0
+            if same:
+                row[y] = 0.0
+                for b in range(row.size):
+                    others += row[b]
+                row[y] = -others
+                losses[s, m] = total * (math.log1p(others) if lag == 0.0 else math.log(others + own) - lag)
+                scale[s, m] = total / (others + own)
+            else:
+                Z = 0.0
+                for b in range(row.size):
+                    Z += row[b]
+                for b in range(row.size):
+                    row[b] *= total / Z
+                for k in range(begin, end):
+                    losses[s, m] += weight[s, k] * (math.log(Z) - shifted[s, k])
+                    row[targets[s, k]] -= weight[s, k]
+                scale[s, m] = 1.0
+    return losses, scale
 
 
 @kernel
-def cross_entropy_of_one(E, shifted, targets, begin, total, kind, scale, losses):
-    """loss = weight (log Z - shifted),  R = E - Z onehot(y),  scale = weight / Z,  with E = exp(out - maximum).
+def square(out, asked, targets, weight, n_answers):
+    """Losses and scale of the queries, (S, M); ``out`` becomes R, in place: dL/dout_t = scale_t R_t.
 
-    R_y is minus the sum of the others, never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
+    Answers of one token: loss = weight |out - onehot(y)|^2,  R = 2 (out - onehot(y)),  scale = weight,
+    of several tokens: loss = sum_k weight_k |out - onehot(y_k)|^2,  R = 2 sum_k weight_k (out - onehot(y_k)).
     """
-    for s in range(E.shape[0]):
-        for m in range(E.shape[1]):
-            if kind[s, m] != ONE_TOKEN:
+    losses, scale = np.zeros(out.shape[:2]), np.zeros(out.shape[:2], out.dtype)
+    for s in range(out.shape[0]):
+        end = 0
+        for m in range(out.shape[1]):
+            begin, total, same = end, 0.0, True
+            while end < n_answers[s] and asked[s, end] == m:
+                total += weight[s, end]
+                same = same and targets[s, end] == targets[s, begin]
+                end += 1
+            if begin == end:
                 continue
-            row, y, lag = E[s, m], targets[s, begin[s, m]], shifted[s, begin[s, m]]
-            own = row[y]
-            row[y] = 0.0
-            others = 0.0
+            row, size = out[s, m], 0.0
+            if same:  # subtracting before squaring keeps the digits of a small loss
+                row[targets[s, begin]] -= 1.0
             for b in range(row.size):
-                others += row[b]
-            row[y] = -others
-            losses[s, m] = total[s, m] * (math.log1p(others) if lag == 0.0 else math.log(others + own) - lag)
-            scale[s, m] = total[s, m] / (others + own)
-
-
-@kernel
-def cross_entropy_of_several(E, shifted, targets, weight, begin, total, kind, scale, losses):
-    """loss = sum_k weight_k (log Z - shifted_k),  R = total E / Z - sum_k weight_k onehot(y_k),  scale = 1."""
-    for s in range(E.shape[0]):
-        for m in range(E.shape[1]):
-            if kind[s, m] != SEVERAL_TOKENS:
+                size += row[b] * row[b]
+            if same:
+                losses[s, m], scale[s, m] = total * size, total
+                for b in range(row.size):
+                    row[b] *= 2.0
                 continue
-            row = E[s, m]
-            Z = 0.0
-            for b in range(row.size):
-                Z += row[b]
-            for b in range(row.size):
-                row[b] *= total[s, m] / Z
-            for k in range(begin[s, m], begin[s, m + 1]):
-                losses[s, m] += weight[s, k] * (math.log(Z) - shifted[s, k])
-                row[targets[s, k]] -= weight[s, k]
             scale[s, m] = 1.0
-
-
-@kernel
-def square_to_one(out, targets, begin, total, kind, scale, losses):
-    """loss = weight |out - onehot(y)|^2,  R = 2 (out - onehot(y)),  scale = weight. A small loss keeps its digits."""
-    for s in range(out.shape[0]):
-        for m in range(out.shape[1]):
-            if kind[s, m] != ONE_TOKEN:
-                continue
-            row = out[s, m]
-            row[targets[s, begin[s, m]]] -= 1.0
-            square = 0.0
+            for k in range(begin, end):
+                losses[s, m] += weight[s, k] * (size - 2.0 * row[targets[s, k]] + 1.0)
             for b in range(row.size):
-                square += row[b] * row[b]
-            for b in range(row.size):
-                row[b] *= 2.0
-            losses[s, m] = total[s, m] * square
-            scale[s, m] = total[s, m]
-
-
-@kernel
-def square_to_several(out, targets, weight, begin, total, kind, scale, losses):
-    """loss = sum_k weight_k |out - onehot(y_k)|^2,  R = 2 sum_k weight_k (out - onehot(y_k)),  scale = 1."""
-    for s in range(out.shape[0]):
-        for m in range(out.shape[1]):
-            if kind[s, m] != SEVERAL_TOKENS:
-                continue
-            row = out[s, m]
-            square = 0.0
-            for b in range(row.size):
-                square += row[b] * row[b]
-            for k in range(begin[s, m], begin[s, m + 1]):
-                losses[s, m] += weight[s, k] * (square - 2.0 * row[targets[s, k]] + 1.0)
-            for b in range(row.size):
-                row[b] *= 2.0 * total[s, m]
-            for k in range(begin[s, m], begin[s, m + 1]):
+                row[b] *= 2.0 * total
+            for k in range(begin, end):
                 row[targets[s, k]] -= 2.0 * weight[s, k]
-            scale[s, m] = 1.0
-
-
-# The log head goes from the scores to the loss and to all derivatives without storing the output, because the output
-# may underflow although neither its logarithm nor the derivative of that logarithm does.
+    return losses, scale
 
 
 @ordered_kernel
-def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers, R, D, dscore, losses):
-    """-log(out_y) for every answer y of every query; its derivatives are added to R, D and dscore.
+def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers):
+    """-log(out_y), summed over the answers y of each query, (S, M), and its derivatives R, D and dscore.
 
     With v_j = ov[x_j, y] + direct[x_t, y] + bias[y] and A_j = mass_j exp(score_j) / Z, out_y = sum_j A_j v_j = own / Z:
 
         -log(out_y) = log(Z / own) = log(1 + others / own),   others = sum_j mass_j exp(score_j) (1 - v_j)
         R[y] = -1 / out_y,   D[u, y] = -A_u / out_y,   dscore_j = A_j (out_y - v_j) / out_y, which is A_j where v_j = 0
 
+    The output is not stored, because it may underflow although neither its logarithm nor the derivative of that does.
     Z and others are computed relative to the largest score, own relative to the largest score whose v_j is not 0;
     ``gap`` is the difference of these two scores. Each answer counts with its weight. answers = (asked, targets,
     weight, n_answers), tables = (direct, qk, position, bias); slots[s, j] = number u of token x_j, C (S, M, U) =
@@ -311,8 +250,11 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers,
     """
     direct, qk, position, bias = tables
     asked, targets, weight, n_answers = answers
+    n, n_queries, n_words = C.shape
+    losses, R = np.zeros((n, n_queries)), np.zeros((n, n_queries, ov.shape[2]), ov.dtype)
+    D, dscore = np.zeros_like(ov), np.zeros((n, n_queries, keys.shape[1]), ov.dtype)
     score, share = np.empty((2, keys.shape[1]))
-    for s in range(keys.shape[0]):
+    for s in range(n):
         for k in range(n_answers[s]):
             m, y, w = asked[s, k], targets[s, k], weight[s, k]
             t = queries[s, m]
@@ -345,10 +287,10 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers,
             R[s, m, y] -= w * np.exp(gap) * (Z / own)
             # out_y - v_j = (v_lead - v_j) + drift keeps its digits where nearly all attention is on the token `lead`
             lead = 0
-            for u in range(C.shape[2]):
+            for u in range(n_words):
                 lead = u if C[s, m, u] > C[s, m, lead] else lead
             drift = 0.0
-            for u in range(C.shape[2]):
+            for u in range(n_words):
                 drift += C[s, m, u] * (ov[s, u, y] - ov[s, lead, y])
             for j in range(end):
                 u = slots[s, j]
@@ -358,6 +300,7 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers,
                     dscore[s, m, j] += w * share[j] / Z
                 else:
                     dscore[s, m, j] += w * over_out * (ov[s, lead, y] - ov[s, u, y] + drift)
+    return losses, R, D, dscore
 
 
 @kernel

@@ -41,10 +41,11 @@ class Parameters:
     """Base of frozen dataclasses whose fields are arrays, or None where a part is absent.
 
     A parametrisation adds two methods: ``circuits()`` builds the tables, ``pullback(gradient)`` carries their gradient
-    back. The arrays are read-only views of those given, without a copy: ``weights.W[0] = 1`` raises ValueError, and
-    nothing in minitx writes to an array that it was given. If you change your own array later, the weights made from it
-    change too; give a copy where that is not wanted.
+    back. The arrays are read-only views of those given, without a copy: ``weights.W[0] = 1`` raises ValueError. If you
+    change your own array later, the weights made from it change too; give a copy where that is not wanted.
     """
+
+    SHAPES: ClassVar[dict[str, str]] = {}  # {part: one letter for each dimension}; a letter has one size throughout
 
     def circuits(self) -> "Circuits":
         """The tables that these weights make."""
@@ -53,8 +54,6 @@ class Parameters:
     def pullback(self: Kind, gradient: "Circuits") -> Kind:
         """dL/dweights from dL/dcircuits."""
         raise NotImplementedError
-
-    SHAPES: ClassVar[dict[str, str]] = {}  # {part: one letter for each dimension}; a letter has one size throughout
 
     def require_floats(self, *names: str) -> None:
         """Make these parts read-only arrays. TypeError unless all are float64, or all float32 (or complex)."""
@@ -114,13 +113,11 @@ class Parameters:
 
     @classmethod
     def load(cls: type[Kind], path: str | Path) -> Kind:
-        """Read what :meth:`save` wrote. Raises ValueError when the file does not hold these parts."""
+        """Read what :meth:`save` wrote. ValueError when the file does not hold these parts."""
         names = cls._names()
         try:
             with np.load(Path(path)) as file:
-                if not file.files or not set(file.files) <= set(names):
-                    raise ValueError(f"it holds {', '.join(file.files) or 'nothing'}")
-                return cls(**{name: file[name] if name in file.files else None for name in names})
+                return cls(**(dict.fromkeys(names) | dict(file)))
         except (TypeError, ValueError, zipfile.BadZipFile, AttributeError) as error:
             raise ValueError(f"{path} does not hold the arrays {', '.join(names)} of {cls.__name__}: "
                              f"{error}") from error

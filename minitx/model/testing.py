@@ -2,8 +2,7 @@
 
 The derivative along one entry is Im L(w + i h) / h with h = 1e-100: no nearby numbers are subtracted, so no digits are
 lost. The loss used here is a second, plain NumPy implementation of the circuits, which accepts complex numbers.
-Examples are drawn by hypothesis, which minitx itself does not need (``pip install hypothesis``). A parametrisation is
-tested in five lines:
+Examples are drawn by hypothesis, which minitx itself does not need. A parametrisation is tested in five lines:
 
 >>> from hypothesis import given
 >>> from minitx import OneHotWeights
@@ -25,32 +24,19 @@ import numpy as np
 from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import HEADS, Batch
 from minitx.model.circuits import Circuits, loss_and_gradient
-from minitx.model.parameters import Array, Parameters, Seed
+from minitx.model.parameters import Parameters, Seed
 
 STEP = 1e-100  # of the complex step; its square is 0, so that the derivative has no error of second order
 SCALES = (0.0, 1e-3, 1.0, 30.0, 1e3)  # standard deviations of the tables that are drawn
-
-
-# ---------------------------------------------------------------------------------------------------------- examples
 
 
 def batches(*, causal: bool | None = None, head: str | None = None, padded: bool = True, uniform: bool = False,
             masses: bool = True) -> Any:
     """Strategy of (Batch, V): N is 1 to 4, T 1 to 7, V 2 to 6; tokens repeat, and some of the vocabulary never occur.
 
-    Parameters
-    ----------
-    causal, head
-        As for :class:`Batch`; drawn when None.
-    padded, masses : bool
-        Whether sequences may differ in length, and whether keys may have masses (0 among them).
-    uniform : bool
-        Every position has the same weight, and there are neither lengths nor masses.
-
-    Raises
-    ------
-    ImportError
-        Here, and in the other strategies, when hypothesis is not installed.
+    ``causal`` and ``head`` are drawn when None. ``padded`` and ``masses``: sequences may differ in length, and keys may
+    have masses (0 among them). ``uniform``: every position has the same weight, and there are neither lengths nor
+    masses. All strategies raise ImportError when hypothesis is not installed.
     """
     st = _hypothesis()
 
@@ -104,15 +90,11 @@ def circuits(**settings: Any) -> Any:
     return drawn()
 
 
-def weights(make: Any, **settings: Any) -> Any:
+def weights(kind: Any, **settings: Any) -> Any:
     """Strategy of (weights, Batch) that fit each other; ``settings`` are those of :func:`batches`.
 
-    Parameters
-    ----------
-    make : type or callable
-        ``make(n_vocab, length, scale=..., rng=...)`` gives weights for V tokens and T positions; a type makes them by
-        its method ``gaussian``. Under the head ``log`` their absolute values, raised by 0.05, are taken, so that sums
-        of products are positive.
+    The weights, for V tokens and T positions, are those of ``kind.gaussian(V, T, scale=..., rng=...)``. Under the head
+    ``log`` their absolute values, raised by 0.05, are taken, so that sums of products are positive.
     """
     st = _hypothesis()
 
@@ -120,7 +102,7 @@ def weights(make: Any, **settings: Any) -> Any:
     def drawn(draw):
         batch, n_vocab = draw(batches(**settings))
         scale, seed = draw(st.sampled_from(SCALES[:-1])), draw(st.integers(0, 2**32 - 1))
-        found = getattr(make, "gaussian", make)(n_vocab, batch.tokens.shape[1], scale=scale, rng=seed)
+        found = kind.gaussian(n_vocab, batch.tokens.shape[1], scale=scale, rng=seed)
         if batch.head == "log":
             found = found.map(lambda array: np.abs(array) / (scale or 1.0) + 0.05)
         return found, batch
@@ -137,19 +119,16 @@ def _hypothesis():
     return strategies
 
 
-# ---------------------------------------------------------------------------------------------------------- gradients
-
-
 def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callable = loss_and_gradient,
                    rtol: float = 1e-12, max_entries: int = 50, rng: Seed = 0) -> dict[str, float]:
-    """Hold the gradient of ``weights`` to the complex-step derivative.
+    """Hold the gradient of ``weights`` to the complex-step derivative. Returns {parameter: largest relative error}.
 
     Parameters
     ----------
     weights : any parametrisation, float64
         Its ``circuits()`` must accept complex arrays (products and sums do).
     batch : Batch
-    loss_and_gradient : callable
+    loss_and_gradient
         What is being tested: ``(weights, batch) -> (loss, gradient)``.
     rtol : float
         Largest error allowed, relative to the largest derivative found for the parameter; on top, a derivative that is
@@ -157,17 +136,10 @@ def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callab
     max_entries : int
         Number of entries checked of each parameter, drawn with ``rng`` (all, if there are no more).
 
-    Returns
-    -------
-    dict {parameter: float}
-        The largest relative error of each.
-
     Raises
     ------
-    ValueError
-        Weights that are not float64.
-    AssertionError
-        An error above ``rtol``, or a loss that disagrees; the message shows both numbers and the place.
+    ValueError, AssertionError
+        Weights that are not float64; an error above ``rtol``, or a loss that disagrees (both numbers are shown).
     """
     wrong = {name: array.dtype for name, array in weights.parameters().items() if array.dtype != np.float64}
     if wrong:
@@ -209,7 +181,7 @@ def _residual_size(circuits, batch, s, t):
     """Largest |d head / d out| at a position, at least 1."""
     if batch.head == "cross_entropy":
         return 1.0
-    out = plain_output(circuits, batch, s, t)
+    out = _plain_output(circuits, batch, s, t)
     return max(1.0, 2 * np.abs(out).max() + 2 if batch.head == "squared" else 1 / np.abs(out[batch.targets[s, t]]))
 
 
@@ -221,12 +193,12 @@ def _complex_step(weights, batch, name, entry):
 
 def plain_loss(circuits: Circuits, batch: Batch) -> Any:
     """The loss of ``circuits`` on ``batch``, position by position in plain NumPy; tables may be complex."""
-    return sum(batch.weight[s, t] * _head(plain_output(circuits, batch, s, t), batch.targets[s, t], batch.head)
+    return sum(batch.weight[s, t] * _head(_plain_output(circuits, batch, s, t), batch.targets[s, t], batch.head)
                for s, t in np.argwhere(batch.weight != 0))
 
 
 @one_blas_thread()
-def plain_output(circuits: Circuits, batch: Batch, s: int, t: int) -> Array:
+def _plain_output(circuits, batch, s, t):
     """Output of position t of sequence s, (V,)."""
     tokens = batch.tokens[s]
     keys = np.arange(t + 1 if batch.causal else batch.lengths[s])
@@ -236,15 +208,11 @@ def plain_output(circuits: Circuits, batch: Batch, s: int, t: int) -> Array:
     if circuits.position is not None:
         scores = scores + circuits.position[t - keys]
     mass = np.ones(len(keys)) if batch.mass is None else batch.mass[s, keys]
-    out = _softmax(scores, mass) @ circuits.ov[tokens[keys]]
+    shares = mass * np.exp(np.where(mass > 0, scores - scores.real[mass > 0].max(), 0))
+    out = shares / shares.sum() @ circuits.ov[tokens[keys]]
     if circuits.direct is not None:
         out = out + circuits.direct[tokens[t]]
     return out if circuits.bias is None else out + circuits.bias
-
-
-def _softmax(scores, mass):
-    exponentials = mass * np.exp(np.where(mass > 0, scores - scores.real[mass > 0].max(), 0))
-    return exponentials / exponentials.sum()
 
 
 def _head(out, target, head):
@@ -252,7 +220,6 @@ def _head(out, target, head):
         top = out.real.max()
         return np.log(np.exp(out - top).sum()) + top - out[target]
     if head == "squared":
-        residual = out.copy()
-        residual[target] -= 1
+        residual = out - np.eye(len(out))[target]
         return (residual * residual).sum()
     return -np.log(out[target])

@@ -23,9 +23,9 @@ from minitx.model.parameters import Array, Parameters, Seed
 
 @dataclass(frozen=True, eq=False)
 class OneHotWeights(Parameters):
-    """One layer on one-hot embeddings (Im et al. 2026, Def. 3.1).
+    """One layer on one-hot embeddings: h = X + A X V, out = h W_O, A = softmax(X W X^T + position).
 
-    h = X + A X V, out = h W_O, A = softmax(X W X^T + position).
+    Im et al. (2026), Definition 3.1.
 
     Parameters
     ----------
@@ -66,14 +66,11 @@ class OneHotWeights(Parameters):
 
     def circuits(self) -> Circuits:
         """direct = W_O, ov = V W_O, qk = W, position = P, no bias."""
-        return self._circuits(np.arange(len(self.V)))
+        return self.circuits_for(np.arange(len(self.V)))
 
     def circuits_for(self, tokens: Array) -> Circuits:
         """As :meth:`circuits`, but only the rows of ov that ``tokens`` read are computed; the others are 0."""
-        n_vocab = len(self.V)
-        return self._circuits(np.flatnonzero(np.bincount(tokens.ravel(), minlength=n_vocab)[:n_vocab]))
-
-    def _circuits(self, attended):
+        attended = np.flatnonzero(np.bincount(tokens.ravel(), minlength=len(self.V))[:len(self.V)])
         ov = _product_of_rows(attended, self.V, self.W_O)
         return Circuits(direct=self.W_O, ov=ov, qk=self.W, position=self.P, bias=None)
 
@@ -110,15 +107,11 @@ class EmbeddedWeights(Parameters):
     W_Q, W_K : (a, d) floats, optional
         Query and key. Row = dimension of attention, column = dimension that is read. Both absent: uniform attention.
     W_U : (V, d) floats, optional
-        Output. Row = output token, column = dimension. Absent: tied, W_U = W_E^T; ``np.eye(V)``, frozen, is an
-        identity.
+        Output. Row = output token, column = dimension. Absent: tied, W_U = W_E^T.
     b : (V,) floats, optional
         Bias of the output. Absent: none.
 
-    Raises
-    ------
-    ValueError, TypeError
-        Also when one of W_Q and W_K is given without the other, or neither W_E nor W_V.
+    W_Q and W_K are given both or not at all, and so is at least one of W_E and W_V; else ValueError is raised.
     """
 
     SHAPES: ClassVar[dict[str, str]] = {"W_E": "dV", "W_V": "dd", "W_Q": "ad", "W_K": "ad", "W_U": "Vd", "b": "V"}
@@ -147,13 +140,11 @@ class EmbeddedWeights(Parameters):
 
         Parameters
         ----------
-        n_vocab : int
         W_E, W_V, W_QK, W_U, b : float, optional
-            Standard deviation of the entries (0: all zero); ``W_QK`` is that of W_Q and W_K. ``None``: the part is
-            absent.
+            Standard deviations (0: all zero); ``W_QK`` is that of W_Q and W_K. ``None``: the part is absent.
         width, attention_width : int, optional
             d (default: V) and a (default: d). One-hot embeddings have width V.
-        rng : int, Generator or None
+        rng
             A part's entries do not depend on which other parts there are.
         """
         n_vocab = whole_number("n_vocab", n_vocab, 2)
@@ -208,8 +199,7 @@ class EmbeddedWeights(Parameters):
 class LastTokenWeights(Parameters):
     """One layer in which the last token asks: score of token j when the last token is k is S[j, k] = e_j^T W e_k.
 
-    Li, Huang, Ildiz, Rawat, Oymak (2024), Section 2; the row vector e_j is row j of E. K: tokens in the vocabulary, d:
-    width.
+    Li, Huang, Ildiz, Rawat, Oymak (2024), Section 2; the row vector e_j is row j of E.
 
     Parameters
     ----------
