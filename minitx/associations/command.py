@@ -19,7 +19,7 @@ from minitx.associations.leading import Beside, beside, bounds, leading_weights
 from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
-from minitx.base.console import progress_bar
+from minitx.base.console import progress_bar, read_with_bar
 from minitx.base.numbers import Agreement, agreement, norm
 from minitx.base.options import add_options, option, read_options
 from minitx.base.tables import Table, number, table
@@ -147,13 +147,7 @@ def _read(options):
                 "n_windows": options.windows}
     if options.text is None:
         return builtin_corpus(options.builtin, rng=options.seed, **settings)
-    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
-
-        def progress(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return load_corpus(options.text, layout=options.layout, progress=progress, **settings)
+    return read_with_bar(load_corpus, options.text, layout=options.layout, **settings)
 
 
 # ------------------------------------------------------------------------------------------- training and measurements

@@ -32,6 +32,17 @@ def progress_bar(**settings: Any) -> tqdm:
     return tqdm(disable=not sys.stderr.isatty(), leave=False, **settings)
 
 
+def read_with_bar(read: Callable[..., Any], path: str, **settings: Any) -> Any:
+    """``read(path, progress=..., **settings)``, while a bar shows how much of the file is read."""
+    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
+
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return read(path, progress=progress, **settings)
+
+
 class Forecast:
     """Is called with the number of every step from 0 on, and says once how long the rest will take, if that is long.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.base.console import progress_bar
+from minitx.base.console import read_with_bar
 from minitx.base.numbers import total_variation
 from minitx.data.corpus import UNKNOWN, load_corpus
 from minitx.next_token.automaton import Prediction
@@ -86,7 +86,7 @@ def _generated(options, law_rng, data_rng, context_rng):
 
 
 def _file(options, rng):
-    read = _read(read_samples, options.text, n_samples=options.samples)
+    read = read_with_bar(read_samples, options.text, n_samples=options.samples)
     samples = Samples.of(read.sequences, read.labels, len(read.vocabulary))
     name = Path(options.text).name.encode("utf-8", "replace").decode()
     shortest, longest = min(map(len, read.sequences)), max(map(len, read.sequences))
@@ -99,7 +99,7 @@ def _file(options, rng):
 
 
 def _text(options, rng):
-    corpus = _read(load_corpus, options.text, n_vocab=options.vocabulary, length=options.length,
+    corpus = read_with_bar(load_corpus, options.text, n_vocab=options.vocabulary, length=options.length,
                    n_windows=options.windows)
     n_held_out = len(corpus.tokens) // HELD_OUT
     n_train = len(corpus.tokens) - n_held_out
@@ -118,16 +118,6 @@ def _text(options, rng):
                f"one of {HELD_OUT} windows is held out, but there are only {n_train:,} windows (--length, --windows)")
     return Data(corpus.name, about, corpus.vocabulary, samples, [contexts[i].astype(np.int64) for i in chosen],
                 f"prefixes of the last {n_held_out:,} windows, followed by one of their tokens", without=without)
-
-
-def _read(read, path, **settings):
-    """``read(path, ...)`` with a progress bar."""
-    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
-        def progress(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return read(path, progress=progress, **settings)
 
 
 def _recombined(samples, n_contexts, rng):
