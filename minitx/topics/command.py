@@ -21,10 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command from parsed arguments; the exit status is that of :func:`minitx.base.command.run_command`.
 
-    Raises
-    ------
-    ValueError
-        An option that is not for the mode, or a value that it does not accept.
+    ValueError says which option is not for the mode, or has a value that it does not accept.
     """
     typed = {name: value for name, value in vars(arguments).items() if name != "command"}
     mode, about, remedy = ((command_text, "a TEXT", "give no TEXT") if "text" in typed else
@@ -34,13 +31,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not for {about}; leave out, or "
                          f"{remedy}")
     if mode is command_text and "length" in typed:
-        typed["length"] = _whole(typed["length"])
+        if not typed["length"].isdecimal():  # it is parsed as a word: without a TEXT it may be a range
+            raise ValueError(f"--length is {typed['length']!r}; with a TEXT it must be a whole number")
+        typed["length"] = int(typed["length"])
     figure_names = (*command_documents.FIGURES, *command_text.FIGURES)
     return run_command(read_options(mode.Options, typed), typed, mode.run, figure_names)
-
-
-def _whole(length):
-    """``--length`` as a number: it is parsed as a word, because without a TEXT it may be a range."""
-    if not length.isdecimal():
-        raise ValueError(f"--length is {length!r}; with a TEXT it must be a whole number")
-    return int(length)

@@ -22,6 +22,7 @@ from minitx.model.descent import Run, Stopped, descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, training
 from minitx.topics import values as closed_forms
+from minitx.topics.command_documents_figures import figures
 from minitx.topics.cross_entropy import cross_entropy_optimum
 from minitx.topics.documents import LOSSES, Documents
 from minitx.topics.law import TopicModel
@@ -79,6 +80,10 @@ class Options(base_options.Options):
         return TopicModel(self.topics, self.words, length, tau=self.tau, alpha=self.alpha, p_m=self.p_m, p_c=self.p_c,
                           p_r=self.p_r, loss=self.loss)
 
+    def held_out(self, seed: int) -> Documents:
+        """Clean documents that are not trained on."""
+        return self.law.documents(HELD_OUT, rng=seed + 1_000_000)
+
     def steps(self, full: float) -> int:
         """The number of steps of a stage: ``full``, or with ``--quick`` a tenth of it, and at least 12."""
         return max(12, round(full * (0.1 if self.quick else 1.0)))
@@ -90,7 +95,7 @@ class Sample:
     def __init__(self, options: Options, seed: int):
         self.law, self.seed = options.law, seed
         self.documents = self.law.documents(options.documents, rng=seed)
-        self.held_out = held_out(self.law, seed)
+        self.held_out = options.held_out(seed)
         self.batches: dict[str, Batch] = {}
 
     def batch(self, head: str) -> Batch:
@@ -112,11 +117,6 @@ class Sample:
             return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out,
                                   learning_rate=eta, steps=steps, batch_size=size, rng=self.seed,
                                   progress=lambda step: bar.update(step > 0), **settings)
-
-
-def held_out(law: TopicModel, seed: int) -> Documents:
-    """Clean documents that are not trained on."""
-    return law.documents(HELD_OUT, rng=seed + 1_000_000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +213,6 @@ class Result:
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
-    from minitx.topics.command_documents_figures import figures  # matplotlib is imported only when a figure is drawn
     result = train_stages(options, say)
     weights = {f"weights-{name}.npz": stage.runs[0].weights.parameters() for name, stage in result.stages.items()}
     return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped)
@@ -260,7 +259,7 @@ def _value(options, samples, stages):
     closed = {f"closed form, after {steps:,} steps": _columns(path[-1]), "closed form, end of descent": end,
               "limit N -> inf, then ridge -> 0 (paper)": _columns(closed_forms.paper_value(law)),
               "limit ridge -> 0, then N -> inf": _columns(closed_forms.other_limit_value(law))}
-    trajectory = {label: (recorded, [getattr(value, name) for value in path]) for label, name in BLOCK_FIELDS.items()}
+    trajectory = {label: (recorded, [getattr(value, name) for value in path]) for label, name in CLASSES.items()}
     title = f"{title}; squared loss, {steps:,} full-batch steps, eta = {eta:g}"
     return Stage("value", title, "value", runs, closed, end, trajectory)
 

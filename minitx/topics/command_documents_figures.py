@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,7 +12,6 @@ from minitx.topics import attention
 from minitx.topics import figures as plots
 from minitx.topics import values as closed_forms
 from minitx.topics.averages import attention_table, gram
-from minitx.topics.command_documents import Result, held_out
 from minitx.topics.law import TopicModel
 from minitx.topics.sectors import moments
 from minitx.topics.training import BLOCK_FIELDS, CLASSES, over_seeds
@@ -25,8 +25,8 @@ LABELS = {"value": "mean entry of $W_V$", "embedding": "mean inner product of em
 Figures = dict[str, tuple[Figure, str]]  # {file name: (figure, caption)}
 
 
-def figures(result: Result) -> Figures:
-    """All the figures of a run."""
+def figures(result: Any) -> Figures:
+    """All the figures of a run (:class:`minitx.topics.command_documents.Result`)."""
     law = result.options.law
     shares = rf"$\tau$ = {law.tau}" if law.tau else rf"Dirichlet({law.alpha:g})"
     about = f"T = {law.T}, v = {law.v}, {shares}, N = {result.options.length}"
@@ -58,18 +58,11 @@ def _matrix(stage, result, about):
             matrices["closed form, plateau"] = closed_forms.gram_plateau(law).matrix(law)
     else:
         title, topics = about, topics[1:]
-        matrices = {f"trained attention × length, {ATTENTION[stage.name]}":
-                    _mean_attention(weights, held_out(law, result.options.seed))}
+        found = attention_table(weights, result.options.held_out(result.options.seed))
+        matrices = {f"trained attention × length, {ATTENTION[stage.name]}": found.mean(np.nan)[1:, 1:]}
         settings = {"positive": True, "row_label": "query", "column_label": "key", "value_label": "attention × length"}
         caption = f"{stage.title}. Average on held-out documents, words grouped by topic."
     return {f"{stage.name}_matrix.png": (plots.topic_heat_maps(matrices, topics, title=title, **settings), caption)}
-
-
-def _mean_attention(weights, documents):
-    """(n, n), row = query word, column = key word; nan for words that never meet."""
-    table = attention_table(weights, documents)
-    nowhere = np.full(table.total.shape, np.nan)
-    return np.divide(table.total, table.count, where=table.count > 0, out=nowhere)[1:, 1:]
 
 
 def _stage_name(stage):
@@ -79,10 +72,9 @@ def _stage_name(stage):
 def _training(stage, about):
     """Averages of each class over training, mean and s.d. over seeds, beside closed trajectory and final values."""
     steps, measured = over_seeds(stage.recorded, stage.part)
-    trajectory = {label: stage.trajectory[label] for label in CLASSES if label in stage.trajectory}
     final = {label: stage.final[label] for label in CLASSES if np.isfinite(stage.final.get(label, np.nan))}
-    figure = plots.block_values(steps, measured, trajectory, final=final, title=f"{_stage_name(stage)}\n{about}",
-                                ylabel=LABELS[stage.part], log_steps=bool(trajectory))
+    figure = plots.block_values(steps, measured, closed=stage.trajectory, final=final, ylabel=LABELS[stage.part],
+                                title=f"{_stage_name(stage)}\n{about}")
     return figure, f"{stage.title}. Over training, {len(stage.recorded)} run(s)."
 
 
@@ -93,34 +85,33 @@ def _attention_loss(path, law):
     values = np.geomspace(0.05, 8 * v * best.rho, 120)
     loss = attention.attention_loss(law, values[:, None], values[None, :])
     line = np.geomspace(values[0], v * best.rho * (1 - 1e-6), 300)
-    way = {"trained on infinite documents": ([at["alpha"] for at in path], [at["beta"] for at in path])}
     optimum = line, (v * best.rho - line) / max(v - 1, 1)
-    surface = plots.loss_surface(values, values, loss, paths=way, optimum_line=optimum,
+    way = [at["alpha"] for at in path], [at["beta"] for at in path]
+    surface = plots.loss_surface(values, values, loss, path=way, optimum_line=optimum,
                                  title=rf"Loss of attention, $W_V = W_\infty$, {label}, T = {law.T}, v = {v}")
     ratios, end = np.geomspace(0.3, 4 * best.rho, 200), path[-1]["rho"]
     ratio = plots.loss_over_ratio(
-        ratios, {label: attention.attention_loss(law, ratios, ratios)}, {label: (best.rho, best.rho_AB)},
-        {label: (end, attention.attention_loss(law, end, end))},
+        ratios, attention.attention_loss(law, ratios, ratios), best=(best.rho, best.rho_AB), label=label,
+        trained=(end, attention.attention_loss(law, end, end)),
         title=rf"Loss against the attention ratio $\rho$, $W_V = W_\infty$, T = {law.T}, v = {v}")
-    captions = ("Loss of attention on infinite documents over its two values, and training's way.",
-                "The same loss against the ratio rho: closed optimum, its bound, trained ratio.")
-    return {"attention_loss.png": (surface, captions[0]), "attention_ratio.png": (ratio, captions[1])}
+    return {"attention_loss.png": (surface, "Loss of attention on infinite documents over its two values, and the way "
+                                            "of training."),
+            "attention_ratio.png": (ratio, "The same loss against the ratio rho: the best ratio, its bound, and the "
+                                           "trained ratio.")}
 
 
 def two_limits(law: TopicModel) -> Figure:
     """The least-squares value matrix against the ridge, for the lengths of documents ``N_LENGTHS``."""
-
-    def columns(values):
-        return {label: np.array([getattr(value, name) for value in values]) for label, name in BLOCK_FIELDS.items()}
-
     infinite = replace(law, length=math.inf, loss="pooled")
     limits = {r"$W_\infty$ ($N\to\infty$ first, then $\lambda\to 0$: the paper)": closed_forms.paper_value(infinite),
               r"$W_\mathrm{lim}$ ($\lambda\to 0$ first, then $N\to\infty$)": closed_forms.other_limit_value(infinite)}
     ridges, blocks, windows = np.logspace(-9, -1, 81), {}, {}
     for N in N_LENGTHS:
         finite = replace(law, length=N)
-        blocks[N] = columns([closed_forms.ridge_value(finite, ridge) for ridge in ridges])
+        values = [closed_forms.ridge_value(finite, ridge) for ridge in ridges]
+        blocks[N] = {block: [getattr(value, name) for value in values] for block, name in BLOCK_FIELDS.items()}
         windows[N] = moments(finite).M_w, moments(finite).M_t
-    ends = {label: {name: float(one[0]) for name, one in columns([value]).items()} for label, value in limits.items()}
+    ends = {limit: {block: getattr(value, name) for block, name in BLOCK_FIELDS.items()}
+            for limit, value in limits.items()}
     title = "Value matrix that minimises the squared loss with a ridge: the limits do not commute"
     return plots.ridge_path(ridges, blocks, ends, windows, title=title)

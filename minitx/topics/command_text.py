@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 
 from minitx.base.command import Outcome
-from minitx.base.console import Printer, progress_bar
+from minitx.base.console import Printer, progress_bar, read_with_bar
 from minitx.base.options import Options as CommonOptions
 from minitx.base.options import option
 from minitx.base.tables import number, table
 from minitx.data.corpus import Corpus, load_corpus
 from minitx.model.circuits import loss_and_gradient
-from minitx.model.descent import Run, Stopped
-from minitx.model.weights import EmbeddedWeights
+from minitx.model.descent import Run
 from minitx.topics import command_text_figures, text, training
 from minitx.topics.averages import Averages, PairTable, PermutationTest, pair_averages, permutation_test
-from minitx.topics.documents import Documents, mask_tokens
+from minitx.topics.documents import Documents, mask_tokens, valid_masking
 
 FIGURES = command_text_figures.NAMES
 RECORDED = {"embedding products": ("embeddings", "embedding"), "embedding cosines": ("embeddings", "cosine"),
@@ -69,9 +68,7 @@ class Options(CommonOptions):
         super().__post_init__()
         if not self.text:
             raise ValueError("the text is empty; it must name a file")
-        if self.p_c + self.p_r > 1:
-            raise ValueError(f"--p-c + --p-r is {self.p_c + self.p_r:g}; a chosen word is shown, replaced or masked: "
-                             "the sum must be at most 1")
+        valid_masking(**self.masking, loss="pooled")
 
     @property
     def masking(self) -> dict[str, float]:
@@ -106,21 +103,16 @@ class Result:
     tests: dict[str, PermutationTest]
 
     @property
-    def weights(self) -> EmbeddedWeights:
-        """The trained weights."""
-        return list(self.stages.values())[-1].weights
-
-    @property
-    def stopped(self) -> Stopped | None:
-        """Why training ended early; None when it did not."""
-        return list(self.stages.values())[-1].trajectory.stopped
+    def last(self) -> Run:
+        """The last stage, whose weights are the trained ones; it tells whether training ended early."""
+        return list(self.stages.values())[-1]
 
 
 def run(options: Options, say: Printer) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known. Raises as :func:`study`."""
     result = study(options, say)
     return Outcome(f"minitx topics: {result.corpus.name}", _numbers(result), command_text_figures.figures(result),
-                   {"weights.npz": result.weights.parameters()}, result.stopped)
+                   {"weights.npz": result.last.weights.parameters()}, result.last.trajectory.stopped)
 
 
 def study(options: Options, say: Printer) -> Result:
@@ -134,7 +126,8 @@ def study(options: Options, say: Printer) -> Result:
     """
     text.content_words(())  # fails where scikit-learn is not installed
     *generators, shuffles = np.random.default_rng(options.seed).spawn(6)
-    corpus = _read(options)
+    corpus = read_with_bar(load_corpus, options.text, n_vocab=options.vocabulary, length=options.length - 1,
+                           n_windows=options.windows)
     documents, held_out = text.text_documents(corpus)
     say(corpus.summary())
     say(f"documents   {len(documents):,} of {options.length} tokens to train on, the last {len(held_out):,} held out")
@@ -151,17 +144,6 @@ def study(options: Options, say: Printer) -> Result:
     result = Result(options, corpus, len(documents), topics, held_out, stages, losses, tables, averages, tests)
     _say_result(result, say)
     return result
-
-
-def _read(options):
-    with progress_bar(unit="B", unit_scale=True, desc="reading") as bar:
-
-        def progress(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return load_corpus(options.text, n_vocab=options.vocabulary, length=options.length - 1,
-                           n_windows=options.windows, progress=progress)
 
 
 def _stages(options, of_token, documents, held_out, generators):
@@ -206,7 +188,7 @@ def _loss(weights, batch):
 def topics_table(topics: text.WordTopics, k: int = 8) -> str:
     """The most probable words of each topic, how many belong to it, and why other words do not."""
     rows = [(str(topic), f"{share:.0%}", str(len(words)), " ".join(words[:k]) or "(none)")
-            for topic, (share, words) in enumerate(zip(topics.fitted.share, topics.words, strict=True))]
+            for topic, (share, words) in enumerate(zip(topics.share, topics.words, strict=True))]
     left_out = ", ".join(f"{number} {reason}" for reason, number in topics.left_out.items() if number)
     return (table(("topic", "share", "words", "the most probable words that belong to it "), rows)
             + f"\n{(topics.of_token >= 0).sum()} words belong to a topic; left out: {left_out or 'none'}")
@@ -215,8 +197,8 @@ def topics_table(topics: text.WordTopics, k: int = 8) -> str:
 def _say_result(result, say):
     losses = ((name, number(loss)) for name, loss in result.held_out_loss.items())
     say("\n" + table(("loss of held-out documents ", "nats a masked word"), losses))
-    if result.stopped:
-        say(f"\nstopped early: {result.stopped}")
+    if stopped := result.last.trajectory.stopped:
+        say(f"\nstopped early: {stopped}")
     say(f"\naverages over pairs of words; p and z are of {result.options.permutations} shuffles of the words' topics\n"
         + averages_table(result))
     if "attention" in result.tables:
@@ -255,7 +237,7 @@ def _numbers(result: Result) -> dict[str, Any]:
                        "windows held out": len(result.held_out)},
             "vocabulary": corpus.vocabulary,
             "topics": [{"share": share, "words": words}
-                       for share, words in zip(topics.fitted.share, topics.words, strict=True)],
+                       for share, words in zip(topics.share, topics.words, strict=True)],
             "words left out": topics.left_out, "held_out_loss": result.held_out_loss,
             "records": {stage: run.records for stage, run in result.stages.items()},
             "loss": {stage: run.trajectory.loss for stage, run in result.stages.items()},

@@ -55,7 +55,7 @@ def _cosines(result, title):
 def _attention(result, title):
     """In a document that holds every word as often as the text does, so that every pair of words has a value."""
     frequency = np.bincount(result.corpus.tokens.ravel() + 1, minlength=len(result.topics.of_token))
-    scores = result.weights.circuits().qk.astype(np.float64)  # row = attending word, column = attended token
+    scores = result.last.weights.circuits().qk.astype(np.float64)  # row = attending word, column = attended token
     scores -= scores.max(axis=1, keepdims=True)
     uniform = np.log(np.exp(scores) @ (frequency / frequency.sum()))
     figure = _heat_map(result, (scores - uniform[:, None]) / np.log(2), row_label="attending word",
@@ -67,7 +67,6 @@ def _attention(result, title):
 
 def _training(run, part, label, title):
     steps, measured = training.over_seeds([run], part)
-    shown = {pairs: (mean, None) for pairs, (mean, _) in measured.items() if not (mean == 1).all()}
-    figure = plots.block_values(steps, shown, {}, log_steps=False, ylabel=label,
-                                title=f"{title}: averages over pairs of words")
+    shown = {pairs: values for pairs, values in measured.items() if not (values[0] == 1).all()}
+    figure = plots.block_values(steps, shown, ylabel=label, title=f"{title}: averages over pairs of words")
     return figure, f"Average over training, by class of word pair: {label}."

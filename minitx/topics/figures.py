@@ -5,7 +5,7 @@ diagonal), same topic (different words of one topic), different topic, mask colu
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.style import COLOURS, DASHES, MARKERS, literal, spread
 
-# One colour and marker a block, the same in every figure; what has another name takes the colours that are left.
+# The colour and marker of each block are the same in every figure.
 BLOCKS = {"same word": (COLOURS[0], "o"), "same topic": (COLOURS[1], "s"), "different topic": (COLOURS[2], "^"),
           "mask column": (COLOURS[3], "D")}
 LIMITS = ((0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 3)))  # dashes of values in a limit
@@ -26,7 +26,6 @@ DARK, PALE = "0.25", "0.85"
 ROOM = 1.2  # the colour scale ends so many times the 99 % quantile; a larger value clips fewer entries
 RING: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2,
                         "linestyle": "none"}
-FAR = 6.0  # an observed value so many null ranges away makes the axis logarithmic there
 
 
 def _finite(values):
@@ -82,7 +81,7 @@ def _legend(figure, handles, place="lower center", ncols=2):
 
 
 def topic_heat_maps(matrices: Mapping[str, ArrayLike], topics: ArrayLike, *, title: str,
-                    names: Mapping[int, str] | Sequence[str] | None = None, positive: bool = False,
+                    names: Mapping[int, str] | None = None, positive: bool = False,
                     row_label: str = "output word", column_label: str = "attended word",
                     value_label: str = "entry") -> Figure:
     """Matrices over tokens side by side, tokens sorted by topic, on one colour scale.
@@ -96,8 +95,8 @@ def topic_heat_maps(matrices: Mapping[str, ArrayLike], topics: ArrayLike, *, tit
     matrices : dict {panel title: (V, V) float}
         nan is drawn grey.
     topics : (V,) int
-        Topic of each token; below 0: [MASK] and other special tokens, which come first.
-    names : sequence or dict {topic: str}, optional
+        Topic of each token; -1: [MASK], which comes first.
+    names : dict {topic: str}, optional
         Names of the topics in place of their numbers.
     positive : bool
         The scale begins at 0, for entries that cannot be negative; otherwise it is blue below 0, white at 0, red above.
@@ -113,9 +112,8 @@ def topic_heat_maps(matrices: Mapping[str, ArrayLike], topics: ArrayLike, *, tit
     least = 0 if positive else -limit
     cmap = matplotlib.colormaps["Blues" if positive else "RdBu_r"]
     cmap = cmap.with_extremes(bad="0.7", over="#E69F00", under="#000000")
-    columns = len(matrices) if len(matrices) <= 3 else -(-len(matrices) // 2)
-    side = {1: 5.4, 2: 4.4}.get(columns, 3.8)  # inches, of a panel
-    figure, panels, _ = _panels(len(matrices), columns, side + 0.8, side + 1.0, (1.0, 0.5 + 0.3 * title.count("\n")))
+    side = 5.4 if len(matrices) == 1 else 4.4  # inches, of a panel
+    figure, panels, _ = _panels(len(matrices), 2, side + 0.8, side + 1.0, (1.0, 0.5 + 0.3 * title.count("\n")))
     for axes, (panel, matrix) in zip(panels, shown.items(), strict=True):
         image = axes.imshow(matrix, cmap=cmap, vmin=least, vmax=limit, interpolation="nearest")
         _topic_axes(axes, topics[order], names, side)
@@ -153,14 +151,12 @@ def _colour_limit(matrices, topics, positive):
 def _topic_axes(axes, topics, names, side):
     """Thin lines between topics; the number or name of each stands at its middle, or aside where topics are small."""
     starts = np.flatnonzero(np.diff(topics, prepend=topics[0] - 1))
-    if (special := int((topics < 0).sum())) > 1:
-        starts = np.concatenate(([0], starts[starts >= special]))
     ends = np.append(starts[1:], len(topics))
     width = min(0.5, 3.0 * side / len(starts))  # points
     for border in starts[1:] - 0.5:
         axes.axhline(border, color=DARK, linewidth=width)
         axes.axvline(border, color=DARK, linewidth=width)
-    labels = [_topic_name(topic, special, names) for topic in topics[starts]]
+    labels = ["[MASK]" if topic < 0 else literal(names[topic]) if names else str(topic) for topic in topics[starts]]
     gap = 0.15 * len(topics) / side  # lines of text, in cells
     thinned = slice(None, None, max(1, int(np.ceil(len(labels) * gap / len(topics)))))
     centres, labels = ((starts + ends - 1) / 2)[thinned], labels[thinned]
@@ -178,61 +174,46 @@ def _topic_axes(axes, topics, names, side):
         axes.add_artist(Line2D(outwards, along, transform=axes.get_yaxis_transform(), **leader))
 
 
-def _topic_name(topic, special, names):
-    if topic < 0:
-        return "[MASK]" if special == 1 else "special"
-    return str(topic) if names is None else literal(str(names[topic]))
-
-
 # -------------------------------------------------------------------------------------------------- block values
 
 
-def block_values(steps: ArrayLike, measured: Mapping[str, tuple], closed: Mapping[str, tuple | float], *, title: str,
-                 ylabel: str, log_steps: bool = True, final: Mapping[str, float] | None = None) -> Figure:
+def block_values(steps: NDArray[np.integer], measured: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], *,
+                 title: str, ylabel: str, closed: Mapping[str, tuple[ArrayLike, ArrayLike]] = MappingProxyType({}),
+                 final: Mapping[str, float] = MappingProxyType({})) -> Figure:
     """Mean of each block of a trained matrix over training, beside its closed forms.
+
+    Names of blocks are those of ``BLOCKS``; the closed forms have a darker shade of the colour of their block. The
+    axis of steps is logarithmic where there is a closed trajectory.
 
     Parameters
     ----------
     steps : (R,) int
-        On a logarithmic axis step 0 is left out.
-    measured : dict {name: (mean (R,), sd (R,) or None)}
-        Mean and standard deviation over seeds; a band of one standard deviation is drawn where there is one.
-    closed : dict {name: ((S,) int steps, (S,) float values) or float}
-        Closed trajectory (dashed) or final value (dotted), in a darker shade of the colour of what is measured under
-        that name.
-    final : dict {name: float}, optional
-        Final values (dotted) of names that have a closed trajectory as well.
+        Above 0 where there is a closed trajectory.
+    measured : dict {block name: (mean (R,), sd (R,))}
+        Mean and standard deviation over seeds; a band of one standard deviation is drawn where it is known.
+    closed : dict {block name: ((S,) int steps, (S,) float values)}
+        Closed trajectory (dashed).
+    final : dict {block name: float}
+        Closed final value (dotted).
     """
-    steps = np.asarray(steps, np.float64)
-    final = {name: value for name, value in closed.items() if not isinstance(value, tuple)} | dict(final or {})
-    paths = {name: value for name, value in closed.items() if isinstance(value, tuple)}
-    log_steps = log_steps and bool((steps > 0).any())
-    names = list(dict.fromkeys([*measured, *paths, *final]))
-    free = [look for look in zip(COLOURS, MARKERS, strict=True) if look not in BLOCKS.values()]
-    others = [name for name in names if name not in BLOCKS]
-    looks = {name: BLOCKS[name] if name in BLOCKS else free[others.index(name) % len(free)] for name in names}
     figure = Figure(figsize=(7.5, 5.4), layout="constrained")
     axes = figure.subplots()
     for name, value in final.items():
-        axes.axhline(value, color=_darker(looks[name][0]), linestyle=LIMITS[0], linewidth=1.4)
-    for name, (fine, values) in paths.items():
-        shown = np.asarray(fine) >= log_steps
-        axes.plot(np.asarray(fine)[shown], np.asarray(values, np.float64)[shown], color=_darker(looks[name][0]),
-                  linestyle=DASHES[1], linewidth=1.4, zorder=4)
-    shown = steps >= log_steps
-    banded = [_measured(axes, steps[shown], np.asarray(mean, np.float64)[shown],
-                        np.zeros(shown.sum()) if sd is None else np.asarray(sd, np.float64)[shown], *looks[name])
-              for name, (mean, sd) in measured.items()]
-    if log_steps:
+        axes.axhline(value, color=_darker(BLOCKS[name][0]), linestyle=LIMITS[0], linewidth=1.4)
+    for name, (fine, values) in closed.items():
+        axes.plot(fine, values, color=_darker(BLOCKS[name][0]), linestyle=DASHES[1], linewidth=1.4, zorder=4)
+    banded = [_measured(axes, steps, mean, sd, *BLOCKS[name]) for name, (mean, sd) in measured.items()]
+    if closed:
         axes.set_xscale("log")
     axes.axhline(0, color=PALE, linewidth=1, zorder=0)
     axes.set(xlabel="gradient descent steps", ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
     text = "measured, mean ± 1 s.d. over seeds" if any(banded) else "measured"
-    kinds = [_key(text, color="0.6", linewidth=2.5)] * bool(measured)
-    kinds += [_key("closed form of the trajectory", color=DARK, linestyle=DASHES[1])] * bool(paths)
+    kinds = [_key(text, color="0.6", linewidth=2.5)]
+    kinds += [_key("closed form of the trajectory", color=DARK, linestyle=DASHES[1])] * bool(closed)
     kinds += [_key("closed form of the final value", color=DARK, linestyle=LIMITS[0])] * bool(final)
-    blocks = [_key(name, color=colour, marker=marker) for name, (colour, marker) in looks.items()]
+    blocks = [_key(name, color=colour, marker=marker) for name, (colour, marker) in BLOCKS.items()
+              if name in {*measured, *closed, *final}]
     _legend(figure, blocks, "lower left", 1)
     _legend(figure, kinds, "lower right", 1)
     return figure
@@ -271,7 +252,7 @@ def ridge_path(ridges: ArrayLike, blocks: Mapping[int, Mapping[str, ArrayLike]],
         Ridges at which the paper's form can appear, drawn as a bar at the top for each length.
     """
     ridges = np.asarray(ridges, np.float64)
-    names = list(dict.fromkeys(name for values in blocks.values() for name in values))
+    names = list(next(iter(blocks.values())))
     looks = {length: _look(index) | {"linewidth": 1.2 + 1.2 * index / max(1, len(blocks) - 1), "markersize": 4}
              for index, length in enumerate(blocks)}  # lines are wider for longer documents
     figure, panels, left = _panels(len(names), 2, 5.2, 3.1, (0.4, 1.2), sharex=True)
@@ -321,8 +302,8 @@ def _limits(axes, limits, room):
 
 
 def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
-                 paths: Mapping[str, tuple[ArrayLike, ArrayLike]], optimum_line: tuple[ArrayLike, ArrayLike],
-                 title: str) -> Figure:
+                 path: tuple[Sequence[float], Sequence[float]],
+                 optimum_line: tuple[ArrayLike, ArrayLike], title: str) -> Figure:
     """Loss of the second stage over the two attention values, and the way of training through it.
 
     Parameters
@@ -333,8 +314,8 @@ def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
         Those of other words of the same topic; above 0, ascending, two or more.
     loss : (A, B) float
         ``loss[i, j]`` at ``alpha[i]``, ``beta[j]``; drawn as its distance from its lowest, in logarithmic colours.
-    paths : dict {label: (alpha (R,), beta (R,))}
-        Trained trajectories, with a ring at the start and a filled marker at the end.
+    path : (alpha (R,), beta (R,))
+        Training on infinite documents, with a ring at the start and a filled marker at the end.
     optimum_line : (alpha (L,), beta (L,))
         Where alpha + (v - 1) beta has its best value.
     """
@@ -348,20 +329,17 @@ def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
     axes.plot(*optimum_line, **line)
     centre: dict[str, Any] = {"marker": "+", "markersize": 13, "markeredgewidth": 2, "color": "black",
                               "linestyle": "none"}
-    handles = [_key(r"best ratio $\rho^*$: $\alpha + (v-1)\,\beta = v\,\rho^*$", **line),
-               _key("uniform attention (1, 1)", **centre)]
-    for index, (label, path) in enumerate(paths.items()):
-        along, across = (np.asarray(values, np.float64) for values in path)
-        look = _look(index) | {"color": COLOURS[(index + 1) % len(COLOURS)], "linewidth": 2}
-        axes.plot(along, across, color="white", linewidth=4)
-        axes.plot(along, across, **(look | {"marker": None}))
-        axes.plot(along[:1], across[:1], color=look["color"], **RING)
-        end: dict[str, Any] = {"marker": look["marker"], "markersize": 10, "markeredgecolor": "white"}
-        axes.plot(along[-1:], across[-1:], color=look["color"], **end)
-        handles.append(_key(label, **look))
+    axes.plot(*path, color="white", linewidth=4)
+    trained: dict[str, Any] = {"color": COLOURS[1], "linewidth": 2}
+    axes.plot(*path, **trained)
+    along, across = path
+    axes.plot(along[0], across[0], color=COLOURS[1], **RING)
+    axes.plot(along[-1], across[-1], color=COLOURS[1], marker="o", markersize=10, markeredgecolor="white")
     axes.plot(1, 1, **centre)
-    if paths:
-        handles.append(_key("start of training", color=DARK, **RING))
+    handles = [_key(r"best ratio $\rho^*$: $\alpha + (v-1)\,\beta = v\,\rho^*$", **line),
+               _key("uniform attention (1, 1)", **centre),
+               _key("trained on infinite documents", marker="o", **trained),
+               _key("start of training", color=DARK, **RING)]
     axes.set_xlim(alpha.min(), alpha.max())
     axes.set_ylim(beta.min(), beta.max())
     _legend(figure, handles)
@@ -369,76 +347,58 @@ def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
 
 
 def _surface(figure, axes, alpha, beta, loss):
-    """Filled contours of the loss above its lowest value, at logarithmic levels; words if it is constant or nan."""
-    known = _finite(loss)
-    span = np.ptp(known) if len(known) else 0.0
-    if not span > 1e-14 * np.abs(known).max(initial=0.0):
-        text = "the loss is the same everywhere" if len(known) else "the loss is undefined"
-        axes.text(0.5, 0.94, text, ha="center", va="top", transform=axes.transAxes)
+    """Filled contours of the loss above its lowest value, at logarithmic levels; words if it is constant."""
+    lowest, span = loss.min(), np.ptp(loss)
+    if not span > 1e-14 * np.abs(loss).max():
+        axes.text(0.5, 0.94, "the loss is the same everywhere", ha="center", va="top", transform=axes.transAxes)
         return
-    excess = np.ma.masked_invalid(loss.T - known.min())
-    levels = span * np.logspace(-3, 0, 13)
-    filled = axes.contourf(alpha, beta, np.ma.clip(excess, 0, levels[-1]), levels=[0, *levels], cmap="cividis_r",
+    levels, excess = span * np.logspace(-3, 0, 13), loss.T - lowest
+    filled = axes.contourf(alpha, beta, np.clip(excess, 0, levels[-1]), levels=[0, *levels], cmap="cividis_r",
                            norm=matplotlib.colors.SymLogNorm(levels[0], vmin=0, vmax=levels[-1]))
     axes.contour(alpha, beta, excess, levels=levels[:-1], colors=DARK, linewidths=0.4)
     bar = figure.colorbar(filled, ax=axes, ticks=[0, *levels[::4]], shrink=0.9,
-                          label=f"loss above its lowest value here, {known.min():.5g}")
+                          label=f"loss above its lowest value here, {lowest:.5g}")
     bar.ax.set_yticklabels(["0", *(f"{level:.2g}" for level in levels[::4])])
 
 
-def loss_over_ratio(rho: ArrayLike, curves: Mapping[str, ArrayLike], optima: Mapping[str, tuple[float, float | None]],
-                    trained: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str) -> Figure:
+def loss_over_ratio(rho: ArrayLike, loss: ArrayLike, *, best: tuple[float, float], trained: tuple[float, float],
+                    label: str, title: str) -> Figure:
     """Loss of the second stage against the attention of the same topic over that of a different topic.
 
     Parameters
     ----------
     rho : (R,) float
         Ratios, ascending, above 0 and with 1 (uniform attention) among or between them.
-    curves : dict {label: (R,) float}
-        Losses, drawn less the loss of uniform attention.
-    optima : dict {label: (best ratio, its bound)}
-        The best ratio is a ring on the curve, its upper bound (may be nan or None) a thin vertical line.
-    trained : dict {label: (ratio, loss)}
-        Where training ended, scalars or (seeds,) float, drawn as crosses.
-
-    Raises
-    ------
-    ValueError
-        1 is outside the ratios.
+    loss : (R,) float
+        Drawn less the loss of uniform attention.
+    best : (ratio, bound)
+        The best ratio is a ring on the curve, its upper bound a thin vertical line.
+    trained : (ratio, loss)
+        Where training ended, drawn as a cross.
+    label : str
+        What the documents are, for the legend.
     """
-    rho = np.asarray(rho, np.float64)
-    if not rho[0] <= 1 <= rho[-1]:
-        raise ValueError(f"ratios from {rho[0]:g} to {rho[-1]:g} do not have 1, uniform attention, between them; widen "
-                         "their range")
+    rho, loss = np.asarray(rho, np.float64), np.asarray(loss, np.float64)
+    uniform, lowest = np.interp([0, np.log(best[0])], np.log(rho), loss)
     figure = Figure(figsize=(7.5, 5.6), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color=PALE, zorder=0)
     axes.axvline(1, color=PALE, zorder=0)
-    cross: dict[str, Any] = {"marker": "x", "markersize": 9, "markeredgewidth": 2, "linestyle": "none"}
-    handles = []
-    for index, (label, curve) in enumerate(curves.items()):
-        look, loss = _look(index) | {"marker": None}, np.asarray(curve, np.float64)
-        uniform = np.interp(0, np.log(rho), loss)
-        text = f"{label}: loss {uniform:.4f} at $\\rho$ = 1"
-        axes.plot(rho, loss - uniform, **look)
-        if label in optima:
-            best, bound = optima[label]
-            text += f", $\\rho^*$ = {best:.3g}"
-            axes.plot(best, np.interp(np.log(best), np.log(rho), loss) - uniform, color=look["color"], zorder=3, **RING)
-            if bound is not None and np.isfinite(bound):
-                axes.axvline(bound, color=look["color"], linestyle=LIMITS[0], linewidth=1.2)
-        if label in trained:
-            ratio, reached = trained[label]
-            axes.plot(ratio, np.asarray(reached) - uniform, color=_darker(look["color"]), zorder=4, **cross)
-        handles.append(_key(text, **look))
+    curve: dict[str, Any] = {"color": COLOURS[0]}
+    bound: dict[str, Any] = {"color": COLOURS[0], "linestyle": LIMITS[0], "linewidth": 1.2}
+    end: dict[str, Any] = {"color": _darker(COLOURS[0]), "marker": "x", "markersize": 9, "markeredgewidth": 2,
+                           "linestyle": "none"}
+    axes.plot(rho, loss - uniform, **curve)
+    axes.axvline(best[1], **bound)
+    axes.plot(best[0], lowest - uniform, color=COLOURS[0], zorder=3, **RING)
+    axes.plot(trained[0], trained[1] - uniform, zorder=4, **end)
     axes.set(xscale="log", xlim=(rho[0], rho[-1]), ylabel="loss minus the loss of uniform attention", title=title,
              xlabel=r"attention ratio $\rho$, same topic : different topic (1 = uniform)")
     axes.grid(alpha=0.3)
-    marks = [_key(r"best ratio $\rho^*$", color=DARK, **RING),
-             _key(r"its upper bound $\rho_{AB}$", color=DARK, linestyle=LIMITS[0])] * bool(optima)
-    marks += [_key("end of training", color=DARK, **cross)] * bool(trained)
-    _legend(figure, handles, "lower left", 1)
-    _legend(figure, marks, "lower right", 1)
+    _legend(figure, [_key(f"{label}: loss {uniform:.4f} at $\\rho$ = 1, $\\rho^*$ = {best[0]:.3g}", **curve)],
+            "lower left", 1)
+    _legend(figure, [_key(r"best ratio $\rho^*$", color=COLOURS[0], **RING),
+                     _key(r"its upper bound $\rho_{AB}$", **bound), _key("end of training", **end)], "lower right", 1)
     return figure
 
 
@@ -451,13 +411,13 @@ def permutation_histogram(tests: Mapping[str, tuple[ArrayLike, float, float]], *
     Parameters
     ----------
     tests : dict {name: (null (S,) float, observed float, p float)}
-        Values under S shuffles (those that are not finite are left out), the observed value, and its p-value. Where the
-        observed value is far from the null, the axis is linear over the null and logarithmic beyond.
+        Values under S shuffles (those that are not finite are left out), the observed value, and its p-value.
     """
     figure, panels, left = _panels(len(tests), 3, 4, 3.3, (0.5, 0.9))
     for axes, (name, (null, observed, p)) in zip(panels, tests.items(), strict=True):
         null = _finite(null)
-        _histogram(axes, null, observed, xlabel)
+        _histogram(axes, null, observed)
+        axes.set_xlabel(xlabel)
         axes.set_title(f"{name}\nobserved {_signed(observed)}, p = {p:.2g} ({len(null):,} shuffles)", fontsize=10)
         axes.grid(alpha=0.3)
     for axes in left:
@@ -468,42 +428,15 @@ def permutation_histogram(tests: Mapping[str, tuple[ArrayLike, float, float]], *
     return figure
 
 
-def _histogram(axes, null, observed, xlabel):
-    centre = null.mean() if len(null) else 0.0
-    distance = abs(observed - centre) if np.isfinite(observed) else 0.0
-    width = np.ptp(null) if len(null) else 0.0
-    if not width > 1e-12 * max(distance, abs(centre)):  # constant: a bar that is seen
-        width = distance / 10 or abs(centre) / 10 or 1.0
-        null, bins = np.full(len(null), centre), [centre - width / 2, centre + width / 2]
-    else:
-        bins = np.linspace(null.min(), null.max(), min(40, max(5, round(len(null) ** 0.5))) + 1)
+def _histogram(axes, null, observed):
+    bins, centre = min(40, max(5, round(len(null) ** 0.5))), null.mean() if len(null) else 0.0
+    reach = np.abs(_finite([*null, observed])).max(initial=0.0)
+    if not len(null) or np.ptp(null) <= 1e-12 * reach:  # constant up to rounding: a bar that is wide enough to be seen
+        half = reach / 20 or 0.5
+        null, bins = np.full(len(null), centre), [centre - half, centre + half]
     axes.hist(null, bins=bins, color=COLOURS[4], histtype="stepfilled")
     if np.isfinite(observed):
         axes.axvline(observed, color=COLOURS[1], linewidth=2.5)
     else:
         axes.text(0.5, 0.9, "observed: undefined", ha="center", transform=axes.transAxes)
-    axes.set_xlabel(xlabel)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    reach = max(abs(bins[0]), abs(bins[-1]))
-    if distance > FAR * width and abs(observed) > FAR * reach / 2:
-        _linear_then_logarithmic(axes, reach, observed, xlabel)
-
-
-def _linear_then_logarithmic(axes, linear, observed, xlabel):
-    """Axis linear over ``[-linear, linear]``, about two thirds of it, and logarithmic from there to ``observed``."""
-    linear = _round_up(linear)
-    decades = np.log10(max(abs(observed) / linear, 1.1))
-    axes.set_xscale("symlog", linthresh=linear, linscale=max(0.2, decades))
-    ends = sorted([-linear * 1.3 * np.sign(observed), observed * 10 ** (0.15 * decades)])
-    axes.set_xlim(*ends)
-    powers = np.sign(observed) * 10.0 ** np.arange(np.ceil(np.log10(linear) + 0.3), np.log10(abs(observed) * 1.4))
-    ticks = [-linear, 0, linear, *islice(powers, 0, None, max(1, len(powers) // 3))]
-    axes.set_xticks(ticks, [_signed(tick) for tick in ticks], fontsize=8)
-    axes.minorticks_off()
-    axes.set_xlabel(f"{xlabel}\n(logarithmic beyond ±{linear:.3g})")
-
-
-def _round_up(value):
-    """The next number above ``value`` that has one digit."""
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(np.ceil(value / power) * power)

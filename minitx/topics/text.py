@@ -8,27 +8,26 @@ Legend: D documents of at most L tokens, T topics, V words in the vocabulary. Wo
 """
 
 import importlib
-import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from minitx.base.checks import integers, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
 from minitx.data.corpus import Corpus
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics.averages import PairTable, attention_table, cosine_matrix, gram, pair_averages
 from minitx.topics.documents import Documents, mask_tokens
+from minitx.topics.randomness import Seed
 
 HELD_OUT = 10  # one document in so many, the last ones, is held out
+ITERATIONS = 30  # passes over all documents when topics are fitted
 # What the word tokenizer of corpus.py leaves of "it's", "don't", "we'll", ...: runs of letters around an apostrophe.
 FRAGMENTS = frozenset("s t d m ll re ve don didn doesn isn wasn weren aren couldn wouldn shouldn hasn haven hadn ain "
                       "mustn needn mightn shan won".split())
-_BRACKETS = ("<>", "[]")  # special tokens: <unk>, [MASK]
 
 
 # ----------------------------------------------------------------------------------------------------------- documents
@@ -47,7 +46,7 @@ def text_documents(corpus: Corpus) -> tuple[Documents, Documents]:
 
 
 def masked_copies(documents: Documents, n_copies: int, *, p_m: float, p_c: float, p_r: float,
-                  rng: int | np.random.Generator | None) -> Batch:
+                  rng: Seed) -> Batch:
     """``n_copies`` of the documents, each masked anew (:func:`minitx.topics.mask_tokens`)."""
     tokens, lengths = (np.concatenate([part] * n_copies) for part in (documents.tokens, documents.lengths))
     return mask_tokens(Documents(tokens, lengths, documents.n_vocab), p_m=p_m, p_c=p_c, p_r=p_r, rng=rng)
@@ -56,46 +55,14 @@ def masked_copies(documents: Documents, n_copies: int, *, p_m: float, p_c: float
 # -------------------------------------------------------------------------------------------------------------- topics
 
 
-@dataclass(frozen=True, eq=False)
-class TextTopics:
-    """Topics of a text.
-
-    Attributes
-    ----------
-    topic_word : (T, V) float64
-        Row = topic, column = word: the probability of the word in the topic; rows sum to 1, words left out have 0.
-    share : (T,) float64
-        Share of the text that each topic has; sums to 1.
-    """
-
-    topic_word: NDArray[np.float64]
-    share: NDArray[np.float64]
-
-
 def content_words(vocabulary: Sequence[str], *, stop_words: bool = True,
                   extra: Iterable[str] = ()) -> NDArray[np.bool_]:
     """Tell which words of the vocabulary say what a text is about, (V,).
 
-    Special tokens (in angle or square brackets), tokens without a letter and stop words do not.
-
-    Parameters
-    ----------
-    vocabulary : sequence of str, V
-    stop_words : bool
-        Whether to leave out English stop words (scikit-learn's list) and what is left of "don't" and the like
-        (``FRAGMENTS``).
-    extra : iterable of str
-        More words to leave out, for example names of people. Case does not matter.
-
-    Raises
-    ------
-    TypeError
-        ``extra`` is one string.
-    ValueError
-        Stop words are asked for and scikit-learn is not installed.
+    Special tokens (in angle or square brackets) and tokens without a letter do not. With ``stop_words``, neither do
+    English stop words (scikit-learn's list) and ``FRAGMENTS``; nor do the words ``extra``, for example names of people,
+    in any case. ValueError if stop words are asked for and scikit-learn is not installed.
     """
-    if isinstance(extra, str):
-        raise TypeError(f"extra is the string {extra!r}; give a list of words")
     omitted = {word.lower() for word in extra}
     if stop_words:
         omitted |= FRAGMENTS | _scikit_learn("feature_extraction.text").ENGLISH_STOP_WORDS
@@ -103,87 +70,54 @@ def content_words(vocabulary: Sequence[str], *, stop_words: bool = True,
 
 
 def _is_word(token):
-    special = any(token.startswith(begin) and token.endswith(end) for begin, end in _BRACKETS)
-    return not special and any(character.isalpha() for character in token)
+    special = token[:1] + token[-1:] in ("<>", "[]")  # <unk>, [MASK]
+    return not special and any(map(str.isalpha, token))
 
 
-def fit_topics(documents: ArrayLike, content: ArrayLike, *, n_topics: int = 10, lengths: ArrayLike | None = None,
-               n_iterations: int = 30, n_starts: int = 1, rng: int | np.random.Generator | None = 0) -> TextTopics:
+@one_blas_thread()
+def fit_topics(documents: Documents, content: NDArray[np.bool_], n_topics: int,
+               rng: Seed) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit latent Dirichlet allocation to counts of content words in documents (batch variational Bayes, scikit-learn).
 
     Parameters
     ----------
-    documents : (D, L) integers
-        Row = document: its token ids, for example ``corpus.tokens``.
+    documents : Documents
+        D documents.
     content : (V,) bool
-        Which words of the vocabulary count, for example :func:`content_words`.
+        Which words of the vocabulary count (:func:`content_words`).
     n_topics : int
         T, at least 2.
-    lengths : (D,) integers, optional
-        Number of tokens of each document; what lies beyond is not read. Default: L.
-    n_iterations : int
-        Number of passes over all documents, at least 1.
-    n_starts : int
-        Number of random starts, at least 1, of which the one that ends with the lowest perplexity is kept: the fit
-        finds a local optimum, which may have merged two topics and split another. The time grows with it.
     rng : int, numpy.random.Generator or None
-        Seed. The same seed gives the same bits.
+        Seed of the random start. The same seed gives the same bits.
+
+    Returns
+    -------
+    topic_word : (T, V) float64
+        Row = topic, column = word: the probability of the word in the topic; rows sum to 1, words left out have 0.
+    share : (T,) float64
+        Share of the text that each topic has; sums to 1.
 
     Raises
     ------
-    TypeError
-        Documents or lengths are not integers, or ``content`` is not bool.
     ValueError
-        scikit-learn is not installed; settings are out of range; ids are not in the vocabulary; the documents hold
-        fewer content words than topics.
+        scikit-learn is not installed; or the documents hold fewer different content words than topics.
     """
-    n_topics = whole_number("n_topics", n_topics, 2)
-    n_iterations, n_starts = whole_number("n_iterations", n_iterations, 1), whole_number("n_starts", n_starts, 1)
-    counted = _mask(content)
-    counts = _counts(documents, lengths, len(counted))[:, counted]
+    document, place = np.nonzero(documents.tokens)  # token 0 stands beyond a document's end
+    words = documents.tokens[document, place] - 1
+    shape = len(documents), len(content)
+    counts = scipy.sparse.coo_matrix((np.ones(len(words)), (document, words)), shape).tocsr()[:, content]
     n_seen = np.count_nonzero(counts.sum(axis=0))
     if n_seen < n_topics:
         raise ValueError(f"the documents hold {n_seen} different content words, too few for {n_topics} topics; give "
                          "fewer topics, or more text")
-    counts, seeds = counts[np.diff(counts.indptr) > 0], np.random.default_rng(rng).integers(2**31, size=n_starts)
-    fits = (_fit(counts, n_topics, n_iterations, int(seed)) for seed in seeds)
-    components = min(fits, key=lambda fit: fit.bound_).components_  # (T, content words): expected counts + prior
+    counts, seed = counts[np.diff(counts.indptr) > 0], int(np.random.default_rng(rng).integers(2**31))
+    model = _scikit_learn("decomposition").LatentDirichletAllocation(
+        n_topics, learning_method="batch", max_iter=ITERATIONS, random_state=seed)
+    components = model.fit(counts).components_  # (T, content words): expected counts + prior
     mass = components.sum(axis=1)
-    topic_word = np.zeros((n_topics, len(counted)))
-    topic_word[:, counted] = components / mass[:, None]
-    return TextTopics(topic_word, mass / mass.sum())
-
-
-@one_blas_thread()
-def _fit(counts, n_topics, n_iterations, seed):
-    """One random start; its ``bound_`` is the perplexity of the documents."""
-    model = _scikit_learn("decomposition").LatentDirichletAllocation
-    return model(n_topics, learning_method="batch", max_iter=n_iterations, random_state=seed).fit(counts)
-
-
-def _mask(content):
-    content = np.asarray(content)
-    if content.dtype != bool:
-        raise TypeError(f"content has dtype {content.dtype}; give True or False for each word of the vocabulary")
-    if content.ndim != 1:
-        raise ValueError(f"content has shape {content.shape}; give one row, True or False for each word")
-    return content
-
-
-def _counts(documents, lengths, n_vocab):
-    """How often each document holds each word, (D, V), sparse."""
-    documents = integers("documents", documents, 2)
-    n, length = documents.shape
-    lengths = np.full(n, length) if lengths is None else integers("lengths", lengths, 1)
-    if lengths.shape != (n,) or (lengths < 0).any() or (lengths > length).any():
-        raise ValueError(f"lengths must be {n} numbers from 0 to {length}, one a document")
-    document, place = np.nonzero(np.arange(length) < lengths[:, None])
-    words = documents[document, place]
-    if len(words) and not 0 <= words.min() <= words.max() < n_vocab:
-        raise ValueError(f"documents hold ids {words.min()} to {words.max()} but the vocabulary has {n_vocab} words "
-                         f"(ids 0 to {n_vocab - 1}); give the vocabulary that the documents were made with, and lengths "
-                         "if they are padded")
-    return scipy.sparse.coo_matrix((np.ones(len(words)), (document, words)), (n, n_vocab)).tocsr()
+    topic_word = np.zeros((n_topics, len(content)))
+    topic_word[:, content] = components / mass[:, None]
+    return topic_word, mass / mass.sum()
 
 
 def _scikit_learn(module):
@@ -194,77 +128,20 @@ def _scikit_learn(module):
         raise ValueError(f"topics of a text need scikit-learn ({error}): pip install 'minitx[topics]'") from error
 
 
-def dominant_topics(topic_word: ArrayLike, *, topic_share: ArrayLike | None = None, threshold: float = 0.5,
-                    min_words: int = 2) -> NDArray[np.int64]:
+def dominant_topics(topic_word: NDArray[np.float64], share: NDArray[np.float64],
+                    threshold: float) -> NDArray[np.int64]:
     """Label the words that belong to one topic: (V,), the topic of each word, or -1.
 
-    By Bayes' rule P(t | word) is proportional to ``topic_share[t] * topic_word[t, word]``. A word's label is its most
-    probable topic (the first of equals), if that has at least the probability ``threshold``. Other words are ambiguous.
-
-    Parameters
-    ----------
-    topic_word : (T, V)
-        Row = topic, column = word: the probability of the word in the topic.
-    topic_share : (T,), optional
-        Share of the text that each topic has, for example ``TextTopics.share``. Default: equal shares.
-    threshold : float
-        Above 0, at most 1.
-    min_words : int
-        A topic that is left with fewer words than this labels none: averages over different words of a topic need two.
-
-    Raises
-    ------
-    ValueError
-        The threshold is out of range, shapes do not agree, or entries are negative.
+    ``topic_word`` (T, V) and ``share`` (T,) are those of :func:`fit_topics`. By Bayes' rule P(t | word) is proportional
+    to ``share[t] * topic_word[t, word]``. A word's label is its most probable topic (the first of equals), if that has
+    at least the probability ``threshold``, which is above 0 and at most 1; other words are ambiguous. A topic that is
+    left with a single word labels none: averages over different words of a topic need two.
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real) or not 0 < threshold <= 1:
-        raise ValueError(f"threshold is {threshold!r}; it must be a number above 0, at most 1")
-    min_words = whole_number("min_words", min_words, 1)
-    topic_word = _probabilities("topic_word", topic_word, 2)
-    share = np.ones(len(topic_word)) if topic_share is None else _probabilities("topic_share", topic_share, 1)
-    if share.shape != topic_word.shape[:1]:
-        raise ValueError(f"topic_share has shape {share.shape} but there are {len(topic_word)} topics; give one each")
     joint = share[:, None] * topic_word
     mass = joint.sum(axis=0)
     labels = np.where((mass > 0) & (joint.max(axis=0) >= threshold * mass), joint.argmax(axis=0), -1)
     n_words = np.bincount(labels[labels >= 0], minlength=len(joint))
-    return np.where(n_words[labels] >= min_words, labels, -1)
-
-
-def _probabilities(name, array, ndim):
-    array = np.asarray(array, np.float64)
-    if array.ndim != ndim or not array.size:
-        raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} dimensions and not be empty")
-    if not (np.isfinite(array).all() and (array >= 0).all()):
-        raise ValueError(f"{name} holds entries that are negative, inf or nan; give probabilities")
-    return array
-
-
-def top_words(topic_word: ArrayLike, vocabulary: Sequence[str], labels: ArrayLike, k: int = 10) -> list[list[str]]:
-    """Return for each topic its ``k`` most probable words among those with its label, most probable first.
-
-    Parameters
-    ----------
-    topic_word : (T, V)
-        Row = topic, column = word.
-    vocabulary : sequence of str, V
-    labels : (V,) integers
-        From :func:`dominant_topics`.
-    k : int
-        At most so many words a topic, at least 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Labels are not integers, or shapes do not agree.
-    """
-    rows, topic_of = _probabilities("topic_word", topic_word, 2), integers("labels", labels, 1)
-    k = whole_number("k", k, 1)
-    if not rows.shape[1] == len(vocabulary) == len(topic_of):
-        raise ValueError(f"topic_word has {rows.shape[1]} words, the vocabulary {len(vocabulary)} and labels "
-                         f"{len(topic_of)}; give the three of one text")
-    return [[vocabulary[word] for word in np.argsort(-row, kind="stable") if topic_of[word] == topic][:k]
-            for topic, row in enumerate(rows)]
+    return np.where(n_words[labels] >= 2, labels, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +150,8 @@ class WordTopics:
 
     Attributes
     ----------
-    fitted : TextTopics
+    share : (T,) float64
+        Share of the text that each topic has.
     of_token : (V + 1,) int64
         Topic of each token of the documents; -1: none.
     words : list of T lists of str
@@ -281,15 +159,14 @@ class WordTopics:
     left_out : dict {reason: number of words}
     """
 
-    fitted: TextTopics
+    share: NDArray[np.float64]
     of_token: NDArray[np.int64]
     words: list[list[str]]
     left_out: dict[str, int]
 
 
-def word_topics(documents: Documents, vocabulary: Sequence[str], *, n_topics: int = 10, threshold: float = 0.5,
-                stop_words: bool = True, exclude: Iterable[str] = (),
-                rng: int | np.random.Generator | None = 0) -> WordTopics:
+def word_topics(documents: Documents, vocabulary: Sequence[str], *, n_topics: int, threshold: float, stop_words: bool,
+                exclude: Iterable[str], rng: Seed) -> WordTopics:
     """Fit topics to ``documents`` and tell which words belong to one; ValueError if fewer than two topics have words.
 
     See :func:`content_words` for ``stop_words`` and ``exclude`` (its ``extra``), :func:`fit_topics` and
@@ -298,21 +175,22 @@ def word_topics(documents: Documents, vocabulary: Sequence[str], *, n_topics: in
     word = content_words(vocabulary, stop_words=False)
     not_common = content_words(vocabulary, stop_words=stop_words)
     content = content_words(vocabulary, stop_words=stop_words, extra=exclude)
-    fitted = fit_topics(documents.tokens - 1, content, n_topics=n_topics, lengths=documents.lengths, rng=rng)
-    labels = dominant_topics(fitted.topic_word, topic_share=fitted.share, threshold=threshold)
+    topic_word, share = fit_topics(documents, content, n_topics, rng)
+    labels = dominant_topics(topic_word, share, threshold)
     n_found = len(np.unique(labels[labels >= 0]))
     if n_found < 2:
         raise ValueError(f"{n_found} of {n_topics} topics have words of their own: of {content.sum()} content words "
                          f"{(labels >= 0).sum()} belong to one topic with probability {threshold:g} or more; two "
                          "topics are needed: lower --threshold, or change --topics")
+    words = [[vocabulary[one] for one in np.argsort(-row, kind="stable") if labels[one] == topic]
+             for topic, row in enumerate(topic_word)]
     left_out = {"no words, or rare (<unk>)": ~word, "stop words": word & ~not_common,
                 "excluded": not_common & ~content, "of no single topic": content & (labels < 0)}
-    return WordTopics(fitted, np.append(-1, labels),
-                      top_words(fitted.topic_word, vocabulary, labels, k=len(vocabulary)),
+    return WordTopics(share, np.append(-1, labels), words,
                       {reason: int(out.sum()) for reason, out in left_out.items()})
 
 
-def require_pairs(of_token: ArrayLike, documents: Documents) -> None:
+def require_pairs(of_token: NDArray[np.int64], documents: Documents) -> None:
     """ValueError unless ``documents`` hold pairs of different words of one topic, and of words of different topics."""
     uniform = EmbeddedWeights(W_E=np.zeros((1, documents.n_vocab)))
     found = pair_averages(attention_table(uniform, documents), of_token)
@@ -326,7 +204,7 @@ def require_pairs(of_token: ArrayLike, documents: Documents) -> None:
 
 
 def start_at_frequencies(documents: Documents, *, width: int, scale: float, dtype: str,
-                         rng: int | np.random.Generator | None) -> EmbeddedWeights:
+                         rng: Seed) -> EmbeddedWeights:
     """Small Gaussian embeddings at uniform attention, and as bias the logarithm of the words' frequencies.
 
     Gradient descent on the bias alone would end there: embeddings do not have to learn the frequencies first.
@@ -336,10 +214,9 @@ def start_at_frequencies(documents: Documents, *, width: int, scale: float, dtyp
     return replace(weights, b=np.log(counts / counts.sum()).astype(dtype))
 
 
-def with_attention(weights: EmbeddedWeights, *, width: int, scale: float,
-                   rng: int | np.random.Generator | None) -> EmbeddedWeights:
+def with_attention(weights: EmbeddedWeights, *, width: int, scale: float, rng: Seed) -> EmbeddedWeights:
     """``weights`` that have embeddings, with Gaussian queries and keys of standard deviation ``scale``."""
-    E = _embeddings(weights)
+    E = weights.parameters()["W_E"]
     drawn = EmbeddedWeights.gaussian(weights.n_vocab, W_E=0, W_QK=scale, rng=rng, width=len(E), attention_width=width,
                                      dtype=E.dtype)
     return replace(weights, W_Q=drawn.W_Q, W_K=drawn.W_K)
@@ -351,16 +228,10 @@ def quantities(weights: EmbeddedWeights, documents: Documents) -> dict[str, Pair
     In "attention" every occurrence of a pair counts, as in the paper; in a real text a few very frequent words decide
     it. In "attention by pair" each pair of words that meets counts once.
     """
-    E = _embeddings(weights)
+    E = weights.parameters()["W_E"]
     tables = {"embedding products": PairTable.of_matrix(gram(E)),
               "embedding cosines": PairTable.of_matrix(cosine_matrix(E))}
     if weights.W_Q is not None:
         found = tables["attention"] = attention_table(weights, documents)
         tables["attention by pair"] = PairTable(found.mean(0.0), np.where(found.count > 0, 1.0, 0.0))
     return tables
-
-
-def _embeddings(weights):
-    if weights.W_E is None:
-        raise ValueError("the weights have no embeddings W_E; start from start_at_frequencies")
-    return weights.W_E

@@ -64,7 +64,7 @@ def test_heat_maps_with_what_is_constant_or_unknown():
 def test_heat_maps_sort_words_by_topic_specials_first():
     topics = np.random.default_rng(0).permutation(np.repeat(range(-1, 4), [1, 3, 2, 4, 5]))
     figure = draw(topics_figures.topic_heat_maps({"one": blocky(topics)}, topics, title="title",
-                                                 names=["a$", "b", "c", "d"]))
+                                                 names=dict(enumerate(["a$", "b", "c", "d"]))))
     image = figure.axes[0].images[0].get_array()
     np.testing.assert_array_equal(image, blocky(np.sort(topics)))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["[MASK]", r"a\$", "b", "c", "d"]
@@ -80,27 +80,26 @@ def test_colours_end_above_the_topics_and_say_so():
     assert "colours end" not in words_of(figure)
 
 
-@pytest.mark.parametrize("log_steps", [True, False])
-def test_block_values(log_steps):
-    steps = np.array([0, 1, 10, 100])
+@pytest.mark.parametrize("with_trajectory", [True, False])
+def test_block_values(with_trajectory):
+    steps, unknown = np.array([1, 10, 100]), np.full(3, np.nan)
     rising = steps / 100
-    measured = {"same word": (rising, rising / 9), "same topic": (rising, None),
-                "different topic": (0 * rising, 0 * rising),
-                "unknown": (np.full(4, np.nan), np.full(4, np.nan))}
-    closed = {"same word": (np.arange(100), np.linspace(0, 1, 100)), "same topic": 1.0, "not measured": np.float64(0.5)}
-    figure = draw(topics_figures.block_values(steps, measured, closed, title="title", ylabel="mean entry",
-                                              log_steps=log_steps,
-                                     final={"same word": 1.0}))
-    for text in (*measured, "not measured", "± 1 s.d.", "trajectory", "final value"):
+    measured = {"same word": (rising, rising / 9), "same topic": (rising, unknown),
+                "different topic": (unknown, unknown)}
+    closed = {"same word": (np.arange(1, 100), np.linspace(0, 1, 99))} if with_trajectory else {}
+    figure = draw(topics_figures.block_values(steps, measured, title="title", ylabel="mean entry", closed=closed,
+                                              final={"same word": 1.0, "mask column": 0.5}))
+    for text in (*measured, "mask column", "± 1 s.d.", "final value"):
         assert text in words_of(figure), text
+    assert ("trajectory" in words_of(figure)) == with_trajectory
+    assert figure.axes[0].get_xscale() == ("log" if with_trajectory else "linear")
 
 
 def test_block_values_of_one_step_and_one_seed():
     for steps in ([0], [7]):
-        figure = draw(topics_figures.block_values(steps, {"same word": ([0.2], [0.0])}, {}, title="title",
-                                                  ylabel="mean entry"))
+        measured = {"same word": (np.array([0.2]), np.array([0.0]))}
+        figure = draw(topics_figures.block_values(steps, measured, title="title", ylabel="mean entry"))
         assert "s.d." not in words_of(figure)
-    draw(topics_figures.block_values([1, 2], {}, {"same word": 0.2}, title="title", ylabel="mean entry"))
 
 
 def test_ridge_path():
@@ -126,28 +125,21 @@ def test_ridge_path_of_one_ridge_and_of_nothing_known():
 def test_loss_surface():
     alpha, beta = np.logspace(-1, 2, 20), np.logspace(-1, 1, 15)
     loss = (np.log(alpha[:, None] + 9 * beta) - 4) ** 2
-    paths = {"seed 0": ([1, 5, 6], [1, 4, 6]), "one point": ([2.0], [3.0]), "unknown": ([1, np.nan], [1, np.nan])}
     line = (54 - 9 * beta, beta)
-    draw(topics_figures.loss_surface(alpha, beta, loss, paths=paths, optimum_line=line, title="title"))
-    loss[3, 4] = np.nan
-    draw(topics_figures.loss_surface(alpha, beta, loss, paths={}, optimum_line=line, title="title"))
-    for values, text in ((0 * alpha, "the same everywhere"), (np.nan * alpha, "undefined")):
-        loss = np.repeat(values[:, None], 15, axis=1)
-        figure = draw(topics_figures.loss_surface(alpha, beta, loss, paths={}, optimum_line=line, title="title"))
-        assert text in words_of(figure)
+    for path in (([1, 5, 6], [1, 4, 6]), ([2.0], [3.0]), ([1, np.nan], [1, np.nan])):
+        figure = draw(topics_figures.loss_surface(alpha, beta, loss, path=path, optimum_line=line, title="title"))
+        assert "loss above its lowest value" in figure.axes[1].get_ylabel()
+    figure = draw(topics_figures.loss_surface(alpha, beta, 0 * loss, path=path, optimum_line=line, title="title"))
+    assert "the same everywhere" in words_of(figure)
 
 
 def test_loss_over_ratio():
-    rho = np.logspace(-1, 2, 50)
-    curves = {f"tau = {tau}": (np.log(rho) - tau) ** 2 for tau in (1, 2)}
-    curves |= {"flat": np.ones(50), "unknown": np.full(50, np.nan)}
-    optima = {"tau = 1": (np.e, 3.0), "tau = 2": (np.e**2, None), "flat": (1.0, np.nan)}
-    trained = {"tau = 1": (2.7, 0.0), "tau = 2": (np.array([7.0, 7.5]), np.array([0.01, 0.02]))}
-    figure = draw(topics_figures.loss_over_ratio(rho, curves, optima, trained, "title"))
-    assert "2.72" in words_of(figure)
-    draw(topics_figures.loss_over_ratio(rho, curves, {}, {}, "title"))
-    with pytest.raises(ValueError, match="widen their range"):
-        topics_figures.loss_over_ratio(rho + 2, curves, {}, {}, "title")
+    rho = np.logspace(-1, 2, 49)  # 1 is among them
+    for loss, best in (((np.log(rho) - 1) ** 2, (np.e, 3.0)), (np.ones(49), (1.0, 1.0))):
+        figure = draw(topics_figures.loss_over_ratio(rho, loss, best=best, trained=(2.7, 0.0), label="tau = 1",
+                                                     title="title"))
+        assert f"tau = 1: loss {1.0:.4f}" in words_of(figure)
+        assert f"= {best[0]:.3g}" in words_of(figure)
 
 
 @pytest.mark.parametrize("observed", [0.0, 0.5, 3.0, -40.0, 1e5, np.nan])

@@ -94,7 +94,7 @@ def test_everything_is_written(done):
 
 def test_by_pair_is_the_mean_of_each_pair_that_meets(done):
     result, _ = done
-    found, pairs = attention_table(result.weights, result.held_out), result.tables["attention by pair"]
+    found, pairs = attention_table(result.last.weights, result.held_out), result.tables["attention by pair"]
     assert (pairs.count == (found.count > 0)).all()
     np.testing.assert_allclose(pairs.total * found.count, found.total, rtol=1e-12)
 
@@ -103,10 +103,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(planted):
     short = Options(text=str(planted), **SMALL | {"steps": 3, "attention_steps": 2, "permutations": 5})
     first, again, other = (command_text.study(options, lambda line: None)
                            for options in (short, short, replace(short, seed=1)))
-    for name, array in first.weights.parameters().items():
-        assert (array == getattr(again.weights, name)).all()
+    for name, array in first.last.weights.parameters().items():
+        assert (array == getattr(again.last.weights, name)).all()
     assert (first.tests["attention"].null == again.tests["attention"].null).all()
-    assert (first.weights.W_E != other.weights.W_E).any()
+    assert (first.last.weights.W_E != other.last.weights.W_E).any()
 
 
 def test_without_attention_when_the_first_stage_diverges(planted):
@@ -132,7 +132,7 @@ def test_ctrl_c_keeps_what_was_recorded(planted, monkeypatch):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"topics": 1}, "--topics is 1"), ({"p_c": 0.6, "p_r": 0.6}, "at most 1"), ({"threshold": 0.0}, "above 0"),
+    ({"topics": 1}, "--topics is 1"), ({"p_c": 0.6, "p_r": 0.6}, "above 1"), ({"threshold": 0.0}, "above 0"),
     ({"p_m": 0.0}, "--p-m is 0"), ({"threshold": 1.5}, "--threshold is 1.5"),
     ({"learning_rate": -1.0}, "--learning-rate"), ({"dtype": "int8"}, "--dtype"), ({"text": ""}, "empty"),
     ({"windows": 0}, "--windows"), ({"seed": -1}, "--seed")])
