@@ -148,7 +148,7 @@ def add_rows(out, table, rows, bias):
                 row[b] += bias[b]
 
 
-# The two heads call no other kernel: a sum in a kernel that is called may be rounded differently when it is compiled and
+# The heads call no other kernel: a sum in a kernel that is called may be rounded differently when it is compiled and
 # when it comes from numba's cache.
 
 

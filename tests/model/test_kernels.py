@@ -47,7 +47,8 @@ def test_kernels_that_others_call_add_nothing_up():
     """Their sums may be reassociated in one way when they are compiled and in another when they come from the cache."""
     model = Path(minitx.__file__).parent / "model" / "kernels.py"
     assert _called_kernels_with_sums(model.read_text(encoding="utf-8")) == []
-    wrong = "@kernel\ndef f(x):\n    s = 0.0\n    for a in x:\n        s += a\n    return s\n@kernel\ndef g(x):\n    f(x)\n"
+    wrong = ("@kernel\ndef f(x):\n    s = 0.0\n    for a in x:\n        s += a\n    return s\n"
+             "@kernel\ndef g(x):\n    f(x)\n")
     assert _called_kernels_with_sums(wrong) == ["f"]
 
 
