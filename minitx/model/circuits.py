@@ -2,8 +2,8 @@
 
 Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K answers, U distinct tokens.
 
-:func:`loss_and_gradient` cuts the batch into blocks, :func:`loss_and_pieces` goes through the numbered steps of the
-room's account (``help(minitx.model)``), and the pieces of all blocks are added to the tables. Nothing here belongs to a
+:func:`loss_and_gradient` cuts the batch into blocks, :func:`forward` takes the numbered steps of the room's account
+(``help(minitx.model)``) and :func:`backward` takes them in reverse; the pieces of all blocks are added to the tables. Nothing here belongs to a
 paper: each theory is a parametrisation of these tables (``weights.py``).
 """
 
@@ -126,9 +126,14 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     circuits = valid_circuits(weights, batch)
     tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
     cut, losses = blocks(batch, circuits.n_vocab, circuits.ov.dtype), []
+
+    def loss_and_pieces(block):
+        loss, cache = forward(circuits, block)
+        return loss, backward(circuits, block, cache)
+
     with workers(len(cut)) as run:
         for wave in waves(cut):
-            results = run(lambda block: loss_and_pieces(circuits, block), wave)
+            results = run(loss_and_pieces, wave)
             losses += [loss for loss, _ in results]
             add_pieces(run, [(block, pieces, tables) for block, (_, pieces) in zip(wave, results, strict=True)])
     loss = float(np.sum(losses))
@@ -169,29 +174,58 @@ def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Arra
     return A, out
 
 
+# ------------------------------------------------------------------------------------------------ forward, backward
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """What :func:`forward` leaves for :func:`backward`.
+
+    Under the head ``log`` the derivatives D and dscore come with the loss, because the output may underflow.
+    """
+
+    attention: Attention
+    ov: Array  # (S, U, V) rows of the ov table
+    R: Array  # (S, M, V) dL/dout_t = scale_t R_t
+    scale: Array  # (S, M)
+    D: Array | None = None  # (S, U, V)
+    dscore: Array | None = None  # (S, M, T or U)
+
+
 @one_blas_thread()
-def loss_and_pieces(circuits: Circuits, block: Block) -> tuple[float, Pieces]:
-    """Loss of a block, and its part of dL/d tables: steps 1 to 4, then the same steps in reverse."""
+def forward(circuits: Circuits, block: Block) -> tuple[float, Cache]:
+    """Loss of a block, and what :func:`backward` needs."""
     # 1, 2  A_tj = softmax_j(qk[x_t, x_j] + position[t - j]),  C_tu = sum of A_tj over the keys j of token u
     attention = block.attend(circuits.qk, circuits.position)
     ov = circuits.ov[attention.words]
-    if block.head == "log":  # the output, which may underflow, is not stored
+    if block.head == "log":  # 3, 4 and their derivatives
         return _log_of_scores(circuits, block, attention, ov)
     # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
     out = output(circuits, block, attention, ov)
-    # 4  loss = sum_t weight_t head(out_t, y_t);  4'  in place, out becomes R, with dout_t = dL/dout_t = scale_t R_t
-    answers = block.asked, block.targets, block.weight, block.n_answers
-    losses, scale = (kernels.square(out, *answers) if block.head == "squared" else
-                     kernels.cross_entropy(out, exp_shifted(block, out), *answers))
-    R, by_row, dscore = out, scale[:, :, None], None
-    # 3', 2', 1'  dC_tu = dout_t . ov[u, :],  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
+    # 4  loss = sum_t weight_t head(out_t, y_t); in place, out becomes R, with dL/dout_t = scale_t R_t
+    losses, scale = _heads(block, out)
+    return losses.sum(), Cache(attention, ov, out, scale)
+
+
+@one_blas_thread()
+def backward(circuits: Circuits, block: Block, cache: Cache) -> Pieces:
+    """Pieces of dL/d tables: the steps of :func:`forward` in reverse.
+
+    Overwrites ``cache.ov``, so a cache can be used for one backward pass only.
+    """
+    attention, R, scale = cache.attention, cache.R, cache.scale[:, :, None]
+    if block.head == "log":
+        return Pieces(R, cache.scale, cache.D, attention.words, attention.n_words, cache.dscore)
+    # 4  loss = sum_t weight_t head(out_t, y_t):  dout_t = scale_t R_t, which direct and bias take as it is
+    # 3  out_t = sum_u C_tu ov[u, :]:  dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t
+    dC = None
     if circuits.qk is not None or circuits.position is not None:
-        dC = np.matmul(R, ov.transpose(0, 2, 1))
-        dC *= by_row
-        dscore = kernels.attention_backward(attention.A, dC, attention.slots)
-    # 3'  D_u = sum_t C_tu dout_t, in the place of the rows of ov
-    D = np.matmul((attention.C * by_row).transpose(0, 2, 1), R, out=ov)
-    return losses.sum(), Pieces(R, scale, D, attention.words, attention.n_words, dscore)
+        dC = np.matmul(R, cache.ov.transpose(0, 2, 1))
+        dC *= scale
+    D = np.matmul((attention.C * scale).transpose(0, 2, 1), R, out=cache.ov)
+    # 2, 1  C_tu = sum of A_tj,  A_tj = softmax_j(score_tj):  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
+    dscore = None if dC is None else kernels.attention_backward(attention.A, dC, attention.slots)
+    return Pieces(R, cache.scale, D, attention.words, attention.n_words, dscore)
 
 
 @one_blas_thread()
@@ -203,6 +237,21 @@ def output(circuits: Circuits, block: Block, attention: Attention, ov: Array) ->
     return out
 
 
+def _heads(block, out):
+    """Step 4: losses and scale (S, M); ``out`` becomes R."""
+    losses, scale = np.zeros(out.shape[:2]), np.zeros(out.shape[:2], out.dtype)
+    begin, total, kind = kernels.group_answers(block.asked, block.targets, block.weight, block.n_answers, out.shape[1])
+    to_one, to_several = (block.targets, begin, total, kind), (block.targets, block.weight, begin, total, kind)
+    if block.head == "squared":
+        kernels.square_to_one(out, *to_one, scale, losses)
+        kernels.square_to_several(out, *to_several, scale, losses)
+    else:
+        shifted = exp_shifted(block, out)
+        kernels.cross_entropy_of_one(out, shifted, *to_one, scale, losses)
+        kernels.cross_entropy_of_several(out, shifted, *to_several, scale, losses)
+    return losses, scale
+
+
 def exp_shifted(block: Block, out: Array) -> Array:
     """``out`` becomes exp(out - its maximum), in place. Returns out_y - maximum of every answer, (S, K)."""
     out -= out.max(axis=2, keepdims=True)
@@ -212,12 +261,11 @@ def exp_shifted(block: Block, out: Array) -> Array:
 
 
 def _log_of_scores(circuits, block, attention, ov):
-    """Steps 3, 4 and 4' to 1' under the head ``log``."""
+    """Steps 3 and 4 under the head ``log``, and their derivatives; the output is not stored."""
     dtype = ov.dtype
     tables = (or_empty(circuits.direct, 2, dtype), or_empty(circuits.qk, 2, dtype),
               or_empty(circuits.position, 1, dtype), or_empty(circuits.bias, 1, dtype))
     answers = block.asked, block.targets, block.weight, block.n_answers
     losses, R, D, dscore = kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal, tables,
                                             attention.slots, attention.C, ov, answers)
-    scale = np.ones(losses.shape, dtype)
-    return losses.sum(), Pieces(R, scale, D, attention.words, attention.n_words, dscore)
+    return losses.sum(), Cache(attention, ov, R, np.ones(losses.shape, dtype), D, dscore)

@@ -148,89 +148,112 @@ def add_rows(out, table, rows, bias):
                 row[b] += bias[b]
 
 
-# The heads call no other kernel: a sum in a kernel that is called may be rounded differently when it is compiled and
-# when it comes from numba's cache.
+# Each of the four heads turns outputs of its queries, in place, into R and a scale, with dL/dout_t = scale_t R_t, and
+# gives their losses. They call no other kernel: a sum in a kernel that is called may be rounded differently when it is
+# compiled and when it comes from numba's cache.
+
+NO_ANSWER, ONE_TOKEN, SEVERAL_TOKENS = range(3)
 
 
 @kernel
-def cross_entropy(E, shifted, asked, targets, weight, n_answers):
-    """Losses and scale of the queries, (S, M); E = exp(out - maximum) becomes R, in place: dL/dout_t = scale_t R_t.
+def group_answers(asked, targets, weight, n_answers, n_queries):
+    """Answers begin[s, m] to begin[s, m + 1] are those of query m, total[s, m] the sum of their weights.
 
-    Answers of one token: loss = weight (log Z - shifted),  R = E - Z onehot(y),  scale = weight / Z,
-    of several tokens: loss = sum_k weight_k (log Z - shifted_k),  R = total E / Z - sum_k weight_k onehot(y_k).
-
-    shifted (S, K) = out_y - maximum. For one token R_y is minus the sum of the others, never E_y - Z, so that 1 - p_y
-    keeps its digits when p_y is nearly 1.
+    kind[s, m] says whether they are none, all the same token, or several tokens. Returns (begin, total, kind).
     """
-    losses, scale = np.zeros(E.shape[:2]), np.zeros(E.shape[:2], E.dtype)
+    begin = np.zeros((len(asked), n_queries + 1), np.int32)
+    total, kind = np.zeros((len(asked), n_queries)), np.full((len(asked), n_queries), NO_ANSWER)
+    for s in range(kind.shape[0]):
+        k = 0
+        for m in range(kind.shape[1]):
+            begin[s, m] = k
+            while k < n_answers[s] and asked[s, k] == m:
+                total[s, m] += weight[s, k]
+                if targets[s, k] != targets[s, begin[s, m]]:
+                    kind[s, m] = SEVERAL_TOKENS
+                elif kind[s, m] == NO_ANSWER:
+                    kind[s, m] = ONE_TOKEN
+                k += 1
+        begin[s, kind.shape[1]] = k
+    return begin, total, kind
+
+
+@kernel
+def cross_entropy_of_one(E, shifted, targets, begin, total, kind, scale, losses):
+    """loss = weight (log Z - shifted),  R = E - Z onehot(y),  scale = weight / Z,  with E = exp(out - maximum).
+
+    R_y is minus the sum of the others, never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
+    """
     for s in range(E.shape[0]):
-        end = 0
         for m in range(E.shape[1]):
-            begin, total, same = end, 0.0, True
-            while end < n_answers[s] and asked[s, end] == m:
-                total += weight[s, end]
-                same = same and targets[s, end] == targets[s, begin]
-                end += 1
-            if begin == end:
+            if kind[s, m] != ONE_TOKEN:
                 continue
-            row, y, lag = E[s, m], targets[s, begin], shifted[s, begin]
-            own, others = row[y], 0.0
-            if same:
-                row[y] = 0.0
-                for b in range(row.size):
-                    others += row[b]
-                row[y] = -others
-                losses[s, m] = total * (math.log1p(others) if lag == 0.0 else math.log(others + own) - lag)
-                scale[s, m] = total / (others + own)
-            else:
-                Z = 0.0
-                for b in range(row.size):
-                    Z += row[b]
-                for b in range(row.size):
-                    row[b] *= total / Z
-                for k in range(begin, end):
-                    losses[s, m] += weight[s, k] * (math.log(Z) - shifted[s, k])
-                    row[targets[s, k]] -= weight[s, k]
-                scale[s, m] = 1.0
-    return losses, scale
+            row, y, lag = E[s, m], targets[s, begin[s, m]], shifted[s, begin[s, m]]
+            own = row[y]
+            row[y] = 0.0
+            others = 0.0
+            for b in range(row.size):
+                others += row[b]
+            row[y] = -others
+            losses[s, m] = total[s, m] * (math.log1p(others) if lag == 0.0 else math.log(others + own) - lag)
+            scale[s, m] = total[s, m] / (others + own)
 
 
 @kernel
-def square(out, asked, targets, weight, n_answers):
-    """Losses and scale of the queries, (S, M); ``out`` becomes R, in place: dL/dout_t = scale_t R_t.
-
-    Answers of one token: loss = weight |out - onehot(y)|^2,  R = 2 (out - onehot(y)),  scale = weight,
-    of several tokens: loss = sum_k weight_k |out - onehot(y_k)|^2,  R = 2 sum_k weight_k (out - onehot(y_k)).
-    """
-    losses, scale = np.zeros(out.shape[:2]), np.zeros(out.shape[:2], out.dtype)
-    for s in range(out.shape[0]):
-        end = 0
-        for m in range(out.shape[1]):
-            begin, total, same = end, 0.0, True
-            while end < n_answers[s] and asked[s, end] == m:
-                total += weight[s, end]
-                same = same and targets[s, end] == targets[s, begin]
-                end += 1
-            if begin == end:
+def cross_entropy_of_several(E, shifted, targets, weight, begin, total, kind, scale, losses):
+    """loss = sum_k weight_k (log Z - shifted_k),  R = total E / Z - sum_k weight_k onehot(y_k),  scale = 1."""
+    for s in range(E.shape[0]):
+        for m in range(E.shape[1]):
+            if kind[s, m] != SEVERAL_TOKENS:
                 continue
-            row, size = out[s, m], 0.0
-            if same:  # subtracting before squaring keeps the digits of a small loss
-                row[targets[s, begin]] -= 1.0
+            row = E[s, m]
+            Z = 0.0
             for b in range(row.size):
-                size += row[b] * row[b]
-            if same:
-                losses[s, m], scale[s, m] = total * size, total
-                for b in range(row.size):
-                    row[b] *= 2.0
-                continue
+                Z += row[b]
+            for b in range(row.size):
+                row[b] *= total[s, m] / Z
+            for k in range(begin[s, m], begin[s, m + 1]):
+                losses[s, m] += weight[s, k] * (math.log(Z) - shifted[s, k])
+                row[targets[s, k]] -= weight[s, k]
             scale[s, m] = 1.0
-            for k in range(begin, end):
-                losses[s, m] += weight[s, k] * (size - 2.0 * row[targets[s, k]] + 1.0)
+
+
+@kernel
+def square_to_one(out, targets, begin, total, kind, scale, losses):
+    """loss = weight |out - onehot(y)|^2,  R = 2 (out - onehot(y)),  scale = weight. A small loss keeps its digits."""
+    for s in range(out.shape[0]):
+        for m in range(out.shape[1]):
+            if kind[s, m] != ONE_TOKEN:
+                continue
+            row = out[s, m]
+            row[targets[s, begin[s, m]]] -= 1.0
+            square = 0.0
             for b in range(row.size):
-                row[b] *= 2.0 * total
-            for k in range(begin, end):
+                square += row[b] * row[b]
+            for b in range(row.size):
+                row[b] *= 2.0
+            losses[s, m] = total[s, m] * square
+            scale[s, m] = total[s, m]
+
+
+@kernel
+def square_to_several(out, targets, weight, begin, total, kind, scale, losses):
+    """loss = sum_k weight_k |out - onehot(y_k)|^2,  R = 2 sum_k weight_k (out - onehot(y_k)),  scale = 1."""
+    for s in range(out.shape[0]):
+        for m in range(out.shape[1]):
+            if kind[s, m] != SEVERAL_TOKENS:
+                continue
+            row = out[s, m]
+            square = 0.0
+            for b in range(row.size):
+                square += row[b] * row[b]
+            for k in range(begin[s, m], begin[s, m + 1]):
+                losses[s, m] += weight[s, k] * (square - 2.0 * row[targets[s, k]] + 1.0)
+            for b in range(row.size):
+                row[b] *= 2.0 * total[s, m]
+            for k in range(begin[s, m], begin[s, m + 1]):
                 row[targets[s, k]] -= 2.0 * weight[s, k]
-    return losses, scale
+            scale[s, m] = 1.0
 
 
 @ordered_kernel
