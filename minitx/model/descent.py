@@ -46,9 +46,9 @@ class Stopped:
 class Trajectory:
     """The result of a run of gradient descent.
 
-    ``loss``, (steps taken + 1,) float64, holds the loss at the weights after 0, 1, 2, ... steps (of mini-batches: that
-    of the step's own). ``weights`` are those after the last step whose loss is finite, ``kept`` {step: weights} those
-    at the steps asked for that were reached, and ``stopped`` says why the run ended before its last step, if it did.
+    ``loss``, (steps taken + 1,) float64, holds the loss at the weights after 0, 1, 2, ... steps; with mini-batches each
+    is the loss on the mini-batch of its step. ``weights`` are those after the last step whose loss is finite, ``kept``
+    {step: weights} those at the steps asked for that were reached, and ``stopped`` says why the run ended early.
     """
 
     loss: Array

@@ -111,7 +111,7 @@ class EmbeddedWeights(Parameters):
     b : (V,) floats, optional
         Bias of the output. Absent: none.
 
-    W_Q and W_K are given both or not at all, and so is at least one of W_E and W_V; else ValueError is raised.
+    ValueError is raised when one of W_Q and W_K is given without the other, or neither W_E nor W_V.
     """
 
     SHAPES: ClassVar[dict[str, str]] = {"W_E": "dV", "W_V": "dd", "W_Q": "ad", "W_K": "ad", "W_U": "Vd", "b": "V"}
