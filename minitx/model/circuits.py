@@ -3,8 +3,8 @@
 Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K answers, U distinct tokens.
 
 :func:`loss_and_gradient` cuts the batch into blocks, :func:`forward` takes the numbered steps of the room's account
-(``help(minitx.model)``) and :func:`backward` takes them in reverse; the pieces of all blocks are added to the tables. Nothing here belongs to a
-paper: each theory is a parametrisation of these tables (``weights.py``).
+(``help(minitx.model)``) and :func:`backward` takes them in reverse; the pieces of all blocks are added to the tables.
+Nothing here belongs to a paper: each theory is a parametrisation of these tables (``weights.py``).
 """
 
 from dataclasses import dataclass, replace
