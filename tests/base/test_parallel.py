@@ -116,7 +116,7 @@ sequences = rng.integers(0, 40, (200, 8))
 graphs = priority_graphs(Samples.of(sequences, sequences[:, 2]))
 E = rng.standard_normal((40, 50))
 S_fin, svm = cyclic_subspace(graphs, E), graph_svm(graphs, E)
-found = [S_fin.basis, S_fin.rest(E.T @ E), svm.W, svm.multipliers, svm.equality_multipliers]
+found = [*(block.rows for block in S_fin.blocks), S_fin.rest(E.T @ E), svm.W, svm.multipliers, svm.equality_multipliers]
 print(hashlib.sha256(b"".join(array.tobytes() for array in found) + repr(svm.kkt).encode()).hexdigest())
 """
 
