@@ -18,12 +18,13 @@ from minitx.base.command import STATUS, Outcome, run_command
 from minitx.base.console import Forecast, announce, progress_bar
 from minitx.base.numbers import norm
 from minitx.base.options import Options, add_options, option, read_options, typed_name
+from minitx.model.descent import Run
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token import command_tables, figures, training
 from minitx.next_token.automaton import STATUSES, Automaton
-from minitx.next_token.command_data import HeldOut, load
+from minitx.next_token.command_data import Data, HeldOut, load
 from minitx.next_token.command_tables import MODES, RECORDS, printable
-from minitx.next_token.graphs import constraints, priority_graphs
+from minitx.next_token.graphs import PriorityGraph, constraints, priority_graphs
 from minitx.next_token.losses import LOSSES, context_attention
 from minitx.next_token.samples import holds_samples
 from minitx.next_token.split import cyclic_subspace
@@ -246,7 +247,8 @@ def _numbers(automaton, runs, held_out):
                                 for mode, distance in held_out.distances.items()}}
 
 
-def draw(data, graphs, runs=None, held_out=None, dim=0):
+def draw(data: Data, graphs: dict[int, PriorityGraph], runs: dict[str, Run] | None = None,
+         held_out: HeldOut | None = None, dim: int = 0) -> dict[str, tuple[Any, str]]:
     """{file name: (figure, caption)}; without ``runs`` the priority graphs alone. ``dim`` is the dimension of S_fin."""
     name, words = style.literal(data.name), data.vocabulary
     share = np.bincount(data.samples.last, data.samples.share, data.samples.n_vocab)
@@ -256,16 +258,16 @@ def draw(data, graphs, runs=None, held_out=None, dim=0):
         figures.priority_graphs({k: graphs[k] for k in order}, words and [printable(word, LONGEST) for word in words],
                                 title=f"Priority graphs: {name}"),
         "Priority graphs: which tokens have priority over which, by last token. Attention retrieves the highest SCC.")}
-    if any(len(run.records) > 1 for run in (runs or {}).values()):
+    if runs and any(len(run.records) > 1 for run in runs.values()):
         records = {MODES[mode]: run.records for mode, run in runs.items()}
         drawn["training.png"] = (
             figures.next_token_training(records, title=f"Training: {name}", has_cycles=dim > 0),
             "Training: 1 - correlation of W with W_svm, distance of the part of W in S_fin from W_fin, norm of W, and "
             "attention outside the label's SCC.")
     if held_out and held_out.predictions and held_out.trained:
-        by_name = [{MODES[mode]: of[mode] for mode in of} for of in (held_out.trained, held_out.distances)]
+        trained, distances = ({MODES[mode]: of[mode] for mode in of} for of in (held_out.trained, held_out.distances))
         drawn["predictions.png"] = (
-            figures.next_token_predictions(held_out.limit, *by_name, held_out.status,
+            figures.next_token_predictions(held_out.limit, trained, distances, held_out.status,
                                            title=f"Held-out contexts: {name}"),
             "Held-out contexts: trained attention against the predicted limit by status of the context, and the total "
             "variation between the two.")

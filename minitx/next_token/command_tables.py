@@ -1,10 +1,17 @@
 """What ``minitx automaton`` prints: priority graphs, the limit, training, held-out contexts."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from minitx.base.numbers import norm
 from minitx.base.tables import UNDEFINED, Table, number, table
-from minitx.next_token.automaton import STATUSES
+from minitx.model.descent import Run
+from minitx.next_token.automaton import STATUSES, Automaton
+from minitx.next_token.command_data import HeldOut
+from minitx.next_token.graphs import PriorityGraph
+from minitx.next_token.svm import InfeasibleError
 
 MODES = {"descent": "plain descent", "normalised": "normalised descent",
          "accelerated": "accelerated (is given the true SCCs)"}
@@ -19,13 +26,13 @@ RECORDS = Table(("step", "loss", "1 - corr(W, W_svm)", "|P W - W_fin|", "|W|", "
                 (9, 10, 0, 0, 9, 0))
 
 
-def printable(name, longest=LONGEST_WORD):
+def printable(name: str, longest: int = LONGEST_WORD) -> str:
     """A word in at most ``longest`` letters; signs that would break a line are escaped."""
     name = name if name.isprintable() else repr(name)[1:-1]
     return name if len(name) <= longest else name[:longest - 1] + "…"
 
 
-def word(vocabulary, token):
+def word(vocabulary: Sequence[str] | None, token: int) -> str:
     """A token as it is printed: its word, between quotes if that is empty or holds spaces; or its number."""
     name = str(token) if vocabulary is None else printable(vocabulary[token])
     return repr(name) if not name or " " in name else name
@@ -37,7 +44,7 @@ def _joined(parts, separator, what=""):
     return separator.join([*parts[:SHOWN_TOKENS], *more])
 
 
-def graphs_table(graphs, vocabulary):
+def graphs_table(graphs: dict[int, PriorityGraph], vocabulary: Sequence[str] | None) -> str:
     """The SCCs of each graph by layer."""
     components = [part for graph in graphs.values() for part in graph.components]
     edges, several = sum(len(graph.edges) for graph in graphs.values()), sum(len(part) > 1 for part in components)
@@ -64,7 +71,7 @@ def _layers(graph, vocabulary):
     return _joined(layers, "  >  ", " layers")
 
 
-def limit_words(automaton, loss="log"):
+def limit_words(automaton: Automaton, loss: str = "log") -> str:
     """What W_svm and W_fin are, and how exactly they are known."""
     svm, soft, kkt = automaton.svm, automaton.soft, automaton.svm.kkt
     lines = [f"hard retrieval    |W_svm| = {norm(svm.W):.6g}; {len(svm.multipliers):,} inequalities, "
@@ -84,7 +91,7 @@ def limit_words(automaton, loss="log"):
     return "\n".join([*lines, *filter(None, [svm.note])])
 
 
-def infeasible_words(error, vocabulary, dim, width):
+def infeasible_words(error: InfeasibleError, vocabulary: Sequence[str] | None, dim: int, width: int) -> str:
     """Why there is no W_svm; ``dim`` is the dimension of S_fin, ``width`` that of the embeddings."""
     lines = ["No weights W satisfy all priorities of the samples with these embeddings:",
              "weighted as follows, the priorities sum to zero, so they cannot all hold."]
@@ -100,7 +107,7 @@ def infeasible_words(error, vocabulary, dim, width):
                       "There is one with --embedding one-hot, or with a --width of at least the number of tokens."])
 
 
-def mode_rows(mode, settings, run):
+def mode_rows(mode: str, settings: dict[str, Any], run: Run) -> str:
     """The rows of one mode: some of its records, the first and the last among them."""
     how = {"descent": "{0} on the {loss} loss, learning rate {learning_rate}",
            "normalised": "{0} on the {loss} loss, steps of length {learning_rate}",
@@ -120,7 +127,7 @@ def _gap(correlation):
     return UNDEFINED if np.isnan(correlation) else f"{1 - correlation:.2e}"
 
 
-def contexts_table(held_out):
+def contexts_table(held_out: HeldOut) -> str:
     """Some held-out contexts, the first ones of each status: predicted and trained attention side by side."""
     data, status = held_out.data, held_out.status
     columns = {"limit": held_out.limit, **{SHORT[mode]: p for mode, p in held_out.trained.items()}}
@@ -144,7 +151,7 @@ def contexts_table(held_out):
     return "\n".join(lines)
 
 
-def distances_table(held_out):
+def distances_table(held_out: HeldOut) -> str:
     """Total variation between trained and predicted attention, by status and mode, and what the statuses mean."""
     heads = ["status ", "contexts", *(head for mode in held_out.trained for head in (f"{SHORT[mode]}: median", "max"))]
     rows = {}
