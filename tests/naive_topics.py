@@ -84,22 +84,33 @@ def chosen_slots(T, v, lengths, p_m, p_c, p_r, *, tau=None, alpha=None, per_docu
             if law == 0:
                 continue
             others = [other_shown(t, T, v, p_m, p_c, p_r, per_document).items() for t in topics[1:]]
-            for target, first, probability in slot_outcomes(topics[0], T, v, p_m, p_c, p_r, True):
-                for rest in product(*others):
-                    weight, tokens, n_chosen = N * law * probability, [first], 1
-                    for (chosen, shown), each in rest:
-                        weight *= each
-                        tokens.append(shown)
-                        n_chosen += bool(chosen)
-                    if weight > 0:
-                        yield weight / n_chosen, target, tokens
+            first_slot = slot_outcomes(topics[0], T, v, p_m, p_c, p_r, True)
+            for rest in product(*others):
+                weight, tokens, n_chosen = N * law, [], 1
+                for (chosen, shown), each in rest:
+                    weight *= each
+                    tokens.append(shown)
+                    n_chosen += bool(chosen)
+                weight /= n_chosen
+                for target, shown, probability in first_slot:
+                    if weight * probability > 0:
+                        yield weight * probability, target, [shown, *tokens]
+
+
+def gathered_slots(*arguments, **law):
+    """{(target, sorted shown tokens): weight} of :func:`chosen_slots`: uniform attention knows no order."""
+    weights = {}
+    for weight, target, tokens in chosen_slots(*arguments, **law):
+        key = target, tuple(sorted(tokens))
+        weights[key] = weights.get(key, 0) + weight
+    return weights
 
 
 def moments(T, v, lengths, p_m, p_c, p_r, **law):
     """(C, M), lists of lists: E[e_y u^T] and E[u u^T] of a chosen slot."""
     V = T * v + 1
     C, M, total = [[0] * V for _ in range(V)], [[0] * V for _ in range(V)], 0
-    for weight, target, tokens in chosen_slots(T, v, lengths, p_m, p_c, p_r, **law):
+    for (target, tokens), weight in gathered_slots(T, v, lengths, p_m, p_c, p_r, **law).items():
         total += weight
         N = len(tokens)
         for i in tokens:

@@ -69,11 +69,11 @@ def circuits(**settings: Any) -> Any:
 
     Under the head ``log`` the outputs are positive. ``settings`` are those of :func:`batches`.
     """
-    st = _hypothesis()
+    st, sequences = _hypothesis(), batches(**settings)
 
     @st.composite
     def drawn(draw):
-        batch, V = draw(batches(**settings))
+        batch, V = draw(sequences)
         rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         shapes = {"direct": (V, V), "ov": (V, V), "qk": (V, V), "bias": (V,),
                   "position": (batch.tokens.shape[1] + draw(st.integers(0, 2)),)}
@@ -96,11 +96,11 @@ def weights(kind: Any, **settings: Any) -> Any:
     The weights, for V tokens and T positions, are those of ``kind.gaussian(V, T, scale=..., rng=...)``. Under the head
     ``log`` their absolute values, raised by 0.05, are taken, so that sums of products are positive.
     """
-    st = _hypothesis()
+    st, sequences = _hypothesis(), batches(**settings)
 
     @st.composite
     def drawn(draw):
-        batch, n_vocab = draw(batches(**settings))
+        batch, n_vocab = draw(sequences)
         scale, seed = draw(st.sampled_from(SCALES[:-1])), draw(st.integers(0, 2**32 - 1))
         found = kind.gaussian(n_vocab, batch.tokens.shape[1], scale=scale, rng=seed)
         if batch.head == "log":

@@ -22,7 +22,7 @@ from minitx.base.options import Options
 from minitx.data.corpus import builtin_corpus
 from minitx.model.descent import Stopped
 
-SMALL = ["--vocabulary", "30", "--length", "8", "--windows", "12", "--steps", "5"]
+SMALL = ["--vocabulary", "12", "--length", "8", "--windows", "12", "--steps", "5"]
 FILES = {"cosines.png", "gradient_terms.png", "corrections.png", "bigram.png", "interchangeability.png", "context.png",
          "attention.png", "report.html", "weights.npz", "results.json"}
 
@@ -38,7 +38,6 @@ def run(tmp_path, capsys):
     return run
 
 
-@pytest.mark.drawn
 def test_quick_run_prints_and_writes_everything(run, tmp_path):
     status, out, _, results = run("--quick", "--words", "mom,nosuchword,the")
     assert status == 0
@@ -65,7 +64,7 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
 
 def test_results_are_those_of_the_library(run, tmp_path):
     _, _, _, results = run(*SMALL, "--learning-rate", "0.5")
-    corpus = builtin_corpus("stories", n_vocab=30, length=8, n_windows=12)
+    corpus = builtin_corpus("stories", n_vocab=12, length=8, n_windows=12)
     weights = OneHotWeights.load(tmp_path / "out" / "weights.npz")
     loss, gradient = loss_and_gradient(weights, corpus.batch())
     assert results["loss"][-1] == pytest.approx(loss, rel=1e-14)
@@ -76,10 +75,10 @@ def test_results_are_those_of_the_library(run, tmp_path):
 def test_reduced_dynamics_is_that_of_the_library(run):
     """From the same start, at the recorded steps, in float32; and it stays nearer than the leading terms."""
     _, out, _, results = run(*SMALL, "--learning-rate", "4")
-    batch = builtin_corpus("stories", n_vocab=30, length=8, n_windows=12).batch()
+    batch = builtin_corpus("stories", n_vocab=12, length=8, n_windows=12).batch()
     settings = {"learning_rate": 4.0, "steps": 5, "keep": range(6)}
-    trained = descend(OneHotWeights.zeros(30, 8), batch, **settings)
-    predicted = descend(OneHotWeights.zeros(30, 8, dtype=np.float32), reduced.reduce(batch, 30),
+    trained = descend(OneHotWeights.zeros(12, 8), batch, **settings)
+    predicted = descend(OneHotWeights.zeros(12, 8, dtype=np.float32), reduced.reduce(batch, 12),
                         loss_and_gradient=reduced.loss_and_gradient, **settings)
     np.testing.assert_array_equal(results["predicted_loss"], predicted.loss)
     for record, found in zip(results["records"], results["reduced"], strict=True):

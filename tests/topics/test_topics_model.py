@@ -156,6 +156,7 @@ def sampled(seed, setting, n_documents, head="squared"):
     return setting.mask(setting.documents(n_documents, rng=seed), head=head, rng=seed)
 
 
+@pytest.mark.slow
 def test_sampled_documents_follow_the_closed_trajectory_20():
     """10,000 documents: means of block values within 3 s.d. (over seeds) of the closed trajectory, and of its end (A2).
 
@@ -181,14 +182,11 @@ def test_sampled_documents_follow_the_closed_trajectory_20():
 
 def exact_batch(setting, head):
     """Every document there can be, with slot 0 chosen, as a Batch: the population of a finite length."""
-    slots = {}
     law = {"tau": setting.tau, "per_document": setting.loss == "per_document"}
     corruption = (setting.p_m, setting.p_c, setting.p_r)
-    for weight, target, tokens in naive.chosen_slots(setting.T, setting.v, [setting.length], *corruption, **law):
-        key = target, tuple(sorted(tokens))  # uniform attention: who asks does not matter
-        slots[key] = slots.get(key, 0.0) + float(weight)
+    slots = naive.gathered_slots(setting.T, setting.v, [setting.length], *corruption, **law)
     targets, tokens = (np.array(parts) for parts in zip(*slots, strict=True))
-    weight = np.array(list(slots.values()))
+    weight = np.array([float(each) for each in slots.values()])
     only_first = np.arange(setting.length) == 0
     return Batch(tokens, np.where(only_first, targets[:, None], 0),
                  np.where(only_first, weight[:, None] / weight.sum(), 0.0), causal=False, head=head)
@@ -231,7 +229,7 @@ def test_first_step_on_a_sample_21(head, loss, seed, eta):
     np.testing.assert_allclose(W, eta * expected, rtol=0, atol=1e-14 * max(1, eta))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_embeddings_reach_the_block_gap_from_any_start_24(seed):
     """Descent on E from large entries; through moments, and the same first steps on the population itself."""
     setting = TopicModel(3, 2, math.inf, tau=2)
@@ -296,13 +294,17 @@ def test_descent_on_attention_reaches_the_best_ratio():
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def slow(*arguments):
+    return pytest.param(*arguments, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(("parts", "part", "head", "settings"), [
     ({"W_V": 0.0}, "value", "squared", {"learning_rate": 1.0, "steps": 300}),
-    ({"W_V": 0.0}, "value", "cross_entropy", {"learning_rate": 5.0, "steps": 200, "batch_size": 100}),
+    slow({"W_V": 0.0}, "value", "cross_entropy", {"learning_rate": 5.0, "steps": 200, "batch_size": 100}),
     ({"W_E": 0.01}, "embedding", "squared", {"learning_rate": 0.5, "steps": 300}),
-    ({"W_E": 0.01}, "embedding", "cross_entropy", {"learning_rate": 1.0, "steps": 300, "batch_size": 100}),
-    ({"W_V": 0.0, "W_QK": 0.05}, "value attention", "cross_entropy",
-     {"learning_rate": 20.0, "steps": 300, "batch_size": 100})])
+    slow({"W_E": 0.01}, "embedding", "cross_entropy", {"learning_rate": 1.0, "steps": 300, "batch_size": 100}),
+    slow({"W_V": 0.0, "W_QK": 0.05}, "value attention", "cross_entropy",
+         {"learning_rate": 20.0, "steps": 300, "batch_size": 100})])
 def test_same_topic_exceeds_different_topic_at_every_step(parts, part, head, settings):
     """Attention starts at random, with a difference of 0 to -.0006; by the first record, step 25, this is overcome."""
     runs = []
