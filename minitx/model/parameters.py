@@ -1,5 +1,6 @@
 """What weights, circuits and their gradients share: named arrays, some of which may be absent."""
 
+import functools
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -80,8 +81,9 @@ class Parameters:
                                  "and not empty")
 
     @classmethod
-    def _names(cls) -> list[str]:
-        return [field.name for field in fields(cls)]  # type: ignore[arg-type]  # subclasses are dataclasses
+    @functools.cache
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))  # type: ignore[arg-type]  # subclasses are dataclasses
 
     def parameters(self) -> dict[str, Array]:
         """{name: array} of the parts that are present."""

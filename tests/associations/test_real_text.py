@@ -5,6 +5,7 @@ import pytest
 from minitx import OneHotWeights, associations, descend, gradient_terms, load_corpus
 from minitx.base.numbers import cosine, norm
 
+pytestmark = pytest.mark.slow  # the same holds on the built-in stories, which other tests train on
 ETA, CHECKED = 0.5, (60, 150, 200)
 
 

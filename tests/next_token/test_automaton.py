@@ -184,10 +184,11 @@ def distance(automaton, W, context, **options):
     return sum(abs(p[j] - trained[j]) for j in present) / 2
 
 
-def test_trained_attention_is_the_limit_wherever_that_is_determined():
-    """On 1,200 unseen contexts of 30 random data sets, total variation is at most 1e-6 after 250 accelerated steps."""
+@pytest.mark.parametrize("n_data_sets", [10, pytest.param(30, marks=pytest.mark.slow)])
+def test_trained_attention_is_the_limit_wherever_that_is_determined(n_data_sets):
+    """On 40 unseen contexts of each random data set, total variation is at most 1e-10 after 250 accelerated steps."""
     seen, worst = dict.fromkeys(STATUSES, 0), 0.0
-    for number in range(30):
+    for number in range(n_data_sets):
         drawn, automaton, contexts = data_set(number)
         E = automaton.split.E
         start = LastTokenWeights.zeros(drawn.n_vocab) if E is None else LastTokenWeights.zeros(E=E)
@@ -201,14 +202,15 @@ def test_trained_attention_is_the_limit_wherever_that_is_determined():
             seen[found.status] += 1
             if found.status == "determined":
                 worst = max(worst, distance(automaton, W, context))
-    assert min(seen.values()) >= 100 and sum(seen.values()) == 1200
+    assert min(seen.values()) >= 100 * n_data_sets / 30 and sum(seen.values()) == 40 * n_data_sets
     assert worst <= 1e-10
 
 
-def test_ties_along_the_path_are_those_of_the_residual():
+@pytest.mark.parametrize("n_data_sets", [4, pytest.param(8, marks=pytest.mark.slow)])
+def test_ties_along_the_path_are_those_of_the_residual(n_data_sets):
     """Where rho does not diverge, the path keeps it (to 1e-3 at strength 2^20), and ties are shared as it says."""
     tied, worst, without = 0, 0.0, 0.0
-    for number in range(8):
+    for number in range(n_data_sets):
         _, automaton, contexts = data_set(number)
         *_, W = split_path(automaton.split, automaton.soft.W, 2.0 ** np.arange(21))
         rho, rest, svm = automaton.residual, W - automaton.soft.W, automaton.svm.W
@@ -220,7 +222,7 @@ def test_ties_along_the_path_are_those_of_the_residual():
                 tied += 1
                 worst = max(worst, distance(automaton, W, context, path=True))
                 without = max(without, distance(automaton, W, context))
-    assert tied >= 30 and worst <= 1e-3 and without > 0.1
+    assert tied >= 30 * n_data_sets / 8 and worst <= 1e-3 and without > 0.1
 
 
 # ---------------------------------------------------------------------------------------------------------------------

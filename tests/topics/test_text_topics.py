@@ -144,6 +144,7 @@ def test_labels_are_those_of_plain_loops(n_topics, n_words, threshold, seed):
     assert dominant_topics(topic_word, share, threshold).tolist() == expected
 
 
+@pytest.mark.slow
 def test_topics_of_real_stories(tinystories, monkeypatch):
     """At least two words, none of them a stop word, belong to each topic; they are sorted by probability."""
     pytest.importorskip("sklearn")
