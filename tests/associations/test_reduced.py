@@ -153,6 +153,7 @@ def gaps_to_the_derivative(weights, data, monkeypatch):
 
     The norm of the difference is estimated from 32 orthogonal directions; of P, which has fewer entries, it is exact.
     """
+    set_threads(1)  # small products
     step, assign, kept = 1e-5, reduced._assign_cells, []
     monkeypatch.setattr(reduced, "_assign_cells",
                         lambda *given: kept[0] if kept else kept.append(assign(*given)) or kept[0])
