@@ -10,18 +10,19 @@ import functools
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import numba
 import numpy as np
+from numba.extending import overload
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from minitx.base.checks import whole_number
 
-PANEL = 512  # Most rows of one piece of a large product. A constant, so that results are bit-identical for any threads.
+PANEL = 256  # Most rows of one piece of a large product. A constant, so that results are bit-identical for any threads.
 SMALL = 2**16  # Most multiplications of a product that OpenBLAS runs on one thread anyway; a guard takes 30 us.
 SMALL_VECTOR = 2**13  # The same for a product with a vector, which OpenBLAS gives to several threads earlier.
 
@@ -43,22 +44,93 @@ def get_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def workers(n_pieces: int) -> Iterator[Callable]:
-    """Yield ``map(function, items) -> list``, run by up to :func:`get_threads` threads, with BLAS on one thread each.
+class Workers:
+    """Threads that compute pieces of work. Within a piece there is one thread: work is cut once, at the top.
 
-    ``n_pieces`` is the largest number of items that will be mapped at once: for a single one no thread is started.
+    Called as ``workers(function, items)`` they give the list of ``function(item)``.
     """
-    n_threads = max(1, min(get_threads(), n_pieces))
-    with one_blas_thread():
-        if n_threads == 1:
-            yield lambda function, items: [_quietly(function, item) for item in items]
-            return
-        pool = ThreadPoolExecutor(n_threads)
+
+    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
+        self._pool = pool
+
+    def __call__(self, function: Callable, items: Iterable) -> list:
+        if self._pool is None:
+            return [_quietly(function, item) for item in items]
+        futures = [self._pool.submit(_as_worker, function, item) for item in items]
         try:
-            yield lambda function, items: list(pool.map(functools.partial(_quietly, function), items))
-        finally:  # after Ctrl-C, do not start what is still queued
-            pool.shutdown(wait=True, cancel_futures=True)
+            return [future.result() for future in futures]
+        finally:  # After Ctrl-C or an error nothing more is started. The last ones go first: see `in_turn`.
+            for future in reversed(futures):
+                future.cancel()
+            wait(futures)
+
+    def in_turn(self, compute: Callable, use: Callable, items: Iterable) -> None:
+        """``use(compute(item))`` for all items: compute in parallel, use one at a time and in the order of the items.
+
+        What a thread has computed it also uses, while it is in its cache. A sum that is added up so has the same bits
+        for any number of threads, and only one copy. A piece waits for the pieces before it; all of these are running,
+        because pieces are started in order and cancelled from the end.
+        """
+        turn = _turns()
+
+        def piece(numbered):
+            number, item = numbered
+            try:
+                result = compute(item)
+            except BaseException:
+                with turn(number):  # those that wait for this piece go on
+                    raise
+            with turn(number):
+                use(result)
+
+        self(piece, list(enumerate(items)))
+
+
+def _turns():
+    """A context ``turn(number)`` that is entered for 0, 1, 2, ... in this order, whichever thread asks first."""
+    passed, next_number = threading.Condition(), 0
+
+    @contextmanager
+    def turn(number):
+        nonlocal next_number
+        with passed:
+            passed.wait_for(lambda: next_number == number)
+        try:
+            yield
+        finally:
+            with passed:
+                next_number += 1
+                passed.notify_all()
+
+    return turn
+
+
+@contextmanager
+def workers(n_pieces: int) -> Iterator[Workers]:
+    """Yield :class:`Workers`, up to :func:`get_threads` of them, with BLAS on one thread each.
+
+    ``n_pieces`` is the largest number of items that will be computed at once: for a single one, and within a piece of
+    other workers, no thread is used.
+    """
+    alone = n_pieces == 1 or get_threads() == 1 or getattr(_thread, "is_worker", False)
+    with one_blas_thread():
+        yield Workers(None if alone else _pool_of(get_threads()))
+
+
+@functools.cache
+def _pool_of(n_threads):
+    """The pool of so many threads; it is kept for the next time, because starting threads takes 0.1 ms."""
+    return ThreadPoolExecutor(n_threads)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool_of.cache_clear)  # threads do not survive a fork
+_thread = threading.local()
+
+
+def _as_worker(function, item):
+    _thread.is_worker = True
+    return _quietly(function, item)
 
 
 def _quietly(function, item):
@@ -116,7 +188,10 @@ def blas_libraries() -> list:
 
 # The flag sets of all kernels. In `kernel` sums may be reassociated, so that they vectorise; nnan and ninf stay out, so
 # that an inf or nan is seen. `ordered_kernel` computes as written: for differences whose digits depend on the order of
-# operations.
+# operations. It says so to numba, which otherwise compiles a kernel with the flags of the kernel that calls it first.
+# `compiled` replaces a plain function of numbers, within kernels, by one that it chooses for their type; products and
+# sums may be contracted there, nothing else.
 _FLAGS = {"nogil": True, "cache": True, "error_model": "numpy"}
 kernel = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **_FLAGS)
-ordered_kernel = numba.njit(**_FLAGS)
+ordered_kernel = numba.njit(fastmath=False, **_FLAGS)
+compiled = functools.partial(overload, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})

@@ -4,6 +4,8 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +57,60 @@ def test_an_error_in_a_thread_reaches_the_caller():
     parallel.set_threads(2)
     with pytest.raises(ZeroDivisionError), parallel.workers(4) as run:
         run(lambda item: 1 / item, [1, 1, 0, 1])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_pieces_are_used_in_turn(threads):
+    """Pieces that take different times are used in the order of the items, one at a time, by several threads."""
+    parallel.set_threads(threads)
+    used, inside = [], []
+
+    def compute(item):
+        time.sleep(0.002 * (item % 3))
+        return item, threading.get_ident()
+
+    def use(found):
+        inside.append(None)
+        assert len(inside) == 1
+        used.append(found)
+        inside.pop()
+
+    with parallel.workers(20) as run:
+        run.in_turn(compute, use, range(20))
+    assert [item for item, _ in used] == list(range(20))
+    assert len({thread for _, thread in used}) <= threads
+
+
+@pytest.mark.parametrize("failing", [0, 3, 11])
+def test_an_error_in_a_turn_reaches_the_caller_and_ends_the_rest(failing):
+    parallel.set_threads(3)
+    used = []
+    for _ in range(20):
+        with pytest.raises(ZeroDivisionError), parallel.workers(12) as run:
+            run.in_turn(lambda item: 1 / (item - failing), used.append, range(12))
+        with pytest.raises(ZeroDivisionError), parallel.workers(12) as run:
+            run.in_turn(lambda item: item, lambda item: 1 / (item - failing), range(12))
+    assert len(used) <= 20 * 11
+
+
+def test_workers_within_workers_use_no_further_thread():
+    """A pool whose threads wait for each other would stand still."""
+    parallel.set_threads(2)
+    with parallel.workers(4) as run:
+        found = run(lambda _: parallel.matmul(np.ones((700, 400)), np.ones((400, 3))).sum(), range(8))
+    assert found == [700 * 400 * 3] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_threads_are_started_again_after_a_fork():
+    parallel.set_threads(2)
+    a = np.ones((1200, 300))
+    parallel.matmul(a, a.T)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if parallel.matmul(a, a.T)[0, 0] == 300 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 BITS = """
