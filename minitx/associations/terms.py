@@ -32,10 +32,10 @@ from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
-from minitx.model.blocks import blocks, waves
-from minitx.model.circuits import exp_shifted, output, valid_circuits
-from minitx.model.kernels import attention_backward
-from minitx.model.pieces import Pieces, add_pieces
+from minitx.model.blocks import blocks
+from minitx.model.circuits import output, valid_circuits
+from minitx.model.kernels import attention_backward, probabilities
+from minitx.model.pieces import Pieces, Workspace, add_pieces
 from minitx.model.weights import OneHotWeights
 
 FACTORS = ("saturation", "attention drift", "weight drift")
@@ -129,11 +129,14 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
     sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
     cut = blocks(batch, circuits.n_vocab, circuits.ov.dtype)
+
+    def add(computed):
+        block, terms = computed
+        for pieces, tables in zip(terms, sums, strict=True):
+            add_pieces(block, pieces, tables)
+
     with workers(len(cut)) as run:
-        for wave in waves(cut):
-            found = run(lambda block: _block_terms(circuits, block, ov_parts), wave)
-            add_pieces(run, [(block, pieces, tables) for block, terms in zip(wave, found, strict=True)
-                             for pieces, tables in zip(terms, sums, strict=True)])
+        run.in_turn(lambda block: (block, _block_terms(circuits, block, ov_parts)), add, cut)
     Q, Delta = scores(batch, ov_parts[0])
     at_reference = {"direct": B, "ov": Phi.T, "qk": Q,
                     "position": np.pad(Delta, (0, circuits.position.size - Delta.size))}
@@ -150,7 +153,7 @@ def _block_terms(circuits, block, ov_parts):
     exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
     C = {False: uniform.C, True: exact.C - uniform.C}
     # 2  r0, r - r0
-    r = _residuals(block, output(circuits, block, exact, circuits.ov[exact.words]))
+    r = _residuals(block, output(circuits, block, exact, Workspace())[0])
     # 3  d_direct[x_t, :] += r_t,  d_ov[u, :] += C_tu r_t
     ones = np.ones(block.weight.shape)
     D = {(saturation, drift): np.matmul(C[drift].transpose(0, 2, 1), r[saturation])
@@ -161,9 +164,10 @@ def _block_terms(circuits, block, ov_parts):
     # 5  dscore, at A0 and what A - A0 adds to it
     dscore = {}
     for (saturation, rest), by_word in dC.items():
-        at_uniform = attention_backward(uniform.A, by_word, uniform.slots)
+        at_uniform, at_exact = (attention_backward(attention.A, by_word, ones, attention.slots, block.queries, True)
+                                for attention in (uniform, exact))
         dscore[saturation, False, rest] = at_uniform
-        dscore[saturation, True, rest] = attention_backward(exact.A, by_word, exact.slots) - at_uniform
+        dscore[saturation, True, rest] = at_exact - at_uniform
     return [Pieces(R=r[True], scale=ones, D=D[held[:2]], words=exact.words, n_words=exact.n_words) if "ov" in names
             else Pieces(dscore=dscore[held]) for held, names in SUMMED]
 
@@ -171,9 +175,9 @@ def _block_terms(circuits, block, ov_parts):
 def _residuals(block, out):
     """{False: r0, the residual at uniform output, True: r - r0}, each (S, M, V). Overwrites ``out``."""
     n_vocab = out.shape[2]
-    exp_shifted(block, out)
+    probabilities(out.reshape(-1, n_vocab))
     weight = block.weight[:, :, None]
-    saturation = weight * (out / out.sum(axis=2, keepdims=True) - 1 / n_vocab)
+    saturation = weight * (out - 1 / n_vocab)
     uniform = np.broadcast_to(weight / n_vocab, out.shape).copy()
     uniform.reshape(-1, n_vocab)[np.arange(block.targets.size), block.targets.ravel()] -= block.weight.ravel()
     return {False: uniform, True: saturation}

@@ -11,7 +11,7 @@ batch -> blocks that fit a core's cache                         blocks.blocks
 1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j])             Block.attend, kernels.attention_forward
 2  C_tu = sum of A_tj over the keys j of token u                Block.attend, kernels.fold
 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias          circuits.output
-4  loss = sum_t weight_t head(out_t, y_t)                       kernels.cross_entropy_of_one, ..., log_head
+4  loss = sum_t weight_t head(out_t, y_t)                       kernels.cross_entropy, ..., log_head
 4' dout_t = weight_t dhead(out_t, y_t) = scale_t R_t            the same kernels, in the same pass
 3' dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t          circuits.backward
 2' 1' dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)               kernels.attention_backward

@@ -12,6 +12,8 @@ JoinedBags       all bags of the block in one sequence of V keys      as Bags, w
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -21,7 +23,9 @@ from minitx.model import kernels
 from minitx.model.parameters import Array, or_empty
 
 BLOCK_BYTES = 4 << 20  # Working set of a block, about one core's cache. A constant, so that all machines cut alike.
-WAVE = 8  # Number of blocks that are computed before their pieces are added to the tables; more take more memory.
+JOINED_BYTES = 4 << 20  # The same for joined bags, whose products are larger.
+QUERIES = 64  # Number of causal queries that share a product: each group has one with the tokens that it can attend to.
+WORDS = 4  # The number of distinct tokens is padded to a multiple of this: BLAS computes products of such sizes faster.
 JOINED = 8  # Bags are joined when V <= JOINED * (their distinct tokens); larger values join more often.
 PARTS = 2  # Least number of blocks of joined bags, so that two threads have work.
 
@@ -35,6 +39,7 @@ class Attention:
     C: Array  # (S, M, U) row = query, column = distinct token; the sum of A over the keys that hold it
     words: Array  # (S, U) the distinct tokens
     n_words: Array  # (S,)
+    reach: list[tuple[slice, int]]  # groups of queries, and for each a number of words beyond which their C is 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +64,11 @@ class Block:
     weight: Array  # (S, K) float64; 0 marks padding
     n_answers: Array  # (S,)
 
+    @cached_property
+    def answers(self) -> tuple[Array, Array, Array]:
+        """Which answers each query has: see :func:`minitx.model.kernels.group_answers`."""
+        return kernels.group_answers(self.asked, self.targets, self.weight, self.n_answers, self.queries.shape[1])
+
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention under these tables (None: scores of 0)."""
         raise NotImplementedError
@@ -76,32 +86,65 @@ class Block:
             size = max(1, BLOCK_BYTES // (self.mass.itemsize * (n_queries + n_keys) * (n_vocab + n_keys)))
         return [self._part(slice(start, start + size)) for start in range(0, len(self.rows), size)]
 
+    WIDTHS: ClassVar[dict[str, tuple]] = {"n_keys": ("keys", "mass"), "n_queries": ("queries", "current"),
+                                          "n_answers": ("asked", "positions", "targets", "weight")}
+
     def _part(self, rows):
-        counts = {name: getattr(self, name)[rows] for name in ("n_keys", "n_queries", "n_answers")}
-        widths = {"n_keys": ("keys", "mass"), "n_queries": ("queries", "current"),
-                  "n_answers": ("asked", "positions", "targets", "weight")}
-        trimmed = {name: np.ascontiguousarray(getattr(self, name)[rows, :counts[count].max()])
-                   for count, names in widths.items() for name in names}
+        counts = {name: getattr(self, name)[rows] for name in self.WIDTHS}
+        trimmed = {name: np.ascontiguousarray(getattr(self, name)[rows, :self._width(count, counts[count].max())])
+                   for count, names in self.WIDTHS.items() for name in names}
         return replace(self, rows=self.rows[rows], **counts, **trimmed)
 
+    def _width(self, count, largest):
+        """Number of columns that the arrays of WIDTHS[``count``] keep, of which the row with most uses ``largest``."""
+        return largest
 
+
+@dataclass(frozen=True, eq=False)
 class Positions(Block):
     """Keys are positions, and every loss position is a query with one answer."""
 
+    slots: Array  # (S, T) number of the key's token among the distinct ones
+    words: Array  # (S, U) the distinct tokens in the order in which they appear, U a multiple of WORDS
+    n_words: Array  # (S,)
+
+    WIDTHS: ClassVar[dict[str, tuple]] = {**Block.WIDTHS, "n_keys": ("keys", "mass", "slots"), "n_words": ("words",)}
+
     @classmethod
     def of(cls, batch: Batch, dtype: DTypeLike) -> "Positions":
-        """All sequences of ``batch`` that have a loss position."""
+        """All sequences of ``batch`` with a loss position, in order of their number of distinct tokens.
+
+        Sequences of a block then need little padding.
+        """
         rows, tokens, weight, mass, at, count = _loss_positions(batch)
-        return cls(batch.head, bool(batch.causal), rows, keys=tokens, n_keys=batch.lengths[rows],
-                   mass=mass.astype(dtype), queries=at, current=_take(tokens, at), n_queries=count, asked=_numbers(at),
-                   positions=at, targets=_take(batch.targets[rows], at), weight=_take(weight, at), n_answers=count)
+        slots, words, n_words = kernels.distinct(tokens, batch.lengths[rows], int(tokens.max(initial=0)) + 1)
+        words = np.pad(words, [(0, 0), (0, -words.shape[1] % WORDS)])
+        found = cls(batch.head, bool(batch.causal), rows, keys=tokens, n_keys=batch.lengths[rows],
+                    mass=mass.astype(dtype), queries=at, current=_take(tokens, at), n_queries=count, asked=_numbers(at),
+                    positions=at, targets=_take(batch.targets[rows], at), weight=_take(weight, at), n_answers=count,
+                    slots=slots, words=words, n_words=n_words)
+        return found._part(np.argsort(n_words, kind="stable"))
+
+    def _width(self, count, largest):
+        return _padded(largest) if count == "n_words" else largest
 
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention to positions, then summed over the positions of each distinct token."""
         A = self.softmax(qk, position)
-        slots, words, n_words = kernels.distinct(self.keys, self.n_keys, int(self.keys.max()) + 1)
-        words = np.ascontiguousarray(words[:, :n_words.max()])
-        return Attention(A, slots, kernels.fold(A, slots, words.shape[1]), words, n_words)
+        C = kernels.fold(A, self.slots, self.words.shape[1])
+        return Attention(A, self.slots, C, self.words, self.n_words, self.reach)
+
+    @cached_property
+    def reach(self) -> list[tuple[slice, int]]:
+        """Groups of queries in order, and how many words they can attend to: what appears first has smaller numbers."""
+        n_queries, n_words = self.queries.shape[1], self.words.shape[1]
+        if not self.causal:
+            return [(slice(0, n_queries), n_words)]
+        seen = np.where(np.arange(n_queries) < self.n_queries[:, None],
+                        _take(np.maximum.accumulate(self.slots, axis=1), self.queries) + 1, 0).max(axis=0)
+        seen = np.maximum.accumulate(seen)
+        groups = [slice(first, first + QUERIES) for first in range(0, n_queries, QUERIES)]
+        return [(queries, min(n_words, _padded(seen[queries].max()))) for queries in groups]
 
 
 class Bags(Block):
@@ -126,7 +169,7 @@ class Bags(Block):
         return self._of_words(self.softmax(qk, position))
 
     def _of_words(self, A):
-        return Attention(A, _numbers(self.keys), A, self.keys, self.n_keys)
+        return Attention(A, _numbers(self.keys), A, self.keys, self.n_keys, [(slice(0, A.shape[1]), A.shape[2])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,14 +208,14 @@ def blocks(batch: Batch, n_vocab: int, dtype: DTypeLike) -> list[Block]:
     bags = Bags.of(batch, dtype, n_vocab)
     if batch.head == "log" or n_vocab > JOINED * bags.n_keys.max():
         return bags.cut(n_vocab)
-    fitting = BLOCK_BYTES // int(2 * bags.mass.itemsize * n_vocab * bags.n_queries.mean())
+    fitting = JOINED_BYTES // int(2 * bags.mass.itemsize * n_vocab * bags.n_queries.mean())
     size = max(1, min(fitting, -(-len(bags.rows) // PARTS)))
     return [JoinedBags.join(part, n_vocab) for part in bags.cut(n_vocab, size)]
 
 
-def waves(cut: list[Block]) -> list[list[Block]]:
-    """The blocks, WAVE at a time."""
-    return [cut[start:start + WAVE] for start in range(0, len(cut), WAVE)]
+def _padded(n_words):
+    """The least multiple of WORDS that is not below ``n_words``."""
+    return -(-int(n_words) // WORDS) * WORDS
 
 
 def _loss_positions(batch):

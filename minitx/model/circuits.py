@@ -8,6 +8,7 @@ Nothing here belongs to a paper: each theory is a parametrisation of these table
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -15,9 +16,9 @@ import numpy as np
 from minitx.base.parallel import one_blas_thread, workers
 from minitx.data.batch import Batch
 from minitx.model import kernels
-from minitx.model.blocks import Attention, Block, Positions, blocks, waves
+from minitx.model.blocks import Attention, Block, Positions, blocks
 from minitx.model.parameters import Array, Kind, Parameters, or_empty, read_only
-from minitx.model.pieces import Pieces, add_pieces
+from minitx.model.pieces import Pieces, Workspace, add_pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,17 +126,21 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     """
     circuits = valid_circuits(weights, batch)
     tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
-    cut, losses = blocks(batch, circuits.n_vocab, circuits.ov.dtype), []
+    (cut, spare), losses = _blocks_and_workspaces(batch, circuits.n_vocab, circuits.ov.dtype), []
 
     def loss_and_pieces(block):
-        loss, cache = forward(circuits, block)
-        return loss, backward(circuits, block, cache)
+        workspace = spare.pop() if spare else Workspace()  # there will be one for each thread
+        loss, cache = forward(circuits, block, workspace)
+        return loss, block, backward(circuits, block, cache), workspace
+
+    def add(computed):
+        loss, block, pieces, workspace = computed
+        losses.append(loss)
+        add_pieces(block, pieces, tables)
+        spare.append(workspace)
 
     with workers(len(cut)) as run:
-        for wave in waves(cut):
-            results = run(loss_and_pieces, wave)
-            losses += [loss for loss, _ in results]
-            add_pieces(run, [(block, pieces, tables) for block, (_, pieces) in zip(wave, results, strict=True)])
+        run.in_turn(loss_and_pieces, add, cut)
     loss = float(np.sum(losses))
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; "
@@ -147,6 +152,12 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
             raise FloatingPointError(f"the derivative in {', '.join(broken)} overflows: it holds 1 / output, and the "
                                      "output is nearly 0; use smaller weights or steps")
     return loss, gradient
+
+
+@lru_cache(maxsize=1)
+def _blocks_and_workspaces(batch, n_vocab, dtype):
+    """The blocks, and a list for the workspaces; kept for the next call, since most steps are on the batch before."""
+    return blocks(batch, n_vocab, dtype), []
 
 
 def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Array]:
@@ -170,7 +181,7 @@ def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Arra
         s, k = np.nonzero(block.weight)
         row, t = block.rows[s], block.positions[s, k]
         A[row, t, :attention.A.shape[2]] = attention.A[s, k]
-        out[row, t] = output(circuits, block, attention, circuits.ov[attention.words])[s, k]
+        out[row, t] = output(circuits, block, attention, Workspace())[0][s, k]
     return A, out
 
 
@@ -185,7 +196,7 @@ class Cache:
     """
 
     attention: Attention
-    ov: Array  # (S, U, V) rows of the ov table
+    rows: Array  # (S, U, V) rows of the ov table
     R: Array  # (S, M, V) dL/dout_t = scale_t R_t
     scale: Array  # (S, M)
     D: Array | None = None  # (S, U, V)
@@ -193,75 +204,73 @@ class Cache:
 
 
 @one_blas_thread()
-def forward(circuits: Circuits, block: Block) -> tuple[float, Cache]:
-    """Loss of a block, and what :func:`backward` needs."""
+def forward(circuits: Circuits, block: Block, workspace: Workspace) -> tuple[float, Cache]:
+    """Loss of a block, and what :func:`backward` needs, in the memory of ``workspace``."""
     # 1, 2  A_tj = softmax_j(qk[x_t, x_j] + position[t - j]),  C_tu = sum of A_tj over the keys j of token u
     attention = block.attend(circuits.qk, circuits.position)
-    ov = circuits.ov[attention.words]
     if block.head == "log":  # 3, 4 and their derivatives
-        return _log_of_scores(circuits, block, attention, ov)
+        return _log_of_scores(circuits, block, attention)
     # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
-    out = output(circuits, block, attention, ov)
+    out, rows = output(circuits, block, attention, workspace)
     # 4  loss = sum_t weight_t head(out_t, y_t); in place, out becomes R, with dL/dout_t = scale_t R_t
     losses, scale = _heads(block, out)
-    return losses.sum(), Cache(attention, ov, out, scale)
+    return losses.sum(), Cache(attention, rows, out, scale)
 
 
 @one_blas_thread()
 def backward(circuits: Circuits, block: Block, cache: Cache) -> Pieces:
     """Pieces of dL/d tables: the steps of :func:`forward` in reverse.
 
-    Overwrites ``cache.ov``, so a cache can be used for one backward pass only.
+    Overwrites the cache, so that it can be used for one backward pass only.
     """
-    attention, R, scale = cache.attention, cache.R, cache.scale[:, :, None]
+    attention = cache.attention
     if block.head == "log":
-        return Pieces(R, cache.scale, cache.D, attention.words, attention.n_words, cache.dscore)
+        return Pieces(cache.R, cache.scale, cache.D, attention.words, attention.n_words, cache.dscore)
     # 4  loss = sum_t weight_t head(out_t, y_t):  dout_t = scale_t R_t, which direct and bias take as it is
     # 3  out_t = sum_u C_tu ov[u, :]:  dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t
-    dC = None
-    if circuits.qk is not None or circuits.position is not None:
-        dC = np.matmul(R, cache.ov.transpose(0, 2, 1))
-        dC *= scale
-    D = np.matmul((attention.C * scale).transpose(0, 2, 1), R, out=cache.ov)
     # 2, 1  C_tu = sum of A_tj,  A_tj = softmax_j(score_tj):  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
-    dscore = None if dC is None else kernels.attention_backward(attention.A, dC, attention.slots)
-    return Pieces(R, cache.scale, D, attention.words, attention.n_words, dscore)
+    dscore = None
+    if circuits.qk is not None or circuits.position is not None:
+        dC = np.empty_like(attention.C)  # Without the scale. What no query can attend to is neither written nor read.
+        for queries, n_words in attention.reach:
+            np.matmul(cache.R[:, queries], cache.rows[:, :n_words].transpose(0, 2, 1), out=dC[:, queries, :n_words])
+        dscore = kernels.attention_backward(attention.A, dC, cache.scale, attention.slots, block.queries, block.causal)
+    C, D, first = attention.C * cache.scale[:, :, None], cache.rows, 0
+    for queries, n_words in attention.reach:  # words that no query before these attends to
+        C_t = C[:, queries.start:, first:n_words].transpose(0, 2, 1)
+        np.matmul(C_t, cache.R[:, queries.start:], out=D[:, first:n_words])
+        first = n_words
+    D[:, first:] = 0.0
+    return Pieces(cache.R, cache.scale, D, attention.words, attention.n_words, dscore)
 
 
 @one_blas_thread()
-def output(circuits: Circuits, block: Block, attention: Attention, ov: Array) -> Array:
-    """Step 3: the output at the queries, (S, M, V), from the rows ``ov`` (S, U, V) of the distinct tokens."""
-    out = np.matmul(attention.C, ov)
-    kernels.add_rows(out.reshape(-1, out.shape[2]), or_empty(circuits.direct, 2, out.dtype), block.current.ravel(),
-                     or_empty(circuits.bias, 1, out.dtype))
-    return out
+def output(circuits: Circuits, block: Block, attention: Attention, workspace: Workspace) -> tuple[Array, Array]:
+    """Step 3: the output at the queries, (S, M, V), and the rows of ov of the distinct tokens, (S, U, V)."""
+    dtype, n_vocab = circuits.ov.dtype, circuits.n_vocab
+    rows = workspace.array("rows", (*attention.words.shape, n_vocab), dtype)
+    out = workspace.array("out", (*block.queries.shape, n_vocab), dtype)
+    np.take(circuits.ov, attention.words, axis=0, out=rows, mode="clip")  # the default mode would make a copy
+    for queries, n_words in attention.reach:
+        np.matmul(attention.C[:, queries, :n_words], rows[:, :n_words], out=out[:, queries])
+    kernels.add_rows(out, or_empty(circuits.direct, 2, dtype), block.current, or_empty(circuits.bias, 1, dtype))
+    return out, rows
 
 
 def _heads(block, out):
     """Step 4: losses and scale (S, M); ``out`` becomes R."""
-    losses, scale = np.zeros(out.shape[:2]), np.zeros(out.shape[:2], out.dtype)
-    begin, total, kind = kernels.group_answers(block.asked, block.targets, block.weight, block.n_answers, out.shape[1])
-    to_one, to_several = (block.targets, begin, total, kind), (block.targets, block.weight, begin, total, kind)
+    losses, scale, answers = np.zeros(out.shape[:2]), np.zeros(out.shape[:2], out.dtype), block.answers
     if block.head == "squared":
-        kernels.square_to_one(out, *to_one, scale, losses)
-        kernels.square_to_several(out, *to_several, scale, losses)
+        kernels.square_to_one(out, block.targets, *answers, scale, losses)
+        kernels.square_to_several(out, block.targets, block.weight, *answers, scale, losses)
     else:
-        shifted = exp_shifted(block, out)
-        kernels.cross_entropy_of_one(out, shifted, *to_one, scale, losses)
-        kernels.cross_entropy_of_several(out, shifted, *to_several, scale, losses)
+        kernels.cross_entropy(out, block.targets, block.weight, *answers, scale, losses)
     return losses, scale
 
 
-def exp_shifted(block: Block, out: Array) -> Array:
-    """``out`` becomes exp(out - its maximum), in place. Returns out_y - maximum of every answer, (S, K)."""
-    out -= out.max(axis=2, keepdims=True)
-    shifted = out[np.arange(len(out))[:, None], block.asked, block.targets]
-    np.exp(out, out=out)  # NumPy's exp is vectorised; numba's, without Intel's library, is not
-    return shifted
-
-
-def _log_of_scores(circuits, block, attention, ov):
+def _log_of_scores(circuits, block, attention):
     """Steps 3 and 4 under the head ``log``, and their derivatives; the output is not stored."""
+    ov = circuits.ov[attention.words]
     dtype = ov.dtype
     tables = (or_empty(circuits.direct, 2, dtype), or_empty(circuits.qk, 2, dtype),
               or_empty(circuits.position, 1, dtype), or_empty(circuits.bias, 1, dtype))

@@ -1,18 +1,19 @@
-"""What blocks add to the gradient's tables, added in one order whatever the number of threads.
+"""What a block adds to the gradient's tables, and the memory in which it is computed.
 
 Legend: V vocabulary; of a block of S sequences: M queries, T keys, U distinct tokens.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minitx.model import kernels
 from minitx.model.blocks import Block
 from minitx.model.parameters import Array
 
-SLAB = 512  # Number of a table's columns that one thread adds to at a time; smaller slabs give work to more threads.
+TABLES = {"direct": 2, "bias": 1, "ov": 2, "qk": 2, "position": 1}  # {name of the circuit: number of dimensions}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,32 +32,31 @@ class Pieces:
     dscore: Array | None = None  # (S, M, T)
 
 
-def add_pieces(run: Callable, added: list[tuple[Block, Pieces, dict[str, Array]]]) -> None:
-    """Add the pieces of each block to its tables {name of the circuit: writeable array}; a table may be absent.
+def add_pieces(block: Block, pieces: Pieces, tables: dict[str, Array]) -> None:
+    """Add the pieces of a block to the tables {name of the circuit: writeable array}, of which any may be absent."""
+    dtype = block.mass.dtype
 
-    ``run`` is that of :func:`minitx.base.parallel.workers`. One thread adds the scores, and each of the others a slab
-    of the columns of the V x V tables: no two threads write to the same place, and each adds in the order of ``added``.
+    def given(array, ndim, dtype=dtype):
+        return np.empty((0,) * ndim, dtype) if array is None else array
+
+    direct, bias, ov, qk, position = (given(tables.get(name), ndim) for name, ndim in TABLES.items())
+    kernels.add_pieces(block.current, block.n_queries, given(pieces.scale, 2), given(pieces.R, 3), direct, bias,
+                       given(pieces.words, 2, np.int32), given(pieces.n_words, 1, np.int32), given(pieces.D, 3), ov,
+                       block.keys, block.queries, block.causal, given(pieces.dscore, 3), qk, position)
+
+
+class Workspace:
+    """Memory for the large arrays of a block, used again for the next block.
+
+    New memory costs more than the passes over it: the system hands it out page by page, and it is in no cache.
     """
-    n_vocab = max(table.shape[-1] for _, _, tables in added for name, table in tables.items() if name != "position")
-    slabs = [(first, min(first + SLAB, n_vocab)) for first in range(0, n_vocab, SLAB)]
-    run(lambda slab: _add_scores(added) if slab is None else _add_columns(added, *slab), [None, *slabs])
 
+    def __init__(self) -> None:
+        self._memory: dict[str, Array] = {}
 
-def _add_scores(added):
-    for block, pieces, tables in added:
-        if pieces.dscore is not None and ("qk" in tables or "position" in tables):
-            qk = tables.get("qk", np.empty((0, 0), pieces.dscore.dtype))
-            position = tables.get("position", np.empty(0, pieces.dscore.dtype))
-            kernels.add_scores(block.keys, block.queries, pieces.dscore, qk, position)
-
-
-def _add_columns(added, first, last):
-    for block, pieces, tables in added:
-        if "direct" in tables:
-            kernels.scatter_rows(tables["direct"], block.current, block.n_queries, pieces.scale, pieces.R, first, last)
-        if "bias" in tables:
-            row = tables["bias"][None], np.zeros_like(block.current)
-            kernels.scatter_rows(*row, block.n_queries, pieces.scale, pieces.R, first, last)
-        if "ov" in tables:
-            ones = np.ones(pieces.words.shape, pieces.D.dtype)
-            kernels.scatter_rows(tables["ov"], pieces.words, pieces.n_words, ones, pieces.D, first, last)
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """An array of this name with any values; it is overwritten when the same name is asked for again."""
+        size = math.prod(shape)
+        if name not in self._memory or self._memory[name].size < size:
+            self._memory[name] = np.empty(size, dtype)
+        return self._memory[name][:size].reshape(shape)

@@ -70,22 +70,27 @@ class OneHotWeights(Parameters):
 
     def circuits_for(self, tokens: Array) -> Circuits:
         """As :meth:`circuits`, but only the rows of ov that ``tokens`` read are computed; the others are 0."""
-        attended = np.flatnonzero(np.bincount(tokens.ravel(), minlength=len(self.V))[:len(self.V)])
+        attended = _rows(np.bincount(tokens.ravel(), minlength=len(self.V))[:len(self.V)] > 0)
         ov = _product_of_rows(attended, self.V, self.W_O)
         return Circuits(direct=self.W_O, ov=ov, qk=self.W, position=self.P, bias=None)
 
     def pullback(self, gradient: Circuits) -> "OneHotWeights":
         """dL/dweights from dL/dcircuits: dW_O = d_direct + V^T d_ov, dV = d_ov W_O^T, dW = d_qk, dP = d_position."""
-        attended = np.flatnonzero(gradient.ov.any(axis=1))  # tokens that were never attended to have nothing to add
+        attended = _rows(gradient.ov.any(axis=1))  # tokens that were never attended to have nothing to add
         W_O = matmul(self.V[attended].T, gradient.ov[attended])
         W_O += gradient.direct
         V, tables = _product_of_rows(attended, gradient.ov, self.W_O.T), gradient.parameters()
         return OneHotWeights(W_O=W_O, V=V, W=tables["qk"], P=tables["position"])
 
 
+def _rows(chosen):
+    """The rows that are chosen, as a slice if they are all: then nothing is copied."""
+    return slice(None) if chosen.all() else np.flatnonzero(chosen)
+
+
 def _product_of_rows(rows, a, b):
     """``a @ b`` in the given rows, 0 in the others: a mini-batch attends to few of a large vocabulary."""
-    if len(rows) == len(a):
+    if isinstance(rows, slice):
         return matmul(a, b)
     product = np.zeros((a.shape[0], b.shape[1]), np.result_type(a, b))
     product[rows] = matmul(a[rows], b)

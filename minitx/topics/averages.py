@@ -20,7 +20,7 @@ from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
 from minitx.model.blocks import Bags
 from minitx.model.circuits import valid_circuits
-from minitx.model.kernels import add_scores
+from minitx.model.pieces import Pieces, add_pieces
 from minitx.topics.documents import Documents
 from minitx.topics.kernels import sums_within_topics
 from minitx.topics.randomness import Seed
@@ -184,14 +184,14 @@ def attention_table(weights: Any, documents: Documents) -> PairTable:
     batch = Batch(documents.tokens, documents.tokens, lengths=documents.lengths, causal=False)
     circuits = valid_circuits(weights, batch)
     shape = (circuits.n_vocab, circuits.n_vocab)
-    total, count, nothing = np.zeros(shape), np.zeros(shape), np.empty(0)
+    total, count = np.zeros(shape), np.zeros(shape)
     for block in Bags.of(batch, circuits.ov.dtype, circuits.n_vocab).cut(circuits.n_vocab):
         copies = np.take_along_axis(block.mass, block.queries, axis=1)  # slots that hold the query's word
         copies = np.where(np.arange(copies.shape[1]) < block.n_queries[:, None], copies, 0.0)[:, :, None]
         lengths = documents.lengths[block.rows][:, None, None]
         shares = copies * lengths * block.attend(circuits.qk).A
-        add_scores(block.keys, block.queries, shares, total, nothing)
-        add_scores(block.keys, block.queries, copies * block.mass[:, None], count, nothing)
+        add_pieces(block, Pieces(dscore=shares), {"qk": total})
+        add_pieces(block, Pieces(dscore=copies * block.mass[:, None]), {"qk": count})
     return PairTable(total, count)
 
 

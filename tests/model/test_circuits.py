@@ -297,8 +297,8 @@ def test_log_head_says_which_derivative_is_too_large():
 
 @pytest.mark.parametrize("head", ["cross_entropy", "squared", "log"])
 @pytest.mark.parametrize("causal", [True, False])
-def test_many_blocks_and_waves_add_up(monkeypatch, head, causal):
-    """Blocks of one sequence, in waves of two, give what one block of everything gives, in several slabs (V > 512)."""
+def test_many_blocks_add_up(monkeypatch, head, causal):
+    """Blocks of one sequence, on three threads, give what one block of everything gives."""
     rng = np.random.default_rng(0)
     n_vocab, n, length = 530, 7, 5
     tokens, targets = rng.integers(0, n_vocab, (2, n, length))
@@ -307,12 +307,33 @@ def test_many_blocks_and_waves_add_up(monkeypatch, head, causal):
                         rng.random(n_vocab))
     loss, gradient = loss_and_gradient(circuits, batch)
     monkeypatch.setattr(blocks_room, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(blocks_room, "WAVE", 2)
     parallel.set_threads(3)
     loss_cut, gradient_cut = loss_and_gradient(circuits, batch)
     assert loss_cut == pytest.approx(loss, rel=1e-14)
     for name, table in gradient.parameters().items():
         np.testing.assert_allclose(getattr(gradient_cut, name), table, rtol=1e-12, atol=1e-15)
+
+
+def test_queries_that_reach_few_words(monkeypatch):
+    """Groups of queries, of which later ones may see fewer tokens, and tokens after the last loss position."""
+    rng = np.random.default_rng(0)
+    n_vocab, length = 40, 30
+    tokens, targets = rng.integers(0, n_vocab, (2, 3, length))
+    tokens[2] = np.repeat(rng.integers(0, n_vocab, 5), 6)  # few distinct tokens
+    weight = np.zeros((3, length))
+    weight[0, :4], weight[1, 3:25:4], weight[2, 2:] = 0.1, 0.2, 0.3
+    batch = Batch(tokens, targets, weight)
+    circuits = Circuits(*(rng.standard_normal((n_vocab, n_vocab)) for _ in range(3)), rng.standard_normal(length), None)
+    loss, gradient = loss_and_gradient(circuits, batch)
+    positional, named = arguments(circuits, batch)
+    expected = naive.gradient(*positional, **named)
+    assert loss == pytest.approx(naive.loss(*positional, **named), rel=1e-13)
+    monkeypatch.setattr(blocks_room, "QUERIES", 3)
+    loss_in_groups, gradient_in_groups = loss_and_gradient(circuits, Batch(tokens, targets, weight))
+    assert loss_in_groups == pytest.approx(loss, rel=1e-14)
+    for name, table in gradient.parameters().items():
+        np.testing.assert_allclose(table, expected[name], rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(getattr(gradient_in_groups, name), table, rtol=1e-11, atol=1e-13)
 
 
 def test_weights_broadcast():

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import minitx
+from minitx.base.parallel import kernel
+from minitx.model import kernels
 
 SOURCES = sorted(Path(minitx.__file__).parent.rglob("*.py"))
 FLAGS = Path("base", "parallel.py")  # the one place of the flags
@@ -28,9 +31,10 @@ def test_every_kernel_takes_its_flags_from_one_place():
         decorators = [ast.unparse(decorator) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)
                       for decorator in node.decorator_list]
         if source.name == "kernels.py":
-            assert set(decorators) <= {"kernel", "ordered_kernel"} and decorators, source
+            assert {name.split("(")[0] for name in decorators} <= {"kernel", "ordered_kernel", "compiled"}, source
+            assert decorators, source
         else:
-            assert not {"kernel", "ordered_kernel"} & set(decorators), source
+            assert not {"kernel", "ordered_kernel", "compiled"} & {name.split("(")[0] for name in decorators}, source
 
 
 def _called_kernels_with_sums(text):
@@ -83,3 +87,33 @@ def test_kernels_import_nothing_from_the_package_but_their_flags():
             lines = source.read_text(encoding="utf-8").splitlines()
             ours = [line for line in lines if "import" in line and "minitx" in line]
             assert len(ours) == 1 and ours[0].startswith("from minitx.base.parallel import "), source
+
+
+@kernel
+def _exp_of_all(x, out):
+    for i in range(x.size):
+        out[i] = kernels.exp(x[i])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exp_has_all_digits_down_to_the_smallest_number(dtype):
+    """Its error is below one unit in the last place, also within a kernel that may reassociate, and nan stays nan."""
+    info = np.finfo(dtype)
+    x = np.concatenate([np.linspace(np.log(float(info.smallest_subnormal)) - 2, 0, 20_001), -np.logspace(-20, 30, 200),
+                        [0.0, -np.inf]]).astype(dtype)
+    out = np.empty_like(x)
+    _exp_of_all(x, out)
+    expected = np.exp(x.astype(np.longdouble))
+    unit = np.maximum(expected * info.eps, info.smallest_subnormal)
+    assert np.max(np.abs(out - expected) / unit) < 1
+    assert out[-2] == 1.0
+    assert out[-1] == 0.0
+    _exp_of_all(np.full(20, np.nan, dtype), nans := np.empty(20, dtype))
+    assert np.isnan(nans).all()
+
+
+@pytest.mark.parametrize("size", [*range(1, 20), 100])
+def test_the_largest_of_a_row(size):
+    for seed in range(5):
+        row = np.random.default_rng(seed).standard_normal(size)
+        assert kernels._largest(row) == row.max()

@@ -277,8 +277,8 @@ def test_kernels_are_compiled_once_for_what_is_read_only_and_what_is_not():
     batch = Batch([[0, 1, 2], [2, 1, 0]], [[1, 2, 3], [1, 0, 3]])
     weights = OneHotWeights.gaussian(4, 3, scale=0.1, rng=0)
     loss_and_gradient(weights, batch)
-    heads = (kernels.attention_forward, kernels.add_rows, kernels.cross_entropy_of_one,
-             kernels.add_scores, kernels.scatter_rows, kernels.distinct)
+    heads = (kernels.attention_forward, kernels.add_rows, kernels.cross_entropy, kernels.attention_backward,
+             kernels.add_pieces, kernels.distinct)
     if not hasattr(heads[0], "signatures"):
         pytest.skip("numba is switched off")
     sparse = Circuits(None, weights.W_O, None, None, None)
