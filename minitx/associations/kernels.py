@@ -3,6 +3,7 @@
 Legend: N sequences, T positions, V vocabulary; U distinct tokens of a sequence.
 """
 
+import heapq
 import math
 
 import numpy as np
@@ -142,6 +143,45 @@ def sort_within(feature, begin, end, order):
     """Sort the indices order[begin_a .. end_a - 1] by their feature, for every run a."""
     for a in range(begin.size):
         order[begin[a]:end[a]] = begin[a] + np.argsort(feature[begin[a]:end[a]], kind="mergesort")
+
+
+CUT_ROUNDS = 4  # Rounds of 2-means that decide where a cell is cut.
+
+
+@ordered_kernel
+def cut_runs(z, w, wz, wzz, begin, end, n_cells, negligible):
+    """First indices of the runs begin .. end of ascending ``z``, after cuts until there are ``n_cells``; not in order.
+
+    ``w``, ``wz`` and ``wzz`` are the cumulative sums, from 0, of the weights and of these times z and z^2. The run that
+    is cut next is the one with the largest spread, sum of w (z - mean)^2; none is cut whose spread is ``negligible``.
+    """
+    starts, n = np.empty(max(n_cells, begin.size), np.int64), begin.size
+    starts[:n] = begin
+    heap = [(0.0, 0, 0)]
+    heap.pop()
+    for i in range(begin.size):
+        _push_run(heap, wz, w, wzz, begin[i], end[i], negligible)
+    while len(heap) > 0 and n < n_cells:
+        _, a, b = heapq.heappop(heap)
+        middle, cut = (wz[b] - wz[a]) / (w[b] - w[a]), a
+        for _ in range(CUT_ROUNDS):  # 2-means in one dimension, from the mean
+            cut = min(max(a + np.searchsorted(z[a:b], middle), a + 1), b - 1)
+            middle = 0.5 * ((wz[cut] - wz[a]) / (w[cut] - w[a]) + (wz[b] - wz[cut]) / (w[b] - w[cut]))
+        starts[n] = cut
+        n += 1
+        _push_run(heap, wz, w, wzz, a, cut, negligible)
+        _push_run(heap, wz, w, wzz, cut, b, negligible)
+    return starts[:n]
+
+
+@ordered_kernel
+def _push_run(heap, wz, w, wzz, a, b, negligible):
+    """Put the run a .. b on the heap, unless it cannot be cut or its spread is negligible."""
+    if b - a > 1:
+        sum_z = wz[b] - wz[a]
+        size = wzz[b] - wzz[a] - sum_z * sum_z / (w[b] - w[a])
+        if size > negligible:
+            heapq.heappush(heap, (-size, a, b))
 
 
 @kernel

@@ -42,7 +42,6 @@ because there p = 1/V whatever the context. A gradient costs O(N T^2) lookups, O
 Legend: N sequences, T positions, V vocabulary, K cells, r rank of M, r' rank of the response; n loss positions.
 """
 
-import heapq
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -65,7 +64,6 @@ from minitx.model.weights import OneHotWeights
 PIECES = 16  # Pieces of the work. A constant, so that results are bit-identical for any number of threads.
 RANK, RESPONSE_RANK = 32, 4  # r and r' at second order, where V is not smaller.
 FIRST_ROUNDS, ROUNDS = 12, 3  # Rounds of subspace iteration: at the leading terms, and from there at each step.
-CUT_ROUNDS = 4  # Rounds of 2-means that decide where a cell is cut.
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,35 +336,11 @@ def _cut_runs(z, weight, begin, n_cells):
     """First index of each cell, ascending: runs of ascending ``z`` start at ``begin``; cut until there are ``n_cells``.
 
     The run that is cut next is the one with the largest spread, sum of weight (z - mean)^2; it is cut in two as 2-means
-    would.
+    would (:func:`minitx.associations.kernels.cut_runs`).
     """
     end = np.append(begin[1:], len(z))
     mean = np.add.reduceat(weight * z, begin) / np.add.reduceat(weight, begin)
     z = z - np.repeat(mean, end - begin)  # so that nothing cancels
     w, wz, wzz = (np.concatenate([[0.0], np.cumsum(a)]) for a in (weight, weight * z, weight * z * z))
-
-    def spread(a, b):
-        return wzz[b] - wzz[a] - (wz[b] - wz[a]) ** 2 / (w[b] - w[a])
-
-    def to_cut(runs):
-        return [(-size, a, b) for a, b in runs if b - a > 1 and (size := spread(a, b)) > negligible]
-
     negligible = 1e-10 * wzz[-1] / len(begin)  # what rounding makes of equal contexts
-    heap, starts = to_cut(zip(begin.tolist(), end.tolist(), strict=True)), begin.tolist()
-    heapq.heapify(heap)
-    while heap and len(starts) < n_cells:
-        _, a, b = heapq.heappop(heap)
-        cut = _two_means(z, w, wz, a, b)
-        starts.append(cut)
-        for part in to_cut(((a, cut), (cut, b))):
-            heapq.heappush(heap, part)
-    return np.sort(np.array(starts))
-
-
-def _two_means(z, w, wz, a, b):
-    """Where to cut the run a .. b: 2-means in one dimension, from the mean; ``w`` and ``wz`` are cumulative sums."""
-    middle = (wz[b] - wz[a]) / (w[b] - w[a])
-    for _ in range(CUT_ROUNDS):
-        cut = min(max(a + int(np.searchsorted(z[a:b], middle)), a + 1), b - 1)
-        middle = 0.5 * ((wz[cut] - wz[a]) / (w[cut] - w[a]) + (wz[b] - wz[cut]) / (w[b] - w[cut]))
-    return cut
+    return np.sort(kernels.cut_runs(z, w, wz, wzz, begin, end, n_cells, negligible))
