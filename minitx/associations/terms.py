@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.associations.basis import bigram, bigram_counts, context, scores
+from minitx.associations.kernels import weighted_uniform_residual
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, workers
 from minitx.base.tables import number, table
@@ -128,15 +129,20 @@ def _nearest_multiple(matrix, direction):
 def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
     sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
-    cut = blocks(batch, circuits.n_vocab, circuits.ov.dtype)
+    cut, means, spare = blocks(batch, circuits.n_vocab, circuits.ov.dtype), [part.mean(axis=1) for part in ov_parts], []
+
+    def terms_of(block):
+        workspace = spare.pop() if spare else Workspace()  # there will be one for each thread
+        return block, _block_terms(circuits, block, ov_parts, means, workspace), workspace
 
     def add(computed):
-        block, terms = computed
+        block, terms, workspace = computed
         for pieces, tables in zip(terms, sums, strict=True):
             add_pieces(block, pieces, tables)
+        spare.append(workspace)
 
     with workers(len(cut)) as run:
-        run.in_turn(lambda block: (block, _block_terms(circuits, block, ov_parts)), add, cut)
+        run.in_turn(terms_of, add, cut)
     Q, Delta = scores(batch, ov_parts[0])
     at_reference = {"direct": B, "ov": Phi.T, "qk": Q,
                     "position": np.pad(Delta, (0, circuits.position.size - Delta.size))}
@@ -147,40 +153,37 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     return terms
 
 
-def _block_terms(circuits, block, ov_parts):
-    """Pieces of a block, one for each of SUMMED, by steps 1 to 5 of the module."""
+def _block_terms(circuits, block, ov_parts, means, workspace):
+    """Pieces of a block, one for each of SUMMED, by steps 1 to 5 of the module. ``means``: those of the rows of ov_parts.
+
+    Products with r0_t = w_t (1/V - onehot(y_t)) are means and lookups; only those with r - r0 are products of matrices.
+    """
     # 1  A, A0; C and C0 are the attention to a distinct token, the sum over its copies
     exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
-    C = {False: uniform.C, True: exact.C - uniform.C}
-    # 2  r0, r - r0
-    r = _residuals(block, output(circuits, block, exact, Workspace())[0])
+    words, w, C_rest = exact.words, block.weight, exact.C - uniform.C
+    # 2  r - r0
+    r, rows = output(circuits, block, exact, workspace)
+    probabilities(r.reshape(-1, circuits.n_vocab))
+    r -= 1 / circuits.n_vocab
+    r *= w[:, :, None]
     # 3  d_direct[x_t, :] += r_t,  d_ov[u, :] += C_tu r_t
-    ones = np.ones(block.weight.shape)
-    D = {(saturation, drift): np.matmul(C[drift].transpose(0, 2, 1), r[saturation])
-         for (saturation, drift, _), names in SUMMED if "ov" in names}
-    # 4  dC_tu = r_t . ov[u, :]
-    dC = {(saturation, rest): np.matmul(r[saturation], ov_parts[rest][exact.words].transpose(0, 2, 1))
-          for saturation in (False, True) for rest in (False, True)}
-    # 5  dscore, at A0 and what A - A0 adds to it
+    D = {name: workspace.array(name, rows.shape, rows.dtype) for name in ("at uniform", "rest", "rest at r0")}
+    np.matmul(uniform.C.transpose(0, 2, 1), r, out=D["at uniform"])
+    np.matmul(C_rest.transpose(0, 2, 1), r, out=D["rest"])
+    weighted_uniform_residual(C_rest, w, block.targets, D["rest at r0"])
+    # 4, 5  dC_tu = r_t . ov[u, :], and dscore at A0 and what A - A0 adds to it
     dscore = {}
-    for (saturation, rest), by_word in dC.items():
-        at_uniform, at_exact = (attention_backward(attention.A, by_word, ones, attention.slots, block.queries, True)
-                                for attention in (uniform, exact))
-        dscore[saturation, False, rest] = at_uniform
-        dscore[saturation, True, rest] = at_exact - at_uniform
-    return [Pieces(R=r[True], scale=ones, D=D[held[:2]], words=exact.words, n_words=exact.n_words) if "ov" in names
-            else Pieces(dscore=dscore[held]) for held, names in SUMMED]
-
-
-def _residuals(block, out):
-    """{False: r0, the residual at uniform output, True: r - r0}, each (S, M, V). Overwrites ``out``."""
-    n_vocab = out.shape[2]
-    probabilities(out.reshape(-1, n_vocab))
-    weight = block.weight[:, :, None]
-    saturation = weight * (out - 1 / n_vocab)
-    uniform = np.broadcast_to(weight / n_vocab, out.shape).copy()
-    uniform.reshape(-1, n_vocab)[np.arange(block.targets.size), block.targets.ravel()] -= block.weight.ravel()
-    return {False: uniform, True: saturation}
+    for rest, (part, mean) in enumerate(zip(ov_parts, means, strict=True)):
+        np.take(part, words, axis=0, out=rows, mode="clip")
+        of_r0 = mean[words][:, None, :] - part[words[:, None, :], block.targets[:, :, None]]
+        for saturation, by_word in ((False, w[:, :, None] * of_r0), (True, np.matmul(r, rows.transpose(0, 2, 1)))):
+            at_uniform, at_exact = (attention_backward(attention.A, by_word, np.ones(w.shape), attention.slots,
+                                                       block.queries, True) for attention in (uniform, exact))
+            dscore[saturation, False, bool(rest)] = at_uniform
+            dscore[saturation, True, bool(rest)] = at_exact - at_uniform
+    by_factors = {(True, False): D["at uniform"], (False, True): D["rest at r0"], (True, True): D["rest"]}
+    return [Pieces(R=r, scale=np.ones(w.shape), D=by_factors[held[:2]], words=words, n_words=exact.n_words)
+            if "ov" in names else Pieces(dscore=dscore[held]) for held, names in SUMMED]
 
 
 # ------------------------------------------------------------------------------------- sizes of the terms over training
