@@ -326,6 +326,26 @@ def training_step(size, n_dense):
     return result
 
 
+def step_of_a_size(size, dtype):
+    """One exact step on one thread and on all, and its matrix products at the rate of large products on one thread.
+
+    A sequence of T positions and U distinct tokens takes three products of T x U x V numbers, and a step three of
+    V x V x V.
+    """
+    corpus = stories(**size)
+    batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
+    weights = OneHotWeights.gaussian(n_vocab, size["length"], scale=0.01, rng=0, dtype=dtype)
+    n_distinct = sum(len(np.unique(row)) for row in batch.tokens)
+    operations = 6 * size["length"] * n_distinct * n_vocab + 6 * n_vocab**3
+    with threads(1, dense=True):
+        result = {"size": size, "dtype": np.dtype(dtype).name, "distinct tokens a window": n_distinct / size["n"],
+                  "products_s": operations / (1e9 * product_rate(dtype, 2000))}
+    for n_threads in dict.fromkeys((1, get_threads())):
+        with threads(n_threads, dense=False):
+            result[f"{n_threads} threads"] = seconds(lambda: loss_and_gradient(weights, batch), 15)
+    return result
+
+
 def reduced_step(size, n_few):
     """A step of the reduced dynamics on one thread, against the exact step, which is timed on a part and scaled."""
     corpus = stories(**size)
@@ -423,6 +443,7 @@ def section(results):
         f"{rates['float64']:.0f} GFLOP/s in float64. `dense` is the same mathematics in one-hot form.",
         *_leading_terms(results["leading terms"]),
         *_training_step(results["training step"]),
+        *_steps_of_sizes(results["steps of other sizes"]),
         *_reduced_step(results["reduced step"]),
         *_topic_step(results["topic step"]),
         *_graph_svms(results["graph svm"]),
@@ -454,6 +475,22 @@ def _training_step(result):
     yield block(("threads", "minitx, s", "dense, s", "times faster", "BLAS alone, s", "minitx / BLAS"),
                 [(threads, f"{one['minitx_s']:.2f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.1f}",
                   f"{one['blas_s']:.2f}", f"{one['over_blas']:.2f}") for threads, one in _by_threads(result)])
+
+
+def _steps_of_sizes(results):
+    yield ("Exact training step at other sizes. `products` is the time that its matrix products would take on one "
+           "thread at the rate of large products. The goals are a step on one thread of 1.8 times its products (2.5 times for "
+           "V = 300), and all threads 1.75 times faster than one.")
+    yield block(("V", "T", "N", "dtype", "products, ms", "one thread, ms", "/ products", "all threads, ms",
+                 "times faster"),
+                [(one["size"]["n_vocab"], one["size"]["length"], one["size"]["n"], one["dtype"],
+                  f"{1e3 * one['products_s']:.1f}", f"{1e3 * one['1 threads']:.1f}",
+                  f"{one['1 threads'] / one['products_s']:.2f}", f"{1e3 * _all_threads(one):.1f}",
+                  f"{one['1 threads'] / _all_threads(one):.2f}") for one in results])
+
+
+def _all_threads(result):
+    return _by_threads(result)[-1][1]
 
 
 def _reduced_step(result):
@@ -498,6 +535,10 @@ def main():
     arguments = command_line("benchmark", __doc__, quick="small sizes, which say nothing about speed")
     quick = arguments.quick
     layer = {"n_vocab": 200, "length": 24, "n": 32} if quick else {"n_vocab": 3000, "length": 200, "n": 2048}
+    other = [(300, 32, 256, "float64"), (600, 64, 512, "float64"), (600, 64, 512, "float32"),
+             (1000, 128, 512, "float32")]
+    sizes = [({"n_vocab": V, "length": T, "n": N}, dtype)
+             for V, T, N, dtype in ([(100, 12, 16, "float64")] if quick else other)]
     many = {"n_vocab": 100, "length": 12, "n": 200} if quick else {"n_vocab": 3000, "length": 200, "n": 16_384}
     documents = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
     if quick:
@@ -511,6 +552,7 @@ def main():
                             for dtype in (np.float32, np.float64)},
         "leading terms": lambda: leading_terms(layer, 8),
         "training step": lambda: training_step(layer | {"n": 16 if quick else 256}, 8),
+        "steps of other sizes": lambda: [step_of_a_size(*one) for one in sizes],
         "reduced step": lambda: reduced_step(many, 4 if quick else 48),
         "topic step": lambda: topic_step(documents),
         "graph svm": lambda: graph_svms(samples),

@@ -10,6 +10,7 @@ import numpy as np
 
 from minitx.base.parallel import kernel, ordered_kernel
 
+
 @ordered_kernel
 def weighted_uniform_residual(C, weight, targets, D):
     """D[s, u, :] = sum_m C[s, m, u] r0[s, m, :], with r0 = weight (1/V - onehot(y)) of queries with a target each."""
