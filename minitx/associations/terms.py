@@ -156,7 +156,8 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
 def _block_terms(circuits, block, ov_parts, means, workspace):
     """Pieces of a block, one for each of SUMMED, by steps 1 to 5 of the module.
 
-    ``means`` are those of the rows of ``ov_parts``. Products with r0_t = w_t (1/V - onehot(y_t)) are means and lookups; only those with r - r0 are products of matrices.
+    ``means`` are those of the rows of ``ov_parts``. Products with r0_t = w_t (1/V - onehot(y_t)) are means and lookups;
+    only those with r - r0 are products of matrices.
     """
     # 1  A, A0; C and C0 are the attention to a distinct token, the sum over its copies
     exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
