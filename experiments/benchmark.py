@@ -479,8 +479,8 @@ def _training_step(result):
 
 def _steps_of_sizes(results):
     yield ("Exact training step at other sizes. `products` is the time that its matrix products would take on one "
-           "thread at the rate of large products. The goals are a step on one thread of 1.8 times its products (2.5 times "
-           "for V = 300), and all threads 1.75 times faster than one.")
+           "thread at the rate of large products. The goals are a step on one thread of 1.8 times its products (2.5 "
+           "times for V = 300), and all threads 1.75 times faster than one.")
     yield block(("V", "T", "N", "dtype", "products, ms", "one thread, ms", "/ products", "all threads, ms",
                  "times faster"),
                 [(one["size"]["n_vocab"], one["size"]["length"], one["size"]["n"], one["dtype"],
