@@ -16,6 +16,7 @@ from minitx.associations import kernels
 from minitx.base import parallel
 from minitx.base.checks import whole_number
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model import kernels as model_kernels
 
@@ -23,7 +24,7 @@ CHUNKS = 16  # Partial sums of the position gradient. A constant, so that the nu
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
+class Statistics(Shown):
     """The basis functions of a corpus and their compositions, float64; positions count with their weights in the batch.
 
     bigram              (V, V)  B = P(a then b) - alpha_a / V. Row = current token, column = next token. Rows sum to 0.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from minitx.associations import figures, reduced, terms, words
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
+from minitx.associations.recording import TermRecorder
 from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
@@ -111,7 +112,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     recorder, trajectory = train(options, batch, basis, say)
     leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
     split = split_gradient(trajectory.weights, batch, leading)
-    crossings = terms.first_exceeds([record.step for record in recorder.leading], terms.by_term(recorder.norms))
+    crossings = recorder.terms.crossings
 
     say(f"\nrelative error, |trained - predicted| / |predicted| (Frobenius)\n{errors_table(recorder)}")
     say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(recorder.leading)}")
@@ -133,7 +134,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
                    "vocabulary": n_vocab, "windows": len(batch), "length": corpus.length},
         "vocabulary": corpus.vocabulary, "records": recorder.leading,
         "loss": trajectory.loss, "reduced": recorder.reduced, "predicted_loss": recorder.predicted_loss,
-        "norms_of_terms": recorder.norms, "split": split, "associates": associates,
+        "norms_of_terms": recorder.terms.records, "split": split, "associates": associates,
         "first_exceeds": {parameter: {correction: {str(share): step for share, step in steps.items()}
                                       for correction, steps in found.items()}
                           for parameter, found in crossings.items()}}
@@ -183,8 +184,9 @@ def train(options: Options, batch: Batch, basis: Statistics,
 class Recorder:
     """Follows every step of training; at some steps, sets the weights beside both theories and splits the gradient.
 
-    ``leading``, ``reduced`` (None where reduced dynamics has ended) and ``norms`` (of the terms of the gradient) have
-    an entry for each recorded step; ``predicted_loss``, that of reduced dynamics, has one for every step from 0 on.
+    ``leading``, ``reduced`` (None where reduced dynamics has ended) and ``terms`` (the norms of the terms of the
+    gradient) have an entry for each recorded step; ``predicted_loss``, that of reduced dynamics, has one for every step
+    from 0 on.
     """
 
     def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights,
@@ -199,7 +201,7 @@ class Recorder:
                                 learning_rate=options.learning_rate, loss_and_gradient=reduced.loss_and_gradient)
         self.leading: list[Beside] = []
         self.reduced: list[Agreement | None] = []
-        self.norms: list[terms.Norms] = []
+        self.terms = TermRecorder(batch)
         self.predicted_loss: list[float] = []
 
     def __call__(self, step: int, loss: float, weights: OneHotWeights) -> None:
@@ -217,7 +219,7 @@ class Recorder:
                         init_scale=options.init_scale if options.init == "gaussian" else 0.0)
         self.leading.append(beside(weights, leading, proved, step=step, loss=loss))
         self.reduced.append(agreement(weights, predicted) if predicted else None)
-        self.norms.append(terms.term_norms(terms.gradient_terms(weights, self.batch, leading=leading)))
+        self.terms.add(step, weights, leading)
         rows, header = theories_table("loss", "reduced")
         if len(self.leading) == 1:
             losses = "losses of the mini-batches" if options.batch_size else "losses of the full batch"
@@ -298,7 +300,7 @@ def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: t
     """{file name: (figure, caption)} of what was recorded over training."""
     if not recorder.leading:
         return {}
-    steps, norms = [record.step for record in recorder.leading], terms.by_term(recorder.norms)
+    steps, norms = recorder.terms.steps, recorder.terms.norms
     cosine = {THEORIES[0]: {name: [record.cosine[name] for record in recorder.leading] for name in PARAMETERS}}
     predicted = {}
     if recorder.predicted_loss:

@@ -37,6 +37,7 @@ from minitx.associations.basis import next_token_vocabulary
 from minitx.base import parallel
 from minitx.base.checks import positive, whole_number
 from minitx.base.numbers import norm
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.weights import OneHotWeights
 
@@ -46,7 +47,7 @@ WAVE = 4  # Blocks that are computed before their results are added; more take m
 
 
 @dataclass(frozen=True, eq=False)
-class Expansion:
+class Expansion(Shown):
     """Coefficients of training from zero, as :func:`expand` finds them.
 
     ``order`` is M, the highest order; ``differences`` is {(m, d): Theta_{m,d}}, 1 <= d <= m <= M, each array in the

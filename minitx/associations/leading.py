@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from minitx.associations.basis import Statistics
 from minitx.base.checks import positive, whole_number
 from minitx.base.numbers import Agreement, agreement, norm
+from minitx.base.shown import Shown
 from minitx.model.weights import OneHotWeights
 
 
@@ -41,7 +42,7 @@ def second_order_output(statistics: Statistics, *, steps: int, learning_rate: fl
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Bounds(Shown):
     """Bounds on |weight - leading term| (Frobenius), by weight. They are proved when ``outside`` is empty.
 
     ``outside`` says in words which conditions of the theorem the run does not meet.

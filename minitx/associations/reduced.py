@@ -55,6 +55,7 @@ from minitx.associations.basis import bigram_counts, context, next_token_vocabul
 from minitx.base import parallel
 from minitx.base.checks import whole_number
 from minitx.base.parallel import matmul
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model import descent
 from minitx.model.circuits import Circuits
@@ -67,7 +68,7 @@ FIRST_ROUNDS, ROUNDS = 12, 3  # Rounds of subspace iteration: at the leading ter
 
 
 @dataclass(frozen=True, eq=False)
-class Reduction:
+class Reduction(Shown):
     """What reduced dynamics keeps of a batch, as :func:`reduce` makes it: the data of :func:`loss_and_gradient`.
 
     The n loss positions are sorted by token, then by next token.

@@ -22,6 +22,7 @@ Legend: V vocabulary; of a block of S sequences: M loss positions, U distinct to
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil, exp, log
 
 import numpy as np
@@ -29,12 +30,13 @@ from numpy.typing import NDArray
 
 from minitx.associations.basis import bigram, bigram_counts, context, scores
 from minitx.associations.kernels import weighted_uniform_residual
+from minitx.base.checks import instance
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.blocks import blocks
-from minitx.model.circuits import output, valid_circuits
+from minitx.model.circuits import Circuits, output, valid_circuits
 from minitx.model.kernels import attention_backward, probabilities
 from minitx.model.pieces import Pieces, Workspace, add_pieces
 from minitx.model.weights import OneHotWeights
@@ -60,26 +62,34 @@ def term_order(name: str) -> tuple[int, bool, str]:
     return name.count(" x "), name != "leading", name
 
 
-def gradient_terms(weights: OneHotWeights, batch: Batch, *,
-                   leading: OneHotWeights | None = None) -> dict[str, dict[str, NDArray[np.float64]]]:
+class Terms(dict[str, dict[str, NDArray[np.float64]]]):
+    """{parameter: {term: array}}; it shows itself as the table of their Frobenius norms."""
+
+    def __repr__(self) -> str:
+        return norms_table(term_norms(self))
+
+
+def gradient_terms(weights: OneHotWeights | Circuits, batch: Batch, *,
+                   leading: OneHotWeights | Circuits | None = None) -> Terms:
     """Split dL/dweights into named terms (float64, at the values of ``weights``).
 
     Parameters
     ----------
-    weights : OneHotWeights
+    weights : OneHotWeights or Circuits
+        Of Circuits, the terms of the tables that are present.
     batch : Batch
         Next-token training: causal attention, cross-entropy.
-    leading : OneHotWeights, optional
-        The leading terms of the weights, from which ``weight drift`` is measured; only W_O and V are read. By default
-        they are the multiples of B and of Phi^T B^T nearest to W_O and V, which need neither a step count nor a
-        learning rate.
+    leading : OneHotWeights or Circuits, as the weights, optional
+        The leading terms of the weights, from which ``weight drift`` is measured; only W_O and V, or ov, are read. By
+        default they are the multiples of B and of Phi^T B^T nearest to W_O and V, or the multiple of Phi^T nearest to
+        ov, which need neither a step count nor a learning rate.
 
     Returns
     -------
-    dict {parameter: {term: array}}
+    Terms : dict {parameter: {term: array}}
         Each array in the orientation of its parameter. For every parameter the terms sum to the gradient of
-        ``loss_and_gradient``. ``weight drift`` is the drift of W_O in dL/dV, that of V W_O in dL/dW and dL/dP, and that
-        of V, whose reference value is 0, in dL/dW_O.
+        ``loss_and_gradient``. ``weight drift`` is the drift of W_O in dL/dV, that of V W_O (or ov) in dL/dW and dL/dP
+        (dL/dqk and dL/dposition), and that of V, whose reference value is 0, in dL/dW_O.
 
     Raises
     ------
@@ -91,21 +101,21 @@ def gradient_terms(weights: OneHotWeights, batch: Batch, *,
     ``leading`` of W_O is minus the bigram function; with the leading weights of Im et al. (2026), proof of Thm. D.7,
     those of V, W, P are multiples of minus Phi^T B^T, Q and Delta. Memory: about thirty V x V arrays.
     """
-    if not isinstance(weights, OneHotWeights):
-        raise TypeError(f"gradient_terms splits the gradient of OneHotWeights, got {type(weights).__name__}")
+    instance("weights", weights, OneHotWeights, Circuits)
+    instance("batch", batch, Batch)
     batch.require_next_token()
     weights = weights.astype(np.float64)
     circuits = valid_circuits(weights, batch)
+    given = _given_leading(leading, weights)
     pairs, alpha = bigram_counts(batch, circuits.n_vocab)
     B = bigram(pairs, alpha)
     Phi, _ = context(batch, circuits.n_vocab)
-    if leading is None:
+    if isinstance(weights, Circuits):
+        return _terms_of_tables(circuits, batch, B, Phi, given)
+    if given is None:
         W_O_leading, V_leading = _nearest_multiple(weights.W_O, B), _nearest_multiple(weights.V, (pairs @ Phi).T)
-    elif isinstance(leading, OneHotWeights) and leading.W_O.shape == weights.W_O.shape and not leading.not_finite():
-        W_O_leading, V_leading = leading.W_O, leading.V
     else:
-        raise ValueError("leading must be finite OneHotWeights of the same vocabulary as the weights, as from "
-                         "minitx.associations.leading_weights")
+        W_O_leading, V_leading = given.W_O, given.V
     ov_leading = matmul(V_leading, W_O_leading)
     # 1 to 5
     tables = _circuit_terms(circuits, batch, B, Phi, (ov_leading, circuits.ov - ov_leading))
@@ -117,7 +127,32 @@ def gradient_terms(weights: OneHotWeights, batch: Batch, *,
         terms["W_O"][term_name(saturation, drift, True)] = matmul(weights.V.T, d_ov)
         terms["V"][term_name(saturation, drift, False)] = matmul(d_ov, W_O_leading.T)
         terms["V"][term_name(saturation, drift, True)] = matmul(d_ov, W_O_rest.T)
-    return {name: terms[name] for name in weights.parameters()}
+    return Terms({name: terms[name] for name in weights.parameters()})
+
+
+def _given_leading(leading, weights):
+    """``leading``. TypeError or ValueError unless they are finite leading terms of the ``weights``, or None."""
+    if leading is None:
+        return None
+    instance("leading", leading, type(weights))
+    read = ("ov",) if isinstance(weights, Circuits) else ("W_O", "V")
+    if any(np.shape(getattr(leading, name)) != np.shape(getattr(weights, name)) for name in read) \
+            or leading.not_finite():
+        raise ValueError("leading must be finite and of the same vocabulary as the weights, as the leading terms from "
+                         "minitx.associations.leading_weights are")
+    return leading
+
+
+def _terms_of_tables(circuits, batch, B, Phi, leading):
+    """The terms of the tables themselves, and of the bias; an absent table has none, and counts as 0."""
+    zeros = np.zeros_like(circuits.ov)
+    absent = {"direct": zeros, "qk": zeros, "position": np.zeros(batch.tokens.shape[1])}
+    whole = replace(circuits, **{name: zero for name, zero in absent.items() if getattr(circuits, name) is None})
+    ov_leading = _nearest_multiple(circuits.ov, Phi.T) if leading is None else leading.ov
+    tables = _circuit_terms(whole, batch, B, Phi, (ov_leading, circuits.ov - ov_leading))
+    tables["bias"] = {held: term.sum(axis=0) for held, term in tables["direct"].items()}  # d_bias = sum_t r_t
+    return Terms({name: {term_name(*held): term for held, term in tables[name].items()}
+                  for name in circuits.parameters()})
 
 
 def _nearest_multiple(matrix, direction):
@@ -193,6 +228,13 @@ def _block_terms(circuits, block, ov_parts, means, workspace):
 def term_norms(terms: dict[str, dict[str, NDArray[np.float64]]]) -> Norms:
     """Frobenius norm of every term of :func:`gradient_terms`."""
     return {parameter: {name: norm(term) for name, term in split.items()} for parameter, split in terms.items()}
+
+
+def norms_table(norms: Norms) -> str:
+    """The table of :func:`term_norms`: a row a term, a column a parameter."""
+    names = sorted({name for parts in norms.values() for name in parts}, key=term_order)
+    return table(["term ", *norms], [[name, *(f"{parts[name]:.3e}" if name in parts else number(None)
+                                              for parts in norms.values())] for name in names])
 
 
 def by_term(records: Sequence[Norms]) -> dict[str, dict[str, list[float]]]:

@@ -4,7 +4,7 @@ import math
 import numbers
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -12,26 +12,111 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Seed = int | np.random.Generator | None
+MOST_ENTRIES = 2**31  # of one array: 16 GiB of float64; a larger one is a slip of the keyboard
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """``value`` as an int. ValueError unless it is a whole number, at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+
+def described(value: Any) -> str:
+    """What a user gave, as errors say it: its kind and size, never all that it holds."""
+    if value is None or isinstance(value, (bool, numbers.Number)):
+        text = repr(value)
+        return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} digits)"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"a string of {len(value):,} letters that begins {value[:40]!r}"
+    if isinstance(value, os.PathLike):
+        return f"the path {os.fspath(value)!r}"
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    if callable(value):
+        return f"the function {getattr(value, '__name__', type(value).__name__)}"
+    kind = type(value).__name__
+    article = "an" if kind[0] in "AEIOUaeiou" else "a"
+    return f"{article} {kind} of length {len(value)}" if isinstance(value, Collection) else f"{article} {kind}"
+
+
+def instance(name: str, value: Any, *kinds: type) -> None:
+    """TypeError, which names how to make one, unless ``value`` is one of ``kinds``.
+
+    A class says how its objects are made in its attribute ``MADE_BY``.
+    """
+    if not isinstance(value, kinds):
+        ways = [f"; make one with {made_by}" for kind in kinds if (made_by := getattr(kind, "MADE_BY", ""))]
+        raise TypeError(f"{name} is {described(value)}; it must be of the type "
+                        f"{' or '.join(kind.__name__ for kind in kinds)}{''.join(ways[:1])}")
+
+
+def function(name: str, value: Any, call: str) -> None:
+    """TypeError unless ``value`` can be called; ``call`` shows how it will be, such as "loss(weights, batch)"."""
+    if not callable(value):
+        raise TypeError(f"{name} is {described(value)}; it must be a function that is called as {call}")
+
+
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """ValueError, which lists them, unless ``value`` is one of ``choices``."""
+    if not isinstance(value, Hashable) or value not in choices:
+        raise ValueError(f"{name} is {described(value)}; it must be one of {', '.join(map(str, choices))}")
+
+
+def truth(name: str, value: Any) -> bool:
+    """``value`` as a bool. TypeError unless it is True or False: the string "no" would count as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {described(value)}; it must be True or False")
+    return bool(value)
+
+
+def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """``value`` as an int. ValueError unless it is a whole number, at least ``least`` and at most ``most``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise ValueError(f"{name} is {described(value)}; it must be a whole number, at least {least}")
+    if most is not None and int(value) > most:
+        raise ValueError(f"{name} is {described(value)}; it must be a whole number, at most {most:,}")
     return int(value)
+
+
+def table_size(what: str, *shape: int) -> None:
+    """ValueError if an array of this ``shape`` has more than MOST_ENTRIES entries; ``what`` names it and its sizes."""
+    if math.prod(shape) > MOST_ENTRIES:
+        gigabytes = math.prod(shape) * 8 / 2**30
+        raise ValueError(f"{what} needs a table of {' x '.join(f'{size:,}' for size in shape)} numbers, "
+                         f"{f'{gigabytes:,.0f}' if gigabytes < 1e9 else f'{gigabytes:.3g}'} GiB; at most "
+                         f"{MOST_ENTRIES:,} numbers are possible: give smaller sizes")
+
+
+def steps_within(name: str, value: Any, first: int, last: int) -> set[int]:
+    """``value``, an iterable of steps, as a set of ints. TypeError or ValueError unless all lie from first to last."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} is {described(value)}; it must be steps from {first} to {last}, such as "
+                        f"{name}=range({first}, {last + 1}) or {name}=[{last}]")
+    found = set()
+    for step in value:
+        if isinstance(step, bool) or not isinstance(step, numbers.Integral) or not first <= int(step) <= last:
+            raise ValueError(f"{name} holds {described(step)}; its entries must be steps, whole numbers from {first} "
+                             f"to {last}")
+        found.add(int(step))
+    return found
 
 
 def positive(name: str, value: Any, below: float = math.inf) -> float:
     """``value`` as a float. ValueError unless it is a number above 0 and below ``below``."""
     if not _is_real(value) or not 0 < value < below:
         limit = "finite" if below == math.inf else f"below {below:g}"
-        raise ValueError(f"{name} is {value!r}; it must be a number above 0, {limit}")
+        raise ValueError(f"{name} is {described(value)}; it must be a number above 0, {limit}")
+    return float(value)
+
+
+def not_negative(name: str, value: Any) -> float:
+    """``value`` as a float. ValueError unless it is a finite number, at least 0."""
+    if not _is_real(value) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {described(value)}; it must be a finite number, at least 0")
     return float(value)
 
 
 def probability(name: str, value: Any) -> float:
     """``value`` as a float. ValueError unless it is a number from 0 to 1."""
     if not _is_real(value) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; it must be a probability, a number from 0 to 1")
+        raise ValueError(f"{name} is {described(value)}; it must be a probability, a number from 0 to 1")
     return float(value)
 
 
@@ -39,14 +124,69 @@ def _is_real(value):
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def generator(rng: Any) -> np.random.Generator:
+    """The random generator of the seed ``rng``. TypeError or ValueError unless that is a seed, a Generator or None."""
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(seed(rng))
+
+
+def seed(rng: Any) -> int | None:
+    """``rng`` as a seed; of a Generator, a number that is drawn from it. Raises as :func:`generator`."""
+    if isinstance(rng, np.random.Generator):
+        return int(rng.integers(2**63))
+    if rng is not None and (isinstance(rng, bool) or not isinstance(rng, numbers.Integral)):
+        raise TypeError(f"rng is {described(rng)}; it must be a whole number (the seed), a numpy.random.Generator, or "
+                        "None for a seed of the moment")
+    return None if rng is None else whole_number("rng", rng, 0)
+
+
 def integers(name: str, array: ArrayLike, ndim: int) -> NDArray[np.int64]:
     """``array`` as int64. TypeError unless it holds integers, ValueError unless it has ``ndim`` dimensions."""
-    array = np.asarray(array)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
-    if array.ndim != ndim:
-        raise ValueError(f"{name} must be a {ndim}-dimensional array, got shape {array.shape}")
-    return array.astype(np.int64)
+    found = rectangular(name, array)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {_held(array, found)}")
+    if found.ndim != ndim:
+        raise ValueError(f"{name} must be a {ndim}-dimensional array, got shape {found.shape}")
+    if found.dtype == np.uint64 and found.size and found.max() >= 2**63:
+        raise ValueError(f"{name} hold {found.max()}; ids must be below 2^63")
+    return found.astype(np.int64)
+
+
+def reals(name: str, array: ArrayLike, *, finite: bool = True) -> NDArray[np.float64]:
+    """``array`` as float64. TypeError unless it holds real numbers; ValueError for rows of different lengths.
+
+    With ``finite``, an inf or nan is a ValueError too.
+    """
+    found = rectangular(name, array)
+    if found.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be real numbers, got {_held(array, found)}")
+    found = found.astype(np.float64, copy=False)
+    if finite and not np.isfinite(found).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(found))} values of {name} are not finite; give numbers "
+                         "without inf and nan")
+    return found
+
+
+def square(name: str, array: ArrayLike, size: int | None = None) -> NDArray[np.float64]:
+    """``array`` as a finite float64 matrix, (size, size). Raises as :func:`reals`, and ValueError for other shapes."""
+    found = reals(name, array)
+    if found.ndim != 2 or found.shape[0] != (found.shape[1] if size is None else size) or len(set(found.shape)) > 1:
+        wanted = "as many rows as columns" if size is None else f"{size} rows and {size} columns"
+        raise ValueError(f"{name} has shape {found.shape}; it must be a matrix of {wanted}")
+    return found
+
+
+def rectangular(name: str, array: ArrayLike) -> NDArray[Any]:
+    """``array`` as an array. ValueError, in words of its ``name``, if its rows have different lengths."""
+    try:
+        return np.asarray(array)
+    except ValueError:
+        raise ValueError(f"{name} is {described(array)} whose rows have different lengths; give an array, or rows of "
+                         "one length") from None
+
+
+def _held(given, found):
+    """What an array is made of, which it should not be."""
+    return described(given) if found.ndim == 0 else f"dtype {found.dtype}"
 
 
 @contextmanager

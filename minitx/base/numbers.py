@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 
 
 def norm(a: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> Any:
@@ -62,7 +63,7 @@ def _pair(a, b):
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Shown):
     """The cosine and the relative error of each weight and its prediction, {parameter: number}; nan where undefined."""
 
     cosine: dict[str, float]

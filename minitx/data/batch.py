@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.base.checks import integers
+from minitx.base.shown import Shown
 
 HEADS = ("cross_entropy", "squared", "log")
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(Shown):
     """Sequences, targets and weights: ``loss = sum_it weight[i, t] head(out[i, t], targets[i, t])``.
 
     A batch keeps read-only copies of its arrays, so that it stays what was checked.

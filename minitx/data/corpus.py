@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.base.checks import whole_number
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.stories import LEXICON, stories
 
@@ -189,7 +190,7 @@ def _text(item, place):
 
 
 @dataclass(frozen=True, eq=False)
-class Corpus:
+class Corpus(Shown):
     """Windows of tokens over a vocabulary, and counts of what was read.
 
     A row of ``tokens`` is a window: T inputs and, shifted by one, their T targets. A document gives no window if it is

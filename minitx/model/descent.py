@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minitx.base.checks import positive, whole_number
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.parameters import Array, Parameters, Seed
@@ -43,7 +44,7 @@ class Stopped:
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
+class Trajectory(Shown):
     """The result of a run of gradient descent.
 
     ``loss``, (steps taken + 1,) float64, holds the loss at the weights after 0, 1, 2, ... steps; with mini-batches each
@@ -64,7 +65,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Shown):
     """Records of a training run, as each theory makes them, and its :class:`Trajectory`."""
 
     records: list

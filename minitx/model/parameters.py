@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minitx.base.checks import atomic
+from minitx.base.shown import Shown
 
 if TYPE_CHECKING:
     from minitx.model.circuits import Circuits
@@ -38,7 +39,7 @@ def or_empty(table: Array | None, ndim: int, dtype: DTypeLike) -> Array:
     return read_only(np.empty((0,) * ndim, dtype)) if table is None else table
 
 
-class Parameters:
+class Parameters(Shown):
     """Base of frozen dataclasses whose fields are arrays, or None where a part is absent.
 
     A parametrisation adds two methods: ``circuits()`` builds the tables, ``pullback(gradient)`` carries their gradient

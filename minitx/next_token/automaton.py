@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import whole_number
+from minitx.base.shown import Shown
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.losses import attention_by_counts
 from minitx.next_token.path import Residual, residual
@@ -35,7 +36,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(Shown):
     """The limit of trained attention on one context.
 
     The status is "determined" where one SCC is above all others present; "extrapolated" where none is, but one has the
@@ -52,7 +53,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Automaton:
+class Automaton(Shown):
     """What attention trained on some samples becomes; ``Automaton.fit`` makes it."""
 
     split: Split  # of the samples

@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from minitx.base.shown import Shown
 from minitx.next_token.samples import Samples
 
 
 @dataclass(frozen=True, eq=False)
-class PriorityGraph:
+class PriorityGraph(Shown):
     """G(k) of one last token (paper, Section 2), its SCCs and their order.
 
     Components are numbered in topological order: an edge between two goes from the lower number to the higher one.
@@ -121,7 +122,7 @@ def _transitive_reduction(children, reach):
 
 
 @dataclass(frozen=True, eq=False)
-class Constraints:
+class Constraints(Shown):
     """Rows (k, i, j) of a Graph-SVM: ``(e_i - e_j)' W e_k`` equals 0, or is at least 1."""
 
     equalities: NDArray[np.int64]  # (R, 3)

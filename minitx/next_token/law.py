@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import integers, whole_number
+from minitx.base.shown import Shown
 from minitx.next_token.samples import require_known, visible
 
 _TRIES = 100  # draws of a context that was not seen, before giving up
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSequences:
+class LabelledSequences(Shown):
     """Sequences of one length and their labels: ``Samples.of(data.sequences, data.labels, data.n_vocab)``."""
 
     sequences: NDArray[np.int64]  # (n, T): row = sequence; its last token is the query
@@ -34,7 +35,7 @@ class LabelledSequences:
 
 
 @dataclass(frozen=True, eq=False)
-class PriorityLaw:
+class PriorityLaw(Shown):
     """Classes of tokens in order of priority, for each last token: labels are drawn from the highest class present.
 
     Inside the class, token j is drawn with probability proportional to (times that j occurs) * ``odds[k, j]``. Raises

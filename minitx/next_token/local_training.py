@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from minitx.base.checks import positive, whole_number
 from minitx.base.numbers import cosine, norm
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.model.descent import Trajectory
 from minitx.model.parameters import read_only
 from minitx.model.weights import LastTokenWeights
@@ -31,7 +32,7 @@ LEFT_OUT = 9e-3  # a token with more than this, but not selected, is left out of
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class Selection(Shown):
     """The tokens that attention has settled on."""
 
     samples: Samples
@@ -75,7 +76,7 @@ class Selection:
 
 
 @dataclass(frozen=True, eq=False)
-class LocalRun:
+class LocalRun(Shown):
     """A training run, the tokens it settled on, and the Graph-SVM of these."""
 
     trajectory: Trajectory

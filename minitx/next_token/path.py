@@ -33,6 +33,7 @@ from scipy.sparse import csr_array
 
 from minitx.base.numbers import minimise, norm
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.next_token.graphs import constraints
 from minitx.next_token.rank_one import Coordinates, Span, row_blocks
 from minitx.next_token.split import Split
@@ -44,7 +45,7 @@ _STOP = 35.0  # the search for rho ends when the logarithms of multipliers are t
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class Pairs(Shown):
     """The excess as a function of V, orthogonal to S_fin, in coordinates x (r,) of the span of the pairs' rows."""
 
     names: NDArray[np.int64]  # (R, 3): (k, j, y), each SCC by its smallest token
@@ -191,7 +192,7 @@ def _path_point(pairs, tau, strength, y):
 
 
 @dataclass(frozen=True, eq=False)
-class Residual:
+class Residual(Shown):
     """rho, orthogonal to W_svm and to W_fin."""
 
     W: NDArray[np.float64]  # (d, d): row = dimension of the attended token, column = of the last token

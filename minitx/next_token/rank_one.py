@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, one_blas_thread
+from minitx.base.shown import Shown
 
 SAME = 1e-13  # cosines below this are rounding: orthogonal
 RANK = 1e-10  # a unit row this close to the span of others lies in it
@@ -87,7 +88,7 @@ def _unit(x):
 
 
 @dataclass(frozen=True, eq=False)
-class Coordinates:
+class Coordinates(Shown):
     """span(u) x span(v) of a block: vectors of a * b numbers stand for d x d matrices, lengths and angles kept."""
 
     left: NDArray[np.float64]  # (d, a): orthonormal columns that span the u
@@ -140,7 +141,7 @@ def _range(x):
 
 
 @dataclass(frozen=True, eq=False)
-class Span:
+class Span(Shown):
     """The span of rows (R, c), by pivoted QR."""
 
     basis: NDArray[np.float64]  # (r, c): orthonormal rows

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import whole_number
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.corpus import file_kind, read_json_lines
 
 
 @dataclass(frozen=True, eq=False)
-class Bags:
+class Bags(Shown):
     """Bags of tokens, one a sample, each with its last token and its label: what the losses are computed from."""
 
     last: NDArray[np.int64]  # (n,): k, the last token of each sequence
@@ -204,7 +205,7 @@ def _merged(sequences, labels, n_vocab, n_left_out=0):
 
 
 @dataclass(frozen=True, eq=False)
-class SampleFile:
+class SampleFile(Shown):
     """What a file of n samples holds."""
 
     vocabulary: tuple[str, ...]  # entry i is the token of id i: numbers ascending, strings by first appearance

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.numbers import minimise
 from minitx.base.parallel import matmul, one_blas_thread
+from minitx.base.shown import Shown
 from minitx.model.parameters import read_only
 from minitx.next_token import kernels
 from minitx.next_token.graphs import PriorityGraph, constraints
@@ -40,7 +41,7 @@ from minitx.next_token.samples import Bags, Samples
 
 
 @dataclass(frozen=True, eq=False)
-class CyclicBlock:
+class CyclicBlock(Shown):
     """A part of S_fin that is orthogonal to the others: that of some SCCs, whose scores depend on no other part."""
 
     sccs: tuple[tuple[int, int], ...]  # (k, number): last token, and number of the SCC in its graph
@@ -57,7 +58,7 @@ class CyclicBlock:
 
 
 @dataclass(frozen=True, eq=False)
-class CyclicSubspace:
+class CyclicSubspace(Shown):
     """S_fin as blocks orthogonal to each other; ``cyclic_subspace`` makes it."""
 
     width: int  # d
@@ -115,7 +116,7 @@ class Excess(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class Split(Shown):
     """The two terms of the log loss of ``samples``. TypeError or ValueError if E is not real, (K, d) and finite."""
 
     samples: Samples
@@ -197,7 +198,7 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class SoftComponent:
+class SoftComponent(Shown):
     """W_fin, and how well it was found."""
 
     W: NDArray[np.float64]  # (d, d): row = dimension of the attended token, column = of the last token

@@ -24,6 +24,7 @@ from scipy.optimize import nnls
 
 from minitx.base.numbers import norm
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.next_token.graphs import Constraints, PriorityGraph, constraints
 from minitx.next_token.rank_one import Coordinates, Span, differences, embeddings, row_blocks
 
@@ -52,7 +53,7 @@ class InfeasibleError(ValueError):
 
 
 @dataclass(frozen=True)
-class KKT:
+class KKT(Shown):
     """By how much a solution misses each optimality condition; all are 0 at the exact solution."""
 
     primal_equality: float  # largest |score difference| within SCCs
@@ -69,7 +70,7 @@ class KKT:
 
 
 @dataclass(frozen=True, eq=False)
-class GraphSVM:
+class GraphSVM(Shown):
     """The solution of a Graph-SVM and the report of its optimality.
 
     ``W = sum of multiplier * (e_i - e_j) e_k'`` over both kinds of rows of ``constraints``.

@@ -16,6 +16,7 @@ import numpy as np
 from minitx.base.checks import positive, whole_number
 from minitx.base.numbers import cosine, norm
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.model.descent import Run, Stopped, Trajectory, descend
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token.automaton import Automaton
@@ -31,7 +32,7 @@ LONGEST_PATH = 100  # largest number of steps of ``path``; rounding ends it near
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(Shown):
     """What the weights are like after ``step`` steps; norms are Frobenius norms."""
 
     step: int

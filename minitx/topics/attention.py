@@ -17,6 +17,7 @@ from scipy.optimize import brentq, minimize, root
 from scipy.special import betaln, gammaln, roots_sh_jacobi, xlog1py, xlogy
 
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.topics.averages import Averages, pooled_averages
 from minitx.topics.law import TopicModel
@@ -101,7 +102,7 @@ def _outputs(setting, value, n_topics, attention, mask):
 
 
 @dataclass(frozen=True)
-class OptimalAttention:
+class OptimalAttention(Shown):
     """The best attention: weights of the own word, of its topic, and their average; and the loss that they have.
 
     ``rho_0`` is the weight of a key [MASK], 1 unless it was freed; ``loss_uniform`` is the loss of uniform attention.

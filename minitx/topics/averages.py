@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import integers, whole_number
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.blocks import Bags
 from minitx.model.circuits import valid_circuits
@@ -29,7 +30,7 @@ _ROUNDING = 1e-12  # differences of averages closer than this, relative to what 
 
 
 @dataclass(frozen=True, eq=False)
-class PairTable:
+class PairTable(Shown):
     """A quantity of pairs of words: its ``total`` over all occurrences of the pair, and their ``count``, each (n, n).
 
     Row = query (left) word, column = key (right) word. Raises ValueError if shapes differ or are not square, entries
@@ -64,7 +65,7 @@ class PairTable:
 
 
 @dataclass(frozen=True)
-class Averages:
+class Averages(Shown):
     """Averages over the occurrences of the pairs of each class (pooled sums / pooled counts); nan if a class has none.
 
     ``same_topic_including`` is of all pairs within a topic, the same word included; ``n_...`` are the pooled counts.
@@ -196,7 +197,7 @@ def attention_table(weights: Any, documents: Documents) -> PairTable:
 
 
 @dataclass(frozen=True, eq=False)
-class PermutationTest:
+class PermutationTest(Shown):
     """How often topics given to words at random would differ as much.
 
     Attributes

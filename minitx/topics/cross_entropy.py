@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from minitx.base.checks import positive, whole_number
 from minitx.base.numbers import minimise
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.topics.law import TopicModel
 from minitx.topics.sectors import Blocks
 
@@ -23,7 +24,7 @@ SHORT = 1e-9  # longest Newton step, over 1 + the largest logit, at a minimum
 
 
 @dataclass(frozen=True)
-class CrossEntropyOptimum:
+class CrossEntropyOptimum(Shown):
     """The best logits, on a sample of documents or exact ones with a ridge; ``loss`` (in nats) is without the ridge.
 
     Per unit of share, A is the logit of the same word above its topic, and B that of its topic above the others.

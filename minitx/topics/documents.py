@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.base.checks import integers, probability, whole_number
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.topics.randomness import Seed, generators, parts
 
@@ -19,7 +20,7 @@ MASK = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Documents:
+class Documents(Shown):
     """Documents as token ids. ValueError or TypeError says what cannot be a document.
 
     Parameters

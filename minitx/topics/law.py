@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.base.checks import positive, whole_number
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.topics.documents import Documents, mask_tokens, valid_masking
 from minitx.topics.randomness import Seed, generators, inverse_cdf, parts, stack_cdfs
@@ -24,7 +25,7 @@ _LARGEST_ALPHA = 1e100  # the sum of T of them is finite
 
 
 @dataclass(frozen=True, eq=False)
-class TopicModel:
+class TopicModel(Shown):
     """A law of documents, of masking, and of how the loss averages over the chosen slots.
 
     Every closed form of the theory is a function of it. Exactly one of ``tau`` and ``alpha`` is given, and exactly one

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.topics.law import TopicModel
 
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Shown):
     """A (V, V) matrix W that is constant on six kinds of token pairs. Row = output, column = attended token (f = W u).
 
     Attributes
@@ -88,7 +89,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, eq=False)
-class Sectors:
+class Sectors(Shown):
     """Moments of a chosen slot: C = E[e_y u^T] (row = target, column = attended token) and M = E[u u^T], by sector.
 
     Attributes

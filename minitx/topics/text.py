@@ -16,6 +16,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from minitx.base.parallel import one_blas_thread
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.corpus import Corpus
 from minitx.model.weights import EmbeddedWeights
@@ -145,7 +146,7 @@ def dominant_topics(topic_word: NDArray[np.float64], share: NDArray[np.float64],
 
 
 @dataclass(frozen=True, eq=False)
-class WordTopics:
+class WordTopics(Shown):
     """Topics of a text and of its words.
 
     Attributes

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from minitx.base.parallel import matmul
+from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Moments(Shown):
     """M = E[u u^T] and C = E[onehot(y) u^T] (row = target, column = attended token), each (V, V), and E[1].
 
     E[1] is ``weight``, the sum of the weights of the loss.

@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx import Batch, Circuits, OneHotWeights, associations, gradient_terms, loss_and_gradient
-from minitx.associations.terms import first_exceeds
+from minitx import (
+    Batch,
+    Circuits,
+    EmbeddedWeights,
+    OneHotWeights,
+    associations,
+    descend,
+    gradient_terms,
+    loss_and_gradient,
+)
+from minitx.associations.terms import by_term, exceeds_table, first_exceeds, term_norms
 from minitx.testing import batches
 
 import naive
@@ -89,11 +98,12 @@ def test_float32_weights_are_split_in_float64():
 
 def test_refuses_what_the_theory_is_not_about():
     batch = Batch([[0, 1]], [[1, 0]])
-    with pytest.raises(TypeError, match="gradient of OneHotWeights, got Circuits"):
-        gradient_terms(Circuits(None, np.zeros((2, 2)), None, None, None), batch)
-    for leading in (OneHotWeights.zeros(3, 2), Circuits(None, np.zeros((2, 2)), None, None, None),
-                    OneHotWeights.zeros(2, 2).map(lambda array: array + np.nan)):
-        with pytest.raises(ValueError, match="leading must be finite OneHotWeights of the same vocabulary"):
+    with pytest.raises(TypeError, match="weights is an EmbeddedWeights; it must be of the type OneHotWeights or Circ"):
+        gradient_terms(EmbeddedWeights(W_E=np.eye(2)), batch)
+    with pytest.raises(TypeError, match="leading is a Circuits; it must be of the type OneHotWeights"):
+        gradient_terms(OneHotWeights.zeros(2, 2), batch, leading=OneHotWeights.zeros(2, 2).circuits())
+    for leading in (OneHotWeights.zeros(3, 2), OneHotWeights.zeros(2, 2).map(lambda array: array + np.nan)):
+        with pytest.raises(ValueError, match="leading must be finite and of the same vocabulary"):
             gradient_terms(OneHotWeights.zeros(2, 2), batch, leading=leading)
     for other in (Batch([[0, 1]], [[1, 0]], causal=False), Batch([[0, 1]], [[1, 0]], head="squared")):
         with pytest.raises(ValueError, match="causal attention and the head 'cross_entropy'"):
@@ -138,3 +148,78 @@ def test_first_exceeds_refuses_what_cannot_be():
         first_exceeds([3, 2], {"V": {"leading": [1, 1]}})
     with pytest.raises(ValueError, match="V: give one norm of every term for each of the 2 steps"):
         first_exceeds([1, 2], {"V": {"leading": [1, 1], "a": [1]}})
+
+
+@given(batches(**NEXT_TOKEN), st.sampled_from((0.0, 1e-3, 1.0, 5.0)), st.integers(0, 2**32 - 1), st.booleans(),
+       st.sets(st.sampled_from(("direct", "qk", "position", "bias"))))
+def test_terms_of_the_tables_sum_to_their_gradient(problem, scale, seed, given_leading, absent):
+    """Of Circuits, with any tables absent; the terms of dL/dov hold no weight, because no weight is in it."""
+    batch, n_vocab = problem
+    rng, length = np.random.default_rng(seed), batch.tokens.shape[1]
+    shapes = {"direct": (n_vocab,) * 2, "ov": (n_vocab,) * 2, "qk": (n_vocab,) * 2, "position": (length + 1,),
+              "bias": (n_vocab,)}
+    tables, leading = (Circuits(**{name: None if name in absent else scale * rng.standard_normal(shape)
+                                   for name, shape in shapes.items()}) for _ in range(2))
+    _, gradient = loss_and_gradient(tables, batch)
+    found = gradient_terms(tables, batch, leading=leading if given_leading else None)
+    assert set(found) == set(shapes) - absent
+    assert set(found["ov"]) == {"leading", "saturation", "attention drift", "saturation x attention drift"}
+    summed = batch.weight.sum() * max(1e-300, np.abs(tables.ov).max())
+    for name, terms in found.items():
+        exact, largest = getattr(gradient, name), max(np.abs(term).max() for term in terms.values())
+        assert np.abs(sum(terms.values()) - exact).max() <= 1e-13 * max(np.abs(exact).max(), largest) + 1e-15 * summed
+
+
+def test_terms_of_one_hot_weights_are_those_of_their_tables():
+    """dL/dW = dL/dqk and dL/dP = dL/dposition, term by term, where ov is split alike."""
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.integers(0, 5, (4, 6)), rng.integers(0, 5, (4, 6)))
+    weights, leading = (OneHotWeights.gaussian(5, 6, scale=0.7, rng=seed) for seed in (0, 1))
+    of_weights = gradient_terms(weights, batch, leading=leading)
+    of_tables = gradient_terms(weights.circuits(), batch, leading=leading.circuits())
+    for weight, part in (("W", "qk"), ("P", "position")):
+        for term, array in of_weights[weight].items():
+            np.testing.assert_allclose(of_tables[part][term], array, rtol=1e-13, atol=1e-17)
+
+
+def test_terms_show_themselves_as_the_table_of_their_norms():
+    batch = Batch([[0, 1, 2]], [[1, 2, 0]])
+    lines = repr(gradient_terms(OneHotWeights.zeros(3, 3), batch)).splitlines()
+    assert lines[0].split() == ["term", "W_O", "V", "W", "P"]
+    assert lines[1].split() == ["leading", f"{np.sqrt(2 / 9):.3e}", "0.000e+00", "0.000e+00", "0.000e+00"]
+    assert len(lines) == 1 + 8
+
+
+def test_terms_over_training_are_those_at_each_step_and_their_crossings():
+    rng = np.random.default_rng(0)
+    batch = Batch(rng.integers(0, 5, (8, 6)), rng.integers(0, 5, (8, 6)))
+    basis = associations.statistics(batch, 5)
+
+    def leading(step):
+        return associations.leading_weights(basis, steps=step, learning_rate=2.0)
+
+    start = OneHotWeights.zeros(5, 6)
+    found = associations.record_terms(start, batch, learning_rate=2.0, steps=12, at=range(2, 13, 2), leading=leading)
+    assert found.steps == [2, 4, 6, 8, 10, 12]
+    run = descend(start, batch, learning_rate=2.0, steps=12, keep=found.steps)
+    np.testing.assert_array_equal(found.trajectory.loss, run.loss)
+    records = [term_norms(gradient_terms(run.kept[step], batch, leading=leading(step))) for step in found.steps]
+    assert found.norms == by_term(records)
+    assert found.crossings == first_exceeds(found.steps, found.norms)
+    assert exceeds_table(found.crossings) in str(found)
+    recorder = associations.TermRecorder(batch)
+    descend(start, batch, learning_rate=2.0, steps=3, callback=recorder)
+    assert recorder.steps == [1, 2, 3]
+    tables = associations.record_terms(start.circuits(), batch, learning_rate=2.0, steps=2)
+    assert set(tables.norms) == {"direct", "ov", "qk", "position"}
+
+
+def test_refusals_of_the_recorder():
+    batch, start = Batch([[0, 1]], [[1, 0]]), OneHotWeights.zeros(2, 2)
+    for at, says in (("all", "at is 'all'; it must be steps from 1 to 3"), ([0], "at holds 0"), ([4], "at holds 4")):
+        with pytest.raises((TypeError, ValueError), match=says):
+            associations.record_terms(start, batch, learning_rate=1.0, steps=3, at=at)
+    with pytest.raises(TypeError, match="leading is 3; it must be a function that is called as leading"):
+        associations.TermRecorder(batch, leading=3)
+    with pytest.raises(TypeError, match="record_terms has a callback of its own"):
+        associations.record_terms(start, batch, learning_rate=1.0, steps=3, callback=print)
