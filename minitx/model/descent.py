@@ -1,17 +1,29 @@
 """Explicit gradient descent: steps, and what is kept of them."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import math
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import (
+    described,
+    function,
+    generator,
+    instance,
+    positive,
+    reals,
+    steps_within,
+    truth,
+    whole_number,
+)
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
-from minitx.model.parameters import Array, Parameters, Seed
+from minitx.model.parameters import Array, Parameters, Seed, read_only
 
 DEFAULT = loss_and_gradient
 KINDS = ("interrupted", "diverged", "no direction", "no more batches", "rounding")
@@ -47,21 +59,34 @@ class Stopped:
 class Trajectory(Shown):
     """The result of a run of gradient descent.
 
-    ``loss``, (steps taken + 1,) float64, holds the loss at the weights after 0, 1, 2, ... steps; with mini-batches each
-    is the loss on the mini-batch of its step. ``weights`` are those after the last step whose loss is finite, ``kept``
-    {step: weights} those at the steps asked for that were reached, and ``stopped`` says why the run ended early.
+    ``loss``, (steps taken + 1,) float64, holds the loss at the weights after ``start_step`` steps, one more, and so on;
+    with mini-batches each is the loss on the mini-batch of its step. ``weights`` are those after the last step whose
+    loss is finite, ``kept`` {step: weights} those at the steps asked for that were reached, and ``stopped`` says why
+    the run ended early. ``learning_rate`` is the number that was given or, of a schedule, (steps taken,) float64, the
+    learning rate of each step.
+
+    A run goes on, bit for bit as if it had not stopped, by ``descend(run.weights, batch, start_step=run.next_step,
+    rng=run.rng, ...)`` with the other settings as before. ``rng`` is the state of the random generator before the first
+    mini-batch of step 0, which JSON can hold.
     """
 
     loss: Array
     weights: Any
     kept: dict[int, Any]
-    learning_rate: float
+    learning_rate: float | Array
     stopped: Stopped | None
+    start_step: int = 0
+    rng: dict[str, Any] | None = None
 
     @property
     def steps(self) -> int:
         """Number of steps taken."""
         return len(self.loss) - 1
+
+    @property
+    def next_step(self) -> int:
+        """The number of steps that ``weights`` have behind them, which is the ``start_step`` of a run that goes on."""
+        return self.start_step + self.steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,29 +102,39 @@ class Run(Shown):
         return self.trajectory.weights
 
 
-def descend(weights: Parameters, batch: Any, *, learning_rate: float, steps: int, batch_size: int | None = None,
-            rng: Seed = None, keep: Iterable[int] = (), frozen: Iterable[str] = (), normalised: bool = False,
-            callback: Callable | None = None, loss_and_gradient: Callable = loss_and_gradient) -> Trajectory:
-    """Gradient descent with a constant learning rate: weights - learning_rate dL/dweights, ``steps`` times.
+LearningRate = float | Sequence[float] | Callable[[int], float]
+
+
+def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, steps: int, batch_size: int | None = None,
+            rng: Seed | dict[str, Any] = None, start_step: int = 0, keep: Iterable[int] = (),
+            frozen: Iterable[str] = (), normalised: bool = False, callback: Callable | None = None,
+            loss_and_gradient: Callable = loss_and_gradient) -> Trajectory:
+    """Gradient descent: weights - learning_rate dL/dweights, ``steps`` times.
 
     Parameters
     ----------
     weights : OneHotWeights, EmbeddedWeights, Circuits or any parametrisation
-        The start.
+        The start. It is copied, so that nothing which happens later changes it.
     batch : Batch, or iterator of Batch
-        An iterator gives the batch of every step from 0 to ``steps``: for data larger than memory, or fresh masks.
+        An iterator gives the batch of every step from ``start_step`` on: for data larger than memory, or fresh masks.
+    learning_rate : float, sequence of floats, or function of the step
+        ``learning_rate[k]`` or ``learning_rate(k)``, k = 0, 1, ..., multiplies the gradient after k steps.
     batch_size : int, optional
         Number of sequences of a step, drawn without replacement until fewer than that are left, then from all again.
         Default: the full batch.
-    rng
-        Seed of the order of the mini-batches.
+    rng : int, numpy.random.Generator, state or None
+        Seed of the order of the mini-batches, or the ``rng`` of an earlier Trajectory.
+    start_step : int
+        Number of steps that ``weights`` have behind them already. Steps are counted from there, and mini-batches go on
+        where ``start_step`` steps with this ``rng`` have left them.
     keep, frozen
-        Steps whose weights are kept (0: the start), and names of weights that stay as they are.
+        Steps whose weights are kept (``start_step``: the start), and names of weights that stay as they are.
     normalised : bool
         Divide the gradient by its norm (Frobenius, over all parts that are not frozen), so that every step has length
         ``learning_rate``.
     callback
-        ``callback(step, loss, weights, gradient)`` for step 0 .. ``steps``, with the weights after that many steps.
+        ``callback(step, loss, weights, gradient)`` for ``start_step`` .. ``start_step + steps``, with the weights after
+        that many steps; their arrays are read-only.
     loss_and_gradient
         Another objective ``(weights, batch) -> (loss, gradient)``; it may take anything in the place of ``batch``, as
         :func:`minitx.associations.reduced.loss_and_gradient` does.
@@ -113,31 +148,52 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: float, steps: int
     ------
     ValueError, TypeError, FloatingPointError
         Settings or a start that are not valid, or a loss that is not finite at the start already.
+
+    Examples
+    --------
+    Ten steps and ten more are the same as twenty:
+
+    >>> from minitx import OneHotWeights, builtin_corpus, descend
+    >>> corpus = builtin_corpus("stories", n_vocab=20, length=4, n_windows=8)
+    >>> batch, start = corpus.batch(), OneHotWeights.zeros(20, 4)
+    >>> settings = {"learning_rate": lambda step: 1 / (1 + step), "batch_size": 3}
+    >>> first = descend(start, batch, steps=10, rng=0, **settings)
+    >>> second = descend(first.weights, batch, steps=10, start_step=first.next_step, rng=first.rng, **settings)
+    >>> whole = descend(start, batch, steps=20, rng=0, **settings)
+    >>> bool((second.weights.W_O == whole.weights.W_O).all()), bool((second.loss == whole.loss[10:]).all())
+    (True, True)
     """
-    steps, keep, last = whole_number("steps", steps, 0), set(keep), weights
+    steps, start_step = whole_number("steps", steps, 0), whole_number("start_step", start_step, 0)
+    asked = steps_within("keep", keep, start_step, start_step + steps)
+    if callback is not None:
+        function("callback", callback, "callback(step, loss, weights, gradient)")
+    rate, draw = _schedule(learning_rate, start_step + steps), _generator(rng)
+    state = dict(draw.bit_generator.state)
+    walk = descent(weights, batch, learning_rate=learning_rate, batch_size=batch_size, rng=draw, start_step=start_step,
+                   frozen=frozen, normalised=normalised, loss_and_gradient=loss_and_gradient)
+    last: Any = weights
     kept: dict[int, Any] = {}
     losses: list[float] = []
     stopped = None
-    walk = descent(weights, batch, learning_rate=learning_rate, batch_size=batch_size, rng=rng, frozen=frozen,
-                   normalised=normalised, loss_and_gradient=loss_and_gradient)
     try:
-        for step in range(steps + 1):
+        for step in range(start_step, start_step + steps + 1):
             try:
-                loss, weights, gradient = next(walk)
+                loss, last, gradient = next(walk)
             except DescentEnded as ended:
                 stopped = ended.stopped
                 break
             losses.append(loss)
-            last = weights
-            if step in keep:
-                kept[step] = weights
+            if step in asked:
+                kept[step] = last
             if callback is not None:
-                callback(step, loss, weights, gradient)
+                callback(step, loss, last, gradient)
     except KeyboardInterrupt:
         if not losses:
             raise
-        stopped = Stopped.interrupted(len(losses) - 1)
-    return Trajectory(np.array(losses), last, kept, float(learning_rate), stopped)
+        stopped = Stopped.interrupted(start_step + len(losses) - 1)
+    used = learning_rate if isinstance(learning_rate, numbers.Real) else np.array(
+        [rate(start_step + k) for k in range(len(losses) - 1)])
+    return Trajectory(np.array(losses), last, kept, used, stopped, start_step, state)
 
 
 class DescentEnded(ArithmeticError):
@@ -148,32 +204,73 @@ class DescentEnded(ArithmeticError):
         self.stopped = stopped
 
 
-def descent(weights: Parameters, batch: Any, *, learning_rate: float, batch_size: int | None = None, rng: Seed = None,
-            frozen: Iterable[str] = (), normalised: bool = False,
-            loss_and_gradient: Callable = loss_and_gradient) -> Iterator:
+def descent(weights: Parameters, batch: Any, *, learning_rate: LearningRate, batch_size: int | None = None,
+            rng: Seed | dict[str, Any] = None, start_step: int = 0, frozen: Iterable[str] = (),
+            normalised: bool = False, loss_and_gradient: Callable = loss_and_gradient) -> Iterator:
     """The endless iterator under :func:`descend`: each ``next`` takes a step, so a theory can walk beside training.
 
     The parameters are those of :func:`descend`. Yields loss, weights and gradient after 0, 1, 2, ... steps. Raises as
     :func:`descend`; ``next`` raises DescentEnded when no further step can be taken.
     """
-    learning_rate = positive("learning_rate", learning_rate)
-    if isinstance(frozen, str):
-        raise TypeError(f"frozen is the string {frozen!r}; give a tuple of names, such as ({frozen!r},)")
+    instance("weights", weights, Parameters)
+    function("loss_and_gradient", loss_and_gradient, "loss_and_gradient(weights, batch)")
+    rate, normalised = _schedule(learning_rate), truth("normalised", normalised)
+    start_step = whole_number("start_step", start_step, 0)
+    if isinstance(frozen, str) or not isinstance(frozen, Iterable):
+        raise TypeError(f"frozen is {'the string ' * isinstance(frozen, str)}{described(frozen)}; give a tuple of "
+                        f"names, such as {(frozen if isinstance(frozen, str) else next(iter(weights.parameters())),)}")
     frozen = frozenset(frozen)
     if unknown := frozen - set(weights.parameters()):
-        raise ValueError(f"frozen names {', '.join(sorted(unknown))}, but the weights are "
+        raise ValueError(f"frozen names {', '.join(sorted(map(str, unknown)))}, but the weights are "
                          f"{', '.join(weights.parameters())}")
     if not (isinstance(batch, Batch) or hasattr(batch, "__next__") or loss_and_gradient is not DEFAULT):
-        raise TypeError(f"batch is a {type(batch).__name__}; give a Batch, or an iterator of Batches like iter([...])")
-    draw = _batches(batch, batch_size, np.random.default_rng(rng))
-    return _descent(weights, draw, learning_rate, frozen, normalised, loss_and_gradient)
+        raise TypeError(f"batch is {described(batch)}; give a Batch, or an iterator of Batches like iter([...])")
+    draw = _batches(batch, batch_size, _generator(rng), start_step)
+    start = weights.map(lambda array: read_only(np.array(array)))
+    return _descent(start, draw, rate, start_step, frozen, normalised, loss_and_gradient)
 
 
-def _descent(weights, draw, learning_rate, frozen, normalised, loss_and_gradient):
+def _schedule(learning_rate, steps=0):
+    """``rate(k)``, the learning rate that multiplies the gradient after k steps; a sequence must last for ``steps``."""
+    if callable(learning_rate):
+        return lambda step: positive(f"learning_rate({step})", learning_rate(step))
+    if not isinstance(learning_rate, (Sequence, np.ndarray)) or isinstance(learning_rate, str):
+        constant = positive("learning_rate", learning_rate)
+        return lambda step: constant
+    rates = reals("learning_rate", learning_rate)
+
+    def of_step(step):
+        if rates.ndim != 1 or len(rates) <= step:
+            raise ValueError(f"learning_rate is {described(learning_rate)}; it must hold one number for each of the "
+                             f"{step + 1} steps, counted from step 0")
+        return positive(f"learning_rate[{step}]", float(rates[step]))
+
+    for step in reversed(range(steps)):
+        of_step(step)
+    return of_step
+
+
+def _generator(rng):
+    """The random generator of a seed, or of a state that a Trajectory has kept."""
+    if not isinstance(rng, dict):
+        return generator(rng)
+    kind = getattr(np.random, str(rng.get("bit_generator")), None)
+    try:
+        if not (isinstance(kind, type) and issubclass(kind, np.random.BitGenerator)):
+            raise TypeError("it names no bit generator of NumPy")
+        bits = kind()
+        bits.state = rng
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"rng is {described(rng)} that is not the state of a random generator; give a seed, or the "
+                         "rng of a Trajectory") from error
+    return np.random.Generator(bits)
+
+
+def _descent(weights, draw, rate, start_step, frozen, normalised, loss_and_gradient):
     gradient = None
-    for step in itertools.count():
-        if step > 0:
-            slopes = _slopes(weights, gradient, frozen)
+    for step in itertools.count(start_step):
+        if step > start_step:
+            slopes, learning_rate = _slopes(weights, gradient, frozen), rate(step - 1)
             if normalised and (slopes := _normalised(slopes)) is None:
                 raise _ended("no direction", step, "the gradient is exactly 0 and has no direction; "
                                                    "the weights stay as they are")
@@ -182,13 +279,13 @@ def _descent(weights, draw, learning_rate, frozen, normalised, loss_and_gradient
                 raise _ended("diverged", step, f"{', '.join(broken)} not finite; use a smaller learning rate than "
                                                f"{learning_rate}")
         if (part := next(draw, None)) is None:
-            if step == 0:
+            if step == start_step:
                 raise ValueError("the iterator of batches is empty; it must give one for every step from 0 on")
             raise _ended("no more batches", step, "the iterator gives no more batches")
         try:
-            loss, gradient = loss_and_gradient(weights, part)
+            loss, gradient = _evaluate(loss_and_gradient, weights, part)
         except FloatingPointError as error:
-            if step == 0:
+            if step == start_step:
                 raise
             raise _ended("diverged", step, f"{error}; the learning rate is {learning_rate}") from error
         yield loss, weights, gradient
@@ -198,12 +295,35 @@ def _ended(kind, step, reason):
     return DescentEnded(Stopped(kind, step, f"step {step}: {reason}"))
 
 
+def _evaluate(loss_and_gradient, weights, part):
+    """Loss and gradient of an objective; nobody can write to the gradient's arrays.
+
+    TypeError unless it returns a loss and a gradient, FloatingPointError if the loss is not finite.
+    """
+    found = loss_and_gradient(weights, part)
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Parameters)
+            and isinstance(found[0], (numbers.Real, np.ndarray)) and np.ndim(found[0]) == 0):
+        kinds = f" of {' and '.join(map(described, found))}" if isinstance(found, tuple) else ""
+        raise TypeError(f"loss_and_gradient returned {described(found)}{kinds}; it must return (loss, gradient): a "
+                        "number and a gradient of the type of the weights")
+    loss, gradient = float(found[0]), found[1]
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss}")
+    if any(array.flags.writeable for array in gradient.parameters().values()):
+        gradient = gradient.map(read_only)
+    return loss, gradient
+
+
 def _slopes(weights, gradient, frozen):
     """{name: gradient} of the parts that move."""
-    slopes = {name: getattr(gradient, name) for name in weights.parameters() if name not in frozen}
+    slopes = {name: getattr(gradient, name, None) for name in weights.parameters() if name not in frozen}
     if missing := [name for name, slope in slopes.items() if slope is None]:
         raise ValueError(f"the objective gives no gradient of {', '.join(missing)}; freeze what it does not train: "
                          f"frozen={tuple(sorted(frozen | set(missing)))}")
+    for name, slope in slopes.items():
+        if slope.shape != (shape := getattr(weights, name).shape):
+            raise ValueError(f"the objective gives a gradient of shape {slope.shape} for {name}, which has shape "
+                             f"{shape}; the two must be the same")
     return slopes
 
 
@@ -221,27 +341,34 @@ def _normalised(slopes):
 def _step(weights, slopes, learning_rate):
     with np.errstate(over="ignore", invalid="ignore"):  # the caller finds and reports what is not finite
         changes = {name: learning_rate * slope for name, slope in slopes.items()}
-        return replace(weights, **{name: np.subtract(getattr(weights, name), change, out=change)
+        return replace(weights, **{name: read_only(np.subtract(getattr(weights, name), change, out=change))
                                    for name, change in changes.items()})
 
 
-def _batches(batch, batch_size, rng):
-    """Iterator of the batches of the steps; endless, unless ``batch`` is an iterator that ends."""
+def _batches(batch, batch_size, rng, start_step):
+    """Iterator of the batches of the steps from ``start_step`` on; endless, unless ``batch`` is one that ends."""
     if isinstance(batch, Batch):
         batch = batch.with_loss()
     elif batch_size is not None:
-        raise ValueError(f"batch_size is {batch_size}, but only a Batch is cut into mini-batches; leave it out")
+        raise ValueError(f"batch_size is {described(batch_size)}, but only a Batch is cut into mini-batches; leave it "
+                         "out")
     elif hasattr(batch, "__next__"):
         return batch
     if batch_size is None:
         return itertools.repeat(batch)
     if whole_number("batch_size", batch_size, 1) > len(batch):
         raise ValueError(f"batch_size is {batch_size}, but the batch has {len(batch)} sequences with a loss position")
-    return _mini_batches(batch, batch_size, rng)
+    return _mini_batches(batch, batch_size, rng, start_step)
 
 
-def _mini_batches(batch, batch_size, rng):
+def _mini_batches(batch, batch_size, rng, start_step):
+    """The mini-batches from that of ``start_step`` on: passes before it are drawn, but not taken."""
+    starts = range(0, len(batch) - batch_size + 1, batch_size)
+    passes, first = divmod(start_step, len(starts))
+    for _ in range(passes):
+        rng.permutation(len(batch))
     while True:
         order = rng.permutation(len(batch))
-        for start in range(0, len(batch) - batch_size + 1, batch_size):
+        for start in starts[first:]:
             yield batch.take(order[start:start + batch_size])
+        first = 0

@@ -15,12 +15,14 @@ Examples are drawn by hypothesis, which minitx itself does not need. A parametri
 Legend: N sequences, T positions, V vocabulary.
 """
 
+import numbers
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from minitx.base.checks import described, function, generator, instance, positive, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import HEADS, Batch
 from minitx.model.circuits import Circuits, loss_and_gradient
@@ -120,46 +122,77 @@ def _hypothesis():
 
 
 def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callable = loss_and_gradient,
-                   rtol: float = 1e-12, max_entries: int = 50, rng: Seed = 0) -> dict[str, float]:
+                   loss: Callable | None = None, rtol: float = 1e-12, max_entries: int = 50,
+                   rng: Seed = 0) -> dict[str, float]:
     """Hold the gradient of ``weights`` to the complex-step derivative. Returns {parameter: largest relative error}.
 
     Parameters
     ----------
     weights : any parametrisation, float64
         Its ``circuits()`` must accept complex arrays (products and sums do).
-    batch : Batch
+    batch : Batch, or whatever ``loss`` takes in its place
     loss_and_gradient
         What is being tested: ``(weights, batch) -> (loss, gradient)``.
+    loss : callable, optional
+        The loss that the derivative is taken of, ``loss(weights, batch)``, where the objective is another one than the
+        loss of the batch. It is called with complex weights and returns a complex number: products, sums and analytic
+        functions do, but neither ``abs`` nor ``np.linalg.norm``. Default: :func:`plain_loss` of the circuits.
     rtol : float
         Largest error allowed, relative to the largest derivative found for the parameter; on top, a derivative that is
         0 is allowed the rounding of the sums that make it up (1e-15 of what is summed).
     max_entries : int
-        Number of entries checked of each parameter, drawn with ``rng`` (all, if there are no more).
+        Number of entries checked of each parameter, at least 1, drawn with ``rng`` (all, if there are no more).
 
     Raises
     ------
-    ValueError, AssertionError
-        Weights that are not float64; an error above ``rtol``, or a loss that disagrees (both numbers are shown).
+    TypeError, ValueError
+        Weights that are not float64, settings that cannot be, functions that do not return what they must.
+    AssertionError
+        A gradient with other parts, shapes or dtypes than the weights, an error above ``rtol``, or a loss that
+        disagrees (both are shown).
+
+    Examples
+    --------
+    Weight decay, whose loss is that of the batch and half the decay times the squares of the weights:
+
+    >>> from minitx import Batch, OneHotWeights, loss_and_gradient
+    >>> from minitx.testing import check_gradient, plain_loss
+    >>> def loss(weights, batch, decay=0.1):
+    ...     squares = sum((array * array).sum() for array in weights.parameters().values())
+    ...     return plain_loss(weights.circuits(), batch) + decay / 2 * squares
+    >>> def decayed(weights, batch, decay=0.1):
+    ...     _, gradient = loss_and_gradient(weights, batch)
+    ...     return loss(weights, batch), gradient.map(lambda slope, array: slope + decay * array, weights)
+    >>> weights = OneHotWeights.gaussian(5, 3, scale=1.0, rng=0)
+    >>> errors = check_gradient(weights, Batch([[0, 1, 2]], [[1, 2, 4]]), loss_and_gradient=decayed, loss=loss)
+    >>> max(errors.values()) < 1e-12
+    True
     """
-    wrong = {name: array.dtype for name, array in weights.parameters().items() if array.dtype != np.float64}
+    # 1. What is tested can be: names, shapes and dtypes come before numbers
+    max_entries, rtol, draw = whole_number("max_entries", max_entries, 1), positive("rtol", rtol), generator(rng)
+    instance("weights", weights, Parameters)
+    function("loss_and_gradient", loss_and_gradient, "loss_and_gradient(weights, batch)")
+    wrong = {name: str(array.dtype) for name, array in weights.parameters().items() if array.dtype != np.float64}
     if wrong:
         raise ValueError(f"the complex step checks float64 weights, got {wrong}; use weights.astype(np.float64)")
-    rng = np.random.default_rng(rng)
-    loss, gradient = loss_and_gradient(weights, batch)
-    plain = plain_loss(weights.circuits(), batch)
-    if not abs(loss - plain) <= max(rtol, 1e-13) * max(1.0, abs(plain)):
-        raise AssertionError(f"loss is {loss!r}; plain NumPy gives {plain!r}")
-    bound = rounding(weights.circuits(), batch)
-    # the pullback carries the tables' rounding to the weights, through absolute values, so that nothing cancels
-    carried = weights.map(np.abs).pullback(weights.circuits().map(lambda table: np.full(table.shape, bound)))
-    errors = {}
+    if loss is None:
+        instance("batch", batch, Batch)
+    expected_loss = _loss_of_circuits if loss is None else _called(loss, weights, batch)
+    value, gradient = _tested(loss_and_gradient(weights, batch), weights)
+    # 2. The loss
+    plain = expected_loss(weights, batch)
+    if not abs(value - plain) <= max(rtol, 1e-13) * max(1.0, abs(plain)):
+        other = "plain NumPy" if loss is None else "the loss given"
+        raise AssertionError(f"loss is {value!r}; {other} gives {plain!r}")
+    # 3. The derivatives
+    slack, errors = _slack(weights, batch), {}
     for name, array in weights.parameters().items():
-        entries = rng.permutation(array.size)[:max_entries]
-        expected = np.array([_complex_step(weights, batch, name, entry) for entry in entries])
+        entries = draw.permutation(array.size)[:max_entries]
+        expected = np.array([_complex_step(expected_loss, weights, batch, name, entry) for entry in entries])
         found = getattr(gradient, name).ravel()[entries]
         scale = np.abs(expected).max()
         error = np.abs(found - expected)
-        allowed = rtol * scale + np.maximum(bound, np.abs(getattr(carried, name)).ravel()[entries])
+        allowed = rtol * scale + slack[name].ravel()[entries]
         worst = (error / allowed).argmax()
         if not error[worst] <= allowed[worst]:
             place = tuple(int(i) for i in np.unravel_index(entries[worst], array.shape))
@@ -168,6 +201,57 @@ def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callab
                                  f"{rtol:g} of {scale:.3g}, and rounding)")
         errors[name] = float(error.max() / scale) if scale else float(error.max())
     return errors
+
+
+def _loss_of_circuits(weights, batch):
+    return plain_loss(weights.circuits(), batch)
+
+
+def _called(loss, weights, batch):
+    """``loss``, which returned one number for ``weights``, and a complex one for complex weights; else a TypeError."""
+    function("loss", loss, "loss(weights, batch)")
+    for kind, given in (("number", weights), ("complex number", weights.astype(np.complex128))):
+        value = loss(given, batch)
+        if not isinstance(value, (numbers.Number, np.ndarray)) or np.ndim(value) != 0:
+            raise TypeError(f"loss returned {described(value)}; it must return one {kind}")
+    if not np.iscomplexobj(value):
+        raise TypeError(f"loss returned {value!r}, a real number, for complex weights; it must be made of products, "
+                        "sums and analytic functions, without abs, float, np.real or a norm")
+    return loss
+
+
+def _tested(returned, weights):
+    """(loss, gradient). TypeError unless it is such a pair, AssertionError unless the gradient is like the weights."""
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise TypeError(f"loss_and_gradient returned {described(returned)}; it must return (loss, gradient)")
+    value, gradient = returned
+    if not isinstance(value, (numbers.Real, np.ndarray)) or np.ndim(value) != 0:
+        raise TypeError(f"loss_and_gradient returned {described(value)} as the loss; it must be a number")
+    if not isinstance(gradient, Parameters):
+        raise TypeError(f"loss_and_gradient returned {described(gradient)} as the gradient; it must be a "
+                        f"{type(weights).__name__}, as the weights are")
+    found, wanted = gradient.parameters(), weights.parameters()
+    if missing := [name for name in wanted if name not in found]:
+        raise AssertionError(f"the gradient has no {', '.join(missing)}, which the weights have")
+    if extra := [name for name in found if name not in wanted]:
+        raise AssertionError(f"the gradient has {', '.join(extra)}, which the weights have not")
+    for name, array in wanted.items():
+        shape, dtype = np.shape(found[name]), np.asarray(found[name]).dtype
+        if shape != array.shape or dtype != array.dtype:
+            raise AssertionError(f"dL/d{name} has shape {shape} and dtype {dtype}; {name} has shape {array.shape} and "
+                                 f"dtype {array.dtype}, and both must be the same")
+    return float(value), gradient
+
+
+def _slack(weights, batch):
+    """{parameter: how much rounding alone may change its derivative}; next to nothing where there is no Batch."""
+    if not isinstance(batch, Batch):
+        return {name: np.full(array.shape, 1e-300) for name, array in weights.parameters().items()}
+    circuits = weights.circuits()
+    bound = rounding(circuits, batch)
+    # the pullback carries the tables' rounding to the weights, through absolute values, so that nothing cancels
+    carried = weights.map(np.abs).pullback(circuits.map(lambda table: np.full(table.shape, bound)))
+    return {name: np.maximum(bound, np.abs(array)) for name, array in carried.parameters().items()}
 
 
 def rounding(circuits: Circuits, batch: Batch) -> float:
@@ -185,10 +269,10 @@ def _residual_size(circuits, batch, s, t):
     return max(1.0, 2 * np.abs(out).max() + 2 if batch.head == "squared" else 1 / np.abs(out[batch.targets[s, t]]))
 
 
-def _complex_step(weights, batch, name, entry):
+def _complex_step(loss, weights, batch, name, entry):
     array = getattr(weights, name).astype(np.complex128)
     array.ravel()[entry] += 1j * STEP
-    return plain_loss(replace(weights, **{name: array}).circuits(), batch).imag / STEP
+    return np.imag(loss(replace(weights, **{name: array}), batch)) / STEP
 
 
 def plain_loss(circuits: Circuits, batch: Batch) -> Any:

@@ -1,5 +1,7 @@
 """Gradient descent: steps, seeds, threads, and every way a run can end early."""
 
+import doctest
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from minitx import Batch, Circuits, OneHotWeights, descend, loss_and_gradient
 from minitx.base import parallel
 from minitx.model import blocks as blocks_room
+from minitx.model import descent as descent_module
 from minitx.model.descent import DescentEnded, Stopped, descent
 from minitx.model.parameters import Parameters
 
@@ -265,3 +268,117 @@ def test_a_descent_can_be_taken_step_by_step(batch):
         Stopped("bored", 1, "")
     with pytest.raises(ValueError, match="learning_rate is -1"):
         descent(start, batch, learning_rate=-1)
+
+
+@pytest.mark.parametrize("batch_size", [None, 5, 12])
+@pytest.mark.parametrize("cut", [1, 2, 10])
+def test_a_run_goes_on_bit_for_bit(batch, batch_size, cut):
+    """10 + 10 steps are the 20 steps: mini-batches, schedule, losses, steps that are kept, and the last weights."""
+    start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0)
+    settings = {"learning_rate": lambda step: 0.7 / (1 + step), "batch_size": batch_size}
+    whole = descend(start, batch, steps=20, rng=np.random.default_rng(3), keep=range(21), **settings)
+    first = descend(start, batch, steps=cut, rng=np.random.default_rng(3), **settings)
+    state = json.loads(json.dumps(first.rng))
+    steps = []
+    second = descend(first.weights, batch, steps=20 - cut, rng=state, start_step=first.next_step, keep=(15, 20),
+                     callback=lambda step, *_: steps.append(step), **settings)
+    assert (first.next_step, second.start_step, second.next_step) == (cut, cut, 20)
+    assert steps == list(range(cut, 21))
+    np.testing.assert_array_equal(np.append(first.loss[:-1], second.loss), whole.loss)
+    np.testing.assert_array_equal(np.append(first.learning_rate, second.learning_rate), whole.learning_rate)
+    assert set(second.kept) == {15, 20}
+    for step in (15, 20):
+        for name, array in whole.kept[step].parameters().items():
+            np.testing.assert_array_equal(getattr(second.kept[step], name), array)
+    assert second.rng == first.rng == whole.rng
+    moment = descend(start, batch, steps=3, **settings)  # a seed of the moment is kept as well
+    again = descend(start, batch, steps=3, rng=moment.rng, **settings)
+    np.testing.assert_array_equal(again.loss, moment.loss)
+    third = descend(second.weights, batch, steps=1, rng=second.rng, start_step=second.next_step, **settings)
+    np.testing.assert_array_equal(third.loss[0], whole.loss[-1])
+
+
+def test_a_learning_rate_may_be_a_number_a_sequence_or_a_function(batch):
+    start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0)
+    rates = [0.5, 0.25, 0.125]
+    runs = [descend(start, batch, learning_rate=rate, steps=3)
+            for rate in (rates, np.array(rates), tuple(rates), lambda step: 0.5 / 2**step)]
+    weights = start
+    for rate in rates:
+        _, gradient = loss_and_gradient(weights, batch)
+        weights = weights.map(lambda array, slope, rate=rate: array - rate * slope, gradient)
+    for run in runs:
+        np.testing.assert_array_equal(run.weights.W_O, weights.W_O)
+        np.testing.assert_array_equal(run.learning_rate, rates)
+    assert descend(start, batch, learning_rate=0.5, steps=3).learning_rate == 0.5
+    with pytest.raises(ValueError, match="one number for each of the 2 steps"):
+        list(descent(start, batch, learning_rate=[0.5]))
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"learning_rate": [0.1, 0.1]}, "learning_rate is a list of length 2; it must hold one number for each of the 3"),
+    ({"learning_rate": [0.1, -0.1, 0.1]}, r"learning_rate\[1\] is -0.1; it must be a number above 0"),
+    ({"learning_rate": lambda step: 1 - step}, r"learning_rate\(1\) is 0; it must be a number above 0"),
+    ({"learning_rate": lambda step: None}, r"learning_rate\(0\) is None; it must be a number above 0"),
+    ({"keep": "all"}, "keep is 'all'; it must be steps from 0 to 3, such as keep=range"),
+    ({"keep": 3}, "keep is 3; it must be steps"),
+    ({"keep": [-1]}, "keep holds -1; its entries must be steps, whole numbers from 0 to 3"),
+    ({"keep": [1.5]}, "keep holds 1.5"), ({"keep": [99]}, "keep holds 99"), ({"keep": [True]}, "keep holds True"),
+    ({"start_step": 5, "keep": [1]}, "keep holds 1; its entries must be steps, whole numbers from 5 to 8"),
+    ({"normalised": "no"}, "normalised is 'no'; it must be True or False"),
+    ({"normalised": 1}, "normalised is 1; it must be True or False"),
+    ({"callback": "print"}, "callback is 'print'; it must be a function that is called as callback"),
+    ({"rng": "zero"}, "rng is 'zero'; it must be a whole number"), ({"rng": -1}, "rng is -1"),
+    ({"rng": {"state": 3}}, "rng is a dict of length 1 that is not the state of a random generator"),
+    ({"rng": {"bit_generator": "seed"}}, "not the state of a random generator"),
+    ({"start_step": -1}, "start_step is -1"), ({"frozen": 3}, "frozen is 3; give a tuple of names"),
+    ({"loss_and_gradient": None}, "loss_and_gradient is None; it must be a function"),
+    ({"loss_and_gradient": lambda weights, batch: None}, "returned None; it must return"),
+    ({"loss_and_gradient": lambda weights, batch: weights}, "returned an OneHotWeights; it must return"),
+    ({"loss_and_gradient": lambda weights, batch: (weights, 1.0)}, "of an OneHotWeights and 1.0; it must return"),
+    ({"loss_and_gradient": lambda weights, batch: (1.0, OneHotWeights.zeros(4, 6))},
+     r"a gradient of shape \(4, 4\) for W_O, which has shape \(5, 5\)"),
+    ({"loss_and_gradient": lambda weights, batch: (1.0, Tied(np.ones(2), np.ones(2)))}, "gives no gradient of W_O"),
+])
+def test_settings_that_would_be_misread_are_refused(batch, settings, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        descend(OneHotWeights.zeros(5, 6), batch, **{"learning_rate": 0.1, "steps": 3, **settings})
+
+
+def test_an_objective_whose_loss_is_not_finite_ends_the_run(batch):
+    losses = iter([1.0, 2.0, np.nan])
+
+    def objective(weights, batch):
+        return next(losses), weights
+
+    run = descend(OneHotWeights.zeros(5, 6), batch, learning_rate=0.1, steps=5, loss_and_gradient=objective)
+    assert (run.stopped.kind, run.stopped.step, run.steps) == ("diverged", 2, 1)
+    assert "the loss is nan" in str(run.stopped)
+
+
+def test_nothing_that_a_callback_does_changes_the_start_or_the_run(batch):
+    """Weights of a class that keeps the arrays as they are given: the callback sees read-only ones all the same."""
+    start = Tied(np.ones((5, 5)), np.ones((5, 5)))
+    whole = descend(start, batch, learning_rate=0.5, steps=3)
+    refused = []
+
+    def callback(step, loss, weights, gradient):
+        for array in (weights.a, gradient.a, gradient.b):
+            try:
+                array[0, 0] = 99.0
+            except ValueError:
+                refused.append(step)
+        weights.a.flags.writeable = step == 0  # whoever insists changes a copy
+        if step == 0:
+            weights.a[0, 0] = 1.0
+
+    run = descend(start, batch, learning_rate=0.5, steps=3, callback=callback)
+    assert refused == [step for step in range(4) for _ in range(3)]
+    np.testing.assert_array_equal(run.weights.a, whole.weights.a)
+    np.testing.assert_array_equal(start.a, np.ones((5, 5)))
+
+
+def test_the_example_of_descend_runs():
+    done = doctest.testmod(descent_module)
+    assert done.attempted >= 8
+    assert done.failed == 0
