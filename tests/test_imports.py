@@ -64,6 +64,29 @@ def test_public_names_are_those_that_dir_shows_and_that_type_checkers_see():
         assert getattr(minitx, name) is value, name
 
 
+@pytest.mark.parametrize("room", ["associations", "base", "data", "model", "next_token", "testing", "topics"])
+def test_tab_completion_of_a_room_shows_what_is_public_and_no_more(room):
+    """In a fresh interpreter, after ``import minitx`` alone; every name that is shown is there, and is documented."""
+    script = (f"import minitx\nroom = minitx.{room}\nimport minitx.cli\nfrom inspect import getdoc\n"
+              "assert sorted(room.__all__) == dir(room), dir(room)\n"
+              "assert all(getdoc(getattr(room, name)) for name in dir(room))\n"
+              f"assert '{room}' in dir(minitx) and 'import_module' not in dir(minitx)\nprint(*dir(room))")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert not {"np", "command", "Any"} & set(done.stdout.split()) - ({"command"} if room == "base" else set())
+
+
+@pytest.mark.parametrize("name", ["next_token.training.train", "next_token.losses.attention", "base.numbers.norm",
+                                  "next_token.path.split_path", "next_token.local_training.train_local",
+                                  "topics.training.train",
+                                  "topics.uniform_attention.moments", "associations.words.similarity",
+                                  "model.testing.check_gradient", "data.stories.stories", "model.descent.descent"])
+def test_what_the_accounts_of_the_rooms_name_is_an_attribute(name):
+    script = f"import minitx\nassert callable(minitx.{name})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'minitx' has no attribute 'nosuchname'"):
         minitx.nosuchname  # noqa: B018

@@ -140,7 +140,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
                           for parameter, found in crossings.items()}}
     drawn = training_figures(recorder, trajectory.loss, crossings, title) | basis_figures(basis, corpus.vocabulary)
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
-                   {"weights.npz": trajectory.weights.parameters()}, trajectory.stopped)
+                   {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped)
 
 
 def _read(options):

@@ -41,7 +41,8 @@ from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.weights import OneHotWeights
 
-NAMES = ("W_O", "V", "W", "P")
+FIRST_ORDERS = {"W_O": 1, "V": 2, "W": 4, "P": 4}  # at which the weights begin; of some batches later, or never
+NAMES = tuple(FIRST_ORDERS)
 BLOCK_BYTES = 64 << 20  # Size of the coefficients of a block's outputs. A constant, so that all machines cut alike.
 WAVE = 4  # Blocks that are computed before their results are added; more take more memory.
 
@@ -85,19 +86,43 @@ class Expansion(Shown):
         return {name: np.array([norm(getattr(self.differences[m, m], name)) / factorial(m)
                                 for m in range(1, self.order + 1)]) for name in NAMES}
 
-    def radius(self, share: float = 0.01) -> dict[str, float]:
+    def radius(self, share: float = 0.01) -> "Radius":
         """The s eta up to which the last order is at most ``share`` of the first that is not zero, by parameter.
 
         For many small steps, the partial sum of all orders stops being good to that share at about this s eta. It is
-        nan where there are no two orders to compare.
+        nan where there are no two orders to compare; ``undefined`` of the result says why.
         """
-        share, found = positive("share", share), dict.fromkeys(NAMES, float("nan"))
+        share, found, undefined = positive("share", share), {}, {}
         for name, size in self.flow_sizes().items():
             orders = np.flatnonzero(size)
             if len(orders) > 1:
                 first, last = orders[0], orders[-1]
                 found[name] = float((share * size[first] / size[last]) ** (1 / (last - first)))
-        return found
+            else:
+                found[name], undefined[name] = float("nan"), self._why_undefined(name, orders)
+        return Radius(found, undefined)
+
+    def _why_undefined(self, name, orders):
+        begins = FIRST_ORDERS[name]
+        if self.order <= begins:
+            return (f"{name} begins at order {begins}, and the expansion ends at order {self.order}; two orders are "
+                    f"compared: expand to order {begins + 1} or more")
+        if len(orders) == 0:
+            return f"{name} is 0 at all orders up to {self.order}: this batch does not train it"
+        return (f"{name} has order {orders[0] + 1} alone, and is 0 at the other orders up to {self.order}; two orders "
+                "are compared: expand to a higher order")
+
+
+class Radius(dict[str, float]):
+    """{parameter: s eta, or nan}, and in ``undefined`` {parameter: why it is nan}. It shows both."""
+
+    def __init__(self, found: dict[str, float], undefined: dict[str, str]):
+        super().__init__(found)
+        self.undefined = undefined
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:4} {'undefined: ' + self.undefined[name] if name in self.undefined else f'{size:.4g}'}"
+                         for name, size in self.items())
 
 
 @parallel.one_blas_thread()

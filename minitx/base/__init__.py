@@ -8,3 +8,24 @@
   shows on a terminal. ``style``: what figures share. ``report``: results become JSON and an HTML page.
 - ``command``: how every command runs, from its options to its files and its exit status.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minitx.base import checks, command, console, numbers, options, parallel, report, shown, style, tables
+
+__all__ = [
+    "checks", "command", "console", "numbers", "options", "parallel", "report", "shown", "style", "tables",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module when it is first used: some of them import packages that most work does not need."""
+    if name in __all__:
+        return import_module(f"minitx.base.{name}")
+    raise AttributeError(f"module 'minitx.base' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -189,6 +189,20 @@ def _held(given, found):
     return described(given) if found.ndim == 0 else f"dtype {found.dtype}"
 
 
+def existing_file(path: Any, needed: str = "a file") -> Path:
+    """``path`` as a Path. TypeError, FileNotFoundError or ValueError unless it names a file; ``needed`` says which."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path is {described(path)}; it must be the name of {needed}, a string or a Path")
+    path = Path(path)
+    if "\0" in str(path):
+        raise ValueError(f"the name {str(path)!r} holds a NUL character, which no file name does; give {needed}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give {needed}")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path} (looked from {Path.cwd()}); check the name")
+    return path
+
+
 @contextmanager
 def atomic(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a new file for writing. It replaces ``path`` when all is written, and is deleted after any error."""

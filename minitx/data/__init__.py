@@ -6,3 +6,15 @@
 - ``batch``: a :class:`Batch` holds tokens, targets, weights in the loss, mask and head, all checked. Every model
   reads it, and the theories make batches of their own laws of data.
 """
+
+from minitx.data import batch, corpus, stories
+from minitx.data.batch import Batch
+from minitx.data.corpus import Corpus, builtin_corpus, load_corpus, read_documents
+
+__all__ = [
+    "Batch", "Corpus", "batch", "builtin_corpus", "corpus", "load_corpus", "read_documents", "stories",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,15 +14,15 @@ import json
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import whole_number
+from minitx.base.checks import MOST_ENTRIES, described, existing_file, integers, one_of, table_size, whole_number
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.stories import LEXICON, stories
@@ -32,6 +32,7 @@ OMIT = "omit"
 # {layout: the regular expression of what separates documents}
 LAYOUTS = {"lines": r"\n", "paragraphs": r"\n[^\S\n]*\n", "endoftext": r"<\|endoftext\|>"}
 BUILTIN = ("stories", "python-docs")
+TEXT_FILE = "one text file (.txt, .jsonl or .json, possibly .gz)"
 Progress = Callable[[int, int], object]  # called with (bytes read, bytes in the file)
 
 _WORD = re.compile(r"[^\W\d_]+|\S")
@@ -61,9 +62,9 @@ def read_documents(path: str | Path, *, layout: str | None = None, progress: Pro
         No such file, a folder, an unknown layout. While iterating: a file that is blank, binary, not UTF-8 or damaged,
         or an object without ``text``.
     """
-    if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}, or None to detect it")
-    path = _existing(path)
+    if layout is not None:
+        one_of("layout", layout, (*LAYOUTS, None))
+    path = existing_file(path, TEXT_FILE)
     blocks, kind = _blocks(path, progress), file_kind(path)
     if kind == ".jsonl":
         documents = (_text(item, place) for place, item in _json_lines(path, blocks))
@@ -81,7 +82,7 @@ def read_json_lines(path: str | Path, *, progress: Progress | None = None) -> It
     ``place`` names file and line, for messages. Blank lines are left out. Parameters, encoding and errors are those of
     :func:`read_documents`; a line that is not valid JSON is a ValueError too.
     """
-    path = _existing(path)
+    path = existing_file(path, TEXT_FILE)
     return _json_lines(path, _blocks(path, progress))
 
 
@@ -89,15 +90,6 @@ def file_kind(path: str | Path) -> str:
     """Ending of the file name in lower case, such as ".jsonl"; an ending ".gz" is left out."""
     path = Path(path)
     return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
-
-
-def _existing(path):
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give one text file (.txt, .jsonl or .json, possibly .gz)")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path} (looked from {Path.cwd()}); check the name")
-    return path
 
 
 def _filled(path, documents):
@@ -194,8 +186,12 @@ class Corpus(Shown):
     """Windows of tokens over a vocabulary, and counts of what was read.
 
     A row of ``tokens`` is a window: T inputs and, shifted by one, their T targets. A document gives no window if it is
-    too short, or if it holds a word to omit.
+    too short, or if it holds a word to omit. Make one with :func:`load_corpus`, :func:`builtin_corpus`,
+    :meth:`from_documents` or :meth:`from_tokens`.
     """
+
+    MADE_BY: ClassVar[str] = ("minitx.load_corpus(path, n_vocab=..., length=...), minitx.builtin_corpus(name) or "
+                              "minitx.Corpus.from_documents(documents, n_vocab=..., length=...)")
 
     name: str  # file name, or name of the built-in corpus
     vocabulary: tuple[str, ...]  # (V,): vocabulary[i] is the word of id i
@@ -205,7 +201,78 @@ class Corpus(Shown):
     n_words: int  # word tokens that were read
     n_distinct: int  # distinct ones among them
     n_covered: int  # word tokens that are in the vocabulary
-    unknown: str  # "<unk>" or "omit", what became of words outside the vocabulary; see load_corpus
+    unknown: str  # "<unk>" or "omit", what became of words outside the vocabulary; "" if there are none
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[str] | Iterable[Sequence[str]], *, n_vocab: int, length: int,
+                       unknown: str = UNKNOWN, n_windows: int | None = None, name: str = "documents") -> "Corpus":
+        """Documents of your own become a corpus.
+
+        Parameters
+        ----------
+        documents : iterable of str, or of lists of str
+            A string is cut into words as :func:`load_corpus` does; a list holds the tokens of a document, which are
+            taken as they are. Documents without a token are left out.
+        n_vocab, length, unknown, n_windows
+            See :func:`load_corpus`. A token ``<unk>`` in a list counts as a word outside the vocabulary.
+        name : str
+            What the corpus is called where it is shown.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Documents that are neither strings nor lists of strings, settings out of range, settings that leave no
+            window.
+        """
+        settings = _checked(n_vocab, length, unknown, n_windows)
+        if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+            raise TypeError(f"documents is {described(documents)}; it must be a list of strings, or of lists of tokens"
+                            f"{' (a file is read by minitx.load_corpus)' * isinstance(documents, str)}")
+        found = [words for number, document in enumerate(documents) if (words := _document_words(number, document))]
+        if not found:
+            raise ValueError("documents hold no token; give at least one document with text in it")
+        return _corpus(name, *_number(found), **settings)
+
+    @classmethod
+    def from_tokens(cls, tokens: ArrayLike, vocabulary: Sequence[str], *, name: str = "tokens") -> "Corpus":
+        """Windows of token ids of your own, with the words that they stand for, become a corpus.
+
+        Parameters
+        ----------
+        tokens : (N, T + 1) integers
+            Row = window: T inputs and, shifted by one, their T targets. Ids are 0 to V - 1.
+        vocabulary : V different strings
+            ``vocabulary[i]`` is the word of id i. The word ``<unk>``, if there is one, stands for unknown words.
+        name : str
+            What the corpus is called where it is shown.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Tokens that are not such an array, ids outside the vocabulary, a vocabulary of fewer than two different
+            strings.
+        """
+        ids = integers("tokens", tokens, 2)
+        if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
+            raise TypeError(f"vocabulary is {described(vocabulary)}; it must be a list of strings, the words of ids 0, "
+                            "1, ...")
+        words = tuple(vocabulary)
+        if wrong := [word for word in words if not isinstance(word, str)]:
+            raise TypeError(f"vocabulary holds {described(wrong[0])}; its entries must be strings, the words of ids 0, "
+                            "1, ...")
+        if len(words) < 2 or len(set(words)) < len(words):
+            raise ValueError(f"vocabulary holds {len(words)} words, {len(set(words))} of them different; at least two "
+                             "are needed, and each may stand there once")
+        if len(ids) == 0 or ids.shape[1] < 2:
+            raise ValueError(f"tokens have shape {ids.shape}; at least one window (row) of two tokens is needed, an "
+                             "input and its target")
+        if ids.min() < 0 or ids.max() >= len(words):
+            raise ValueError(f"tokens hold ids from {ids.min()} to {ids.max()}, but the vocabulary has ids 0 to "
+                             f"{len(words) - 1}; give a word for every id")
+        n_unknown = int(np.count_nonzero(ids == words.index(UNKNOWN))) if UNKNOWN in words else 0
+        return cls(name, words, ids.astype(np.int32), n_documents=len(ids), n_left_out=0, n_words=ids.size,
+                   n_distinct=len(np.unique(ids)), n_covered=ids.size - n_unknown,
+                   unknown=UNKNOWN if UNKNOWN in words else "")
 
     @property
     def length(self) -> int:
@@ -226,7 +293,7 @@ class Corpus(Shown):
 
     def summary(self) -> str:
         """Six lines to print: name, documents, tokens, vocabulary, what became of other words, windows."""
-        others = "their documents are left out" if self.unknown == OMIT else f"read as {self.unknown}"
+        others = {OMIT: "their documents are left out", "": "there are none"}.get(self.unknown, f"read as {UNKNOWN}")
         return "\n".join([
             f"corpus      {self.name}",
             f"documents   {self.n_documents:,} read, {self.n_left_out:,} of them without a window",
@@ -266,7 +333,8 @@ def load_corpus(path: str | Path, *, n_vocab: int, length: int, unknown: str = U
     """
     settings = _checked(n_vocab, length, unknown, n_windows)
     name = Path(path).name.encode("utf-8", "replace").decode()  # what is not UTF-8 can be neither drawn nor printed
-    return _corpus(name, *_number(read_documents(path, layout=layout, progress=progress)), **settings)
+    documents = read_documents(path, layout=layout, progress=progress)
+    return _corpus(name, *_number(map(_words, documents)), **settings)
 
 
 def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: str = UNKNOWN,
@@ -295,34 +363,50 @@ def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: 
     if n_documents is not None:
         whole_number("n_documents", n_documents, 1)
     if name == "stories":
+        table_size("the corpus of stories", n_documents or 2048, length + 1)
         made = stories(n_documents or 2048, n_words=length + 1, rng=rng)
         return _corpus(name, LEXICON, made.ravel(), np.full(len(made), length + 1), **settings)
     if name == "python-docs":
         from pydoc_data.topics import topics  # half a megabyte, which is read only when it is asked for
 
-        return _corpus(name, *_number(itertools.islice(topics.values(), n_documents)), **settings)
-    raise ValueError(f"no built-in corpus is named {name!r}; the names are {', '.join(BUILTIN)} (files: load_corpus)")
+        return _corpus(name, *_number(map(_words, itertools.islice(topics.values(), n_documents))), **settings)
+    raise ValueError(f"no built-in corpus is named {described(name)}; the names are {', '.join(BUILTIN)} (files: "
+                     "load_corpus)")
 
 
 def _checked(n_vocab, length, unknown, n_windows):
     """The settings of a corpus as a dict. ValueError unless each is in its range."""
     whole_number("n_vocab", n_vocab, 2)
-    whole_number("length", length, 1)
+    whole_number("length", length, 1, most=MOST_ENTRIES)
     if n_windows is not None:
         whole_number("n_windows", n_windows, 1)
-    if unknown not in (UNKNOWN, OMIT):
-        raise ValueError(f"unknown is {unknown!r}; it must be {UNKNOWN!r} or 'omit'")
+    if not isinstance(unknown, str) or unknown not in (UNKNOWN, OMIT):
+        raise ValueError(f"unknown is {described(unknown)}; it must be {UNKNOWN!r} or 'omit'")
     return {"n_vocab": n_vocab, "length": length, "unknown": unknown, "n_windows": n_windows}
+
+
+def _words(text):
+    return _WORD.findall(text.lower())
+
+
+def _document_words(number, document):
+    """The tokens of a document that a user gave. TypeError unless it is a string or a list of strings."""
+    if isinstance(document, str):
+        return _words(document)
+    if isinstance(document, bytes) or not isinstance(document, Iterable):
+        raise TypeError(f"document {number} is {described(document)}; it must be a string, or a list of tokens")
+    words = list(document)
+    if wrong := [word for word in words if not isinstance(word, str)]:
+        raise TypeError(f"document {number} holds {described(wrong[0])}; its tokens must be strings (for ids, use "
+                        "Corpus.from_tokens(array, vocabulary))")
+    return words
 
 
 def _number(documents):
     """Words in order of first appearance, the ids of all documents one after the other, and the documents' sizes."""
     index = defaultdict()
     index.default_factory = index.__len__  # a word that is new gets the next number, at the speed of a look-up
-    ids = []
-    for document in documents:
-        words = _WORD.findall(document.lower())
-        ids.append(np.fromiter(map(index.__getitem__, words), np.int32, len(words)))
+    ids = [np.fromiter(map(index.__getitem__, words), np.int32, len(words)) for words in documents]
     return tuple(index), np.concatenate(ids), np.array([len(row) for row in ids])
 
 
@@ -333,6 +417,8 @@ def _corpus(name, words, ids, sizes, *, n_vocab, length, unknown, n_windows):
     first[ids[::-1]] = np.arange(len(ids))[::-1]  # of a repeated index the last assignment holds: the first appearance
     order = np.lexsort((first, -frequency))[: np.count_nonzero(frequency)]
     special = (UNKNOWN,) if unknown == UNKNOWN else ()
+    if special and UNKNOWN in words:  # among tokens of the user's own
+        order = order[order != words.index(UNKNOWN)]
     kept = order[: n_vocab - len(special)]
     vocabulary = (*special, *(words[i] for i in kept))
     if len(vocabulary) < 2:

@@ -25,3 +25,19 @@ circuits.forward takes steps 1 to 4, circuits.backward 3' to 1', and circuits.lo
 descent. Modules import in one direction: parameters, kernels, blocks, pieces, circuits, weights, descent; testing holds
 any parametrisation to the complex-step derivative.
 """
+
+from minitx.model import circuits, descent, parameters, testing, weights
+from minitx.model.circuits import Circuits, attention_and_output, loss_and_gradient
+from minitx.model.descent import DescentEnded, Stopped, Trajectory, descend
+from minitx.model.parameters import Parameters
+from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights, load
+
+__all__ = [
+    "Circuits", "DescentEnded", "EmbeddedWeights", "LastTokenWeights", "OneHotWeights", "Parameters", "Stopped",
+    "Trajectory", "attention_and_output", "circuits", "descend", "descent", "load", "loss_and_gradient", "parameters",
+    "testing", "weights",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,6 +2,7 @@
 
 import functools
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minitx.base.checks import atomic
+from minitx.base.checks import atomic, existing_file, rectangular
 from minitx.base.shown import Shown
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Seed = int | np.random.Generator | None
 Kind = TypeVar("Kind", bound="Parameters")
+KIND = "kind of weights"  # the entry of a file that names the class of its weights
 
 
 def read_only(array: Array) -> Array:
@@ -60,7 +62,7 @@ class Parameters(Shown):
     def require_floats(self, *names: str) -> None:
         """Make these parts read-only arrays. TypeError unless all are float64, or all float32 (or complex)."""
         for name in names:
-            array = np.asarray(getattr(self, name))
+            array = rectangular(name, getattr(self, name))
             if array.dtype.char not in "dfD":
                 raise TypeError(f"{name} must be an array of float64 or float32, got dtype {array.dtype}")
             object.__setattr__(self, name, read_only(array))
@@ -109,18 +111,34 @@ class Parameters(Shown):
         return [name for name, array in self.parameters().items()
                 if not (np.isfinite(array.min()) and np.isfinite(array.max()))]
 
+    def arrays(self) -> dict[str, Array]:
+        """What a file of these weights holds: every part, and the name of their kind."""
+        return {KIND: np.array(type(self).__name__), **self.parameters()}
+
     def save(self, path: str | Path) -> None:
-        """Write every part to ``path`` (.npz), completely or not at all."""
+        """Write :meth:`arrays` to ``path`` (.npz), completely or not at all; :func:`minitx.load` reads it."""
         with atomic(path, "wb") as file:
-            np.savez(file, **self.parameters())  # type: ignore[arg-type]
+            np.savez(file, **self.arrays())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls: type[Kind], path: str | Path) -> Kind:
         """Read what :meth:`save` wrote. ValueError when the file does not hold these parts."""
-        names = cls._names()
+        found = read_arrays(path)
+        kind, names = str(found.pop(KIND, cls.__name__)), cls._names()
+        if kind != cls.__name__:
+            raise ValueError(f"{path} holds {kind}, not {cls.__name__}; minitx.load finds the kind by itself")
         try:
-            with np.load(Path(path)) as file:
-                return cls(**(dict.fromkeys(names) | dict(file)))
-        except (TypeError, ValueError, zipfile.BadZipFile, AttributeError) as error:
-            raise ValueError(f"{path} does not hold the arrays {', '.join(names)} of {cls.__name__}: "
-                             f"{error}") from error
+            return cls(**(dict.fromkeys(names) | found))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not hold the arrays {', '.join(names)} of {cls.__name__}: it holds "
+                             f"{', '.join(found) or 'none'}") from error
+
+
+def read_arrays(path: str | Path) -> dict[str, Array]:
+    """{name: array} of a file of weights. TypeError, FileNotFoundError or ValueError if it is none."""
+    path = existing_file(path, "a file of weights (.npz)")
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except (TypeError, ValueError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a file of weights: it is not a whole .npz file of arrays") from error

@@ -9,7 +9,8 @@ Legend: V (or K) vocabulary, T positions, d width of the embeddings, a width of 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import DTypeLike
 from minitx.base.checks import positive, whole_number
 from minitx.base.parallel import matmul
 from minitx.model.circuits import Circuits
-from minitx.model.parameters import Array, Parameters, Seed
+from minitx.model.parameters import KIND, Array, Parameters, Seed, read_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,6 +269,49 @@ class LastTokenWeights(Parameters):
         if self.C is not None:
             dE += matmul(gradient.ov, self.C)
         return LastTokenWeights(W=dW, E=dE, C=dC)
+
+
+KINDS = (OneHotWeights, EmbeddedWeights, LastTokenWeights, Circuits)
+
+
+def load(path: str | Path) -> Parameters | dict[str, LastTokenWeights]:
+    """Read the weights in a file, of whatever kind they are.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that ``save`` or a command of minitx has written (.npz). Its entry ``kind of weights`` names the kind; a
+        file without one is recognised by the names of its arrays.
+
+    Returns
+    -------
+    OneHotWeights, EmbeddedWeights, LastTokenWeights or Circuits
+        Or, of the weights.npz of ``minitx automaton``, a dict: the trained LastTokenWeights by mode, and the predicted
+        ones as ``svm`` (W_svm) and ``fin`` (W_fin).
+
+    Raises
+    ------
+    TypeError, FileNotFoundError, ValueError
+        There is no such file, or it holds no weights of these kinds.
+    """
+    found = read_arrays(path)
+    known = {kind.__name__: kind for kind in KINDS}
+    if KIND in found:
+        name = str(found.pop(KIND))
+        if name not in known:
+            raise ValueError(f"{path} holds {name}, a parametrisation that is not one of minitx; load it with "
+                             f"{name}.load({str(path)!r})")
+        return known[name].load(path)
+    for kind in KINDS:
+        names = {field.name for field in fields(kind)}
+        needed = {field.name for field in fields(kind) if field.default is MISSING} if kind is not Circuits else {"ov"}
+        if needed <= set(found) <= names and found:
+            return kind.load(path)
+    E = found.pop("E", None)
+    if {"W_svm", "W_fin"} <= set(found) and all(name.startswith("W_") for name in found):
+        return {name.removeprefix("W_"): LastTokenWeights(W, E) for name, W in found.items()}
+    raise ValueError(f"{path} holds the arrays {', '.join(found) or '(none)'}, which are no weights of "
+                     f"{', '.join(known)}; a file that minitx has written is needed")
 
 
 def _times(a, b):

@@ -30,6 +30,7 @@ Here z_i = log(attention outside the label's SCC / attention inside); "beyond" m
 ``Samples`` holds samples as counts, and ``PriorityLaw`` draws samples whose SCCs and odds are known.
 """
 
+from minitx.next_token import local_training, losses, path, training
 from minitx.next_token.automaton import Automaton, Prediction
 from minitx.next_token.graphs import Constraints, PriorityGraph, constraints, priority_graphs
 from minitx.next_token.law import LabelledSequences, PriorityLaw, random_samples, unseen_contexts
@@ -41,6 +42,10 @@ from minitx.next_token.svm import KKT, GraphSVM, InfeasibleError, graph_svm
 __all__ = [
     "Automaton", "Constraints", "CyclicSubspace", "Excess", "GraphSVM", "InfeasibleError", "KKT",
     "LabelledSequences", "Prediction", "PriorityGraph", "PriorityLaw", "Residual", "Samples", "SoftComponent",
-    "Split", "constraints", "cyclic_subspace", "graph_svm", "priority_graphs", "random_samples", "residual",
-    "soft_component", "unseen_contexts",
+    "Split", "constraints", "cyclic_subspace", "graph_svm", "local_training", "losses", "path", "priority_graphs",
+    "random_samples", "residual", "soft_component", "training", "unseen_contexts",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -35,6 +35,7 @@ attention by :func:`attention_table`. ``uniform_attention`` trains through C and
 ``minitx topics`` sets the stages beside all of this.
 """
 
+from minitx.topics import text, training, uniform_attention
 from minitx.topics.attention import (
     attention_loss,
     attention_profile,
@@ -62,5 +63,10 @@ __all__ = [
     "Blocks", "Documents", "TopicModel", "attention_loss", "attention_profile", "attention_table", "cosine_matrix",
     "cross_entropy_optimum", "gram", "gram_plateau", "infinite_documents", "mask_tokens", "moments",
     "optimal_attention", "optimal_gram", "optimal_ratio", "optimal_value", "other_limit_value", "pair_averages",
-    "paper_value", "permutation_test", "ridge_value", "separated_value", "value_after",
+    "paper_value", "permutation_test", "ridge_value", "separated_value", "text", "training", "uniform_attention",
+    "value_after",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

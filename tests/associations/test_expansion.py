@@ -98,7 +98,18 @@ def test_flow_sizes_and_radius():
     assert flow["W_O"][0] == pytest.approx(np.linalg.norm(associations.statistics(corpus(), VOCABULARY).bigram))
     assert flow["W"][3] > 0 == flow["W"][:3].max()
     assert flow["V"][-1] * whole["V"] ** ORDER == pytest.approx(flow["V"][1] * whole["V"] ** 2)
-    assert np.isnan(expand(corpus(), VOCABULARY, order=4).radius()["W"])
+    assert expansion().radius().undefined == {}
+
+
+def test_the_radius_says_why_it_is_undefined():
+    found = expand(corpus(), VOCABULARY, order=4).radius()
+    assert np.isnan(found["W"]) and np.isfinite(found["V"])
+    assert found.undefined.keys() == {"W", "P"}
+    assert found.undefined["W"] == ("W begins at order 4, and the expansion ends at order 4; two orders are compared: "
+                                    "expand to order 5 or more")
+    assert repr(found).splitlines()[2] == "W    undefined: " + found.undefined["W"]
+    alone = expand(Batch([[0], [1]], [[1], [0]]), 2, order=6).radius()  # one position attends to itself alone
+    assert alone.undefined["W"] == "W is 0 at all orders up to 6: this batch does not train it"
 
 
 def test_the_same_bits_for_any_number_of_threads():

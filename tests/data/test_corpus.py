@@ -14,8 +14,9 @@ from conftest import DATA
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from minitx import associations
 from minitx.data.batch import Batch
-from minitx.data.corpus import BUILTIN, builtin_corpus, load_corpus, read_documents
+from minitx.data.corpus import BUILTIN, Corpus, builtin_corpus, load_corpus, read_documents
 from minitx.data.stories import LEXICON, stories
 
 STORIES = DATA / "tinystories-1000.txt"
@@ -371,3 +372,63 @@ def test_a_pipe_can_be_read(tmp_path):
         pool.submit((tmp_path / "pipe").write_text, "the dog ran . the cat ran .")
         corpus = load_corpus(tmp_path / "pipe", n_vocab=9, length=2, progress=lambda done, total: None)
     assert len(corpus.tokens) == 3
+
+
+# ----------------------------------------------------------------------------------------------- documents of one's own
+
+
+def test_documents_in_python_are_those_of_a_file(tmp_path):
+    texts = ["A cat sat. A dog ran!", "The cat ran.", "", "One more: the dog sat down on a mat."]
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(texts), encoding="utf-8")
+    settings = {"n_vocab": 8, "length": 3}
+    read = load_corpus(path, layout="lines", **settings)
+    for documents in (texts, iter(texts), [re.findall(r"[^\W\d_]+|\S", text.lower()) for text in texts]):
+        made = Corpus.from_documents(documents, **settings, name="texts.txt")
+        assert made.vocabulary == read.vocabulary
+        np.testing.assert_array_equal(made.tokens, read.tokens)
+        assert made.summary() == read.summary()
+
+
+def test_tokens_of_a_list_are_taken_as_they_are():
+    made = Corpus.from_documents([["New York", "is", "<unk>", "New York"], ["is", "It", "x", "y"]], n_vocab=4, length=2)
+    assert made.vocabulary == ("<unk>", "New York", "is", "It")
+    np.testing.assert_array_equal(made.tokens, [[1, 2, 0], [2, 3, 0]])
+    assert (made.n_words, made.n_covered, made.n_documents) == (8, 5, 2)
+    kept = Corpus.from_documents([["a", "b"] * 3, ["a", "c"] * 3], n_vocab=2, length=2, unknown="omit")
+    assert (kept.vocabulary, kept.n_left_out) == (("a", "b"), 1)
+
+
+def test_windows_of_ids_with_their_words():
+    ids = np.array([[0, 1, 2], [2, 1, 0]])
+    made = Corpus.from_tokens(ids, ["a", "b", "c"])
+    np.testing.assert_array_equal(made.tokens, ids)
+    assert (made.length, made.id("c"), made.batch().tokens.shape) == (2, 2, (2, 2))
+    assert "other words there are none" in made.summary() and "covering 100.00%" in made.summary()
+    assert "read as <unk>" in Corpus.from_tokens(ids, ["<unk>", "b", "c"]).summary()
+    basis = associations.statistics(made.batch(), 3)
+    scores = associations.words.similarity(basis)["bigram"]
+    assert [word for word, _ in associations.words.associates(scores, made, "a")] == ["b"]
+
+
+@pytest.mark.parametrize(("make", "error", "says"), [
+    (lambda: Corpus.from_documents("a text", n_vocab=5, length=2), TypeError, "documents is 'a text'; it must be a l"),
+    (lambda: Corpus.from_documents(None, n_vocab=5, length=2), TypeError, "documents is None"),
+    (lambda: Corpus.from_documents([["a", 1]], n_vocab=5, length=2), TypeError, "document 0 holds 1; its tokens must"),
+    (lambda: Corpus.from_documents(["a b", 3], n_vocab=5, length=2), TypeError, "document 1 is 3; it must be a string"),
+    (lambda: Corpus.from_documents([], n_vocab=5, length=2), ValueError, "documents hold no token"),
+    (lambda: Corpus.from_documents(["  ", []], n_vocab=5, length=2), ValueError, "documents hold no token"),
+    (lambda: Corpus.from_documents(["a b"], n_vocab=5, length=9), ValueError, r"no window of 9 \+ 1 tokens"),
+    (lambda: Corpus.from_documents(["a b"], n_vocab=1, length=1), ValueError, "n_vocab is 1"),
+    (lambda: Corpus.from_tokens([[0, 1]], "ab"), TypeError, "vocabulary is 'ab'; it must be a list of strings"),
+    (lambda: Corpus.from_tokens([[0, 1]], ["a", 1]), TypeError, "vocabulary holds 1; its entries must be strings"),
+    (lambda: Corpus.from_tokens([[0, 1]], ["a", "a"]), ValueError, "2 words, 1 of them different"),
+    (lambda: Corpus.from_tokens([[0, 2]], ["a", "b"]), ValueError, "ids from 0 to 2, but the vocabulary has ids 0"),
+    (lambda: Corpus.from_tokens([[0, -1]], ["a", "b"]), ValueError, "ids from -1 to 0"),
+    (lambda: Corpus.from_tokens([0, 1], ["a", "b"]), ValueError, "tokens must be a 2-dimensional array"),
+    (lambda: Corpus.from_tokens([[0]], ["a", "b"]), ValueError, r"tokens have shape \(1, 1\); at least one window"),
+    (lambda: Corpus.from_tokens([["a", "b"]], ["a", "b"]), TypeError, "tokens must be integers"),
+])
+def test_documents_of_ones_own_are_refused_in_words(make, error, says):
+    with pytest.raises(error, match=says):
+        make()

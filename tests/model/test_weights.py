@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minitx
 from minitx import Batch, Circuits, EmbeddedWeights, OneHotWeights, attention_and_output, descend, loss_and_gradient
 from minitx.associations.terms import gradient_terms
 from minitx.model import kernels
@@ -53,7 +54,7 @@ def test_save_and_load(tmp_path):
     with pytest.raises(ValueError, match="does not hold the arrays W_O, V, W, P"):
         OneHotWeights.load(tmp_path / "other.npz")
     (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(ValueError, match="does not hold the arrays"):
+    with pytest.raises(ValueError, match="is not a file of weights"):
         OneHotWeights.load(tmp_path / "text.npz")
 
 
@@ -289,3 +290,61 @@ def test_kernels_are_compiled_once_for_what_is_read_only_and_what_is_not():
     for kernel in heads:
         kinds = {tuple(str(kind).removeprefix("readonly ") for kind in signature) for signature in kernel.signatures}
         assert len(kinds) == len(kernel.signatures), kernel.__name__
+
+
+# --------------------------------------------------------------------------------------------------------------- load
+
+
+@pytest.mark.parametrize("weights", [
+    OneHotWeights.gaussian(4, 3, scale=1.0, rng=0), EmbeddedWeights.gaussian(4, W_V=1.0, rng=0),
+    EmbeddedWeights.gaussian(4, W_E=1.0, W_QK=1.0, b=0.0, width=2, rng=0),
+    LastTokenWeights.gaussian(4, scale=1.0, rng=0),
+    LastTokenWeights.gaussian(scale=1.0, E=np.eye(4), C=np.eye(4), rng=0),
+    Circuits(None, np.ones((4, 4)), None, np.ones(3), None),
+], ids=repr)
+@pytest.mark.parametrize("older", [False, True])
+def test_load_finds_the_kind_by_itself(weights, older, tmp_path):
+    """Older files, without the name of the kind, are recognised by the names of their arrays."""
+    path = tmp_path / "weights.npz"
+    if older:
+        np.savez(path, **weights.parameters())
+    else:
+        weights.save(path)
+    for found in (minitx.load(path), minitx.load(str(path)), type(weights).load(path)):
+        assert type(found) is type(weights)
+        assert found.parameters().keys() == weights.parameters().keys()
+        for name, array in weights.parameters().items():
+            np.testing.assert_array_equal(getattr(found, name), array)
+
+
+def test_the_file_of_the_automaton_is_a_dict_of_its_weights(tmp_path):
+    path, W = tmp_path / "weights.npz", {name: np.full((3, 3), k) for k, name in enumerate(("descent", "svm", "fin"))}
+    np.savez(path, **{f"W_{name}": array.astype(float) for name, array in W.items()}, E=np.eye(3))
+    found = minitx.load(path)
+    assert found.keys() == W.keys()
+    for name, weights in found.items():
+        np.testing.assert_array_equal(weights.W, W[name])
+        np.testing.assert_array_equal(weights.E, np.eye(3))
+
+
+def test_load_says_what_a_file_is_not(tmp_path):
+    path = tmp_path / "file.npz"
+    with pytest.raises(FileNotFoundError, match="there is no file .*file.npz"):
+        minitx.load(path)
+    with pytest.raises(TypeError, match="path is 3; it must be the name of a file of weights"):
+        minitx.load(3)
+    with pytest.raises(ValueError, match="is a folder; give a file of weights"):
+        minitx.load(tmp_path)
+    for content in (b"", b"text", b"PK\x03\x04 and not more"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is not a file of weights"):
+            minitx.load(path)
+    np.savez(path, a=np.ones(3))
+    with pytest.raises(ValueError, match="holds the arrays a, which are no weights of OneHotWeights, EmbeddedWeights"):
+        minitx.load(path)
+    np.savez(path, **{"kind of weights": np.array("Mine"), "a": np.ones(3)})
+    with pytest.raises(ValueError, match="holds Mine, a parametrisation that is not one of minitx"):
+        minitx.load(path)
+    EmbeddedWeights.gaussian(4, W_E=1.0, rng=0).save(path)
+    with pytest.raises(ValueError, match="holds EmbeddedWeights, not OneHotWeights; minitx.load finds"):
+        OneHotWeights.load(path)
