@@ -7,6 +7,7 @@ Legend: N sequences, T positions, V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from scipy import sparse
 
 from minitx.associations import kernels
 from minitx.base import parallel
-from minitx.base.checks import whole_number
+from minitx.base.checks import instance, square, table_size, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -36,6 +37,8 @@ class Statistics(Shown):
     frequency           (V,)    alpha: relative frequency as current token.
     share               (V,)    V mu: mean share of a token in the prefix.
     """
+
+    MADE_BY: ClassVar[str] = "minitx.associations.statistics(batch, n_vocab)"
 
     bigram: NDArray[np.float64]
     interchangeability: NDArray[np.float64]
@@ -75,8 +78,8 @@ def statistics(batch: Batch, n_vocab: int) -> Statistics:
 def next_token_vocabulary(batch: Batch, n_vocab: int) -> int:
     """V as an int. TypeError or ValueError unless ``batch`` is a Batch of next-token training with tokens below V."""
     n_vocab = whole_number("n_vocab", n_vocab, 2)
-    if not isinstance(batch, Batch):
-        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
+    instance("batch", batch, Batch)
+    table_size(f"a vocabulary of {n_vocab:,}", n_vocab, n_vocab)
     batch.require_next_token()
     batch.require_vocabulary(n_vocab)
     return n_vocab
@@ -127,7 +130,10 @@ def scores(batch: Batch, ov: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
     ``ov`` is (V, V): row = attended token, column = output token. Returns ``qk`` (V, V), row = query (current) token,
     column = key (attended) token, and ``position`` (T,), by distance t - j.
     """
+    instance("batch", batch, Batch)
+    ov = square("ov", ov)
     n_vocab = len(ov)
+    batch.require_vocabulary(n_vocab)
     slots, words = _distinct(batch, n_vocab)
     g = np.ascontiguousarray(ov.T - ov.mean(axis=1))  # g[y, a] = rho0 . ov[a, :]: row = next token, column = key
     qk = np.zeros((n_vocab, n_vocab))

@@ -35,7 +35,7 @@ from scipy import sparse
 
 from minitx.associations.basis import next_token_vocabulary
 from minitx.base import parallel
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import positive, table_size, whole_number
 from minitx.base.numbers import norm
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -43,6 +43,8 @@ from minitx.model.weights import OneHotWeights
 
 FIRST_ORDERS = {"W_O": 1, "V": 2, "W": 4, "P": 4}  # at which the weights begin; of some batches later, or never
 NAMES = tuple(FIRST_ORDERS)
+MOST_ORDERS = 100  # its 5,050 sets of weights, and steps, are more than anybody waits for
+LARGEST = 1e300  # of a factor of a coefficient
 BLOCK_BYTES = 64 << 20  # Size of the coefficients of a block's outputs. A constant, so that all machines cut alike.
 WAVE = 4  # Blocks that are computed before their results are added; more take more memory.
 
@@ -63,19 +65,21 @@ class Expansion(Shown):
 
         ValueError if the order is not 1 .. M.
         """
-        whole_number("steps", steps, 0)
+        whole_number("steps", steps, 0, most=10**12)
         if whole_number("order", order, 1) > self.order:
             raise ValueError(f"order is {order}, but the expansion has orders 1 to {self.order}; expand to a higher "
                              "order")
         total = self.differences[1, 1].map(np.zeros_like)
         for d in range(1, order + 1):
-            number = comb(steps, d)
+            if (number := comb(steps, d)) > LARGEST:
+                raise ValueError(f"C(steps, {d}) exceeds the range of floats for steps = {steps}; ask for a lower "
+                                 "order or fewer steps")
             total = total.map(lambda a, b, number=number: a + number * b, self.differences[order, d])
         return total
 
     def weights(self, *, steps: int, learning_rate: float, order: int | None = None) -> OneHotWeights:
         """Partial sum of the weights after ``steps`` steps, up to ``order`` (default: all orders)."""
-        learning_rate = positive("learning_rate", learning_rate)
+        learning_rate = positive("learning_rate", learning_rate, below=LARGEST ** (1 / self.order))
         total = self.differences[1, 1].map(np.zeros_like)
         for m in range(1, (self.order if order is None else whole_number("order", order, 0)) + 1):
             total = total.map(lambda a, b, m=m: a + learning_rate**m * b, self.coefficient(m, steps=steps))
@@ -130,15 +134,16 @@ def expand(batch: Batch, n_vocab: int, *, order: int) -> Expansion:
     """Coefficients of full-batch gradient descent from zero ``OneHotWeights``, up to eta^``order``; float64.
 
     ``batch`` is one of next-token training (causal attention, cross-entropy); ``n_vocab`` is V, at best not above 500;
-    ``order`` is M, at least 1. W and P begin at order 4.
+    ``order`` is M, from 1 to 100. W and P begin at order 4.
 
     Raises
     ------
     TypeError, ValueError
         Settings that cannot be; batches that are not next-token training.
     """
-    order, n_vocab = whole_number("order", order, 1), next_token_vocabulary(batch, n_vocab)
+    order, n_vocab = whole_number("order", order, 1, most=MOST_ORDERS), next_token_vocabulary(batch, n_vocab)
     batch = batch.with_loss()
+    table_size(f"an expansion to order {order}", order * (order + 1) // 2, 3 * n_vocab**2 + batch.tokens.shape[1])
     weights = {name: [None] * (order + 1) for name in NAMES}
     values = {(name, m): [None] for name in NAMES for m in range(1, order + 1)}  # Theta_m(s) at s = 0 .. m
     for step in range(1, order + 1):

@@ -5,12 +5,13 @@ Legend: T positions, V vocabulary, s steps, eta learning rate; alpha_a frequency
 
 from dataclasses import dataclass
 from math import comb, sqrt
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minitx.associations.basis import Statistics
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import instance, not_negative, positive, truth, whole_number
 from minitx.base.numbers import Agreement, agreement, norm
 from minitx.base.shown import Shown
 from minitx.model.weights import OneHotWeights
@@ -27,6 +28,7 @@ def leading_weights(statistics: Statistics, *, steps: int, learning_rate: float)
     ValueError
         ``steps`` is not a whole number from 0 to 10^12, or ``learning_rate`` is not a number above 0.
     """
+    instance("statistics", statistics, Statistics)
     _require_run(steps, learning_rate)
     attention = (3 * comb(steps, 4) + 2 * comb(steps, 3)) * learning_rate**4
     return OneHotWeights(W_O=steps * learning_rate * statistics.bigram,
@@ -36,6 +38,7 @@ def leading_weights(statistics: Statistics, *, steps: int, learning_rate: float)
 
 def second_order_output(statistics: Statistics, *, steps: int, learning_rate: float) -> NDArray[np.float64]:
     """W_O to second order, s eta B - C(s,2) (eta^2 / V) diag(alpha) B; its error is O(eta^3). (V, V), as W_O."""
+    instance("statistics", statistics, Statistics)
     _require_run(steps, learning_rate)
     shrink = comb(steps, 2) * learning_rate**2 / statistics.n_vocab * statistics.frequency
     return (steps * learning_rate - shrink[:, None]) * statistics.bigram
@@ -47,6 +50,8 @@ class Bounds(Shown):
 
     ``outside`` says in words which conditions of the theorem the run does not meet.
     """
+
+    MADE_BY: ClassVar[str] = "minitx.associations.bounds(steps=..., learning_rate=..., length=..., n_vocab=...)"
 
     W_O: float
     V: float
@@ -66,11 +71,13 @@ def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_lay
     Raises
     ------
     ValueError
-        A size that is not a whole number, at least 1; steps and learning rate as for :func:`leading_weights`.
+        A size that is not a whole number, at least 1; a negative ``init_scale``; steps and learning rate as for
+        :func:`leading_weights`. TypeError if ``full_batch`` is neither True nor False.
     """
     _require_run(steps, learning_rate)
     for name, value in (("length", length), ("n_vocab", n_vocab), ("n_layers", n_layers)):
         whole_number(name, value, 1)
+    init_scale, full_batch = not_negative("init_scale", init_scale), truth("full_batch", full_batch)
     time, T = steps * learning_rate, length
     one_layer = n_layers == 1
     limit = 3 / (8 * T**0.375) if one_layer else min(1 / (12 * n_layers), 5 / (8 * sqrt(T)))
@@ -108,6 +115,8 @@ class Beside(Agreement):
 
 def beside(weights: OneHotWeights, leading: OneHotWeights, bounds: Bounds, *, step: int, loss: float) -> Beside:
     """Set ``weights`` beside their ``leading`` terms and the ``bounds`` of the theorem."""
+    instance("bounds", bounds, Bounds)
+    whole_number("step", step, 0)
     found, over_bound = agreement(weights, leading), {}
     for name, array in weights.parameters().items():
         error, bound = norm(np.subtract(array, getattr(leading, name), dtype=np.float64)), getattr(bounds, name)

@@ -44,7 +44,7 @@ Legend: N sequences, T positions, V vocabulary, K cells, r rank of M, r' rank of
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ from scipy import sparse
 from minitx.associations import kernels
 from minitx.associations.basis import bigram_counts, context, next_token_vocabulary
 from minitx.base import parallel
-from minitx.base.checks import whole_number
+from minitx.base.checks import described, instance, whole_number
 from minitx.base.parallel import matmul
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -73,6 +73,8 @@ class Reduction(Shown):
 
     The n loss positions are sorted by token, then by next token.
     """
+
+    MADE_BY: ClassVar[str] = "minitx.associations.reduced.reduce(batch, n_vocab)"
 
     tokens: NDArray[np.int32]  # (N, T)
     sequence: NDArray[np.int32]  # (n,) row of every loss position in ``tokens``
@@ -105,8 +107,9 @@ def reduce(batch: Batch, n_vocab: int, *, order: int = 2, n_cells: int | None = 
     """
     n_vocab = next_token_vocabulary(batch, n_vocab)
     n_cells = 3 * n_vocab if n_cells is None else whole_number("n_cells", n_cells, n_vocab)
-    if order not in (1, 2):
-        raise ValueError(f"order is {order!r}; it must be 1 (one prediction a cell) or 2 (and its linear response)")
+    if isinstance(order, bool) or order not in (1, 2):
+        raise ValueError(f"order is {described(order)}; it must be 1 (one prediction a cell) or 2 (and its linear "
+                         "response)")
     if batch.weight.min() < 0:
         raise ValueError("the mean context of a cell needs weights of one sign, but a position has "
                          f"{batch.weight.min():g}; set it to 0")
@@ -155,6 +158,7 @@ def descend(weights: OneHotWeights, batch: Batch, *, order: int = 2, n_cells: in
     (learning_rate, steps, keep, frozen, normalised, callback). The trajectory holds the predicted weights and loss.
     Raises as these two functions and :func:`loss_and_gradient`.
     """
+    instance("weights", weights, OneHotWeights)
     data = reduce(batch, len(weights.W_O), order=order, n_cells=n_cells)
     return descent.descend(weights, data, loss_and_gradient=loss_and_gradient, **settings)
 
@@ -183,11 +187,8 @@ def loss_and_gradient(weights: OneHotWeights, reduction: Reduction) -> tuple[flo
 
 
 def _require_fit(weights, reduction):
-    if not isinstance(reduction, Reduction):
-        raise TypeError("reduced dynamics needs a Reduction, from minitx.associations.reduced.reduce(batch, n_vocab), "
-                        f"got {type(reduction).__name__}")
-    if not isinstance(weights, OneHotWeights):
-        raise TypeError(f"reduced dynamics is that of OneHotWeights, got {type(weights).__name__}")
+    instance("reduction", reduction, Reduction)
+    instance("weights", weights, OneHotWeights)
     n_vocab, length = len(reduction.frequency), reduction.tokens.shape[1]
     if len(weights.W_O) != n_vocab or len(weights.P) < length:
         raise ValueError(f"the weights have {len(weights.W_O)} tokens and {len(weights.P)} positions, the reduction "

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from minitx.associations.basis import bigram, bigram_counts, context, scores
 from minitx.associations.kernels import weighted_uniform_residual
-from minitx.base.checks import instance
+from minitx.base.checks import described, instance, whole_number
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, workers
 from minitx.base.tables import number, table
@@ -256,12 +256,16 @@ def first_exceeds(steps: Iterable[int], norms: Mapping[str, Mapping[str, Sequenc
     ValueError
         Steps that do not ascend from 1, or norms that are not one a step.
     """
-    steps = list(map(int, steps))
+    if isinstance(steps, str) or not isinstance(steps, Iterable):
+        raise TypeError(f"steps is {described(steps)}; it must be a list of steps")
+    if not isinstance(norms, Mapping):
+        raise TypeError(f"norms is {described(norms)}; it must be a dict {{parameter: {{term: norms}}}}, from by_term")
+    steps = [whole_number("a step", step, 1) for step in steps]
     if any(a >= b for a, b in itertools.pairwise([0, *steps])):
         raise ValueError(f"steps must ascend, from 1 on; got {steps}")
     found = {}
     for parameter, terms in norms.items():
-        if any(len(values) != len(steps) for values in terms.values()):
+        if "leading" not in terms or any(len(values) != len(steps) for values in terms.values()):
             raise ValueError(f"{parameter}: give one norm of every term for each of the {len(steps)} steps")
         found[parameter] = {name: {share: _crossing(steps, values, share, terms["leading"]) for share in SHARES}
                             for name, values in terms.items() if name != "leading"}

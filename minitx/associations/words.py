@@ -14,10 +14,13 @@ frequent words. Each function is therefore given the scale-free reading that its
 Legend: V vocabulary.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from minitx.associations.basis import Statistics
+from minitx.base.checks import described, instance, square, whole_number
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul
 from minitx.data.corpus import UNKNOWN, Corpus
@@ -25,6 +28,7 @@ from minitx.data.corpus import UNKNOWN, Corpus
 
 def similarity(statistics: Statistics) -> dict[str, NDArray[np.float64]]:
     """{function: (V, V) scores}. Row = word, column = the word it may go together with; a larger score is stronger."""
+    instance("statistics", statistics, Statistics)
     Sigma = statistics.interchangeability
     total = statistics.frequency.sum()
     # words that are the next token somewhere; the others are interchangeable with none
@@ -56,6 +60,8 @@ def associates(scores: NDArray[np.float64], corpus: Corpus, word: str, *, k: int
     ``scores`` (V, V) is one of :func:`similarity`, whose rows and columns are the vocabulary of ``corpus``. ValueError
     if ``word`` is not in it.
     """
+    instance("corpus", corpus, Corpus)
+    scores, k = square("scores", scores, len(corpus.vocabulary)), whole_number("k", k, 1)
     row = scores[corpus.id(word)].copy()
     row[[token for token, other in enumerate(corpus.vocabulary) if other in (word, UNKNOWN)]] = -np.inf
     strongest = np.argsort(-row, kind="stable")[:k]
@@ -69,7 +75,10 @@ def precision(scores: NDArray[np.float64], corpus: Corpus, truth: dict[str, set[
     A word can be scored when it and at least ``k`` of its true associates are in the vocabulary; ``truth`` is {word:
     its associates}. The mean is nan when there is no such word.
     """
-    vocabulary = set(corpus.vocabulary)
+    instance("corpus", corpus, Corpus)
+    if not isinstance(truth, Mapping):
+        raise TypeError(f"truth is {described(truth)}; it must be a dict {{word: its associates}}")
+    k, vocabulary = whole_number("k", k, 1), set(corpus.vocabulary)
     shares = [sum(other in true for other, _ in associates(scores, corpus, word, k=k)) / k
               for word, true in truth.items() if word in vocabulary and len(vocabulary & set(true) - {word}) >= k]
     return (float(np.mean(shares)) if shares else float("nan")), len(shares)

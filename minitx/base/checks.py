@@ -31,6 +31,8 @@ def described(value: Any) -> str:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     if callable(value):
         return f"the function {getattr(value, '__name__', type(value).__name__)}"
+    if type(value) in (list, tuple, dict, set) and len(value) <= 6 and len(text := repr(value)) <= 40:
+        return text
     kind = type(value).__name__
     article = "an" if kind[0] in "AEIOUaeiou" else "a"
     return f"{article} {kind} of length {len(value)}" if isinstance(value, Collection) else f"{article} {kind}"
@@ -166,9 +168,9 @@ def reals(name: str, array: ArrayLike, *, finite: bool = True) -> NDArray[np.flo
     return found
 
 
-def square(name: str, array: ArrayLike, size: int | None = None) -> NDArray[np.float64]:
-    """``array`` as a finite float64 matrix, (size, size). Raises as :func:`reals`, and ValueError for other shapes."""
-    found = reals(name, array)
+def square(name: str, array: ArrayLike, size: int | None = None, *, finite: bool = True) -> NDArray[np.float64]:
+    """``array`` as a float64 matrix, (size, size). Raises as :func:`reals`, and ValueError for other shapes."""
+    found = reals(name, array, finite=finite)
     if found.ndim != 2 or found.shape[0] != (found.shape[1] if size is None else size) or len(set(found.shape)) > 1:
         wanted = "as many rows as columns" if size is None else f"{size} rows and {size} columns"
         raise ValueError(f"{name} has shape {found.shape}; it must be a matrix of {wanted}")
@@ -186,7 +188,7 @@ def rectangular(name: str, array: ArrayLike) -> NDArray[Any]:
 
 def _held(given, found):
     """What an array is made of, which it should not be."""
-    return described(given) if found.ndim == 0 else f"dtype {found.dtype}"
+    return f"dtype {found.dtype}" if found.ndim or isinstance(given, np.ndarray) else described(given)
 
 
 def existing_file(path: Any, needed: str = "a file") -> Path:

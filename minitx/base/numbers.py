@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from minitx.base.checks import described, reals
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 
@@ -21,7 +22,7 @@ def norm(a: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> An
     Entries are divided by a power of 2 before they are squared, which loses no digit. Returns a float, or an array as
     ``np.linalg.norm`` does.
     """
-    array = np.asarray(a, np.float64)
+    array = reals("the array", a, finite=False)
     largest = np.abs(array).max(axis=axis, keepdims=True, initial=0.0)
     scale = np.ldexp(1.0, np.frexp(largest)[1] - 1)  # 1/2 for 0, inf and nan, so that these are their own norm
     size = scale * np.sqrt(np.sum(np.square(array / scale), axis=axis, keepdims=True))
@@ -54,7 +55,7 @@ def relative_error(a: ArrayLike, reference: ArrayLike) -> float:
 
 
 def _pair(a, b):
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = (reals(name, given, finite=False) for name, given in (("the first array", a), ("the second array", b)))
     if a.shape != b.shape:
         raise ValueError(f"cannot compare arrays of shapes {a.shape} and {b.shape}; they must have the same shape")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -71,7 +72,13 @@ class Agreement(Shown):
 
 
 def agreement(weights: Any, predicted: Any) -> Agreement:
-    """Compare ``weights`` with ``predicted`` ones of the same parametrisation."""
+    """Compare ``weights`` with ``predicted`` ones of the same parametrisation; else a TypeError or ValueError."""
+    for name, given in (("weights", weights), ("predicted", predicted)):
+        if isinstance(given, type) or not hasattr(given, "parameters"):
+            raise TypeError(f"{name} is {described(given)}; it must be weights, such as OneHotWeights")
+    if absent := weights.parameters().keys() - predicted.parameters().keys():
+        raise TypeError(f"predicted is {described(predicted)} without {', '.join(sorted(absent))}; it must have all "
+                        f"parts of the weights, which are {described(weights)}")
     pairs = {name: (array, getattr(predicted, name)) for name, array in weights.parameters().items()}
     return Agreement({name: cosine(*pair) for name, pair in pairs.items()},
                      {name: relative_error(*pair) for name, pair in pairs.items()})

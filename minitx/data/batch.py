@@ -6,11 +6,12 @@ Legend: N sequences, T positions.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.base.checks import integers
+from minitx.base.checks import described, integers, one_of, reals, truth, whole_number
 from minitx.base.shown import Shown
 
 HEADS = ("cross_entropy", "squared", "log")
@@ -50,6 +51,8 @@ class Batch(Shown):
         at all, masses that are negative or leave a loss position nothing to attend to.
     """
 
+    MADE_BY: ClassVar[str] = "Batch(tokens, targets), or the batch() of a Corpus"
+
     tokens: np.ndarray
     targets: np.ndarray
     weight: np.ndarray = None  # type: ignore[assignment]  # a checked batch has weights and lengths
@@ -75,10 +78,8 @@ class Batch(Shown):
             raise ValueError("every position has weight 0: there is nothing to predict; give some position a weight")
         if weight[~inside].any():
             raise ValueError("positions beyond their sequence's length have a weight; set it to 0")
-        if not isinstance(self.causal, (bool, np.bool_)):
-            raise TypeError(f"causal is {self.causal!r}; it must be True or False")
-        if self.head not in HEADS:
-            raise ValueError(f"head is {self.head!r}; it must be one of {', '.join(HEADS)}")
+        truth("causal", self.causal)
+        one_of("head", self.head, HEADS)
         mass = None if self.mass is None else self._masses(inside, weight)
         read = {"tokens": np.where(inside, tokens, 0), "targets": np.where(weight != 0, targets, 0)}
         for name, array in read.items():
@@ -113,8 +114,9 @@ class Batch(Shown):
         """The sequences ``rows``, with weights scaled by N / len(rows): their loss estimates the loss of this batch."""
         try:
             rows = np.arange(len(self))[rows]
-        except IndexError as error:
-            raise ValueError(f"rows of the batch are 0 to {len(self) - 1}: {error}") from error
+        except (IndexError, TypeError, ValueError):
+            raise ValueError(f"rows of the batch are 0 to {len(self) - 1}, got {described(rows)}; give some of them in "
+                             "a list, slice or mask") from None
         if rows.ndim != 1 or rows.size == 0:
             raise ValueError(f"take needs at least one row, in a list, slice or mask; got shape {rows.shape}")
         return self._rows(rows, len(self) / len(rows))
@@ -133,6 +135,7 @@ class Batch(Shown):
 
     def require_vocabulary(self, n_vocab: int) -> None:
         """Raise ValueError unless every token and target is below ``n_vocab``."""
+        whole_number("n_vocab", n_vocab, 1)
         for name, array in (("tokens", self.tokens), ("targets", self.targets)):
             if array.max() >= n_vocab:
                 raise ValueError(f"{name} hold id {array.max()} but the vocabulary has {n_vocab} tokens (ids 0 to "
@@ -148,15 +151,12 @@ class Batch(Shown):
 
 def _broadcast(array, name, shape):
     """A float64 copy of ``array`` in the shape of the tokens. ValueError unless it fits and is finite."""
-    array = np.asarray(array, np.float64)
+    found = reals(name, array)
     try:
-        array = np.broadcast_to(array, shape).copy()
+        return np.broadcast_to(found, shape).copy()
     except ValueError:
-        raise ValueError(f"tokens have shape {shape} but {name} {array.shape}; give one {name} for each position, "
+        raise ValueError(f"tokens have shape {shape} but {name} {found.shape}; give one {name} for each position, "
                          "or what broadcasts to that") from None
-    if not np.isfinite(array).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(array))} values of {name} are not finite")
-    return array
 
 
 def _tokens(name, array, ndim):

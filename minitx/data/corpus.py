@@ -22,7 +22,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import MOST_ENTRIES, described, existing_file, integers, one_of, table_size, whole_number
+from minitx.base.checks import (
+    MOST_ENTRIES,
+    described,
+    existing_file,
+    function,
+    integers,
+    one_of,
+    table_size,
+    whole_number,
+)
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.stories import LEXICON, stories
@@ -332,7 +341,10 @@ def load_corpus(path: str | Path, *, n_vocab: int, length: int, unknown: str = U
         Files that cannot be read as text, settings out of range, settings that leave no window.
     """
     settings = _checked(n_vocab, length, unknown, n_windows)
-    name = Path(path).name.encode("utf-8", "replace").decode()  # what is not UTF-8 can be neither drawn nor printed
+    if progress is not None:
+        function("progress", progress, "progress(bytes_done, bytes_in_file)")
+    file = existing_file(path, TEXT_FILE)
+    name = file.name.encode("utf-8", "replace").decode()  # what is not UTF-8 can be neither drawn nor printed
     documents = read_documents(path, layout=layout, progress=progress)
     return _corpus(name, *_number(map(_words, documents)), **settings)
 

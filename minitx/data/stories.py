@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.base.checks import whole_number
+from minitx.base.checks import seed, table_size, whole_number
 
 # Three lines for each kind of animals: what they are called; where they live and what they have; what they do and what
 # they eat. No word is used twice.
@@ -241,12 +241,12 @@ def stories(n_documents: int, *, n_words: int, rng: int | np.random.Generator | 
     """
     whole_number("n_documents", n_documents, 1)
     whole_number("n_words", n_words, 1)
-    entropy = rng.integers(2**63) if isinstance(rng, np.random.Generator) else rng
-    seeds = np.random.SeedSequence(entropy).spawn(-(-n_documents // _CHUNK))
+    table_size("the stories", n_documents, n_words)
+    seeds = np.random.SeedSequence(seed(rng)).spawn(-(-n_documents // _CHUNK))
     tokens = np.empty((n_documents, n_words), np.int32)
-    for i, seed in enumerate(seeds):
+    for i, of_chunk in enumerate(seeds):
         rows = tokens[i * _CHUNK : (i + 1) * _CHUNK]
-        rows[:] = _chunk(np.random.default_rng(seed), n_words)[: len(rows)]
+        rows[:] = _chunk(np.random.default_rng(of_chunk), n_words)[: len(rows)]
     return tokens
 
 

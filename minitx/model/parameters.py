@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minitx.base.checks import atomic, existing_file, rectangular
+from minitx.base.checks import atomic, described, existing_file, rectangular
 from minitx.base.shown import Shown
 
 if TYPE_CHECKING:
@@ -41,6 +41,17 @@ def or_empty(table: Array | None, ndim: int, dtype: DTypeLike) -> Array:
     return read_only(np.empty((0,) * ndim, dtype)) if table is None else table
 
 
+def float_dtype(dtype: Any) -> np.dtype:
+    """``dtype`` as a dtype. TypeError unless it is float64, float32, or complex128, which complex steps need."""
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError):
+        found = np.dtype(object)
+    if found.char not in "dfD":
+        raise TypeError(f"dtype is {described(dtype)}; it must be float64 or float32")
+    return found
+
+
 class Parameters(Shown):
     """Base of frozen dataclasses whose fields are arrays, or None where a part is absent.
 
@@ -49,6 +60,8 @@ class Parameters(Shown):
     change your own array later, the weights made from it change too; give a copy where that is not wanted.
     """
 
+    MADE_BY: ClassVar[str] = ("OneHotWeights.zeros(n_vocab, length), EmbeddedWeights.gaussian(n_vocab, W_E=...), "
+                              "LastTokenWeights.zeros(n_vocab), Circuits(...), or a parametrisation of your own")
     SHAPES: ClassVar[dict[str, str]] = {}  # {part: one letter for each dimension}; a letter has one size throughout
 
     def circuits(self) -> "Circuits":
@@ -100,6 +113,7 @@ class Parameters(Shown):
 
     def astype(self: Kind, dtype: DTypeLike) -> Kind:
         """The same values in another precision (float64 or float32)."""
+        dtype = float_dtype(dtype)
         return self.map(lambda array: array.astype(dtype))
 
     def circuits_for(self, tokens: Array) -> "Circuits":

@@ -98,6 +98,9 @@ def weights(kind: Any, **settings: Any) -> Any:
     The weights, for V tokens and T positions, are those of ``kind.gaussian(V, T, scale=..., rng=...)``. Under the head
     ``log`` their absolute values, raised by 0.05, are taken, so that sums of products are positive.
     """
+    if not hasattr(kind, "gaussian"):
+        raise TypeError(f"kind is {described(kind)}; it must be a parametrisation with a classmethod "
+                        "gaussian(n_vocab, length, scale=..., rng=...), such as OneHotWeights")
     st, sequences = _hypothesis(), batches(**settings)
 
     @st.composite

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import generator, instance, not_negative, rectangular, table_size, whole_number
 from minitx.base.parallel import matmul
 from minitx.model.circuits import Circuits
-from minitx.model.parameters import KIND, Array, Parameters, Seed, read_arrays
+from minitx.model.parameters import KIND, Array, Parameters, Seed, float_dtype, read_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,7 @@ class OneHotWeights(Parameters):
         Relative position: P[r] is added to the score of the token r places back.
     """
 
+    MADE_BY: ClassVar[str] = "OneHotWeights.zeros(n_vocab, length) or its gaussian(n_vocab, length, scale=...)"
     SHAPES: ClassVar[dict[str, str]] = {"W_O": "VV", "V": "VV", "W": "VV", "P": "T"}
 
     W_O: Array
@@ -61,7 +62,7 @@ class OneHotWeights(Parameters):
                  dtype: DTypeLike = np.float64) -> "OneHotWeights":
         """Independent N(0, scale^2) entries. ``rng``: seed or Generator. Raises ValueError for a negative scale."""
         sizes = {"V": whole_number("n_vocab", n_vocab, 2), "T": whole_number("length", length, 1)}
-        rng = np.random.default_rng(rng)
+        rng, scale = generator(rng), not_negative("scale", scale)
         return cls(**{name: _gaussian("scale", scale, [sizes[letter] for letter in letters], rng, dtype)
                       for name, letters in cls.SHAPES.items()})
 
@@ -77,6 +78,7 @@ class OneHotWeights(Parameters):
 
     def pullback(self, gradient: Circuits) -> "OneHotWeights":
         """dL/dweights from dL/dcircuits: dW_O = d_direct + V^T d_ov, dV = d_ov W_O^T, dW = d_qk, dP = d_position."""
+        instance("gradient", gradient, Circuits)
         attended = _rows(gradient.ov.any(axis=1))  # tokens that were never attended to have nothing to add
         W_O = matmul(self.V[attended].T, gradient.ov[attended])
         W_O += gradient.direct
@@ -120,6 +122,7 @@ class EmbeddedWeights(Parameters):
     ValueError is raised when one of W_Q and W_K is given without the other, or neither W_E nor W_V.
     """
 
+    MADE_BY: ClassVar[str] = "EmbeddedWeights(W_E=..., W_V=..., ...) or EmbeddedWeights.gaussian(n_vocab, W_E=...)"
     SHAPES: ClassVar[dict[str, str]] = {"W_E": "dV", "W_V": "dd", "W_Q": "ad", "W_K": "ad", "W_U": "Vd", "b": "V"}
 
     W_E: Array | None = None
@@ -161,7 +164,7 @@ class EmbeddedWeights(Parameters):
         attention = width if attention_width is None else whole_number("attention_width", attention_width, 1)
         sizes = {"V": n_vocab, "d": width, "a": attention}
         scales = {"W_E": W_E, "W_V": W_V, "W_Q": W_QK, "W_K": W_QK, "W_U": W_U, "b": b}
-        streams = dict(zip(scales, np.random.default_rng(rng).spawn(len(scales)), strict=True))
+        streams = dict(zip(scales, generator(rng).spawn(len(scales)), strict=True))
         return cls(**{name: _gaussian(name, scale, [sizes[letter] for letter in cls.SHAPES[name]], streams[name], dtype)
                       for name, scale in scales.items() if scale is not None})
 
@@ -184,6 +187,7 @@ class EmbeddedWeights(Parameters):
 
     def pullback(self, gradient: Circuits) -> "EmbeddedWeights":
         """dL/dweights from dL/dcircuits; comments name the product that a line goes back through."""
+        instance("gradient", gradient, Circuits)
         E, U = self.W_E, self._output()
         dvalue = _times(_transposed(U), gradient.ov.T)  # ov^T = U value, value = W_V E: (d, V)
         dU = _times(gradient.ov.T, _transposed(_times(self.W_V, E)))
@@ -217,6 +221,7 @@ class LastTokenWeights(Parameters):
         Head. Row = output token, column = dimension: out = C E^T P. Absent: the identity head, out = P.
     """
 
+    MADE_BY: ClassVar[str] = "LastTokenWeights.zeros(n_vocab), or LastTokenWeights.zeros(E=embeddings)"
     SHAPES: ClassVar[dict[str, str]] = {"W": "dd", "E": "Kd", "C": "Kd"}
 
     W: Array
@@ -240,12 +245,14 @@ class LastTokenWeights(Parameters):
             raise ValueError("give n_vocab for one-hot tokens, or the embeddings E (K, d): one of the two")
         width, dtype = n_vocab, np.dtype(np.float64)
         if E is not None:
-            E = np.asarray(E)
+            E = rectangular("E", E)
+            if E.dtype.kind not in "biuf":
+                raise TypeError(f"E must be real numbers, got dtype {E.dtype}")
             if E.ndim != 2:
                 raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row a token")
             width, dtype = E.shape[1], np.promote_types(E.dtype, np.float32)
         width = whole_number("n_vocab", width, 1)
-        return cls(_gaussian("scale", scale, (width, width), np.random.default_rng(rng), dtype), E, C)
+        return cls(_gaussian("scale", scale, (width, width), generator(rng), dtype), E, C)
 
     @property
     def n_vocab(self) -> int:
@@ -260,6 +267,7 @@ class LastTokenWeights(Parameters):
 
     def pullback(self, gradient: Circuits) -> "LastTokenWeights":
         """dL/dweights from dL/dcircuits. S = qk^T = E W E^T: dW = E^T dS E, dE = dS E W^T + dS^T E W; ov = E C^T."""
+        instance("gradient", gradient, Circuits)
         dS, E, W = gradient.parameters()["qk"].T, self.E, self.W
         dW = _times(_times(_transposed(E), dS), E)
         dC = None if self.C is None else _times(gradient.ov.T, E)
@@ -326,6 +334,8 @@ def _transposed(a):
 
 
 def _gaussian(name, scale, shape, rng, dtype):
+    scale, dtype = not_negative(name, scale), float_dtype(dtype)
+    table_size("such weights", *shape)
     if scale == 0:
         return np.zeros(shape, dtype)
-    return (positive(name, scale) * rng.standard_normal(shape)).astype(dtype)
+    return (scale * rng.standard_normal(shape)).astype(dtype)

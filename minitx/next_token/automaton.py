@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import whole_number
+from minitx.base.checks import generator, instance, truth, whole_number
 from minitx.base.shown import Shown
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.losses import attention_by_counts
@@ -56,6 +57,8 @@ class Prediction(Shown):
 class Automaton(Shown):
     """What attention trained on some samples becomes; ``Automaton.fit`` makes it."""
 
+    MADE_BY: ClassVar[str] = "Automaton.fit(samples)"
+
     split: Split  # of the samples
     svm: GraphSVM  # W_svm
     soft: SoftComponent  # W_fin
@@ -67,6 +70,7 @@ class Automaton(Shown):
         Raises InfeasibleError if no weights retrieve what the samples ask for, and TypeError or ValueError if
         embeddings are not real, not (K, d), or not finite.
         """
+        instance("samples", samples, Samples)
         split = Split(samples, priority_graphs(samples), E)
         return cls(split, graph_svm(split.graphs, split.embeddings), soft_component(split))
 
@@ -102,6 +106,8 @@ class Automaton(Shown):
         Raises ValueError if the context is empty or not one-dimensional, or has ids that are not integers in [0, K);
         with ``strict``, if the data do not determine the limit; with ``path``, if rho diverges at a tie.
         """
+        truth("strict", strict)
+        truth("path", path)
         ids, n_vocab = token_ids("context", context), self.split.samples.n_vocab
         require_known("the context holds", ids, n_vocab)
         k, (tokens, counts) = int(ids[-1]), np.unique(ids, return_counts=True)
@@ -130,7 +136,8 @@ class Automaton(Shown):
         this: it raises at the first prediction that is not determined. Raises as :meth:`predict`; ValueError also if
         the length is not a whole number.
         """
-        length, rng = whole_number("length", length, 0), np.random.default_rng(rng)
+        length, rng = whole_number("length", length, 0), generator(rng)
+        truth("strict", strict)
         text = list(token_ids("context", context))
         for _ in range(length):
             p = self.predict(text, strict=strict).p

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from minitx.base.checks import described, instance, integers, rectangular, whole_number
 from minitx.base.shown import Shown
 from minitx.next_token.samples import Samples
 
@@ -28,6 +30,8 @@ class PriorityGraph(Shown):
     Components are numbered in topological order: an edge between two goes from the lower number to the higher one.
     Where the order is free, the component with the smallest token comes first.
     """
+
+    MADE_BY: ClassVar[str] = "minitx.next_token.priority_graphs(samples), or PriorityGraph.of(last, tokens, edges)"
 
     last: int  # k
     tokens: NDArray[np.int64]  # (m,): every token of a sample that ends in k, ascending
@@ -49,9 +53,10 @@ class PriorityGraph(Shown):
         ValueError
             If an edge has an end that is not among ``tokens``.
         """
-        tokens = np.unique(np.asarray(tokens, np.int64))
-        edges = np.asarray(edges, np.int64).reshape(-1, 2)
-        edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
+        last, tokens, ends = whole_number("last", last, 0), np.unique(_ids("tokens", tokens)), _ids("edges", edges)
+        if ends.size and (ends.ndim != 2 or ends.shape[1] != 2):
+            raise ValueError(f"edges have shape {ends.shape}; they must be (R, 2), a pair (y, x) of tokens each")
+        edges = np.unique(ends[ends[:, 0] != ends[:, 1]], axis=0)
         outside = edges[~np.isin(edges, tokens).all(axis=1)]
         if len(outside):
             raise ValueError(f"edge {outside[0, 0]} -> {outside[0, 1]} has an end that is not among the tokens; "
@@ -76,6 +81,21 @@ class PriorityGraph(Shown):
         """Number of the SCC that holds ``token``; -1 if no sample that ends in ``last`` has it."""
         at = np.searchsorted(self.tokens, token)
         return int(self.component[at]) if at < len(self.tokens) and self.tokens[at] == token else -1
+
+
+def _ids(name, given):
+    """``given`` as int64, of any shape; an empty list will do."""
+    array = rectangular(name, given)
+    return integers(name, array, array.ndim) if array.size else np.empty((0, 2), np.int64)
+
+
+def require_graphs(graphs: Any) -> None:
+    """TypeError unless ``graphs`` is {last token: PriorityGraph}."""
+    if not isinstance(graphs, dict):
+        raise TypeError(f"graphs is {described(graphs)}; it must be a dict {{last token: PriorityGraph}}, which "
+                        "priority_graphs(samples) makes")
+    for k, graph in graphs.items():
+        instance(f"graphs[{k!r}]", graph, PriorityGraph)
 
 
 def _component_numbers(n_tokens, ends):
@@ -134,6 +154,7 @@ def priority_graphs(samples: Samples) -> dict[int, PriorityGraph]:
 
     A sequence made only of its label has no edge; its token is a component of its own.
     """
+    instance("samples", samples, Samples)
     owner = samples.owner()
     last, edges = samples.last[owner], np.stack([samples.labels[owner], samples.tokens], axis=1)
     found, begin = np.unique(last, return_index=True)  # samples ascend by last token
@@ -148,6 +169,7 @@ def constraints(graphs: dict[int, PriorityGraph]) -> Constraints:
     Margins between SCCs need one row, root against root, for each edge of the transitive reduction, because a path of m
     edges already implies a margin of m. The reduction goes beyond the paper.
     """
+    require_graphs(graphs)
     equalities, inequalities = [], []
     for k, graph in graphs.items():
         roots = [int(members[0]) for members in graph.components]

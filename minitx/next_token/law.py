@@ -8,15 +8,16 @@ Legend: K tokens, n sequences of T tokens; k the last token of a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import integers, whole_number
+from minitx.base.checks import described, generator, integers, reals, table_size, whole_number
 from minitx.base.shown import Shown
-from minitx.next_token.samples import require_known, visible
+from minitx.next_token.samples import require_known, token_ids, visible
 
 _TRIES = 100  # draws of a context that was not seen, before giving up
 
@@ -42,6 +43,8 @@ class PriorityLaw(Shown):
     ValueError or TypeError if shapes do not agree, classes are not 0, 1, 2, ..., or odds are not above 0 and finite.
     """
 
+    MADE_BY: ClassVar[str] = "minitx.next_token.PriorityLaw.random(n_vocab, n_classes), or PriorityLaw(rank, odds)"
+
     rank: NDArray[np.int64]  # (K, K), K >= 2: row = last token, column = token, entry = its class; 0 is the highest
     odds: NDArray[np.float64] | None = None  # (K, K): row = last token, column = token; above 0. Default: all equal
 
@@ -55,7 +58,7 @@ class PriorityLaw(Shown):
             if not np.array_equal(np.unique(row), np.arange(row.max() + 1)):
                 raise ValueError(f"row {k} of rank holds the classes {np.unique(row).tolist()}; they must be 0 (the "
                                  "highest), 1, 2, ... without gaps")
-        odds = np.ones((K, K)) if self.odds is None else np.array(self.odds, np.float64)
+        odds = np.ones((K, K)) if self.odds is None else reals("odds", self.odds, finite=False).copy()
         if odds.shape != (K, K):
             raise ValueError(f"odds have shape {odds.shape} but rank {rank.shape}; give a number for each last token "
                              "and token")
@@ -73,9 +76,10 @@ class PriorityLaw(Shown):
         its own. The odds are log-uniform, from 1/3 to 3. ``n_vocab`` is K, at least 2, ``rng`` a seed or a Generator.
         """
         K, n_classes = whole_number("n_vocab", n_vocab, 2), whole_number("n_classes", n_classes, 1)
+        table_size(f"a law of {K:,} tokens", K, K)
         if n_classes > K:
             raise ValueError(f"n_classes is {n_classes} but there are {K} tokens; no class may be empty: at most {K}")
-        rng = np.random.default_rng(rng)
+        rng = generator(rng)
         rank = np.empty((K, K), np.int64)
         for k in range(K):
             tokens = rng.permutation(np.delete(np.arange(K), k))
@@ -108,7 +112,8 @@ class PriorityLaw(Shown):
         same samples; a larger n keeps the first ones.
         """
         n, T = whole_number("n_samples", n_samples, 1), whole_number("length", length, 1)
-        token_rng, label_rng = np.random.default_rng(rng).spawn(2)
+        table_size("the samples", n, max(T, self.n_vocab))
+        token_rng, label_rng = generator(rng).spawn(2)
         sequences = token_rng.integers(self.n_vocab, size=(n, T))
         cdf = np.cumsum(self.distribution(sequences), axis=1)
         drawn = label_rng.random((n, 1)) * cdf[:, -1:]
@@ -126,9 +131,10 @@ def random_samples(n_samples: int, length: int, n_vocab: int, *,
     """
     n, T, K = (whole_number(name, value, 1) for name, value in
                (("n_samples", n_samples), ("length", length), ("n_vocab", n_vocab)))
+    table_size("the samples", n, K)
     if T > K:
         raise ValueError(f"length is {T} but there are {K} tokens; the tokens of a sequence are distinct: at most {K}")
-    token_rng, label_rng = np.random.default_rng(rng).spawn(2)
+    token_rng, label_rng = generator(rng).spawn(2)
     sequences = np.argsort(token_rng.random((n, K)), axis=1)[:, :T]
     return LabelledSequences(sequences, sequences[np.arange(n), label_rng.integers(T, size=n)], K)
 
@@ -143,8 +149,12 @@ def unseen_contexts(sequences: Sequence, n_contexts: int, length: int, n_vocab: 
     """
     n = whole_number("n_contexts", n_contexts, 0)
     T, K = whole_number("length", length, 1), whole_number("n_vocab", n_vocab, 1)
+    table_size("the contexts", n, T)
+    if isinstance(sequences, str) or not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences are {described(sequences)}; they must be lists or rows of token ids")
+    sequences = [token_ids(f"sequence {i}", sequence) for i, sequence in enumerate(sequences)]
     seen = {visible(sequence) for sequence in sequences if len(sequence) == T}
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     found = rng.integers(K, size=(n, T))
     for _ in range(_TRIES):
         again = [row for row, context in enumerate(found) if visible(context) in seen]

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import instance, positive, whole_number
 from minitx.base.numbers import cosine, norm
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
@@ -101,6 +101,8 @@ def train_local(start: LastTokenWeights, samples: Samples, *, learning_rate: flo
     ``until`` is a step such as 300; the other settings are those of :func:`minitx.next_token.training.train`. Raises
     ValueError for settings out of range, and InfeasibleError when no weights retrieve what was selected.
     """
+    instance("start", start, LastTokenWeights)
+    instance("samples", samples, Samples)
     steps = whole_number("steps", steps, 0 if until is None else 1)
     first_steps = steps if until is None else min(whole_number("until", until, 1), steps)
     E = np.eye(start.n_vocab) if start.E is None else start.E

@@ -11,16 +11,17 @@ Legend: n samples, K tokens in the vocabulary, d width, M distinct tokens of all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.base.checks import described, instance
 from minitx.base.parallel import matmul
 from minitx.model.parameters import read_only
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token import kernels
-from minitx.next_token.samples import Bags, Samples
+from minitx.next_token.samples import Bags, Samples, require_known, token_ids
 
 LOSSES = ("log", "square", "tied")
 
@@ -38,8 +39,8 @@ def loss_and_gradient(weights: LastTokenWeights, samples: Samples, loss: str = "
     Raises ValueError if the loss is unknown, or the weights have a head C or another vocabulary, or are not finite;
     TypeError if they are complex; FloatingPointError if scores overflow although the weights are finite.
     """
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; it must be one of {', '.join(LOSSES)}")
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise ValueError(f"unknown loss {described(loss)}; it must be one of {', '.join(LOSSES)}")
     scores = _scores(weights, samples)
     if loss == "log":
         losses, dscore, _ = log_losses(scores, samples)
@@ -82,6 +83,12 @@ def context_attention(weights: LastTokenWeights, contexts: Sequence) -> NDArray[
 
     ``contexts`` are sequences of token ids below K; they need no label.
     """
+    instance("weights", weights, LastTokenWeights)
+    if isinstance(contexts, str) or not isinstance(contexts, Iterable):
+        raise TypeError(f"contexts are {described(contexts)}; they must be a list of sequences of token ids")
+    contexts = [token_ids(f"context {i}", context) for i, context in enumerate(contexts)]
+    for i, context in enumerate(contexts):
+        require_known(f"context {i} holds", context, weights.n_vocab)
     scores = to_scores(weights.W, weights.E).T  # row = last token
     found = np.zeros((len(contexts), len(scores)))
     for row, context in zip(found, contexts, strict=True):
@@ -108,6 +115,8 @@ def from_scores(d_scores: NDArray, E: NDArray | None) -> NDArray:
 
 def _scores(weights, samples):
     """S of checked weights."""
+    instance("weights", weights, LastTokenWeights)
+    instance("samples", samples, Samples)
     if weights.C is not None:
         raise ValueError("the weights have a head C, but the losses by counts have the identity head, or E; "
                          "leave C out, or use minitx.loss_and_gradient(weights, samples.batch())")

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from minitx.base.checks import instance, positive, square
 from minitx.base.numbers import minimise, norm
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
@@ -165,9 +166,12 @@ def split_path(split: Split, W_fin: NDArray, strengths: Iterable[float]) -> Iter
     tau > 0 ascend; factors of 2 are easy steps. W(tau) is W_fin itself where no SCC is above another one. Raises
     FloatingPointError if tau is so large, about 2^37, that rounding hides the least point.
     """
+    instance("split", split, Split)
+    W_fin = square("W_fin", W_fin, split.embeddings.shape[1])
     pairs = Pairs.of(split, W_fin)
     y = np.zeros(pairs.rows.shape[1])  # V / tau in the units of the pairs; its size stays the same for large tau
     for tau in strengths:
+        positive("a strength", tau)
         strength = np.ldexp(tau, 4 * pairs.power)
         if y.size:
             y = _path_point(pairs, tau, strength, y)
@@ -205,6 +209,8 @@ def residual(split: Split, W_svm: NDArray, W_fin: NDArray) -> Residual:
 
     Row = dimension of the attended token, column = of the last token.
     """
+    instance("split", split, Split)
+    W_svm, W_fin = (square(name, W, split.embeddings.shape[1]) for name, W in (("W_svm", W_svm), ("W_fin", W_fin)))
     pairs = Pairs.of(split, W_fin)
     if len(pairs.rows) == 0:
         return Residual(np.zeros_like(W_svm), frozenset())

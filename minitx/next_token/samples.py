@@ -9,15 +9,16 @@ Legend: n samples, K tokens in the vocabulary, M distinct tokens of all sequence
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import whole_number
+from minitx.base.checks import described, function, integers, table_size, whole_number
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.corpus import file_kind, read_json_lines
@@ -52,6 +53,8 @@ class Samples(Bags):
     each sample.
     """
 
+    MADE_BY: ClassVar[str] = "Samples.of(sequences, labels) or Samples.prefixes(texts), such as corpus.tokens"
+
     n_vocab: int  # K
     labels: NDArray[np.int64]  # (n,): y, which occurs in its sequence
     sequences: tuple[NDArray[np.int64], ...]  # one each, in its own order (the smallest of those that were merged)
@@ -71,7 +74,8 @@ class Samples(Bags):
         n_vocab : int, optional
             K. Default: 1 + the largest id.
 
-        Raises ValueError if there are no samples; for sequences that are empty or not one-dimensional, ids that are not
+        Raises TypeError if ``sequences`` are none; ValueError if there are no samples, or so large a K that a table of
+        K x K scores cannot be; for sequences that are empty or not one-dimensional, ids that are not
         integers in [0, K), and labels that are not n integers or do not occur.
         """
         sequences, n_vocab = _checked(sequences, n_vocab, "sequence")
@@ -111,6 +115,8 @@ class Samples(Bags):
         Raises as :meth:`of`; ValueError also if no prefix is left.
         """
         texts, n_vocab = _checked(texts, n_vocab, "text")
+        if unknown is not None:
+            whole_number("unknown", unknown, 0)
         sequences, labels, n_left_out = [], [], 0
         for text in texts:
             _, first, which = np.unique(text, return_index=True, return_inverse=True)
@@ -137,11 +143,14 @@ class Samples(Bags):
 
 def _checked(given, n_vocab, what):
     """(``given`` as a list of non-empty (length,) int64 arrays, K)."""
+    if isinstance(given, (str, bytes, Samples)) or not isinstance(given, Iterable):
+        raise TypeError(f"the {what}s are {described(given)}; they must be lists of token ids, or rows of an array")
     sequences = [token_ids(f"{what} {i}", sequence) for i, sequence in enumerate(given)]
     if not sequences:
         raise ValueError("no samples: give at least one sequence")
     largest = max(int(sequence.max()) for sequence in sequences)
     n_vocab = max(largest, 0) + 1 if n_vocab is None else whole_number("n_vocab", n_vocab, 1)
+    table_size(f"a vocabulary of {n_vocab:,} tokens (number them 0, 1, 2, ... without gaps)", n_vocab, n_vocab)
     for i, sequence in enumerate(sequences):
         require_known(f"{what} {i} holds", sequence, n_vocab, "; correct it, or give a larger n_vocab")
     return sequences, n_vocab
@@ -164,7 +173,7 @@ def token_ids(name: str, sequence: ArrayLike) -> NDArray[np.int64]:
         raise ValueError(f"{name} must be a non-empty 1-D array of token ids, got {shown(sequence)}")
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name}: token ids must be integers, got dtype {array.dtype}")
-    return array.astype(np.int64)
+    return integers(name, array, 1)
 
 
 def shown(sequence: ArrayLike) -> str:
@@ -241,6 +250,10 @@ def read_samples(path: str | Path, *, n_samples: int | None = None,
     Raises FileNotFoundError if there is no such file, and ValueError for a line that is not such an object and if no
     sample can be used.
     """
+    if n_samples is not None:
+        whole_number("n_samples", n_samples, 1)
+    if progress is not None:
+        function("progress", progress, "progress(bytes_done, bytes_in_file)")
     sequences: list[list] = []
     labels: list = []
     n_left_out = 0

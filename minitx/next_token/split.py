@@ -22,17 +22,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minitx.base.checks import instance, square
 from minitx.base.numbers import minimise
 from minitx.base.parallel import matmul, one_blas_thread
-from minitx.base.shown import Shown
+from minitx.base.shown import Shown, brief
 from minitx.model.parameters import read_only
 from minitx.next_token import kernels
-from minitx.next_token.graphs import PriorityGraph, constraints
+from minitx.next_token.graphs import PriorityGraph, constraints, require_graphs
 from minitx.next_token.losses import from_scores, log_losses, mean_gradient, to_scores
 from minitx.next_token.rank_one import Coordinates, Span, differences, embeddings, row_blocks
 from minitx.next_token.samples import Bags, Samples
@@ -72,7 +73,7 @@ class CyclicSubspace(Shown):
     @one_blas_thread()
     def project(self, W: ArrayLike) -> NDArray:
         """(d, d) the part of ``W`` (d, d) in S_fin."""
-        W = np.asarray(W)
+        W = square("W", W, self.width, finite=False).astype(np.result_type(np.asarray(W).dtype, np.float32), copy=False)
         found = np.zeros((self.width, self.width), np.result_type(W.dtype, np.float32))
         for block in self.blocks:
             found[block.coordinates.support] += block.coordinates.inner_matrix(block.of(W) @ block.rows)
@@ -92,6 +93,7 @@ def cyclic_subspace(graphs: dict[int, PriorityGraph], E: ArrayLike) -> CyclicSub
     the same embedding therefore add none, and a last token whose embedding is 0 has none. Raises ValueError if ``E``
     has no row for some token, or values that are not finite.
     """
+    require_graphs(graphs)
     E = embeddings(E, 1 + max((max(k, graph.tokens.max(initial=-1)) for k, graph in graphs.items()), default=-1))
     rows = constraints(graphs).equalities
     rows = rows[differences(E, rows).any(axis=1) & E[rows[:, 0]].any(axis=1)]
@@ -119,11 +121,18 @@ class Excess(NamedTuple):
 class Split(Shown):
     """The two terms of the log loss of ``samples``. TypeError or ValueError if E is not real, (K, d) and finite."""
 
+    MADE_BY: ClassVar[str] = "minitx.next_token.Split(samples, priority_graphs(samples))"
+
     samples: Samples
     graphs: dict[int, PriorityGraph]  # {k: G(k)} of these samples
     E: NDArray | None = None  # (K, d) embeddings, row = token; of any length. None: one-hot
 
     def __post_init__(self) -> None:
+        instance("samples", self.samples, Samples)
+        require_graphs(self.graphs)
+        if list(self.graphs) != np.unique(self.samples.last).tolist():
+            raise ValueError(f"the graphs are of last tokens {brief(list(self.graphs))}, but the samples end in "
+                             f"{brief(np.unique(self.samples.last).tolist())}; give priority_graphs(samples)")
         if self.E is None:
             return
         E = embeddings(self.E, self.samples.n_vocab)
@@ -169,6 +178,7 @@ class Split(Shown):
 
     def scores(self, W: NDArray) -> NDArray[np.float64]:
         """S of ``W`` (d, d): row = attended token, column = last token. (K, K)"""
+        W = square("W", W, self.embeddings.shape[1], finite=False)
         return read_only(np.ascontiguousarray(to_scores(W, self.E), np.float64))
 
     def cyclic_loss(self, W: NDArray) -> float:
@@ -210,6 +220,7 @@ class SoftComponent(Shown):
 @one_blas_thread()
 def soft_component(split: Split) -> SoftComponent:
     """W_fin by damped Newton steps, one block of S_fin after the other. Without cycles W, dim and loss are 0."""
+    instance("split", split, Split)
     subspace = split.subspace
     W, squares = np.zeros((subspace.width, subspace.width)), 0.0
     for block in subspace.blocks:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import nnls
 
+from minitx.base.checks import instance
 from minitx.base.numbers import norm
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
@@ -104,6 +105,7 @@ def solve(rows: Constraints, E: ArrayLike) -> GraphSVM:
     that are not finite, and InfeasibleError if no W meets the constraints: never if token differences and last tokens
     are linearly independent.
     """
+    instance("rows", rows, Constraints)
     both, n_equalities = np.concatenate([rows.equalities, rows.inequalities]), len(rows.equalities)
     E = embeddings(E, 1 + int(both.max(initial=-1)))
     power = int(np.frexp(norm(E, axis=1).max(initial=0))[1])

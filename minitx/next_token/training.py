@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import described, function, instance, positive, steps_within, whole_number
 from minitx.base.numbers import cosine, norm
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
@@ -46,6 +46,8 @@ class Record(Shown):
 
 def record(step: int, loss: float, weights: LastTokenWeights, automaton: Automaton) -> Record:
     """Compare ``weights`` after ``step`` steps with the limit that ``automaton`` predicts."""
+    instance("weights", weights, LastTokenWeights)
+    instance("automaton", automaton, Automaton)
     split, W, W_svm = automaton.split, weights.W, automaton.svm.W
     samples, cyclic = split.samples, split.subspace.project(W)
     mass = np.sum((samples.share[samples.owner()] * attention(weights, samples))[split.inside])
@@ -94,7 +96,10 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
     """
     learning_rate, steps = _settings(mode, loss, learning_rate, steps)
     _require_start(start, automaton)
-    recorded = set((range(steps + 1) if mode == "path" else spaced(steps)) if at is None else at)
+    recorded = set(range(steps + 1) if mode == "path" else spaced(steps)) if at is None else steps_within(
+        "at", at, 0, steps)
+    if progress is not None:
+        function("progress", progress, "progress(step)")
     records = []
 
     def callback(step, loss, weights, gradient=None):
@@ -125,8 +130,8 @@ def descend_W(start: LastTokenWeights, samples: Samples, objective: Callable, **
 
 def _settings(mode, loss, learning_rate, steps):
     """(learning rate, which is None for ``path``; steps), checked."""
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; it must be one of {', '.join(MODES)}")
+    if not isinstance(mode, str) or mode not in MODES:
+        raise ValueError(f"unknown mode {described(mode)}; it must be one of {', '.join(MODES)}")
     if mode in TOLD and loss != "log":
         raise ValueError(f"mode {mode!r} splits the log loss at the SCCs, but loss is {loss!r}; use mode 'normalised', "
                          "or loss 'log'")
@@ -141,6 +146,8 @@ def _settings(mode, loss, learning_rate, steps):
 
 
 def _require_start(start, automaton):
+    instance("start", start, LastTokenWeights)
+    instance("automaton", automaton, Automaton)
     E = automaton.split.embeddings
     own = np.eye(start.n_vocab) if start.E is None else start.E
     if not np.array_equal(own, E):

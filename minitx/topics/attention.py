@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize, root
 from scipy.special import betaln, gammaln, roots_sh_jacobi, xlog1py, xlogy
 
+from minitx.base.checks import instance, reals, table_size, truth
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -42,7 +43,13 @@ def attention_loss(setting: TopicModel, alpha: ArrayLike, beta: ArrayLike,
 
 def _weights(setting, alpha, beta):
     """(alpha, beta, rho) as float64. ValueError unless they are attention."""
-    alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
+    instance("setting", setting, TopicModel)
+    alpha, beta = reals("alpha", alpha, finite=False), reals("beta", beta, finite=False)
+    try:
+        np.broadcast_shapes(alpha.shape, beta.shape)
+    except ValueError:
+        raise ValueError(f"alpha has shape {alpha.shape} and beta {beta.shape}; give numbers, or arrays whose shapes "
+                         "fit each other") from None
     rho = (alpha + (setting.v - 1) * beta) / setting.v
     if not (np.isfinite(rho) & (rho > 0) & (alpha >= 0) & (beta >= 0)).all():
         raise ValueError(f"alpha goes down to {np.min(alpha):g}, beta to {np.min(beta):g}, the averages rho from "
@@ -53,6 +60,8 @@ def _weights(setting, alpha, beta):
 
 def _value(setting, value):
     setting.require_tau("the loss of attention")
+    if value is not None:
+        instance("value", value, Blocks)
     return separated_value(setting) if value is None else value
 
 
@@ -135,6 +144,8 @@ def optimal_ratio(setting: TopicModel, *, free_mask: bool = False) -> OptimalAtt
 
     L is convex in theta in [0, 1). Only the slots that show their word push rho above 1: it is 1 if p_c = 0 or tau = 1.
     """
+    instance("setting", setting, TopicModel)
+    truth("free_mask", free_mask)
     if not isinstance(free_mask, bool):
         raise ValueError(f"free_mask is {free_mask!r}; it must be True or False")
     if setting.p_c == 1 and setting.tau != 1:
@@ -191,6 +202,8 @@ def optimal_attention(setting: TopicModel, value: Blocks) -> OptimalAttention:
     a parabola in alpha - beta, which is minimised with alpha, beta >= 0; a function of rho is left. Raises ValueError
     if the topic shares are Dirichlet, or the loss has no minimum.
     """
+    instance("setting", setting, TopicModel)
+    instance("value", value, Blocks)
     setting.require_tau("the loss of attention")
     uniform, v = _loss(setting, value, 1.0, 0.0), setting.v
 
@@ -251,7 +264,10 @@ def attention_profile(setting: TopicModel, alpha: float, beta: float) -> Average
     Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1, and c - 1 is
     binomial in k - 1. The attention of a key is its weight over alpha c + beta (k - c) + N - k.
     """
-    alpha, beta, _ = map(float, _weights(setting, alpha, beta))
+    alpha, beta, rho = _weights(setting, alpha, beta)
+    if rho.ndim:
+        raise ValueError(f"alpha and beta are arrays of shape {rho.shape}; give one number each")
+    alpha, beta = float(alpha), float(beta)
     weights = np.array([alpha, beta, 1.0])
     attention, pairs = np.zeros(3), np.zeros(3)
     for N, counts, probability in _query_slots(setting):  # sums over queries of N attention, and of pairs
@@ -270,6 +286,7 @@ def _query_slots(setting):
         yield 1.0, np.array([theta / setting.v, theta * (1 - 1 / setting.v), 1 - theta]), weight
         return
     low, high = setting.lengths
+    table_size("the profile of attention", high, high)
     for N in range(low, high + 1):
         k, c, weight = _own_counts(setting, N)
         yield N, np.array([c, k - c, N - k], np.float64), N * weight
@@ -312,6 +329,7 @@ def infinite_documents(setting: TopicModel, head: str = "squared") -> Batch:
     its kind among the keys: A_tj is proportional to mass_j exp(score_tj). The masses of a token sum to its share q_S in
     the document. Raises ValueError if the topic shares are Dirichlet, or there are more than 10^7 pairs.
     """
+    instance("setting", setting, TopicModel)
     tau, T, v, n = setting.require_tau("the infinite population"), setting.T, setting.v, setting.n
     n_targets = tau * v
     n_pairs = n_targets * ((setting.q0 > 0) + (n if setting.p_r > 0 else setting.a > 0))

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import integers, whole_number
+from minitx.base.checks import generator, instance, integers, reals, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.blocks import Bags
 from minitx.model.circuits import valid_circuits
+from minitx.model.parameters import Parameters
 from minitx.model.pieces import Pieces, add_pieces
 from minitx.topics.documents import Documents
 from minitx.topics.kernels import sums_within_topics
@@ -41,7 +42,7 @@ class PairTable(Shown):
     count: NDArray[np.float64]
 
     def __post_init__(self):
-        total, count = np.asarray(self.total, np.float64), np.asarray(self.count, np.float64)
+        total, count = reals("total", self.total, finite=False), reals("count", self.count, finite=False)
         if total.ndim != 2 or total.shape[0] != total.shape[1] or count.shape != total.shape:
             raise ValueError(f"total has shape {total.shape} and count {count.shape}; give two square matrices of the "
                              "same shape, row = left word, column = right word")
@@ -56,7 +57,8 @@ class PairTable(Shown):
     @classmethod
     def of_matrix(cls, matrix: ArrayLike) -> "PairTable":
         """Table of a quantity known once for each pair: ``matrix`` (n, n), row = left word, column = right word."""
-        return cls(np.asarray(matrix), np.ones(np.shape(matrix)))
+        found = reals("the matrix of pairs", matrix, finite=False)
+        return cls(found, np.ones(found.shape))
 
     def mean(self, nowhere: float) -> NDArray[np.float64]:
         """The average of each pair over its occurrences, (n, n); ``nowhere`` for pairs that do not occur."""
@@ -164,7 +166,7 @@ def cosine_matrix(E: ArrayLike) -> NDArray[np.float64]:
 
 
 def _embeddings(E):
-    E = np.asarray(E, np.float64)
+    E = reals("E", E, finite=False)
     if E.ndim != 2:
         raise ValueError(f"E has shape {E.shape}; give a matrix, row = dimension, column = word")
     if not np.isfinite(E).all():
@@ -182,6 +184,8 @@ def attention_table(weights: Any, documents: Documents) -> PairTable:
     ``weights`` is any parametrisation of ``documents.n_vocab`` tokens. Row = word of the query slot, column = word of
     the key slot; a slot attends to itself too (Li, Li, Risteski 2023). Raises as :func:`minitx.loss_and_gradient`.
     """
+    instance("weights", weights, Parameters)
+    instance("documents", documents, Documents)
     batch = Batch(documents.tokens, documents.tokens, lengths=documents.lengths, causal=False)
     circuits = valid_circuits(weights, batch)
     shape = (circuits.n_vocab, circuits.n_vocab)
@@ -235,7 +239,7 @@ def permutation_test(pairs: PairTable | ArrayLike, topics: ArrayLike, *, n_permu
     if np.isnan(difference):
         raise ValueError(f"{n_same:g} pairs are of different words of one topic, {n_different:g} of different topics; "
                          "give topics with at least two words, and pairs that occur")
-    null = _null(table, words, starts, n_permutations, np.random.default_rng(rng))
+    null = _null(table, words, starts, n_permutations, generator(rng))
     summed = np.abs(table.total[np.ix_(words, words)]).sum() / min(n_same, n_different)
     reached = ~(null < difference - _ROUNDING * summed)
     p_value = float((1 + reached.sum()) / (1 + n_permutations))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import generator, instance, positive, truth, whole_number
 from minitx.base.numbers import minimise
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
@@ -67,8 +67,8 @@ def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_
         log(tau v + (T-tau) v e^-Delta + e^(-Dm - Delta (1 - tau/T)))
         + ridge [(T-1)(tau v Delta/a)^2 + n Dm^2 / ((n+1)(m^2 + (1-m)^2/n))].
     """
-    if not isinstance(same_word, bool):
-        raise ValueError(f"same_word is {same_word!r}; it must be True or False")
+    instance("setting", setting, TopicModel)
+    truth("same_word", same_word)
     if setting.length == math.inf and setting.tau is not None:
         if ridge is None:
             raise ValueError("at length inf the cross-entropy has no minimum (its infimum log(tau v) needs infinite "
@@ -84,7 +84,7 @@ def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_
     if n_documents * setting.n > MOST_COUNTS:
         raise ValueError(f"{n_documents} documents of {setting.n} words are more than {MOST_COUNTS} counts; lower "
                          "n_documents")
-    rng, size = np.random.default_rng(rng), max(1, CHUNK // setting.n)
+    rng, size = generator(rng), max(1, CHUNK // setting.n)
     chunks = [_draw(setting, min(size, n_documents - start), rng) for start in range(0, n_documents, size)]
     return replace(_optimum_on(chunks, same_word and setting.length != math.inf), n_documents=n_documents)
 

@@ -5,12 +5,12 @@ Legend: D documents, N slots of the longest, V tokens.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.base.checks import integers, probability, whole_number
+from minitx.base.checks import instance, integers, one_of, probability, whole_number
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.topics.randomness import Seed, generators, parts
@@ -34,12 +34,14 @@ class Documents(Shown):
         V, the number of tokens with [MASK], at least 2.
     """
 
+    MADE_BY: ClassVar[str] = "Documents(tokens, lengths, n_vocab), or the documents(n_documents) of a TopicModel"
+
     tokens: NDArray[np.int32]
     lengths: NDArray[np.int32]
     n_vocab: int
 
     def __post_init__(self):
-        n_vocab = whole_number("n_vocab", self.n_vocab, 2)
+        n_vocab = whole_number("n_vocab", self.n_vocab, 2, most=2**31 - 1)
         tokens, lengths = integers("tokens", self.tokens, 2), integers("lengths", self.lengths, 1)
         if not len(tokens):
             raise ValueError("there are no documents; give at least one row of tokens")
@@ -98,9 +100,7 @@ def mask_tokens(documents: Documents, *, p_m: float = 0.15, p_c: float = 0.1, p_
     ValueError, TypeError
         Probabilities out of range, an unknown loss or head, no slot chosen; ``documents`` are not :class:`Documents`.
     """
-    if not isinstance(documents, Documents):
-        raise TypeError(f"documents are a {type(documents).__name__}; make them with Documents(tokens, lengths, "
-                        "n_vocab) or by a TopicModel")
+    instance("documents", documents, Documents)
     valid_masking(p_m, p_c, p_r, loss)
     shown, chosen = _corrupt(documents, p_m, p_c, p_r, generators(rng))
     n_chosen = chosen.sum(axis=1)
@@ -124,8 +124,7 @@ def valid_masking(p_m: float, p_c: float, p_r: float, loss: str) -> dict[str, An
     if p_c + p_r > 1 + 1e-12:
         raise ValueError(f"p_c + p_r is {p_c + p_r:g}, above 1; what a chosen slot shows is its word, a random word or "
                          "[MASK]: lower one of them")
-    if loss not in LOSSES:
-        raise ValueError(f"loss is {loss!r}; it must be one of {', '.join(LOSSES)}")
+    one_of("loss", loss, LOSSES)
     return checked
 
 

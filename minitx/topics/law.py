@@ -8,12 +8,12 @@ import math
 import numbers
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import described, positive, reals, rectangular, table_size, whole_number
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.topics.documents import Documents, mask_tokens, valid_masking
@@ -57,6 +57,8 @@ class TopicModel(Shown):
         The loss is the mean over all chosen slots of all documents; or it is the mean, over the documents that have a
         chosen slot, of the mean over their chosen slots.
     """
+
+    MADE_BY: ClassVar[str] = "minitx.topics.TopicModel(n_topics, words_per_topic, length, tau=...)"
 
     n_topics: int
     words_per_topic: int | None = None
@@ -202,6 +204,8 @@ class TopicModel(Shown):
         whole_number("n_documents", n_documents, 1)
         draw = generators(rng)
         low, high = self.lengths
+        table_size("the documents", n_documents, high)
+        table_size("the shares of topics", n_documents, self.T)
         tokens = np.empty((n_documents, high), np.int32)
         for part in parts(n_documents, max(high, self.T)):
             tokens[part] = self._words(self._topics(len(tokens[part]), draw), draw)
@@ -239,7 +243,7 @@ def _length(length):
     kinds = "a whole number of at least 2 slots, a pair (low, high) of such, or math.inf"
     if isinstance(length, (tuple, list)) and len(length) == 2:
         if any(isinstance(end, (tuple, list)) or end == math.inf for end in length):
-            raise ValueError(f"length is {length!r}; it must be {kinds}")
+            raise ValueError(f"length is {described(length)}; it must be {kinds}")
         low, high = (_length(end) for end in length)
         if low > high:
             raise ValueError(f"length is {length!r}: low is above high; write ({high}, {low})")
@@ -250,7 +254,7 @@ def _length(length):
     if isinstance(length, numbers.Real) and length == math.inf:
         return math.inf
     if isinstance(length, bool) or not isinstance(length, numbers.Integral):
-        raise ValueError(f"length is {length!r}; it must be {kinds}")
+        raise ValueError(f"length is {described(length)}; it must be {kinds}")
     if length < 2:
         raise ValueError(f"length is {length}: a document needs at least 2 slots, one to predict and one to predict it "
                          "from; raise length")
@@ -259,9 +263,9 @@ def _length(length):
 
 def _dirichlet_parameter(alpha, n_topics):
     """``alpha`` as a float or as (T,) float64."""
-    if np.ndim(alpha) == 0:
+    if np.ndim(rectangular("alpha", alpha)) == 0:
         return positive("alpha", alpha, below=_LARGEST_ALPHA)
-    alpha = np.asarray(alpha, np.float64)
+    alpha = reals("alpha", alpha)
     if alpha.shape != (n_topics,):
         raise ValueError(f"alpha has shape {alpha.shape}; it must be one number or {n_topics}, one a topic")
     return np.array([positive("an entry of alpha", value, below=_LARGEST_ALPHA) for value in alpha])
@@ -269,7 +273,7 @@ def _dirichlet_parameter(alpha, n_topics):
 
 def _probability_rows(topic_word, n_topics):
     """``topic_word`` as (T, n) float64, its own copy."""
-    rows = np.array(topic_word, np.float64)
+    rows = reals("topic_word", topic_word, finite=False).copy()
     if rows.ndim != 2 or len(rows) != n_topics or not rows.size:
         raise ValueError(f"topic_word has shape {rows.shape}; it must be (n_topics, n_words) with n_topics = "
                          f"{n_topics}")

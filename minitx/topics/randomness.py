@@ -9,16 +9,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.base.checks import Seed, seed
+
 AT_ONCE = 1 << 17  # Numbers drawn together. It bounds the memory; the documents do not depend on it.
 PURPOSES = ("length", "mixture", "topic", "word", "choice", "replacement")
 
-Seed = int | np.random.Generator | None
-
-
 def generators(rng: Seed) -> dict[str, np.random.Generator]:
     """One independent generator for each of ``PURPOSES``; their seed is ``rng``, or a number drawn from it."""
-    seed = int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else rng
-    seeds = np.random.SeedSequence(seed).spawn(len(PURPOSES))
+    seeds = np.random.SeedSequence(seed(rng)).spawn(len(PURPOSES))
     return dict(zip(PURPOSES, map(np.random.default_rng, seeds), strict=True))
 
 

@@ -8,10 +8,12 @@ mean of the words and [MASK]): P_w projects on contrasts within a topic, P_t on 
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minitx.base.checks import instance, reals, table_size
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.topics.law import TopicModel
@@ -31,6 +33,8 @@ class Blocks(Shown):
         Entries [i, i]; [i, j] of different words of one topic; [i, j] of two topics. nan where there is no such pair.
     """
 
+    MADE_BY: ClassVar[str] = "minitx.topics.optimal_value(setting), another closed form, or Blocks.of(matrix, setting)"
+
     mask_mask: float
     mask_column: float
     mask_row: float
@@ -41,7 +45,8 @@ class Blocks(Shown):
     @classmethod
     def of(cls, matrix: ArrayLike, setting: TopicModel) -> "Blocks":
         """Averages of the (V, V) ``matrix`` over each kind of pair. ValueError if it has another shape."""
-        T, v, n, matrix = setting.T, setting.v, setting.n, np.asarray(matrix, np.float64)
+        instance("setting", setting, TopicModel)
+        T, v, n, matrix = setting.T, setting.v, setting.n, reals("the matrix", matrix, finite=False)
         if matrix.shape != (n + 1, n + 1):
             raise ValueError(f"the matrix has shape {matrix.shape}; {T} topics of {v} words and [MASK] need "
                              f"{(n + 1, n + 1)}")
@@ -59,6 +64,7 @@ class Blocks(Shown):
     def from_sectors(cls, setting: TopicModel, lam_w: float, lam_t: float, mean: float, *, mask_mask: float = 0.0,
                      mask_column: float = 0.0, mask_row: float = 0.0) -> "Blocks":
         """lam_w P_w + lam_t P_t + mean (projection on the all-ones word direction), and the entries of [MASK]."""
+        instance("setting", setting, TopicModel)
         lam_t = lam_t if setting.T > 1 else 0.0  # no contrasts between topics
         different_topic = (mean - lam_t) / setting.n
         same_topic = different_topic + (lam_t - lam_w) / setting.v
@@ -66,6 +72,7 @@ class Blocks(Shown):
 
     def sectors(self, setting: TopicModel) -> tuple[float, float, float]:
         """(lam_w, lam_t, mean): the eigenvalues on the words. Entries of pairs that do not exist are not read."""
+        instance("setting", setting, TopicModel)
         same_topic = self.same_word if setting.v == 1 else self.same_topic
         different_topic = same_topic if setting.T == 1 else self.different_topic
         lam_w = self.same_word - same_topic
@@ -74,6 +81,8 @@ class Blocks(Shown):
 
     def matrix(self, setting: TopicModel) -> Matrix:
         """The (V, V) matrix."""
+        instance("setting", setting, TopicModel)
+        table_size(f"a matrix of {setting.V:,} tokens", setting.V, setting.V)
         matrix = np.full((setting.V, setting.V), self.mask_row, np.float64)
         matrix[1:, 0] = self.mask_column
         matrix[0, 0] = self.mask_mask
@@ -156,6 +165,7 @@ def moments(setting: TopicModel) -> Sectors:
     (q0 (1-q0) + (N-1) m (1-m))/N^2. Per document, p_m of the other slots becomes p_1 = E[K-1]/(N-1), K the number of
     chosen slots, and (N-1)(N-2)(p_2 - p_1^2) (1-p_c)^2 G / N^2 adds to M_t, p_2 = E[(K-1)(K-2)]/((N-1)(N-2)).
     """
+    instance("setting", setting, TopicModel)
     n, G, p_c, q0 = setting.n, setting.G, setting.p_c, setting.q0
     if setting.length == math.inf:
         return Sectors(setting, 0.0, setting.a * G, 0.0, setting.a**2 * G, setting.m, 0.0)

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from minitx.base.checks import generator, instance, positive, probability, reals, truth, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -36,6 +37,7 @@ FRAGMENTS = frozenset("s t d m ll re ve don didn doesn isn wasn weren aren could
 
 def text_documents(corpus: Corpus) -> tuple[Documents, Documents]:
     """The windows of a text as documents: those to train on, and the last tenth, held out. ValueError if too few."""
+    instance("corpus", corpus, Corpus)
     n_windows, length = corpus.tokens.shape
     if n_windows < HELD_OUT:
         raise ValueError(f"{corpus.name} gives {n_windows} windows of {length} tokens, too few to hold some out; at "
@@ -49,6 +51,8 @@ def text_documents(corpus: Corpus) -> tuple[Documents, Documents]:
 def masked_copies(documents: Documents, n_copies: int, *, p_m: float, p_c: float, p_r: float,
                   rng: Seed) -> Batch:
     """``n_copies`` of the documents, each masked anew (:func:`minitx.topics.mask_tokens`)."""
+    instance("documents", documents, Documents)
+    whole_number("n_copies", n_copies, 1)
     tokens, lengths = (np.concatenate([part] * n_copies) for part in (documents.tokens, documents.lengths))
     return mask_tokens(Documents(tokens, lengths, documents.n_vocab), p_m=p_m, p_c=p_c, p_r=p_r, rng=rng)
 
@@ -64,6 +68,9 @@ def content_words(vocabulary: Sequence[str], *, stop_words: bool = True,
     English stop words (scikit-learn's list) and ``FRAGMENTS``; nor do the words ``extra``, for example names of people,
     in any case. ValueError if stop words are asked for and scikit-learn is not installed.
     """
+    if isinstance(vocabulary, str) or isinstance(extra, str):
+        raise TypeError("vocabulary and extra are lists of words; one of them is a single string")
+    truth("stop_words", stop_words)
     omitted = {word.lower() for word in extra}
     if stop_words:
         omitted |= FRAGMENTS | _scikit_learn("feature_extraction.text").ENGLISH_STOP_WORDS
@@ -103,6 +110,11 @@ def fit_topics(documents: Documents, content: NDArray[np.bool_], n_topics: int,
     ValueError
         scikit-learn is not installed; or the documents hold fewer different content words than topics.
     """
+    instance("documents", documents, Documents)
+    n_topics, content = whole_number("n_topics", n_topics, 2), np.asarray(content, bool)
+    if content.shape != (documents.n_vocab - 1,):
+        raise ValueError(f"content has shape {content.shape}; it must tell of each of the {documents.n_vocab - 1} "
+                         "words of the vocabulary whether it counts, as content_words does")
     document, place = np.nonzero(documents.tokens)  # token 0 stands beyond a document's end
     words = documents.tokens[document, place] - 1
     shape = len(documents), len(content)
@@ -111,7 +123,7 @@ def fit_topics(documents: Documents, content: NDArray[np.bool_], n_topics: int,
     if n_seen < n_topics:
         raise ValueError(f"the documents hold {n_seen} different content words, too few for {n_topics} topics; give "
                          "fewer topics, or more text")
-    counts, seed = counts[np.diff(counts.indptr) > 0], int(np.random.default_rng(rng).integers(2**31))
+    counts, seed = counts[np.diff(counts.indptr) > 0], int(generator(rng).integers(2**31))
     model = _scikit_learn("decomposition").LatentDirichletAllocation(
         n_topics, learning_method="batch", max_iter=ITERATIONS, random_state=seed)
     components = model.fit(counts).components_  # (T, content words): expected counts + prior
@@ -138,6 +150,11 @@ def dominant_topics(topic_word: NDArray[np.float64], share: NDArray[np.float64],
     at least the probability ``threshold``, which is above 0 and at most 1; other words are ambiguous. A topic that is
     left with a single word labels none: averages over different words of a topic need two.
     """
+    topic_word, share = reals("topic_word", topic_word), reals("share", share)
+    if topic_word.ndim != 2 or share.shape != topic_word.shape[:1]:
+        raise ValueError(f"topic_word has shape {topic_word.shape} and share {share.shape}; they must be (T, V) and "
+                         "(T,), as fit_topics returns them")
+    positive("threshold", probability("threshold", threshold))
     joint = share[:, None] * topic_word
     mass = joint.sum(axis=0)
     labels = np.where((mass > 0) & (joint.max(axis=0) >= threshold * mass), joint.argmax(axis=0), -1)
@@ -210,14 +227,22 @@ def start_at_frequencies(documents: Documents, *, width: int, scale: float, dtyp
 
     Gradient descent on the bias alone would end there: embeddings do not have to learn the frequencies first.
     """
+    instance("documents", documents, Documents)
     weights = EmbeddedWeights.gaussian(documents.n_vocab, W_E=scale, b=0.0, width=width, rng=rng, dtype=dtype)
     counts = 1 + np.bincount(documents.tokens.ravel(), minlength=documents.n_vocab)
     return replace(weights, b=np.log(counts / counts.sum()).astype(dtype))
 
 
+def _embeddings(weights):
+    instance("weights", weights, EmbeddedWeights)
+    if weights.W_E is None:
+        raise ValueError("the weights have no embeddings W_E; give them, as start_at_frequencies does")
+    return weights.W_E
+
+
 def with_attention(weights: EmbeddedWeights, *, width: int, scale: float, rng: Seed) -> EmbeddedWeights:
     """``weights`` that have embeddings, with Gaussian queries and keys of standard deviation ``scale``."""
-    E = weights.parameters()["W_E"]
+    E = _embeddings(weights)
     drawn = EmbeddedWeights.gaussian(weights.n_vocab, W_E=0, W_QK=scale, rng=rng, width=len(E), attention_width=width,
                                      dtype=E.dtype)
     return replace(weights, W_Q=drawn.W_Q, W_K=drawn.W_K)
@@ -229,7 +254,7 @@ def quantities(weights: EmbeddedWeights, documents: Documents) -> dict[str, Pair
     In "attention" every occurrence of a pair counts, as in the paper; in a real text a few very frequent words decide
     it. In "attention by pair" each pair of words that meets counts once.
     """
-    E = weights.parameters()["W_E"]
+    E = _embeddings(weights)
     tables = {"embedding products": PairTable.of_matrix(gram(E)),
               "embedding cosines": PairTable.of_matrix(cosine_matrix(E))}
     if weights.W_Q is not None:

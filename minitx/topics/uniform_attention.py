@@ -10,16 +10,18 @@ vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from minitx.base.checks import instance, table_size, whole_number
 from minitx.base.parallel import matmul
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits
+from minitx.model.parameters import Parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,8 @@ class Moments(Shown):
 
     E[1] is ``weight``, the sum of the weights of the loss.
     """
+
+    MADE_BY: ClassVar[str] = "minitx.topics.uniform_attention.moments(batch, n_vocab)"
 
     M: NDArray[np.float64]
     C: NDArray[np.float64]
@@ -39,6 +43,9 @@ def moments(batch: Batch, n_vocab: int) -> Moments:
 
     Raises ValueError if attention is causal, or if tokens are outside the vocabulary.
     """
+    instance("batch", batch, Batch)
+    n_vocab = whole_number("n_vocab", n_vocab, 1)
+    table_size(f"a vocabulary of {n_vocab:,}", n_vocab, n_vocab)
     if batch.causal:
         raise ValueError("moments are those of attention to the whole document; this batch is causal: give "
                          "causal=False")
@@ -61,6 +68,8 @@ def loss_and_gradient(weights: Any, moments: Moments) -> tuple[float, Any]:
     ValueError if the circuits have more, or a vocabulary of another size, and FloatingPointError if the loss is not
     finite.
     """
+    instance("weights", weights, Parameters)
+    instance("moments", moments, Moments)
     circuits = weights.circuits()
     if extra := set(circuits.parameters()) - {"ov"}:
         raise ValueError(f"the circuits have {', '.join(sorted(extra))}; moments are for uniform attention, through ov "

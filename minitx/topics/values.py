@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import brentq
 
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import instance, positive, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.topics.law import TopicModel
 from minitx.topics.sectors import Blocks, blocks_of_pair, moments
@@ -34,6 +34,7 @@ def paper_value(setting: TopicModel) -> Blocks:
     With den = n m^2 + (1-m)^2: mask column m/den; different topic d = ((1-m)/den - 1/a)/n; same word = same topic =
     1/(a v) + d. The gap 1/(a v) is the same for all 1 <= tau < T; at tau = T it is 0: nothing tells topics apart.
     """
+    instance("setting", setting, TopicModel)
     return optimal_value(replace(setting, length=math.inf))
 
 
@@ -42,6 +43,7 @@ def separated_value(setting: TopicModel) -> Blocks:
 
     At tau < T it is ``paper_value``; ``setting.length`` is ignored. Raises ValueError where no slot shows its own word.
     """
+    instance("setting", setting, TopicModel)
     setting.require_visible("the value matrix with gap 1/(a v)")
     return _blocks(moments(replace(setting, length=math.inf)), 0.0, 1 / setting.a)
 
@@ -51,6 +53,7 @@ def other_limit_value(setting: TopicModel) -> Blocks:
 
     lam_w = p_c/(1-m), lam_t = 1/a, and the columns sum to 1.
     """
+    instance("setting", setting, TopicModel)
     lam_w = _ratio(setting.p_c, 1 - setting.m)
     lam_t = lam_w if math.isinf(setting.h) else _ratio(setting.a, setting.a**2)
     return _blocks(moments(replace(setting, length=2, loss="pooled")), lam_w, lam_t)
@@ -77,7 +80,7 @@ def value_after(setting: TopicModel, steps: int, learning_rate: float) -> Blocks
     lam_s = (C_s / M_s)(1 - (1 - 2 eta M_s)^steps) in each sector: topics are learned first, the same word later.
     eta is the learning rate. Raises ValueError where the descent diverges.
     """
-    steps, learning_rate = whole_number("steps", steps, 0), positive("learning_rate", learning_rate)
+    steps, learning_rate = whole_number("steps", steps, 0, most=10**12), positive("learning_rate", learning_rate)
     found = moments(setting)
     scales, directions = np.linalg.eigh(found.M_pair)
     if learning_rate * found.M_largest > 1:
@@ -114,6 +117,7 @@ def gram_plateau(setting: TopicModel) -> Blocks:
     Descent rests there if topics are learned much sooner than words, C_t >> C_w, which holds for few topics a document.
     Raises ValueError at tau = T, where both are learned at the same rate.
     """
+    instance("setting", setting, TopicModel)
     if math.isinf(setting.h):
         raise ValueError(f"tau is {setting.tau}, all the topics: words of a topic are learned no later than topics, "
                          "and there is no plateau; lower tau")

@@ -356,5 +356,5 @@ def test_descend_is_training_on_the_reduction():
         same = reduce_descent(reduced.reduce(corpus(), V, **options), **settings)
         np.testing.assert_array_equal(run.loss, same.loss)
         np.testing.assert_array_equal(run.kept[2].W, same.kept[2].W)
-    with pytest.raises(TypeError, match="batch must be a Batch"):
+    with pytest.raises(TypeError, match="it must be of the type Batch"):
         reduced.descend(start, corpus().tokens, **settings)

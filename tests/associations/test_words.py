@@ -5,6 +5,7 @@ import pytest
 
 from minitx import Batch, associations, builtin_corpus
 from minitx.associations import words
+from minitx.data.corpus import Corpus
 from minitx.data.stories import STORY_CLASSES, STORY_COMPANIONS
 
 
@@ -70,12 +71,7 @@ def test_a_word_that_is_never_seen_has_no_associates():
 
 
 def test_precision_counts():
-    class Three:
-        vocabulary = ("a", "b", "c", "d")
-
-        def id(self, word):
-            return self.vocabulary.index(word)
-
+    corpus = Corpus.from_tokens([[0, 1, 2, 3]], ["a", "b", "c", "d"])
     scores = np.array([[9.0, 3, 2, 1], [0, 9, 3, 2], [0, 0, 9, 0], [0, 0, 0, 9]])
-    assert words.precision(scores, Three(), {"a": {"b", "d"}, "b": {"c", "d"}, "z": {"a", "b"}}, k=2) == (0.75, 2)
-    assert np.isnan(words.precision(scores, Three(), {"a": {"b"}}, k=2)[0])
+    assert words.precision(scores, corpus, {"a": {"b", "d"}, "b": {"c", "d"}, "z": {"a", "b"}}, k=2) == (0.75, 2)
+    assert np.isnan(words.precision(scores, corpus, {"a": {"b"}}, k=2)[0])

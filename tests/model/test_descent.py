@@ -316,7 +316,7 @@ def test_a_learning_rate_may_be_a_number_a_sequence_or_a_function(batch):
 
 
 @pytest.mark.parametrize(("settings", "says"), [
-    ({"learning_rate": [0.1, 0.1]}, "learning_rate is a list of length 2; it must hold one number for each of the 3"),
+    ({"learning_rate": [0.1, 0.1]}, r"learning_rate is \[0.1, 0.1\]; it must hold one number for each of the 3"),
     ({"learning_rate": [0.1, -0.1, 0.1]}, r"learning_rate\[1\] is -0.1; it must be a number above 0"),
     ({"learning_rate": lambda step: 1 - step}, r"learning_rate\(1\) is 0; it must be a number above 0"),
     ({"learning_rate": lambda step: None}, r"learning_rate\(0\) is None; it must be a number above 0"),
@@ -329,7 +329,7 @@ def test_a_learning_rate_may_be_a_number_a_sequence_or_a_function(batch):
     ({"normalised": 1}, "normalised is 1; it must be True or False"),
     ({"callback": "print"}, "callback is 'print'; it must be a function that is called as callback"),
     ({"rng": "zero"}, "rng is 'zero'; it must be a whole number"), ({"rng": -1}, "rng is -1"),
-    ({"rng": {"state": 3}}, "rng is a dict of length 1 that is not the state of a random generator"),
+    ({"rng": {"state": 3}}, "rng is {'state': 3} that is not the state of a random generator"),
     ({"rng": {"bit_generator": "seed"}}, "not the state of a random generator"),
     ({"start_step": -1}, "start_step is -1"), ({"frozen": 3}, "frozen is 3; give a tuple of names"),
     ({"loss_and_gradient": None}, "loss_and_gradient is None; it must be a function"),

@@ -78,11 +78,14 @@ def test_samples_given_twice_or_in_another_order_change_no_bit(problem, loss, se
     np.testing.assert_array_equal(samples.batch().tokens, other.batch().tokens)
 
 
-def test_huge_ids():
-    samples = Samples.of([[2**62, 5], [5, 2**62], [7, 5, 7]], [5, 5, 7])
-    assert samples.tokens.tolist() == [5, 2**62, 5, 7, 5, 2**62]
-    assert samples.counts.tolist() == [1, 1, 1, 2, 1, 1]
-    assert samples.n_vocab == 2**62 + 1
+def test_huge_ids_are_refused_because_scores_are_a_table():
+    """Of K x K scores: 46,340 tokens are the most that can be."""
+    samples = Samples.of([[46339, 5], [5, 46339], [7, 5, 7]], [5, 5, 7])
+    assert samples.tokens.tolist() == [5, 46339, 5, 7, 5, 46339]
+    assert (samples.counts.tolist(), samples.n_vocab) == ([1, 1, 1, 2, 1, 1], 46340)
+    for huge in (46340, 10**12, 2**62):
+        with pytest.raises(ValueError, match=f"a vocabulary of {huge + 1:,} tokens .* needs a table"):
+            Samples.of([[huge, 5]], [5])
 
 
 def test_merged_samples_are_shown_by_the_smallest_sequence():

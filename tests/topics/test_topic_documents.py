@@ -478,5 +478,5 @@ def test_bad_masks(change, message):
 
 
 def test_masks_are_for_documents():
-    with pytest.raises(TypeError, match=r"are a ndarray; make them with Documents\(tokens, lengths, n_vocab\)"):
+    with pytest.raises(TypeError, match=r"it must be of the type Documents; make one with Documents\(tokens"):
         mask_tokens(np.ones((2, 3), int))
