@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from minitx.base.checks import instance, rectangular
 from minitx.base.parallel import one_blas_thread, workers
 from minitx.data.batch import Batch
 from minitx.model import kernels
@@ -41,6 +42,7 @@ class Circuits(Parameters):
         Added to every output.
     """
 
+    MADE_BY: ClassVar[str] = "Circuits(direct, ov, qk, position, bias), or the circuits() of weights"
     SHAPES: ClassVar[dict[str, str]] = {"direct": "VV", "ov": "VV", "qk": "VV", "position": "T", "bias": "V"}
 
     direct: Array | None
@@ -51,7 +53,7 @@ class Circuits(Parameters):
 
     def __post_init__(self) -> None:
         for name, table in self.parameters().items():
-            object.__setattr__(self, name, read_only(np.asarray(table)))
+            object.__setattr__(self, name, read_only(rectangular(name, table)))
 
     def circuits(self) -> "Circuits":
         """The tables themselves, which are the simplest weights."""
@@ -69,11 +71,12 @@ class Circuits(Parameters):
 
 def valid_circuits(weights: Parameters, batch: Batch) -> Circuits:
     """The circuits of ``weights``, C-contiguous. Raises as :func:`loss_and_gradient` unless they and ``batch`` fit."""
-    if not isinstance(batch, Batch):
-        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
+    instance("weights", weights, Parameters)
+    instance("batch", batch, Batch)
     if broken := weights.not_finite():
         raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
     circuits = weights.circuits_for(batch.tokens)
+    instance("what circuits() returns", circuits, Circuits)
     ov, position, length = circuits.ov, circuits.position, batch.tokens.shape[1]
     if ov is None:
         raise ValueError("ov is None; it must be a (V, V) table")
@@ -147,6 +150,7 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
                                  "use smaller weights or steps")
     with np.errstate(over="ignore", invalid="ignore"):
         gradient = weights.pullback(replace(circuits, **tables))
+    instance("what pullback(gradient) returns", gradient, Parameters)
     if batch.head == "log":
         if broken := [name for name, array in gradient.parameters().items() if np.isnan(array).any()]:
             raise FloatingPointError(f"the derivative in {', '.join(broken)} overflows: it holds 1 / output, and the "
