@@ -374,16 +374,16 @@ def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: 
     settings = _checked(n_vocab, length, unknown, n_windows)
     if n_documents is not None:
         whole_number("n_documents", n_documents, 1)
+    if not isinstance(name, str) or name not in BUILTIN:
+        raise ValueError(f"no built-in corpus is named {described(name)}; the names are {', '.join(BUILTIN)} (files: "
+                         "load_corpus)")
     if name == "stories":
         table_size("the corpus of stories", n_documents or 2048, length + 1)
         made = stories(n_documents or 2048, n_words=length + 1, rng=rng)
         return _corpus(name, LEXICON, made.ravel(), np.full(len(made), length + 1), **settings)
-    if name == "python-docs":
-        from pydoc_data.topics import topics  # half a megabyte, which is read only when it is asked for
+    from pydoc_data.topics import topics  # half a megabyte, which is read only when it is asked for
 
-        return _corpus(name, *_number(map(_words, itertools.islice(topics.values(), n_documents))), **settings)
-    raise ValueError(f"no built-in corpus is named {described(name)}; the names are {', '.join(BUILTIN)} (files: "
-                     "load_corpus)")
+    return _corpus(name, *_number(map(_words, itertools.islice(topics.values(), n_documents))), **settings)
 
 
 def _checked(n_vocab, length, unknown, n_windows):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minitx.base.checks import generator, instance, not_negative, rectangular, table_size, whole_number
+from minitx.base.checks import generator, instance, not_negative, reals, table_size, whole_number
 from minitx.base.parallel import matmul
 from minitx.model.circuits import Circuits
 from minitx.model.parameters import KIND, Array, Parameters, Seed, float_dtype, read_arrays
@@ -245,9 +245,8 @@ class LastTokenWeights(Parameters):
             raise ValueError("give n_vocab for one-hot tokens, or the embeddings E (K, d): one of the two")
         width, dtype = n_vocab, np.dtype(np.float64)
         if E is not None:
-            E = rectangular("E", E)
-            if E.dtype.kind not in "biuf":
-                raise TypeError(f"E must be real numbers, got dtype {E.dtype}")
+            reals("E", E)
+            E = np.asarray(E)
             if E.ndim != 2:
                 raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row a token")
             width, dtype = E.shape[1], np.promote_types(E.dtype, np.float32)

@@ -19,7 +19,7 @@ from scipy.linalg import qr, solve_triangular
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from minitx.base.checks import rectangular
+from minitx.base.checks import reals
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.shown import Shown
@@ -33,10 +33,7 @@ def embeddings(E: ArrayLike, n_vocab: int) -> NDArray[np.float64]:
 
     Its largest entry must be 0 or between 1e-70 and 1e70: the fourth powers of lengths enter the theory.
     """
-    E = rectangular("E", E)
-    if E.dtype.kind not in "iuf":
-        raise TypeError(f"E must be real numbers, got dtype {E.dtype}")
-    E = E.astype(np.float64)
+    E = reals("E", E, finite=False)
     if E.ndim != 2 or len(E) < n_vocab or E.shape[1] == 0:
         raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row for each of the {n_vocab} tokens")
     if not np.isfinite(E).all():
