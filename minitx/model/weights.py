@@ -245,7 +245,7 @@ class LastTokenWeights(Parameters):
             raise ValueError("give n_vocab for one-hot tokens, or the embeddings E (K, d): one of the two")
         width, dtype = n_vocab, np.dtype(np.float64)
         if E is not None:
-            reals("E", E)
+            reals("E", E, finite=False)
             E = np.asarray(E)
             if E.ndim != 2:
                 raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row a token")
