@@ -98,7 +98,22 @@ def main(parsed: argparse.Namespace) -> int:
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
-    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
+    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
+
+    The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`); R steps are
+    recorded, parameters are W_O, V, W and P:
+
+    - ``corpus``: its name and counts. ``vocabulary``: its words, by id.
+    - ``records`` (R): the weights beside their leading terms, as :class:`minitx.associations.Beside`: ``step``,
+      ``loss``, and by parameter ``cosine``, ``relative_error``, ``over_bound``; ``outside`` the theorem's conditions.
+    - ``reduced`` (R): ``cosine`` and ``relative_error`` beside reduced dynamics; null where that has ended.
+    - ``loss``, ``predicted_loss``: the loss of training, and that of reduced dynamics, after 0, 1, 2, ... steps.
+    - ``norms_of_terms`` (R): {parameter: {term: norm}} of the split gradient.
+    - ``first_exceeds``: {parameter: {correction: {share: step, or null}}}.
+    - ``split``: after the last step, by parameter, the norms of all ``terms``, of the ``gradient``, of what the sum of
+      the terms misses (``miss``), and the ``digits`` to which they agree.
+    - ``associates``: {word: {basis function: [(word, score), ...]}}.
+    """
     corpus = _read(options)
     batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
     say(corpus.summary())

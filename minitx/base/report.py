@@ -67,7 +67,13 @@ def plain(value: Any, where: str = "results") -> Any:
 
 
 def write_json(path: str | Path, results: Any) -> None:
-    """Write ``results`` in the form that :func:`plain` gives them, completely or not at all."""
+    """Write ``results`` in the form that :func:`plain` gives them, completely or not at all.
+
+    Every command writes ``asked`` (the options that were typed), ``configuration`` (all options), ``environment`` (see
+    :func:`environment`) and ``stopped`` (why training ended early, or null) besides its own keys. These are documented
+    where they are made: ``run`` of minitx.associations.command, ``numbers`` of minitx.topics.command_documents,
+    ``_numbers`` of minitx.topics.command_text, ``run`` and ``_numbers`` of minitx.next_token.command.
+    """
     text = json.dumps(plain(results), indent=1, allow_nan=False)
     with atomic(path) as file:
         file.write(text + "\n")

@@ -128,6 +128,11 @@ def main(arguments: argparse.Namespace) -> int:
 def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
 
+    The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`) and of
+    ``_numbers``: ``data`` in words, ``vocabulary`` (null: tokens are numbers), ``n_vocab``, ``samples`` (distinct
+    ones), ``samples given``, ``left out``, ``S_fin dimension``, and ``graphs`` {last token: parts of its graph}. Where
+    priorities contradict each other, ``infeasible`` stands there instead, with a ``certificate`` and its ``residual``.
+
     Raises ValueError or FileNotFoundError for a file that cannot be read, and ValueError for a Graph-SVM that needs
     more memory than ``MOST_BYTES``.
     """
@@ -231,7 +236,15 @@ def _train(options, automaton, say):
 
 
 def _numbers(automaton, runs, held_out):
-    """What ``results.json`` holds of the limit, of training and of the held-out contexts."""
+    """What ``results.json`` holds of the limit, of training and of the held-out contexts, besides what ``run`` adds.
+
+    - ``W_svm``: its ``norm``, its ``kkt`` conditions, and the numbers of ``inequalities`` and ``equalities``.
+    - ``W_fin``: its ``norm``, the least ``loss``, the ``gradient norm`` there, and the ``dimension`` of S_fin.
+    - ``records``: {mode: :class:`minitx.next_token.training.Record` of each recorded step}.
+    - ``contexts``: of each held-out ``context`` the ``status`` and ``gap`` of its prediction, its distinct ``tokens``,
+      those ``retrieved``, and attention to its tokens in the ``limit`` and ``trained`` by mode.
+    - ``total variation``: {mode: {status: distances between trained attention and the limit}}.
+    """
     svm, soft, contexts = automaton.svm, automaton.soft, []
     for i, (context, prediction) in enumerate(zip(held_out.data.contexts, held_out.predictions, strict=True)):
         tokens = np.unique(context)

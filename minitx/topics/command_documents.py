@@ -396,7 +396,15 @@ def _spread(steps, most=24):
 
 
 def numbers(result: Result) -> dict[str, Any]:
-    """What ``results.json`` holds of a result, beside the configuration and the environment."""
+    """What ``results.json`` holds of a result, besides the keys of every command.
+
+    - ``stages``: {name: stage}, and of each stage its ``title``, the ``closed`` forms, the ``records`` of each seed
+      (:class:`minitx.topics.training.Record`), the ``loss`` of each seed after 0, 1, 2, ... steps, and the table of
+      weights ``at end``.
+    - ``infinite``: the stage on infinite documents: its ``title``, ``path`` (the recorded steps, with their ``loss``
+      and attention ``alpha``, ``beta``, ``rho``, ``rho_0``), what is ``predicted``
+      (:class:`minitx.topics.attention.OptimalAttention`) and ``stopped``; null if it was not trained.
+    """
     stages = {name: {"title": stage.title, "closed": stage.closed, "records": [run.records for run in stage.runs],
                      "loss": [run.trajectory.loss for run in stage.runs], "at end": stage.at_end()}
               for name, stage in result.stages.items()}

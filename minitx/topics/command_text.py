@@ -231,6 +231,16 @@ def exceeded(result: Result) -> dict[str, tuple[int, int, int]]:
 
 
 def _numbers(result: Result) -> dict[str, Any]:
+    """What ``results.json`` holds of a result, besides the keys of every command.
+
+    - ``corpus``: its name and counts. ``vocabulary``: its words; word i is token i + 1.
+    - ``topics``: of each topic its ``share`` of the text and its ``words``, most probable first. ``words left out``:
+      {reason: number of words}.
+    - ``records``, ``loss``: {stage: what was recorded, and the loss after 0, 1, 2, ... steps}. ``held_out_loss``: at
+      the start and after each stage.
+    - ``averages``, ``tests``: {quantity: :class:`minitx.topics.averages.Averages`, ...PermutationTest}.
+    - ``recorded steps at which same topic exceeds different topic``: {quantity: how often, and of how many}.
+    """
     corpus, topics = result.corpus, result.topics
     return {"corpus": {"name": corpus.name, "documents": corpus.n_documents, "tokens": corpus.n_words,
                        "covered": corpus.n_covered, "windows to train on": result.n_train,
