@@ -34,7 +34,7 @@ def described(value: Any) -> str:
     if type(value) in (list, tuple, dict, set) and len(value) <= 6 and len(text := repr(value)) <= 40:
         return text
     kind = type(value).__name__
-    article = "an" if kind[0] in "AEIOUaeiou" else "a"
+    article = "an" if kind[0] in "AEIOUaeiou" and not kind.startswith("One") else "a"  # a OneHotWeights
     return f"{article} {kind} of length {len(value)}" if isinstance(value, Collection) else f"{article} {kind}"
 
 
@@ -81,7 +81,7 @@ def table_size(what: str, *shape: int) -> None:
     """ValueError if an array of this ``shape`` has more than MOST_ENTRIES entries; ``what`` names it and its sizes."""
     if math.prod(shape) > MOST_ENTRIES:
         gigabytes = math.prod(shape) * 8 / 2**30
-        raise ValueError(f"{what} needs a table of {' x '.join(f'{size:,}' for size in shape)} numbers, "
+        raise ValueError(f"{what}: a table of {' x '.join(f'{size:,}' for size in shape)} numbers would take "
                          f"{f'{gigabytes:,.0f}' if gigabytes < 1e9 else f'{gigabytes:.3g}'} GiB; at most "
                          f"{MOST_ENTRIES:,} numbers are possible: give smaller sizes")
 

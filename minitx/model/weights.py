@@ -334,7 +334,7 @@ def _transposed(a):
 
 def _gaussian(name, scale, shape, rng, dtype):
     scale, dtype = not_negative(name, scale), float_dtype(dtype)
-    table_size("such weights", *shape)
+    table_size(f"weights of shape {tuple(shape)}", *shape)
     if scale == 0:
         return np.zeros(shape, dtype)
     return (scale * rng.standard_normal(shape)).astype(dtype)

@@ -136,5 +136,5 @@ def test_data_of_the_callers_own_need_a_loss():
                                           loss_and_gradient=lambda weights, _: ((weights.W ** 2).sum(), replace(
                                               weights.map(np.zeros_like), W=2 * weights.W)))
     assert alone["P"] == 0
-    with pytest.raises(TypeError, match="batch is an OneHotWeights; it must be of the type Batch"):
+    with pytest.raises(TypeError, match="batch is a OneHotWeights; it must be of the type Batch"):
         minitx.testing.check_gradient(weights, target, loss_and_gradient=objective)
