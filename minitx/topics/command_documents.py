@@ -22,6 +22,7 @@ from minitx.model.descent import Run, Stopped, descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, training
 from minitx.topics import values as closed_forms
+from minitx.topics.backtracking import Backtracking, rise
 from minitx.topics.command_documents_figures import figures
 from minitx.topics.cross_entropy import cross_entropy_optimum
 from minitx.topics.documents import LOSSES, Documents
@@ -116,7 +117,7 @@ class Sample:
         with progress_bar(total=steps, unit="step", desc=f"{name}, seed {self.seed}") as bar:
             return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out,
                                   learning_rate=eta, steps=steps, batch_size=size, rng=self.seed,
-                                  progress=lambda step: bar.update(step > 0), **settings)
+                                  backtracking=True, progress=lambda step: bar.update(step > 0), **settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +136,11 @@ class Stage:
     closed: dict[str, Columns] = field(default_factory=dict)
     final: Columns = field(default_factory=dict)
     trajectory: dict[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
+
+    @property
+    def losses(self) -> list[np.ndarray]:
+        """The loss of every step, of each run."""
+        return [run.trajectory.loss for run in self.runs]
 
     @property
     def recorded(self) -> list[Run]:
@@ -182,14 +188,21 @@ class Stage:
 class InfiniteStage:
     """Attention trained on all infinitely long documents: the trained ratio beside the predicted one.
 
-    ``path`` holds attention ratios, step and loss at the recorded steps; it is empty when the stage was left out.
+    ``path`` holds attention ratios, step, loss and learning rate at the recorded steps, and ``loss`` that of every
+    step; both are empty when the stage was left out.
     """
 
     title: str
     path: list[dict[str, float]] = field(default_factory=list)
+    loss: np.ndarray = field(default_factory=lambda: np.zeros(0))
     predicted: attention.OptimalAttention | None = None
     stopped: Stopped | None = None
     name = "infinite"
+
+    @property
+    def losses(self) -> list[np.ndarray]:
+        """The loss of every step; none when the stage was left out."""
+        return [self.loss] if len(self.loss) else []
 
     def printed(self) -> str:
         """The title, and the trained ratio beside the closed form."""
@@ -233,6 +246,8 @@ def train_stages(options: Options, say: Callable[[str], None]) -> Result:
             continue
         stages[stage.name], stopped = stage, stage.stopped
         say("\n" + stage.printed())
+        for found in dict.fromkeys(filter(None, map(rise, stage.losses))):
+            say(found)
         if stopped:
             say(f"\nstopped early: {stopped}")
             break
@@ -260,7 +275,7 @@ def _value(options, samples, stages):
               "limit N -> inf, then ridge -> 0 (paper)": _columns(closed_forms.paper_value(law)),
               "limit ridge -> 0, then N -> inf": _columns(closed_forms.other_limit_value(law))}
     trajectory = {label: (recorded, [getattr(value, name) for value in path]) for label, name in CLASSES.items()}
-    title = f"{title}; squared loss, {steps:,} full-batch steps, eta = {eta:g}"
+    title = f"{title}; squared loss, {steps:,} full-batch steps, eta = {_rates(eta, _last_rates(runs))}"
     return Stage("value", title, "value", runs, closed, end, trajectory)
 
 
@@ -276,7 +291,7 @@ def _embedding(options, samples, stages):
     runs = _each(samples, lambda one: one.train("E", one.start(W_E=0.01), "squared", eta, steps))
     closed = {"closed form, plateau": _columns(closed_forms.gram_plateau(law))} if law.h < math.inf else {}
     closed["closed form, end of descent"] = _columns(closed_forms.optimal_gram(law))
-    title = f"{title}; squared loss, {steps:,} full-batch steps, eta = {eta:g}"
+    title = f"{title}; squared loss, {steps:,} full-batch steps, eta = {_rates(eta, _last_rates(runs))}"
     return Stage("embedding", title, "embedding", runs, closed, next(iter(closed.values())))
 
 
@@ -292,17 +307,20 @@ def _infinite(options, samples, stages):
     start = replace(EmbeddedWeights.gaussian(law.V, W_V=0.0, W_QK=0.05, rng=options.seed),
                     W_V=closed_forms.paper_value(law).matrix(law))
     path, recorded = [], {0, *_spread(steps, 40)}
+    objective = Backtracking(eta, frozen=("W_V",))
     with progress_bar(total=steps, unit="step", desc="infinite documents") as bar:
 
         def callback(step, loss, weights, gradient):
             bar.update(step > 0)
             if step in recorded:
-                path.append(training.attention_ratios(weights, law) | {"step": step, "loss": loss})
+                path.append(training.attention_ratios(weights, law)
+                            | {"step": step, "loss": loss, "learning_rate": objective.rate})
 
-        trained = descend(start, batch, learning_rate=eta, steps=steps, frozen=("W_V",), callback=callback)
+        trained = descend(start, batch, learning_rate=eta, steps=steps, frozen=("W_V",), callback=callback,
+                          loss_and_gradient=objective)
     title = ("stage 2 on infinite documents, W_V frozen at the paper's limit; squared loss, "
-             f"{steps:,} steps, eta = {eta:g}")
-    return InfiniteStage(title, path, attention.optimal_ratio(law, free_mask=True), trained.stopped)
+             f"{steps:,} steps, eta = {_rates(eta, [objective.rate])}")
+    return InfiniteStage(title, path, trained.loss, attention.optimal_ratio(law, free_mask=True), trained.stopped)
 
 
 def _attention(options, samples, stages):
@@ -333,7 +351,8 @@ def _stage_2(options, samples, name, values):
         return one.train(name, start, options.head, eta, steps, 200, frozen=("W_V",))
 
     loss = "squared loss" if squared else "cross-entropy"
-    return _each(samples, train), f"{loss}, {_batches(options, steps, 200, eta)}"
+    runs = _each(samples, train)
+    return runs, f"{loss}, {_batches(options, steps, 200, eta, runs)}"
 
 
 def _joint(options, samples, stages):
@@ -359,11 +378,22 @@ def _cross_entropy(options, samples, name, eta, full_steps, size, **scales):
     """Train all parts from Gaussian weights of ``scales``. Returns the runs, and how they were made."""
     steps = options.steps(full_steps)
     runs = _each(samples, lambda one: one.train(name, one.start(**scales), "cross_entropy", eta, steps, size))
-    return runs, f"cross-entropy, {_batches(options, steps, size, eta)}"
+    return runs, f"cross-entropy, {_batches(options, steps, size, eta, runs)}"
 
 
-def _batches(options, steps, size, eta):
-    return f"{steps:,} steps of {min(size, options.documents)} documents, eta = {eta:g}"
+def _batches(options, steps, size, eta, runs):
+    return f"{steps:,} steps of {min(size, options.documents)} documents, eta = {_rates(eta, _last_rates(runs))}"
+
+
+def _last_rates(runs):
+    """The learning rates at the ends of ``runs``, without those that stopped before their first record."""
+    return [run.records[-1].learning_rate for run in runs if run.records]
+
+
+def _rates(first, last):
+    """The learning rate as a title says it: the first, and the least of the ``last`` if it was halved on the way."""
+    least = min(last, default=first)
+    return f"{first:g}" if least == first else f"{first:g}, halved to {least:g}"
 
 
 def _infinitely_long(law):

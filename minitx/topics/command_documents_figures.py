@@ -82,14 +82,15 @@ def _attention_loss(path, law):
     """The loss surface with the trained way through it, and the loss against the ratio."""
     law = replace(law, length=math.inf, loss="pooled")
     best, v, label = attention.optimal_ratio(law), law.v, rf"$\tau$ = {law.tau}"
-    values = np.geomspace(0.05, 8 * v * best.rho, 120)
+    way = [at["alpha"] for at in path], [at["beta"] for at in path]
+    values = _around((0.05, 8 * v * best.rho), [*way[0], *way[1]], 120)
     loss = attention.attention_loss(law, values[:, None], values[None, :])
     line = np.geomspace(values[0], v * best.rho * (1 - 1e-6), 300)
     optimum = line, (v * best.rho - line) / max(v - 1, 1)
-    way = [at["alpha"] for at in path], [at["beta"] for at in path]
     surface = plots.loss_surface(values, values, loss, path=way, optimum_line=optimum,
                                  title=rf"Loss of attention, $W_V = W_\infty$, {label}, T = {law.T}, v = {v}")
-    ratios, end = np.geomspace(0.3, 4 * best.rho, 200), path[-1]["rho"]
+    end = path[-1]["rho"]
+    ratios = _around((0.3, 4 * best.rho), [end], 200)
     ratio = plots.loss_over_ratio(
         ratios, attention.attention_loss(law, ratios, ratios), best=(best.rho, best.rho_AB), label=label,
         trained=(end, attention.attention_loss(law, end, end)),
@@ -98,6 +99,14 @@ def _attention_loss(path, law):
                                             "of training."),
             "attention_ratio.png": (ratio, "The same loss against the ratio rho: the best ratio, its bound, and the "
                                            "trained ratio.")}
+
+
+def _around(ends, shown, count):
+    """``count`` numbers, evenly spaced in the logarithm, from the first to the second of ``ends`` or beyond.
+
+    What is ``shown`` lies between them; weights of attention are above 0.
+    """
+    return np.geomspace(min(ends[0], min(shown) / 1.2), max(ends[1], max(shown) * 1.2), count)
 
 
 def two_limits(law: TopicModel) -> Figure:

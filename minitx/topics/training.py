@@ -5,6 +5,7 @@ Legend: V vocabulary, R recorded steps.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from minitx.model.descent import Run, descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import uniform_attention
 from minitx.topics.averages import Averages, attention_table, cosine_matrix, gram, pair_averages
+from minitx.topics.backtracking import Backtracking
 from minitx.topics.documents import Documents
 from minitx.topics.law import TopicModel
 from minitx.topics.randomness import Seed
@@ -32,6 +34,8 @@ class Record:
     ----------
     loss : float
         Of the batch or mini-batch of this step.
+    learning_rate : float
+        Of the next step: the rate that was given, or what :class:`minitx.topics.backtracking.Backtracking` left of it.
     embedding, cosine : Averages or None
         Inner products and cosines of the embeddings; None for one-hot embeddings.
     value : Averages
@@ -43,6 +47,7 @@ class Record:
 
     step: int
     loss: float
+    learning_rate: float
     embedding: Averages | None
     cosine: Averages | None
     value: Averages
@@ -50,18 +55,19 @@ class Record:
     attention: Averages | None
 
 
-def _record(step, loss, weights, topics, documents):
+def _record(step, loss, learning_rate, weights, topics, documents):
     """Measure ``weights``."""
     value, E = weights.circuits().ov.T, weights.W_E
     embedding, cosine = (None if E is None else pair_averages(of(E), topics) for of in (gram, cosine_matrix))
     attention = None if weights.W_Q is None else pair_averages(attention_table(weights, documents), topics)
-    return Record(step, float(loss), embedding, cosine, pair_averages(value, topics), float(value[1:, 0].mean()),
+    return Record(step, float(loss), learning_rate, embedding, cosine, pair_averages(value, topics), float(value[1:, 0].mean()),
                   attention)
 
 
 def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents,
           learning_rate: float, steps: int, batch_size: int | None = None, frozen: Sequence[str] = (),
-          at: Iterable[int] | None = None, rng: Seed = None, progress: Callable[[int], object] | None = None) -> Run:
+          at: Iterable[int] | None = None, rng: Seed = None, progress: Callable[[int], object] | None = None,
+          backtracking: bool = False) -> Run:
     """Train by gradient descent, and record.
 
     Parameters
@@ -82,19 +88,25 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
         Steps to record. Default: twelve, evenly spaced to the last.
     progress : callable, optional
         ``progress(step)`` after every step.
+    backtracking : bool
+        Whether the rate is halved where a step would not lower the loss enough
+        (:class:`minitx.topics.backtracking.Backtracking`).
     """
     at = set(log_steps(steps) if at is None else at)
     quadratic = batch_size is None and batch.head == "squared" and set(start.circuits().parameters()) == {"ov"}
     found = []
+    data = uniform_attention.moments(batch, start.n_vocab) if quadratic else batch
+    objective: Any = uniform_attention.loss_and_gradient if quadratic else loss_and_gradient
+    if backtracking:
+        objective = Backtracking(learning_rate, frozen=frozen, mini_batches=batch_size is not None, objective=objective)
 
     def callback(step, loss, weights, gradient):
         if step in at:
-            found.append(_record(step, loss, weights, topics, documents))
+            rate = objective.rate if backtracking else learning_rate
+            found.append(_record(step, loss, rate, weights, topics, documents))
         if progress is not None:
             progress(step)
 
-    data = uniform_attention.moments(batch, start.n_vocab) if quadratic else batch
-    objective = uniform_attention.loss_and_gradient if quadratic else loss_and_gradient
     run = descend(start, data, learning_rate=learning_rate, steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
                   callback=callback, loss_and_gradient=objective)
     return Run(found, run)
