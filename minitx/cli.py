@@ -1,11 +1,20 @@
 """``minitx <command>`` reads the command line; each theory's ``command.py`` does the work."""
 
 import argparse
+import difflib
+import re
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
+from typing import NoReturn
 
 import minitx
+from minitx.base.options import shown
 
 # {command: (theory, summary)}; a theory is imported only when its command is asked for.
 COMMANDS = {
@@ -20,29 +29,98 @@ def module_of(command: str) -> ModuleType:
     return import_module(f"minitx.{COMMANDS[command][0]}.command")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command. Returns its exit status; 2 after a user's mistake, told in one line; 130 after Ctrl-C."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+class Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError with what argparse found, in our words."""
+        if found := re.fullmatch("argument [^:]*: (.*; it must be .*)", message, re.DOTALL):
+            raise ValueError(found[1])
+        if found := re.fullmatch("argument ([^:]*): expected one argument", message):
+            raise ValueError(f"{found[1]} has no value; type one after it, as {self.prog} --help shows")
+        if found := re.fullmatch("argument ([^:]*): ignored explicit argument '?(.*?)'?", message, re.DOTALL):
+            raise ValueError(f"{found[1]} is {found[2]!r}; it takes no value, leave it out")
+        if found := re.fullmatch("ambiguous option: (.*) could match (.*)", message):
+            raise ValueError(f"{found[1]} may be any of {found[2]}; type one of them in full")
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def _unknown(parser: argparse.ArgumentParser, words: list[str]) -> str:
+    """The sentence that the command has no option, or no place, for the first of these words."""
+    word = words[0].split("=")[0]
+    if not word.startswith("-"):
+        return f"found {shown(word)} after the options and names that {parser.prog} takes; leave it out"
+    close = difflib.get_close_matches(word, parser._option_string_actions, 3)  # argparse has no public name for them
+    hint = f"similar to it: {', '.join(close)}" if close else f"{parser.prog} --help names all"
+    return f"{parser.prog} has no option {shown(word)[1:-1]}; {hint}"
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """The options that were typed. ValueError says what cannot be understood; SystemExit follows --help, --version."""
     asked = next((word for word in arguments if not word.startswith("-")), None)  # no option of minitx takes a value
-    parser = argparse.ArgumentParser(prog="minitx", description=minitx.__doc__)
+    parser = Parser(prog="minitx", description=minitx.__doc__)
     parser.add_argument("--version", action="version", version=f"minitx {minitx.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    parsers: dict[str | None, argparse.ArgumentParser] = {}
     for name, (_, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
+        parsers[name] = commands.add_parser(name, help=summary, description=summary)
         if name == asked:
-            module_of(name).add_arguments(command)
-    parsed = parser.parse_args(arguments)
+            module_of(name).add_arguments(parsers[name])
+    names = ", ".join(COMMANDS)
+    if asked is not None and asked not in COMMANDS:
+        raise ValueError(f"there is no command {shown(asked)}; it must be one of {names}")
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise ValueError(_unknown(parsers.get(asked, parser), unknown))
+    if parsed.command is None:
+        raise ValueError(f"no command was typed; it must be one of {names}")
+    return parsed
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM, which a cluster sends at its time limit, ends training as Ctrl-C does: what was recorded is written."""
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield
+        return
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Returns its exit status.
+
+    It is 2 after a user's mistake, which is told in one line; 130 after Ctrl-C or SIGTERM; and 1 after training that
+    diverged, or a defect of minitx, which keeps its traceback.
+    """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every letter
     try:
-        return module_of(parsed.command).main(parsed)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"minitx: error: {error}", file=sys.stderr)
-        return 2
+        with _terminated_is_interrupted():
+            parsed = _parse(sys.argv[1:] if arguments is None else arguments)
+            return module_of(parsed.command).main(parsed)
+    except (ValueError, OSError, FloatingPointError) as error:
+        return _refused(str(error))
     except MemoryError as error:
-        print(f"minitx: error: not enough memory ({error}); use fewer words, or shorter or fewer documents",
-              file=sys.stderr)
-        return 2
+        return _refused(f"not enough memory ({error}); use fewer words, or shorter or fewer documents")
     except KeyboardInterrupt:
         print("minitx: interrupted", file=sys.stderr)
         return 130
+    except Exception:  # no input should lead here
+        traceback.print_exc()
+        print(f"minitx {minitx.__version__}: this is a defect of minitx; please report the lines above and what was "
+              "typed", file=sys.stderr)
+        return 1
+
+
+def _refused(reason):
+    line = " ".join(reason.split())
+    print(f"minitx: error: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    return 2

@@ -20,12 +20,12 @@ from minitx.associations.recording import TermRecorder
 from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
-from minitx.base.console import progress_bar, read_with_bar
+from minitx.base.console import Forecast, progress_bar, read_with_bar, rise
 from minitx.base.numbers import Agreement, agreement, norm
 from minitx.base.options import add_options, option, read_options
 from minitx.base.tables import Table, number, table
 from minitx.data.batch import Batch
-from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, builtin_corpus, load_corpus
+from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, builtin_corpus, file_kind, load_corpus
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import DescentEnded, Trajectory, descend, descent
 from minitx.model.weights import OneHotWeights
@@ -94,6 +94,13 @@ def main(parsed: argparse.Namespace) -> int:
     typed = {name: value for name, value in vars(parsed).items() if name != "command"}
     if {"text", "builtin"} <= typed.keys():
         raise ValueError(f"give a TEXT ({typed['text']}) or --builtin {typed['builtin']}, not both")
+    if "init_scale" in typed and typed.get("init") != "gaussian":
+        raise ValueError(f"--init-scale is {typed['init_scale']:g}, but initial weights are zero; leave it out, or add "
+                         "--init gaussian")
+    if "layout" in typed and ("text" not in typed or file_kind(typed["text"]) in (".json", ".jsonl")):
+        about = typed.get("text", "the embedded corpus")
+        raise ValueError(f"--layout is {typed['layout']}, but {about} has its documents apart already; leave it out "
+                         "(it is for a .txt file)")
     return run_command(read_options(Options, typed), typed, run, FIGURES)
 
 
@@ -116,6 +123,9 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """
     corpus = _read(options)
     batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
+    if options.batch_size is not None and options.batch_size > len(batch):
+        raise ValueError(f"--batch-size is {options.batch_size}, but there are {len(batch)} windows; lower it, or "
+                         "leave it out for full batches")
     say(corpus.summary())
     asked = [word for word in map(str.strip, options.words.lower().split(",")) if word]
     if missing := [word for word in asked if word not in corpus.vocabulary]:
@@ -180,19 +190,20 @@ def train(options: Options, batch: Batch, basis: Statistics,
     if options.batch_size:
         say("reduced dynamics predicts full-batch training; it is left out, because training is by mini-batches")
     recorder = Recorder(options, batch, basis, start, say)
+    forecast = Forecast("training", options.steps, say, "a smaller --steps, --windows or --vocabulary is quicker")
     with progress_bar(total=options.steps, unit="step") as bar:
 
         def callback(step, loss, weights, gradient):
             recorder(step, loss, weights)
             bar.update(step > 0)
+            forecast(step)
 
         trajectory = descend(start, batch, learning_rate=options.learning_rate, steps=options.steps,
                              batch_size=options.batch_size, rng=batch_rng, callback=callback)
     if trajectory.stopped:
         say(f"\nstopped early: {trajectory.stopped}")
-    elif trajectory.loss[-1] > trajectory.loss[0]:
-        say(f"\nthe loss rose from {trajectory.loss[0]:.4g} to {trajectory.loss[-1]:.4g}: the learning rate is too "
-            "large")
+    elif found := rise(trajectory.loss, mini_batches=options.batch_size is not None):
+        say(f"\n{found}: lower --learning-rate")
     return recorder, trajectory
 
 

@@ -207,15 +207,20 @@ def existing_file(path: Any, needed: str = "a file") -> Path:
 
 @contextmanager
 def atomic(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
-    """Open a new file for writing. It replaces ``path`` when all is written, and is deleted after any error."""
+    """Open a new file for writing. It replaces ``path`` when all is written, and is deleted after any error.
+
+    An OSError, such as that of a full disk, names ``path``.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"cannot write {path}: {error.strerror or error}") from error
         raise
 
 

@@ -1,7 +1,9 @@
 """How every command runs: its folder, its printed lines, its files and its exit status."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from minitx.base import parallel, style
 from minitx.base.checks import atomic, output_folder
 from minitx.base.console import Printer
-from minitx.base.options import Options
+from minitx.base.options import Options, as_typed, quick_line
 from minitx.base.report import environment, write_json, write_page
 
 # {kind of what stopped a run: exit status}; it is no failure that nothing was left to do.
@@ -47,12 +49,23 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
     int
         The exit status: 0, or 1 after training that diverged, or 130 after Ctrl-C. Files are written in every case.
     """
-    parallel.set_threads(options.threads)
-    folder = output_folder(options.out)
+    folder = Path(options.out)
+    absent = [one for one in (folder, *folder.parents) if not one.exists()]
+    output_folder(options.out)
     say = Printer()
-    outcome = run(options, say)
-    for name in figure_names:
-        (folder / name).unlink(missing_ok=True)
+    try:
+        _set_threads(options.threads, say)
+        if line := quick_line(options, typed):
+            say(line)
+        outcome = run(options, say)
+    except BaseException as error:
+        for created in absent:  # a run that is refused leaves no folder
+            with suppress(OSError):
+                created.rmdir()
+        if isinstance(error, (ValueError, OSError, FloatingPointError)):
+            raise ValueError(as_typed(str(error), type(options))) from error
+        raise
+    _delete_earlier(folder, [*figure_names, "report.html"], [*outcome.arrays, "results.json"])
     for name, arrays in outcome.arrays.items():
         with atomic(folder / name, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
@@ -64,3 +77,21 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
     write_page(folder / "report.html", outcome.title, "\n".join(say.lines), captions)
     say(f"\nwritten to {folder}/: {', '.join([*captions, 'report.html', *outcome.arrays, 'results.json'])}")
     return STATUS.get(outcome.stopped.kind, 0) if outcome.stopped else 0
+
+
+def _set_threads(asked, say):
+    """Use as many threads as were asked for, but no more than there are cores; None is as many as there are."""
+    parallel.set_threads(None)
+    cores = parallel.get_threads()
+    if asked is not None and asked > cores:
+        say(f"--threads {asked:,}: {cores} threads are used, because there are no more cores")
+    parallel.set_threads(None if asked is None else min(asked, cores))
+
+
+def _delete_earlier(folder, shown, others):
+    """Delete what an earlier run showed, so that it never stands beside new results, and what a killed run left."""
+    for name in shown:
+        (folder / name).unlink(missing_ok=True)
+    for name in (*shown, *others):
+        for left in folder.glob(f".{name}.*"):
+            left.unlink(missing_ok=True)

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 LONG = 120.0  # seconds; a job that is estimated to take longer is announced
+VERY_LONG = 600.0  # seconds; such a job is announced after its first step already
 MEASURED = 5.0  # seconds of work before an estimate is made
 
 
@@ -46,20 +48,25 @@ def read_with_bar(read: Callable[..., Any], path: str, **settings: Any) -> Any:
 class Forecast:
     """Is called with the number of every step from 0 on, and says once how long the rest will take, if that is long.
 
-    The clock starts after step 0, which compiles kernels.
+    The clock starts after step 0, which compiles kernels. The first step after it is enough for a job of more than
+    ``VERY_LONG``; others are judged by ``MEASURED`` seconds. ``remedy`` says which option makes the job shorter.
     """
 
-    def __init__(self, name: str, steps: int, say: Callable[[str], object]):
+    def __init__(self, name: str, steps: int, say: Callable[[str], object], remedy: str = ""):
         self.name, self.steps, self.say = name, steps, say
+        self.remedy = f"; {remedy}" if remedy else ""
         self.began, self.told = 0.0, False
 
     def __call__(self, step: int) -> None:
         if step == 0:
             self.began = time.perf_counter()
-        elif not self.told and (seconds := time.perf_counter() - self.began) >= MEASURED:
-            self.told = True
-            announce(self.name, seconds / step * (self.steps - step),
-                     f"its first {step:,} steps; Ctrl-C ends it and keeps what is done", self.say)
+        elif not self.told:
+            seconds = time.perf_counter() - self.began
+            rest = seconds / step * (self.steps - step)
+            if seconds >= MEASURED or rest > VERY_LONG:
+                self.told = True
+                judged = "its first step" if step == 1 else f"its first {step:,} steps"
+                announce(self.name, rest, f"{judged}; Ctrl-C ends it and keeps what is done{self.remedy}", self.say)
 
 
 def announce(name: str, seconds: float, judged_by: str, say: Callable[[str], object]) -> None:
@@ -67,3 +74,21 @@ def announce(name: str, seconds: float, judged_by: str, say: Callable[[str], obj
     if seconds > LONG:
         duration = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
         say(f"{name} will take about {duration} more, judged by {judged_by}")
+
+
+def rise(losses: Any, *, mini_batches: bool = False) -> str | None:
+    """The sentence that a training ended above its start, or that a loss is not finite; None if neither is so.
+
+    ``losses`` (steps + 1,) are those of every step. Losses of ``mini_batches`` are noisy: the means of the first and of
+    the last tenth are compared, and must differ by more than three standard errors.
+    """
+    losses = np.asarray(losses, np.float64)
+    if not np.isfinite(losses).all():
+        broken = np.flatnonzero(~np.isfinite(losses))[0]
+        return f"the loss is not finite at step {broken:,}: the learning rate is too large"
+    count = max(1, len(losses) // 10) if mini_batches else 1
+    first, last = losses[:count], losses[-count:]
+    error = np.hypot(first.std(), last.std()) / np.sqrt(count)
+    if last.mean() - first.mean() <= 3 * error + 1e-14 * abs(first.mean()):
+        return None
+    return f"the loss rose from {first.mean():.4g} to {last.mean():.4g}: the learning rate is too large"

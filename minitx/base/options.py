@@ -3,27 +3,35 @@
 import argparse
 import dataclasses
 import math
+import numbers
+import re
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from minitx.base.checks import positive, probability, whole_number
+MOST = 10**9  # largest whole number that an option accepts, unless it has a limit of its own
+SHOWN = 60  # characters of a value that a message shows
+# What library functions call the settings that an option of another name gives.
+ELSEWHERE = {"n_vocab": "vocabulary", "n_windows": "windows", "n_topics": "topics", "n_samples": "samples",
+             "n_classes": "classes", "n_documents": "documents"}
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] = (), least: int | None = None,
            above_zero: bool = False, below: float = math.inf, is_probability: bool = False, quick: Any = None,
-           metavar: str | None = None, positional: bool = False) -> Any:
+           metavar: str | None = None, positional: bool = False, most: int | None = None) -> Any:
     """A field of a dataclass of options, with its default and one line of help.
 
-    Its value may be restricted: it is one of ``choices``, it is a whole number that is at least ``least``, it is a
-    number ``above_zero`` and ``below`` a limit, or it ``is_probability``. With ``--quick``, the value of an option that
-    was not typed is at most ``quick``. Help calls the value ``metavar`` (by default a letter for its type). An option
-    that is ``positional`` is typed without its name.
+    Its value may be restricted: it is one of ``choices``, it is a whole number that is at least ``least`` and at most
+    ``most`` (default: ``MOST``, which no table or training that fits into a computer reaches), it is a number
+    ``above_zero`` and ``below`` a limit, or it ``is_probability``. With ``--quick``, the value of an option that was
+    not typed is at most ``quick``. Help calls the value ``metavar`` (by default a letter for its type). An option that
+    is ``positional`` is typed without its name.
     """
     return dataclasses.field(default=default, metadata={
         "help": help, "choices": choices, "least": least, "above_zero": above_zero, "below": below,
-        "is_probability": is_probability, "quick": quick, "metavar": metavar, "positional": positional})
+        "is_probability": is_probability, "quick": quick, "metavar": metavar, "positional": positional,
+        "most": MOST if most is None and least is not None else most})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +44,8 @@ class Options:
         A value that the option does not accept; the message names the option as it is typed.
     """
 
-    seed: int = option(0, "seed of everything that is drawn", least=0)
+    quick_note: ClassVar[str] = ""  # what --quick makes smaller besides options
+    seed: int = option(0, "seed of everything that is drawn", least=0, most=2**63 - 1)
     threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
     out: str = option("minitx-out", "folder for figures, results.json, report.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: small sizes and few steps")
@@ -46,14 +55,8 @@ class Options:
             name, value, says = typed_name(field.name), getattr(self, field.name), field.metadata
             if not says or value is None and field.default is None:
                 continue
-            if says["choices"] and value not in says["choices"]:
-                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(says['choices'])}")
-            if says["least"] is not None:
-                whole_number(name, value, says["least"])
-            if says["above_zero"]:
-                positive(name, value, below=says["below"])
-            if says["is_probability"]:
-                probability(name, value)
+            if reason := _refusal(says, value):
+                raise ValueError(f"{name} is {shown(value)}; it must be {reason}")
         if not self.out:
             raise ValueError("--out is empty; it must name a folder")
 
@@ -108,14 +111,69 @@ def _add(group, field, text):
     kind = value_type(field)
     if kind is bool:
         settings["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
-    elif says["choices"]:
-        settings |= {"type": kind, "choices": says["choices"]}
     else:
-        settings |= {"type": kind, "metavar": says["metavar"] or {int: "N", float: "X", str: "STR"}[kind]}
+        among = "{" + ",".join(says["choices"]) + "}" if says["choices"] else None
+        settings |= {"type": _reader(field, kind),
+                     "metavar": says["metavar"] or among or {int: "N", float: "X", str: "STR"}[kind]}
     if says["positional"]:
         group.add_argument(field.name, nargs="?", **settings)
     else:
         group.add_argument(typed_name(field.name), **settings)
+
+
+def _reader(field, kind):
+    """What turns a typed word into a value of ``kind``; ArgumentTypeError says what would."""
+    says = field.metadata
+
+    def read(word):
+        try:
+            value = kind(word)
+        except ValueError:
+            value = word
+        if isinstance(value, str) and kind is not str or (reason := _refusal(says, value)):
+            reason = _wanted(says, kind) if isinstance(value, str) and kind is not str else reason
+            raise argparse.ArgumentTypeError(f"{typed_name(field.name)} is {shown(value)}; it must be {reason}")
+        return value
+
+    return read
+
+
+def _wanted(says, kind):
+    """The values that an option accepts, in words."""
+    if says["choices"]:
+        return "one of " + ", ".join(says["choices"])
+    if says["least"] is not None:
+        limit = f", at most {says['most']:,}" if says["most"] < MOST else ""
+        return f"a whole number, at least {says['least']}{limit}"
+    if says["is_probability"]:
+        return "a probability, a number from 0 to 1" + (", but not 0" if says["above_zero"] else "")
+    if says["above_zero"]:
+        return "a number above 0, " + ("finite" if says["below"] == math.inf else f"below {says['below']:g}")
+    return {int: "a whole number", float: "a number"}[kind]
+
+
+def _refusal(says, value):
+    """The values that an option accepts, in words, if ``value`` is none of them; else None."""
+    if says["choices"]:
+        fits = value in says["choices"]
+    elif says["least"] is not None:
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if whole and value > says["most"]:
+            return f"a whole number, at most {says['most']:,}"
+        fits = whole and value >= says["least"]
+    elif says["above_zero"] or says["is_probability"]:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        fits = real and (not says["above_zero"] or 0 < value < says["below"])
+        fits = fits and (not says["is_probability"] or 0 <= value <= 1)
+    else:
+        return None
+    return None if fits else _wanted(says, type(value))
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: in one line, and not longer than a line."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def value_type(field: dataclasses.Field) -> Any:
@@ -130,10 +188,38 @@ def read_options(kind: type[Some], typed: dict[str, Any]) -> Some:
 
     With ``--quick`` an option that was not typed has at most the value ``quick`` of its field.
     """
-    lowered = {}
-    if typed.get("quick"):
-        for field in dataclasses.fields(kind):
-            most = field.metadata.get("quick")
-            if most is not None and field.name not in typed:
-                lowered[field.name] = most if field.default is None else min(field.default, most)
-    return kind(**(lowered | typed))
+    return kind(**(lowered(kind, typed) | typed))
+
+
+def lowered(kind: type[Options], typed: dict[str, Any]) -> dict[str, Any]:
+    """What ``--quick`` makes of the options that were not typed, {name: value}; nothing without ``--quick``."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(kind) if typed.get("quick") else ():
+        most = field.metadata.get("quick")
+        if most is not None and field.name not in typed and (field.default is None or most < field.default):
+            found[field.name] = most
+    return found
+
+
+def quick_line(options: Options, typed: dict[str, Any]) -> str | None:
+    """The line that says what ``--quick`` made smaller; None without ``--quick``."""
+    if not options.quick:
+        return None
+    changes = [f"{typed_name(name)} {value:,}" for name, value in lowered(type(options), typed).items()]
+    if options.quick_note:
+        changes.append(options.quick_note)
+    return "--quick: training is cut short; this run has " + ", ".join(changes or ["every size as it was typed"])
+
+
+def as_typed(message: str, kind: type[Options]) -> str:
+    """A message of a library function in one line, in which settings have the names of the options that give them.
+
+    ``n_vocab`` becomes ``--vocabulary``, ``batch_size=3`` becomes ``--batch-size 3``.
+    """
+    fields = [field.name for field in dataclasses.fields(kind) if field.metadata]
+    names = {name: name for name in fields} | {name: own for name, own in ELSEWHERE.items() if own in fields}
+    for name, own in names.items():
+        message = re.sub(rf"(?<![-\w]){name}=('?)([^\s,;)']+)\1", rf"{typed_name(own)} \2", message)
+        if "_" in name:
+            message = re.sub(rf"(?<![-\w.]){name}\b", typed_name(own), message)
+    return " ".join(message.split())

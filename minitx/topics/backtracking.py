@@ -26,9 +26,10 @@ class Backtracking:
 
         L(w - eta g) <= L(w) - share * eta * |g|^2,
 
-    with share = ``SHARE`` (``SHARE_OF_MINI_BATCH`` on mini-batches), and else eta is halved for good, which is repeated until the step is accepted. On a full batch every step is tried,
-    and the loss never rises by more than rounding. On mini-batches each of the first ``EVERY`` steps is tried, and then
-    one in ``EVERY``, on its own mini-batch. The rule draws nothing, so that the same seed gives the same bits.
+    with share = ``SHARE`` (``SHARE_OF_MINI_BATCH`` on mini-batches), and else eta is halved for good, which is repeated
+    until the step is accepted. On a full batch every step is tried, and the loss never rises by more than rounding. On
+    mini-batches each of the first ``EVERY`` steps is tried, and then one in ``EVERY``, on its own mini-batch. The rule
+    draws nothing, so that the same seed gives the same bits.
 
     Parameters
     ----------
@@ -90,21 +91,3 @@ class Backtracking:
             return self.objective(weights, data) if not weights.not_finite() else (np.inf, None)
         except FloatingPointError:
             return np.inf, None
-
-
-def rise(losses: Any) -> str | None:
-    """The sentence that a training ended above its start, or that a loss is not finite; None if neither is so.
-
-    ``losses`` (steps + 1,) may be of mini-batches: the means of the first and of the last tenth are compared, and must
-    differ by more than three standard errors.
-    """
-    losses = np.asarray(losses, np.float64)
-    if not np.isfinite(losses).all():
-        broken = np.flatnonzero(~np.isfinite(losses))[0]
-        return f"the loss is not finite at step {broken:,}: the learning rate is too large"
-    count = max(1, len(losses) // 10)
-    first, last = losses[:count], losses[-count:]
-    error = np.hypot(first.std(), last.std()) / np.sqrt(count)
-    if last.mean() - first.mean() <= 3 * error + ROUNDING * abs(first.mean()):
-        return None
-    return f"the loss rose from {first.mean():.4g} to {last.mean():.4g}: the learning rate is too large"

@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 
 from minitx.base.command import run_command
-from minitx.base.options import add_options, read_options, typed_name
+from minitx.base.options import add_options, read_options, shown, typed_name
 from minitx.topics import command_documents, command_text
 
 
@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> int:
                          f"{remedy}")
     if mode is command_text and "length" in typed:
         if not typed["length"].isdecimal():  # it is parsed as a word: without a TEXT it may be a range
-            raise ValueError(f"--length is {typed['length']!r}; with a TEXT it must be a whole number")
-        typed["length"] = int(typed["length"])
+            raise ValueError(f"--length is {shown(typed['length'])}; with a TEXT it must be a whole number")
+        typed["length"] = int(typed["length"][:30])
     figure_names = (*command_documents.FIGURES, *command_text.FIGURES)
     return run_command(read_options(mode.Options, typed), typed, mode.run, figure_names)

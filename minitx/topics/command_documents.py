@@ -14,15 +14,15 @@ import numpy as np
 
 from minitx.base import options as base_options
 from minitx.base.command import Outcome
-from minitx.base.console import progress_bar
-from minitx.base.options import option
+from minitx.base.console import progress_bar, rise
+from minitx.base.options import option, shown
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.descent import Run, Stopped, descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, training
 from minitx.topics import values as closed_forms
-from minitx.topics.backtracking import Backtracking, rise
+from minitx.topics.backtracking import Backtracking
 from minitx.topics.command_documents_figures import figures
 from minitx.topics.cross_entropy import cross_entropy_optimum
 from minitx.topics.documents import LOSSES, Documents
@@ -34,6 +34,7 @@ STAGES = ("value", "embedding", "attention", "copying", "joint")
 FIGURES = (*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
            "attention_ratio.png", "two_limits.png")
 MOST_PAIRS = 3_000_000  # Pairs of query and key in all infinite documents together; above it that stage is left out.
+LONGEST = 1_000_000  # words of a document
 HELD_OUT = 500  # Clean documents on which attention is measured.
 DIFFERENCES = {"A": "word - topic", "B": "topic - other"}  # all that the cross-entropy determines
 
@@ -44,6 +45,7 @@ Columns = dict[str, Any]  # {class of word pairs: value}
 class Options(base_options.Options):
     """The configuration of a run; ``results.json`` keeps it."""
 
+    quick_note = "a tenth of the steps of every stage"
     topics: int = option(10, "number of topics (T)", least=2)
     words: int = option(10, "words of each topic (v)", least=1)
     tau: int | None = option(None, "topics of each document; 2 when neither --tau nor --alpha is given", least=1)
@@ -75,9 +77,14 @@ class Options(base_options.Options):
         """The law that documents are drawn from, and that the closed forms are functions of."""
         ends = self.length.split("-")
         if not 1 <= len(ends) <= 2 or not all(end.isdecimal() for end in ends):
-            raise ValueError(f"--length is {self.length!r}; it must be a number of words, such as 128, or a range, "
-                             "such as 100-150")
+            raise ValueError(f"--length is {shown(self.length)}; it must be a number of words, such as 128, or a "
+                             "range, such as 100-150")
+        if max(map(len, ends)) > len(str(LONGEST)) or max(map(int, ends)) > LONGEST:
+            raise ValueError(f"--length is {shown(self.length)}; documents have at most {LONGEST:,} words")
         length = int(ends[0]) if len(ends) == 1 else (int(ends[0]), int(ends[1]))
+        if min(map(int, ends)) < 2 or int(ends[0]) > int(ends[-1]):
+            raise ValueError(f"--length is {shown(self.length)}; it must be a number of words, at least 2, or a range "
+                             "that ascends, such as 100-150")
         return TopicModel(self.topics, self.words, length, tau=self.tau, alpha=self.alpha, p_m=self.p_m, p_c=self.p_c,
                           p_r=self.p_r, loss=self.loss)
 
@@ -246,8 +253,9 @@ def train_stages(options: Options, say: Callable[[str], None]) -> Result:
             continue
         stages[stage.name], stopped = stage, stage.stopped
         say("\n" + stage.printed())
-        for found in dict.fromkeys(filter(None, map(rise, stage.losses))):
-            say(found)
+        for losses in stage.losses:
+            if found := rise(losses, mini_batches=stage.name != "infinite"):
+                say(found)
         if stopped:
             say(f"\nstopped early: {stopped}")
             break

@@ -33,6 +33,7 @@ COPIES, QUICK_COPIES = 8, 4  # how often each training document is masked anew
 class Options(CommonOptions):
     """The options of ``minitx topics TEXT``; an instance is the checked configuration of a run."""
 
+    quick_note = f"{QUICK_COPIES} masked copies of each document"
     text: str = option("", "text to read: .txt, .jsonl, .json, or .gz of each; without it, documents of known topics",
                        positional=True, metavar="TEXT")
     vocabulary: int = option(800, "number of words in the vocabulary, the most frequent ones; rarer ones become <unk>",

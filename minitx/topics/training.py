@@ -60,8 +60,8 @@ def _record(step, loss, learning_rate, weights, topics, documents):
     value, E = weights.circuits().ov.T, weights.W_E
     embedding, cosine = (None if E is None else pair_averages(of(E), topics) for of in (gram, cosine_matrix))
     attention = None if weights.W_Q is None else pair_averages(attention_table(weights, documents), topics)
-    return Record(step, float(loss), learning_rate, embedding, cosine, pair_averages(value, topics), float(value[1:, 0].mean()),
-                  attention)
+    return Record(step, float(loss), learning_rate, embedding, cosine, pair_averages(value, topics),
+                  float(value[1:, 0].mean()), attention)
 
 
 def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from minitx.base import parallel
 from minitx.base.command import STATUS, Outcome, run_command
 from minitx.base.console import Forecast, announce
 from minitx.base.options import Options
@@ -70,13 +71,94 @@ print(len(say.lines), file=sys.stderr)
 
 
 def test_a_long_job_is_announced_once(monkeypatch):
-    """The clock starts after step 0; after 6 seconds, two of 1,000 steps are done."""
+    """The clock starts after step 0; after 6 seconds, two of 100 steps are done."""
     clock, lines = iter([100.0, 103.0, 106.0, 109.0]), []
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    forecast = Forecast("training", 1000, lines.append)
+    forecast = Forecast("training", 100, lines.append)
     for step in range(4):
         forecast(step)
-    assert lines == ["training will take about 50 minutes more, judged by its first 2 steps; "
+    assert lines == ["training will take about 5 minutes more, judged by its first 2 steps; "
                      "Ctrl-C ends it and keeps what is done"]
     announce("it", 100.0, "nothing", lines.append)
     assert len(lines) == 1
+
+
+def test_a_very_long_job_is_announced_after_its_first_step(monkeypatch):
+    """The line names the option that makes the job shorter."""
+    clock, lines = iter([100.0, 100.01]), []
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    forecast = Forecast("training", 2_000_000, lines.append, "a smaller --steps is quicker")
+    for step in range(3):
+        forecast(step)
+    assert lines == ["training will take about 6 hours more, judged by its first step; Ctrl-C ends it and keeps what "
+                     "is done; a smaller --steps is quicker"]
+
+
+def test_more_threads_than_cores_are_not_used_and_that_is_said(tmp_path, capsys):
+    cores = parallel.get_threads()
+    seen = []
+
+    def work(options, say):
+        seen.append(parallel.get_threads())
+        return outcome()
+
+    try:
+        run_command(Options(out=str(tmp_path), threads=10_000), {}, work, ())
+    finally:
+        parallel.set_threads(None)
+    assert seen == [cores]
+    assert f"--threads 10,000: {cores} threads are used" in capsys.readouterr().out
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path):
+    def work(options, say):
+        raise ValueError("n_vocab is 3, and unknown='omit' with batch_size=2 does not help")
+
+    with pytest.raises(ValueError, match="n_vocab"):
+        run_command(Options(out=str(tmp_path / "new" / "folder")), {}, work, ())
+    assert list(tmp_path.iterdir()) == []
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with pytest.raises(ValueError, match="n_vocab"):
+        run_command(Options(out=str(kept)), {}, work, ())
+    assert kept.exists()
+
+
+def test_what_a_killed_run_left_is_deleted_and_its_page_does_not_stay(tmp_path):
+    """Files in the folder that are not ours stay."""
+    for name in (".one.png.12345", ".results.json.77", ".w.npz.3", ".report.html.4", "mine.png", ".mine.5"):
+        (tmp_path / name).write_text("left")
+    run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "w.npz", "results.json", "report.html", "mine.png",
+                                                          ".mine.5"}
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """A full disk fails in the middle of a file."""
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=r"cannot write .*w[.]npz: No space left on device"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM on Windows")
+def test_a_run_that_is_terminated_writes_what_was_recorded(tmp_path):
+    script = """
+import os, signal, sys
+from minitx import cli
+from minitx.associations import command
+whole = command.Recorder.__call__
+def recorder(self, step, loss, weights):
+    whole(self, step, loss, weights)
+    if step == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+command.Recorder.__call__ = recorder
+sys.exit(cli.main(["associate", "--quick", "--vocabulary", "20", "--windows", "4", "--out", sys.argv[1]]))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert "interrupted" in done.stdout
+    assert json.loads((tmp_path / "results.json").read_text())["stopped"]["kind"] == "interrupted"

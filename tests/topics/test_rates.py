@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitx import cli
+from minitx.base.console import rise
 from minitx.model.descent import descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, command_documents, command_documents_figures
-from minitx.topics.backtracking import Backtracking, rise
+from minitx.topics.backtracking import Backtracking
 from minitx.topics.values import paper_value
 
 FEW = {"length": "12", "documents": 60, "seeds": 1}
@@ -61,7 +62,7 @@ def test_every_stage_ends_lower_than_it_began(options):
                   command_documents._copying, command_documents._joint):
         stage = train(options, samples, stages)
         stages[stage.name] = stage
-        assert rise(stage.runs[0].trajectory.loss) is None, stage.title
+        assert rise(stage.runs[0].trajectory.loss, mini_batches=True) is None, stage.title
         assert stage.stopped is None
 
 
@@ -86,16 +87,18 @@ def test_a_rate_is_halved_only_as_often_as_needed():
 
 def test_a_rise_is_told_from_noise():
     noise = np.random.default_rng(0).normal(size=400)
-    assert rise(noise) is None
-    assert rise(np.linspace(2, 1, 100)) is None
-    assert rise(np.linspace(1, 2, 100)) == "the loss rose from 1.045 to 1.955: the learning rate is too large"
+    assert rise(noise, mini_batches=True) is None
+    assert rise([2.0, 1.0]) is None
+    assert "rose from 1 to 2" in rise([1.0, 3.0, 2.0])
+    assert rise(np.linspace(1, 2, 100), mini_batches=True) == (
+        "the loss rose from 1.045 to 1.955: the learning rate is too large")
     assert rise(np.array([1.0])) is None
     assert "not finite" in rise(np.array([1.0, np.nan]))
 
 
 def test_the_command_says_that_a_loss_rose(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command_documents.Options, "steps", lambda self, full: 12)
-    monkeypatch.setattr(command_documents, "rise", lambda losses: "the loss rose, as this test wants")
+    monkeypatch.setattr(command_documents, "rise", lambda losses, mini_batches: "the loss rose, as this test wants")
     arguments = ["topics", "--topics", "3", "--words", "2", "--length", "12", "--documents", "60", "--seeds", "1"]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("the loss rose, as this test wants") == 6
