@@ -108,8 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
             return module_of(parsed.command).main(parsed)
     except (ValueError, OSError, FloatingPointError) as error:
         return _refused(str(error))
-    except MemoryError as error:
-        return _refused(f"not enough memory ({error}); use fewer words, or shorter or fewer documents")
+    except MemoryError:
+        return _refused("there is not enough memory; use fewer words, or shorter or fewer documents")
     except KeyboardInterrupt:
         print("minitx: interrupted", file=sys.stderr)
         return 130

@@ -22,7 +22,7 @@ from minitx.base import style
 from minitx.base.command import Outcome, run_command
 from minitx.base.console import Forecast, progress_bar, read_with_bar, rise
 from minitx.base.numbers import Agreement, agreement, norm
-from minitx.base.options import add_options, option, read_options
+from minitx.base.options import add_options, option, read_options, require_memory
 from minitx.base.tables import Table, number, table
 from minitx.data.batch import Batch
 from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, builtin_corpus, file_kind, load_corpus
@@ -65,7 +65,7 @@ class Options(base_options.Options):
     builtin: str = option(BUILTIN[0], "the embedded corpus to use when no TEXT is given", choices=BUILTIN)
     vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, quick=300,
                              metavar="V")
-    length: int = option(64, "tokens in a window", least=1, quick=24, metavar="T")
+    length: int = option(64, "tokens in a window", least=1, most=1_000_000, quick=24, metavar="T")
     windows: int | None = option(512, "use at most the first N windows", least=1, quick=64)
     unknown: str = option(UNKNOWN, "what becomes of rarer words: mapped to <unk>, or their document omitted",
                           choices=(UNKNOWN, OMIT))
@@ -92,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(parsed: argparse.Namespace) -> int:
     """Run the command from parsed arguments; returns the exit status of :func:`minitx.base.command.run_command`."""
     typed = {name: value for name, value in vars(parsed).items() if name != "command"}
+    if typed.get("text") == "":
+        raise ValueError("TEXT is empty; it must name a file, or be left out")
     if {"text", "builtin"} <= typed.keys():
         raise ValueError(f"give a TEXT ({typed['text']}) or --builtin {typed['builtin']}, not both")
     if "init_scale" in typed and typed.get("init") != "gaussian":
@@ -126,6 +128,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     if options.batch_size is not None and options.batch_size > len(batch):
         raise ValueError(f"--batch-size is {options.batch_size}, but there are {len(batch)} windows; lower it, or "
                          "leave it out for full batches")
+    require_memory(200.0 * n_vocab**2 + 24.0 * len(batch) * options.length, ("vocabulary", n_vocab),
+                   ("length", options.length))
     say(corpus.summary())
     asked = [word for word in map(str.strip, options.words.lower().split(",")) if word]
     if missing := [word for word in asked if word not in corpus.vocabulary]:
@@ -172,6 +176,7 @@ def _read(options):
     settings = {"n_vocab": options.vocabulary, "length": options.length, "unknown": options.unknown,
                 "n_windows": options.windows}
     if options.text is None:
+        require_memory(8.0 * (options.windows or 1) * options.length, ("length", options.length))
         return builtin_corpus(options.builtin, rng=options.seed, **settings)
     return read_with_bar(load_corpus, options.text, layout=options.layout, **settings)
 

@@ -134,7 +134,7 @@ def expand(batch: Batch, n_vocab: int, *, order: int) -> Expansion:
     """Coefficients of full-batch gradient descent from zero ``OneHotWeights``, up to eta^``order``; float64.
 
     ``batch`` is one of next-token training (causal attention, cross-entropy); ``n_vocab`` is V, at best not above 500;
-    ``order`` is M, from 1 to 100. W and P begin at order 4.
+    ``order`` is M, from 1 to ``MOST_ORDERS``. W and P begin at order 4.
 
     Raises
     ------

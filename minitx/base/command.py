@@ -11,7 +11,7 @@ import numpy as np
 from minitx.base import parallel, style
 from minitx.base.checks import atomic, output_folder
 from minitx.base.console import Printer
-from minitx.base.options import Options, as_typed, quick_line
+from minitx.base.options import Options, as_typed, quick_line, typed_name
 from minitx.base.report import environment, write_json, write_page
 
 # {kind of what stopped a run: exit status}; it is no failure that nothing was left to do.
@@ -62,6 +62,8 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
         for created in absent:  # a run that is refused leaves no folder
             with suppress(OSError):
                 created.rmdir()
+        if isinstance(error, MemoryError):
+            raise ValueError(_not_enough_memory(options)) from error
         if isinstance(error, (ValueError, OSError, FloatingPointError)):
             raise ValueError(as_typed(str(error), type(options))) from error
         raise
@@ -95,3 +97,12 @@ def _delete_earlier(folder, shown, others):
     for name in (*shown, *others):
         for left in folder.glob(f".{name}.*"):
             left.unlink(missing_ok=True)
+
+
+def _not_enough_memory(options):
+    """The sentence that names the largest sizes that were asked for."""
+    sizes = {name: value for name, value in vars(options).items()
+             if type(value) is int and value >= 100 and name not in ("seed", "threads")}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    return f"there is not enough memory for {', '.join(f'{typed_name(name)} {sizes[name]:,}' for name in largest)}; " \
+           "use smaller values"

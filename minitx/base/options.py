@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import math
 import numbers
+import os
 import re
 import types
 import typing
@@ -44,6 +45,7 @@ class Options:
         A value that the option does not accept; the message names the option as it is typed.
     """
 
+    next_word: ClassVar[int] = 0  # 1 if --length counts the word after a window, which a corpus does not count
     quick_note: ClassVar[str] = ""  # what --quick makes smaller besides options
     seed: int = option(0, "seed of everything that is drawn", least=0, most=2**63 - 1)
     threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
@@ -64,9 +66,10 @@ class Options:
 Some = TypeVar("Some", bound=Options)
 
 
-def typed_name(name: str) -> str:
-    """An option as it is typed: ``--learning-rate`` for the field ``learning_rate``."""
-    return "--" + name.replace("_", "-")
+def typed_name(name: str, value: Any = None) -> str:
+    """An option as it is typed: ``--learning-rate`` for the field ``learning_rate``; ``--no-...`` for the value False.
+    """
+    return ("--no-" if value is False else "--") + name.replace("_", "-")
 
 
 def add_options(parser: argparse.ArgumentParser, kinds: dict[str, type[Options]]) -> None:
@@ -132,7 +135,8 @@ def _reader(field, kind):
             value = word
         if isinstance(value, str) and kind is not str or (reason := _refusal(says, value)):
             reason = _wanted(says, kind) if isinstance(value, str) and kind is not str else reason
-            raise argparse.ArgumentTypeError(f"{typed_name(field.name)} is {shown(value)}; it must be {reason}")
+            found = shown(word) if isinstance(value, str) else word.strip()[:SHOWN]
+            raise argparse.ArgumentTypeError(f"{typed_name(field.name)} is {found}; it must be {reason}")
         return value
 
     return read
@@ -188,7 +192,10 @@ def read_options(kind: type[Some], typed: dict[str, Any]) -> Some:
 
     With ``--quick`` an option that was not typed has at most the value ``quick`` of its field.
     """
-    return kind(**(lowered(kind, typed) | typed))
+    try:
+        return kind(**(lowered(kind, typed) | typed))
+    except ValueError as error:  # of a library function, which does not know the options
+        raise ValueError(as_typed(str(error), kind)) from error
 
 
 def lowered(kind: type[Options], typed: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +218,15 @@ def quick_line(options: Options, typed: dict[str, Any]) -> str | None:
     return "--quick: training is cut short; this run has " + ", ".join(changes or ["every size as it was typed"])
 
 
+def require_memory(needed: float, *settings: tuple[str, Any]) -> None:
+    """ValueError where ``needed`` bytes are more than this machine has; it names the ``settings``, (option, value)."""
+    if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        asked = " and ".join(f"{typed_name(name)} {f'{value:,}' if isinstance(value, int) else value}"
+                             for name, value in settings)
+        raise ValueError(f"{asked} would need about {needed / 1e9:,.0f} GB of memory, and this machine has "
+                         f"{memory / 1e9:,.0f} GB; use smaller values")
+
+
 def as_typed(message: str, kind: type[Options]) -> str:
     """A message of a library function in one line, in which settings have the names of the options that give them.
 
@@ -220,6 +236,12 @@ def as_typed(message: str, kind: type[Options]) -> str:
     names = {name: name for name in fields} | {name: own for name, own in ELSEWHERE.items() if own in fields}
     for name, own in names.items():
         message = re.sub(rf"(?<![-\w]){name}=('?)([^\s,;)']+)\1", rf"{typed_name(own)} \2", message)
+        if name in fields:
+            message = re.sub(rf"^{name} is ", f"{typed_name(own)} is ", message)
         if "_" in name:
             message = re.sub(rf"(?<![-\w.]){name}\b", typed_name(own), message)
+    message = re.sub(r"^no window of (\d+) \+ 1 tokens", lambda found: f"--length is {int(found[1]) + kind.next_word}, "
+                     "but no window of so many tokens" + " and the next" * (1 - kind.next_word), message)
+    if kind.next_word:
+        message = re.sub(r"with --length (\d+)", lambda found: f"with --length {int(found[1]) + 1}", message)
     return " ".join(message.split())

@@ -15,9 +15,9 @@ import numpy as np
 
 from minitx.base import style
 from minitx.base.command import STATUS, Outcome, run_command
-from minitx.base.console import Forecast, announce, progress_bar
+from minitx.base.console import Forecast, announce, progress_bar, rise
 from minitx.base.numbers import norm
-from minitx.base.options import Options, add_options, option, read_options, typed_name
+from minitx.base.options import Options, add_options, option, read_options, require_memory, typed_name
 from minitx.model.descent import Run
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token import command_tables, figures, training
@@ -48,7 +48,8 @@ class AutomatonOptions(Options):
                               positional=True, metavar="FILE")
     embedding: str = option("one-hot", "embeddings of the tokens: one-hot, or random vectors of length 1, for which "
                             "the Graph-SVM is one large problem", choices=("one-hot", "random"))
-    width: int | None = option(None, "dimensions of random embeddings; as many as tokens when not given", least=1)
+    width: int | None = option(None, "dimensions of random embeddings; as many as tokens when not given", least=1,
+                              most=10_000)
     loss: str = option("log", "loss of plain and normalised descent; W_fin and the accelerated mode are for log",
                        choices=LOSSES)
     steps: int = option(4000, f"steps of each mode; the accelerated one takes at most {ACCELERATED_STEPS:,}",
@@ -79,6 +80,9 @@ class GeneratedOptions(AutomatonOptions):
         super().__post_init__()
         if self.classes > self.vocabulary:
             raise ValueError(f"--classes is {self.classes} but --vocabulary {self.vocabulary}; no class may be empty")
+        require_memory(200.0 * self.vocabulary**2, ("vocabulary", self.vocabulary))
+        require_memory(80.0 * (self.samples + self.contexts) * self.length, ("samples", self.samples),
+                       ("contexts", self.contexts), ("length", self.length))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +110,11 @@ def options_of(typed: dict[str, Any]) -> AutomatonOptions:
     """The configuration of a run from the options that were typed, ``{name: value}``. Raises ValueError."""
     text = typed.get("text")
     if text == "":
-        raise ValueError("the name of the text is empty; name a file, or leave it out")
+        raise ValueError("FILE is empty; it must name a file, or be left out")
     source = "generated samples" if text is None else "a file of samples" if holds_samples(text) else "a text"
     for name in typed:
         if name not in {field.name for field in dataclasses.fields(KINDS[source])}:
-            raise ValueError(f"{typed_name(name)} is not for {source}; leave it out")
+            raise ValueError(f"{typed_name(name, typed[name])} is not for {source}; leave it out")
     return cast(AutomatonOptions, read_options(KINDS[source], typed))
 
 
@@ -221,7 +225,7 @@ def _train(options, automaton, say):
     say(RECORDS.header())
     runs = {}
     for mode, settings in modes.items():
-        forecast = Forecast(MODES[mode], settings["steps"], say)
+        forecast = Forecast(MODES[mode], settings["steps"], say, "a smaller --steps is quicker")
         with progress_bar(total=settings["steps"], unit="step", desc=MODES[mode]) as bar:
             def progress(step, bar=bar, forecast=forecast):
                 bar.update(step > 0)
@@ -229,6 +233,8 @@ def _train(options, automaton, say):
 
             runs[mode] = training.train(start, automaton, mode=mode, progress=progress, **settings)
         say(command_tables.mode_rows(mode, settings, runs[mode]))
+        if found := rise(runs[mode].trajectory.loss):
+            say(f"{MODES[mode]}: {found}")
         stopped = runs[mode].trajectory.stopped
         if stopped and stopped.kind in STATUS:
             return runs, stopped

@@ -27,9 +27,9 @@ def main(arguments: argparse.Namespace) -> int:
     mode, about, remedy = ((command_text, "a TEXT", "give no TEXT") if "text" in typed else
                            (command_documents, "documents of known topics", "give a TEXT"))
     known = {field.name for field in dataclasses.fields(mode.Options)}
-    if stray := [typed_name(name) for name in typed if name not in known]:
-        raise ValueError(f"{', '.join(stray)} {'is' if len(stray) == 1 else 'are'} not for {about}; leave out, or "
-                         f"{remedy}")
+    if stray := [typed_name(name, value) for name, value in typed.items() if name not in known]:
+        are, them = ("is", "it") if len(stray) == 1 else ("are", "them")
+        raise ValueError(f"{', '.join(stray)} {are} not for {about}; leave {them} out, or {remedy}")
     if mode is command_text and "length" in typed:
         if not typed["length"].isdecimal():  # it is parsed as a word: without a TEXT it may be a range
             raise ValueError(f"--length is {shown(typed['length'])}; with a TEXT it must be a whole number")

@@ -14,8 +14,8 @@ import numpy as np
 
 from minitx.base import options as base_options
 from minitx.base.command import Outcome
-from minitx.base.console import progress_bar, rise
-from minitx.base.options import option, shown
+from minitx.base.console import Forecast, progress_bar, rise
+from minitx.base.options import option, require_memory, shown
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.descent import Run, Stopped, descend
@@ -35,6 +35,7 @@ FIGURES = (*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "t
            "attention_ratio.png", "two_limits.png")
 MOST_PAIRS = 3_000_000  # Pairs of query and key in all infinite documents together; above it that stage is left out.
 LONGEST = 1_000_000  # words of a document
+REMEDY = "fewer --topics, --words or --documents, shorter --length, or --quick, are quicker"
 HELD_OUT = 500  # Clean documents on which attention is measured.
 DIFFERENCES = {"A": "word - topic", "B": "topic - other"}  # all that the cross-entropy determines
 
@@ -59,7 +60,7 @@ class Options(base_options.Options):
     loss: str = option("pooled", "the mean over all chosen words, or over each document's mean", choices=LOSSES)
     head: str = option("squared", "loss of the single stages; the joint training is always by cross-entropy",
                        choices=("squared", "cross_entropy"))
-    seeds: int = option(3, "number of seeds; --seed is the first", least=1, quick=1)
+    seeds: int = option(3, "number of seeds; --seed is the first", least=1, quick=1, most=1000)
     out: str = option("minitx-topics", "folder for figures, results.json, report.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: one seed, 1,000 documents, a tenth of the steps")
 
@@ -67,10 +68,24 @@ class Options(base_options.Options):
         super().__post_init__()
         if self.tau is None and self.alpha is None:
             object.__setattr__(self, "tau", min(2, self.topics - 1))
+        if self.tau is not None and self.alpha is not None:
+            raise ValueError(f"--tau is {self.tau} and --alpha is {self.alpha:g}; give one of them: how many topics a "
+                             "document has, or the parameter of Dirichlet topic shares")
+        if self.tau is not None and self.tau > self.topics:
+            raise ValueError(f"--tau is {self.tau} but --topics {self.topics}; a document cannot have more topics than "
+                             "there are: lower --tau, or raise --topics")
+        if self.p_m == 0:
+            raise ValueError("--p-m is 0, so that no word is ever chosen; it must be a probability above 0")
+        if self.p_c + self.p_r > 1 + 1e-12:
+            raise ValueError(f"--p-c is {self.p_c:g} and --p-r {self.p_r:g}; together they must be at most 1")
+        require_memory(80.0 * self.topics**2 * self.words**2, ("topics", self.topics), ("words", self.words))
+        require_memory(24.0 * self.documents * max(self.law.lengths), ("documents", self.documents),
+                       ("length", self.length))
         found = moments(self.law)  # this refuses what cannot be, before any work
         if found.C_t == 0 or found.M_w == 0:
-            raise ValueError(f"with {self.topics} topics, tau {self.tau}, p_m {self.p_m:g} and p_c {self.p_c:g} the "
-                             "words shown say nothing about those hidden; lower --p-m or --tau, or raise --p-c")
+            raise ValueError(f"with --topics {self.topics}, --tau {self.tau}, --p-m {self.p_m:g} and --p-c "
+                             f"{self.p_c:g} the words shown say nothing about those hidden; lower --p-m or --tau, or "
+                             "raise --p-c")
 
     @cached_property
     def law(self) -> TopicModel:
@@ -100,8 +115,8 @@ class Options(base_options.Options):
 class Sample:
     """The documents and masks of one seed, the same in every stage, and the training on them."""
 
-    def __init__(self, options: Options, seed: int):
-        self.law, self.seed = options.law, seed
+    def __init__(self, options: Options, seed: int, say: Callable[[str], object] = print):
+        self.law, self.seed, self.say = options.law, seed, say
         self.documents = self.law.documents(options.documents, rng=seed)
         self.held_out = options.held_out(seed)
         self.batches: dict[str, Batch] = {}
@@ -121,10 +136,15 @@ class Sample:
         """A recorded run with mini-batches of ``size`` documents, or the full batch."""
         batch = self.batch(head)
         size = None if size is None else min(size, len(batch.with_loss()))
+        forecast = Forecast(f"training of {name}, seed {self.seed},", steps, self.say, REMEDY)
         with progress_bar(total=steps, unit="step", desc=f"{name}, seed {self.seed}") as bar:
+            def progress(step):
+                bar.update(step > 0)
+                forecast(step)
+
             return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out,
                                   learning_rate=eta, steps=steps, batch_size=size, rng=self.seed,
-                                  backtracking=True, progress=lambda step: bar.update(step > 0), **settings)
+                                  backtracking=True, progress=progress, **settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +264,7 @@ def train_stages(options: Options, say: Callable[[str], None]) -> Result:
     shares = f"{law.tau} topics each" if law.tau else f"Dirichlet({law.alpha:g}) shares of topics"
     say(f"{law.T} topics of {law.v} words; {options.documents:,} documents of {options.length} words, {shares}; "
         f"chosen words {law.p_m:g}, of which shown {law.p_c:g}, random {law.p_r:g}; seeds {seeds[0]} to {seeds[-1]}")
-    samples = [Sample(options, seed) for seed in seeds]
+    samples = [Sample(options, seed, say) for seed in seeds]
     stages: dict[str, Any] = {}
     stopped = None
     for train in (_value, _embedding, _infinite, _attention, _copying, _joint):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minitx.base.command import Outcome
-from minitx.base.console import Printer, progress_bar, read_with_bar
+from minitx.base.console import Forecast, Printer, progress_bar, read_with_bar, rise
 from minitx.base.options import Options as CommonOptions
 from minitx.base.options import option
 from minitx.base.tables import number, table
@@ -33,6 +33,7 @@ COPIES, QUICK_COPIES = 8, 4  # how often each training document is masked anew
 class Options(CommonOptions):
     """The options of ``minitx topics TEXT``; an instance is the checked configuration of a run."""
 
+    next_word = 1
     quick_note = f"{QUICK_COPIES} masked copies of each document"
     text: str = option("", "text to read: .txt, .jsonl, .json, or .gz of each; without it, documents of known topics",
                        positional=True, metavar="TEXT")
@@ -46,8 +47,8 @@ class Options(CommonOptions):
     stop_words: bool = option(True, "leave English stop words out of the topics")
     exclude: str = option("", "comma-separated words to leave out of the topics as well, for example names")
     permutations: int = option(999, "shuffles of the words' topics in each permutation test", least=1, quick=199)
-    width: int = option(64, "dimensions of the embeddings", least=1)
-    attention_width: int = option(64, "dimensions of queries and keys", least=1)
+    width: int = option(64, "dimensions of the embeddings", least=1, most=10_000)
+    attention_width: int = option(64, "dimensions of queries and keys", least=1, most=10_000)
     learning_rate: float = option(15.0, "learning rate of the first stage: embeddings, at uniform attention",
                                   above_zero=True, below=LARGEST)
     steps: int = option(800, "steps of the first stage", least=1, quick=80)
@@ -68,7 +69,9 @@ class Options(CommonOptions):
     def __post_init__(self):
         super().__post_init__()
         if not self.text:
-            raise ValueError("the text is empty; it must name a file")
+            raise ValueError("TEXT is empty; it must name a file")
+        if self.p_c + self.p_r > 1 + 1e-12:
+            raise ValueError(f"--p-c is {self.p_c:g} and --p-r {self.p_r:g}; together they must be at most 1")
         valid_masking(**self.masking, loss="pooled")
 
     @property
@@ -137,7 +140,10 @@ def study(options: Options, say: Printer) -> Result:
                               rng=options.seed)
     say("\n" + topics_table(topics))
     text.require_pairs(topics.of_token, held_out)
-    stages, losses = _stages(options, topics.of_token, documents, held_out, generators)
+    stages, losses = _stages(options, topics.of_token, documents, held_out, generators, say)
+    for name, trained in stages.items():
+        if found := rise(trained.trajectory.loss, mini_batches=True):
+            say(f"\ntraining of {name}: {found}")
     tables = text.quantities(list(stages.values())[-1].weights, held_out)
     averages = {name: pair_averages(found, topics.of_token) for name, found in tables.items()}
     tests = {name: permutation_test(found, topics.of_token, n_permutations=options.permutations, rng=rng)
@@ -147,7 +153,7 @@ def study(options: Options, say: Printer) -> Result:
     return result
 
 
-def _stages(options, of_token, documents, held_out, generators):
+def _stages(options, of_token, documents, held_out, generators, say):
     """({stage: Run}, {when: held-out loss}); no second stage when the first was stopped."""
     masks, start, order, attention_start, attention_order = generators
     batch = text.masked_copies(documents, QUICK_COPIES if options.quick else COPIES, **options.masking, rng=masks)
@@ -155,10 +161,16 @@ def _stages(options, of_token, documents, held_out, generators):
     batch_size = min(options.batch_size, len(batch.with_loss()))
 
     def train(name, start, learning_rate, steps, rng, frozen):
+        forecast = Forecast(f"training of {name}", steps, say, "smaller --steps, --attention-steps, --vocabulary or "
+                            "--batch-size are quicker")
         with progress_bar(total=steps, unit="step", desc=f"training {name}") as bar:
+            def progress(step):
+                bar.update(step > 0)
+                forecast(step)
+
             return training.train(start, batch, topics=of_token, documents=held_out, learning_rate=learning_rate,
                                   steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
-                                  at={1, *training.log_steps(steps)}, progress=lambda step: bar.update(step > 0))
+                                  at={1, *training.log_steps(steps)}, progress=progress)
 
     weights = text.start_at_frequencies(documents, width=options.width, scale=options.init_scale, dtype=options.dtype,
                                         rng=start)

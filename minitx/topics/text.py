@@ -121,8 +121,8 @@ def fit_topics(documents: Documents, content: NDArray[np.bool_], n_topics: int,
     counts = scipy.sparse.coo_matrix((np.ones(len(words)), (document, words)), shape).tocsr()[:, content]
     n_seen = np.count_nonzero(counts.sum(axis=0))
     if n_seen < n_topics:
-        raise ValueError(f"the documents hold {n_seen} different content words, too few for {n_topics} topics; give "
-                         "fewer topics, or more text")
+        raise ValueError(f"n_topics is {n_topics}, but the documents hold {n_seen} different content words; give fewer "
+                         "topics, or more text")
     counts, seed = counts[np.diff(counts.indptr) > 0], int(generator(rng).integers(2**31))
     model = _scikit_learn("decomposition").LatentDirichletAllocation(
         n_topics, learning_method="batch", max_iter=ITERATIONS, random_state=seed)

@@ -241,7 +241,7 @@ def test_training_that_ends_early_ends_the_run_with_status_1(run, monkeypatch):
     (["--width", "3"], "--width is 3, but one-hot"), (["--windows", "4"], "--windows is not for generated samples"),
     (["--learning-rate", "0"], "--learning-rate is 0"), (["--seed", "-1"], "--seed is -1"),
     (["nowhere.txt"], "there is no file"), (["nowhere.jsonl"], "there is no file"),
-    ([""], "the name of the text is empty"),
+    ([""], "FILE is empty"),
 ])
 def test_mistakes_are_said_in_one_line(run, arguments, says):
     status, _, err, results = run(*arguments)

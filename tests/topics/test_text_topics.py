@@ -79,7 +79,7 @@ def test_a_seed_gives_the_same_topics(few_iterations):
 
 
 @pytest.mark.parametrize(("n_topics", "content", "message"), [
-    (4, [True] * 4, "hold 3 different content words, too few for 4 topics; give fewer topics, or more text"),
+    (4, [True] * 4, "n_topics is 4, but the documents hold 3 different content words; give fewer topics, or more text"),
     (2, [False] * 4, "hold 0 different content words")])
 def test_refusals_of_fit_topics(n_topics, content, message):
     with pytest.raises(ValueError, match=message):

@@ -122,11 +122,11 @@ def test_training_follows_the_closed_forms(monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
-    (["--tau", "11"], "tau is 11"), (["--tau", "2", "--alpha", "0.1"], "tau is 2 and alpha is 0.1"),
+    (["--tau", "11"], "--tau is 11"), (["--tau", "2", "--alpha", "0.1"], "--tau is 2 and --alpha is 0.1"),
     (["--topics", "0"], "topics is 0"), (["--topics", "1"], "--topics is 1"), (["--p-m", "1", "--p-c", "0"], "--p-m"),
     (["--topics", "3", "--tau", "3", "--p-c", "0"], "lower --p-m or --tau"),
-    (["--words", "0"], "--words is 0"), (["--p-m", "1.5"], "--p-m is 1.5"), (["--p-m", "0"], "p_m"),
-    (["--p-c", "0.7", "--p-r", "0.7"], "p_c"), (["--length", "1"], "length is 1"),
+    (["--words", "0"], "--words is 0"), (["--p-m", "1.5"], "--p-m is 1.5"), (["--p-m", "0"], "--p-m is 0"),
+    (["--p-c", "0.7", "--p-r", "0.7"], "--p-c is 0.7"), (["--length", "1"], "--length is '1'"),
     (["--length", "many"], "--length is 'many'"), (["--length", "20-10"], "length"),
     (["--documents", "0"], "--documents is 0"),
     (["--seeds", "0"], "--seeds is 0"),
