@@ -433,11 +433,15 @@ def growth(base):
 
 # ------------------------------------------------------------------------------------------------- Markdown
 
+# A goal is one of the full size. The sentences about goals are left out of a quick run.
+GOALS = re.compile(r" The goals? (is|are) .*?\.(?=\s|$)| \(the goal is [^)]*\)", re.DOTALL)
+
+
 
 def section(results):
     """Markdown of what benchmark.json holds; goals are those that the design of minitx sets."""
     rates = results["GFLOP/s"]
-    return paragraphs(
+    written = (
         "## Speed",
         f"Matrix products on this machine, all threads: {rates['float32']:.0f} GFLOP/s in float32, "
         f"{rates['float64']:.0f} GFLOP/s in float64. `dense` is the same mathematics in one-hot form.",
@@ -448,6 +452,7 @@ def section(results):
         *_topic_step(results["topic step"]),
         *_graph_svms(results["graph svm"]),
         *_growth(results["growth"]))
+    return paragraphs(*(GOALS.sub("", part) if results["quick"] else part for part in written))
 
 
 def _by_threads(result):

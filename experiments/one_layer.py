@@ -100,6 +100,9 @@ def terms(weights, leading, X, Y):
     return split
 
 def main():
+    if sys.argv[1:] and not Path(sys.argv[1]).is_file():
+        print(f"one_layer.py: error: there is no file {sys.argv[1]}; check the name", file=sys.stderr)
+        sys.exit(2)
     X, Y = windows(Path(sys.argv[1]).read_text(encoding="utf-8") if sys.argv[1:] else SENTENCES, LENGTH)
     print(f"{len(X) // LENGTH} sequences of {LENGTH} tokens, {X.shape[1]} different ones; learning rate {ETA}.")
     print("\nCosine of each weight and its leading term         W_O         V         W         P (nan: still zero)")

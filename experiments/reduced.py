@@ -3,10 +3,9 @@
     python experiments/reduced.py [TINYSTORIES.txt] [--quick] [--out DIR]
 
 One attention layer is trained exactly, full batch, in float32, on 1,500 windows of 64 tokens of TinyStories (V = 800,
-eta = 0.5, 600 steps). The text is the argument, or ../shared/data/tinystories-1000.txt where it lies there; else the
-built-in `stories` are read. The theories run beside training and see nothing of it. ``reduced.png`` shows the cosine of
-every weight with each of them, and the loss; ``corrections.png`` shows which term of the exact gradient ends the
-leading terms, and when. Ctrl-C ends training and writes what is done.
+eta = 0.5, 600 steps). Without a text the built-in `stories` are read. The theories run beside training and see
+nothing of it. ``reduced.png`` shows the cosine of every weight with each of them, and the loss; ``corrections.png``
+shows which term of the exact gradient ends the leading terms, and when. Ctrl-C ends training and writes what is done.
 
 What was tried on the way to this closure (TinyStories, V = 800, 1,500 windows of 64, eta = 0.5; four numbers are the
 relative errors of W_O, V, W and P):
@@ -31,8 +30,6 @@ relative errors of W_O, V, W and P):
 - Third moments by random projection, and a few sampled contexts a token, were not tried.
 """
 
-from pathlib import Path
-
 import numpy as np
 from running import block, command_line, paragraphs, write_down
 
@@ -45,7 +42,6 @@ from minitx.base.console import progress_bar
 from minitx.base.tables import number
 from minitx.model.descent import descent
 
-TINYSTORIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "tinystories-1000.txt"
 SIZE = {"n_vocab": 800, "length": 64, "n_windows": 1500}
 LEARNING_RATE, SHOWN = 0.5, (60, 150, 200, 300, 450, 600)  # the steps that tables show; the last ends training
 SMALL_SIZE = {"n_vocab": 100, "length": 16, "n_windows": 100}
@@ -168,10 +164,10 @@ def _cells(values):
 def main():
     """Train, draw the figures, and write and print the results."""
     arguments = command_line("reduced", __doc__, quick="small sizes, in seconds",
-                             text="TinyStories, one story a line; without it ../shared/data, or the `stories` corpus")
+                             text="TinyStories, one story a line; without it the `stories` corpus")
     small = SMALL_SIZE, SMALL_LEARNING_RATE, SMALL_SHOWN
     size, eta, shown = small if arguments.quick else (SIZE, LEARNING_RATE, SHOWN)
-    text = arguments.text or (TINYSTORIES if TINYSTORIES.exists() else None)
+    text = arguments.text
     corpus = load_corpus(text, **size) if text else builtin_corpus("stories", n_documents=2048, **size)
     batch, n_vocab, steps = corpus.batch(), len(corpus.vocabulary), shown[-1]
     at = {3, 6, 12, *shown, *(round(steps * k / 24) for k in range(1, 25))}

@@ -6,6 +6,7 @@ section when it has run, and ``write_results.py`` writes it into RESULTS.md, so 
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from textwrap import fill
 
@@ -39,8 +40,26 @@ def command_line(name, doc, *, quick, text=None):
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--out", default=f"results/{name}", metavar="DIR", help="folder for JSON file and figures")
     arguments = parser.parse_args()
-    arguments.out = output_folder(arguments.out)
+    if text and arguments.text is not None:
+        arguments.text = existing(arguments.text)
+    try:
+        arguments.out = output_folder(arguments.out)
+    except ValueError as error:
+        refuse(error)
     return arguments
+
+
+def existing(path):
+    """``path``, if it is a file that exists; else the script ends with one line and status 2."""
+    if not Path(path).is_file():
+        refuse(f"there is no file {path} (looked from {Path.cwd()}); check the name")
+    return path
+
+
+def refuse(reason):
+    """End the script with one line, the ``reason``, and status 2."""
+    print(f"{Path(sys.argv[0]).name}: error: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 def write_down(name, arguments, results, section):
@@ -52,8 +71,8 @@ def write_down(name, arguments, results, section):
 
 
 def read(path):
-    """What the JSON file at ``path`` holds."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """What the JSON file at ``path`` holds; the script ends with one line where there is none."""
+    return json.loads(Path(existing(path)).read_text(encoding="utf-8"))
 
 
 def block(heads, rows):

@@ -10,7 +10,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from running import paragraphs, read
+from running import paragraphs, read, refuse
 
 from minitx.base.checks import atomic
 from minitx.base.report import write_json
@@ -44,10 +44,10 @@ def record(folder):
     """Copy the JSON file of a full run from ``folder`` to recorded/, under the name of the folder."""
     name = Path(folder).resolve().name
     if name not in RUNS:
-        sys.exit(f"{folder} is called {name}; a recorded run is called one of {', '.join(RUNS)}")
+        refuse(f"{folder} is called {name}; a recorded run is called one of {', '.join(RUNS)}")
     results = read(Path(folder) / f"{script_of(name).__name__}.json")
     if results["quick"] or results.get("stopped"):
-        sys.exit(f"{folder} holds a run with --quick or one that was stopped; RESULTS.md shows full runs only")
+        refuse(f"{folder} holds a run with --quick or one that was stopped; RESULTS.md shows full runs only")
     RECORDED.mkdir(exist_ok=True)
     write_json(RECORDED / f"{name}.json", {key: value for key, value in results.items() if key != "series"})
 

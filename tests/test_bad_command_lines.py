@@ -16,7 +16,8 @@ TABLE = Path(__file__).with_name("data") / "bad_command_lines.txt"
 ROWS = [tuple(line.split(" => ")) for line in TABLE.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
 # What no user should read: names of Python, messages of NumPy and of argparse, tracebacks.
 FORBIDDEN = re.compile(r"Traceback|Error\b|numpy|allocate|(?<!--)dtype|argument|usage:|invalid|NoneType|shape|"
-                       r"object at|(?<!-)\bn_[a-z]+|[a-z]+='|(?<![-a-z.])(batch_size|learning_rate|init_scale|p_[mcr])\b")
+                       r"object at|"
+                       r"(?<!-)\bn_[a-z]+|[a-z]+='|(?<![-a-z.])(batch_size|learning_rate|init_scale|p_[mcr])\b")
 # These mistakes are not about the value of an option.
 NO_OPTION = re.compile("no command|no option|is a folder|is empty|binary|UTF-8|gzip|JSON|there is no file|holds? |"
                        "found|line 1|not for|no samples")

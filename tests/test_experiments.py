@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,11 +58,28 @@ def test_every_script_has_a_section_and_every_recorded_run_is_a_full_one(experim
         assert path.stat().st_size < 100_000
 
 
-def test_a_quick_run_is_not_recorded(experiments, tmp_path):
+def test_a_quick_run_is_not_recorded(experiments, tmp_path, capsys):
     (tmp_path / "associations").mkdir()
     (tmp_path / "associations" / "associations.json").write_text('{"quick": true}')
-    with pytest.raises(SystemExit, match="RESULTS.md shows full runs only"):
+    with pytest.raises(SystemExit, match="2"):
         experiments("write_results").record(tmp_path / "associations")
+    assert "RESULTS.md shows full runs only" in capsys.readouterr().err
+
+
+def test_a_quick_benchmark_shows_no_goal_of_the_full_size(experiments, monkeypatch):
+    """Sentences about goals, and remarks in brackets, are left out; what was measured stays."""
+    benchmark = experiments("benchmark")
+    for name in ("_leading_terms", "_training_step", "_reduced_step", "_topic_step", "_graph_svms", "_growth"):
+        monkeypatch.setattr(benchmark, name, lambda part: [
+            "Step, 2 s (timed). The goals are 1.5 times the time of the products, and 8 times at second. It takes 3 MB.",
+            "The peak is 40 MB (the goal is 1,000), of which 8 MB before."])
+    parts = dict.fromkeys(("leading terms", "training step", "reduced step", "topic step", "graph svm", "growth"))
+    results = parts | {"GFLOP/s": {"float32": 1.0, "float64": 2.0}, "quick": False}
+    assert "1,000" in benchmark.section(results)
+    quick = benchmark.section(results | {"quick": True})
+    assert "goal" not in quick
+    assert "Step, 2 s (timed). It takes 3 MB." in quick
+    assert "The peak is 40 MB, of which 8 MB before." in quick
 
 
 @pytest.mark.parametrize("script", sorted(FOLDER.glob("*.py")), ids=lambda script: script.stem)
@@ -74,3 +92,22 @@ def test_experiments_import_no_command_and_nothing_private(script):
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
     parts = {part for name in imported if name.startswith("minitx") for part in name.split(".")}
     assert not [part for part in parts if part.startswith(("command", "_")) or part == "cli"]
+
+
+@pytest.mark.parametrize("script", ["associations", "expansion", "one_layer", "reduced", "topics_text",
+                                    "write_results"])
+def test_a_missing_file_is_told_in_one_line(script, tmp_path):
+    """No folder is made."""
+    done = subprocess.run([sys.executable, str(FOLDER / f"{script}.py"), "missing.txt"], cwd=tmp_path,
+                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(FOLDER.parent)})
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "missing.txt" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", sorted(FOLDER.glob("*.py")), ids=lambda script: script.stem)
+def test_no_path_outside_the_project_is_mentioned(script):
+    source = script.read_text(encoding="utf-8")
+    assert "../shared" not in source
+    assert "parents[2]" not in source
