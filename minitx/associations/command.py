@@ -33,6 +33,7 @@ from minitx.model.weights import OneHotWeights
 N_RECORDS = 12  # rows of the tables, beside the first three steps
 HEAT_MAP_WORDS = 40
 N_ASSOCIATES = 8
+STORY_WORDS = ("fish", "bird", "happy", "red", "mom")  # whose associates in the stories are known
 # {basis function: (what a row is, what a column is, what to look for)}
 BASIS_FUNCTIONS = {
     "bigram": (
@@ -78,9 +79,8 @@ class Options(base_options.Options):
     init_scale: float = option(1e-6, "standard deviation of Gaussian initial weights", above_zero=True, metavar="SD")
     dtype: str = option("float64", "precision of training; statistics and the split are always float64",
                         choices=("float64", "float32"))
-    words: str = option("fish,bird,happy,red,mom",
-                        "comma-separated words whose associates are listed; absent ones are skipped with a note",
-                        metavar="WORDS")
+    words: str | None = option(None, "comma-separated words whose associates are listed; when not given, five frequent "
+                               "content words of the text", metavar="WORDS")
     out: str = option("minitx-associate", "folder for figures, results.json, report.html, weights.npz", metavar="DIR")
 
 
@@ -131,13 +131,11 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     require_memory(200.0 * n_vocab**2 + 24.0 * len(batch) * options.length, ("vocabulary", n_vocab),
                    ("length", options.length))
     say(corpus.summary())
-    asked = [word for word in map(str.strip, options.words.lower().split(",")) if word]
-    if missing := [word for word in asked if word not in corpus.vocabulary]:
-        say(f"not in the vocabulary, so their associates are not listed: {', '.join(missing)}")
+    asked = _asked_words(options, corpus, say)
     basis = statistics(batch, n_vocab)
     similarity = words.similarity(basis)
     associates = {word: {function: words.associates(scores, corpus, word, k=N_ASSOCIATES)
-                         for function, scores in similarity.items()} for word in asked if word not in missing}
+                         for function, scores in similarity.items()} for word in asked}
     recorder, trajectory = train(options, batch, basis, say)
     leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
     split = split_gradient(trajectory.weights, batch, leading)
@@ -170,6 +168,21 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     drawn = training_figures(recorder, trajectory.loss, crossings, title) | basis_figures(basis, corpus.vocabulary)
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
                    {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped)
+
+
+def _asked_words(options, corpus, say):
+    """The words whose associates are listed; says which of those that were typed cannot be."""
+    if options.words is None:
+        if options.text is None and options.builtin == BUILTIN[0]:
+            return [word for word in STORY_WORDS if word in corpus.vocabulary]
+        return words.content_words(corpus, len(STORY_WORDS))
+    asked = [word for word in map(str.strip, options.words.lower().split(",")) if word]
+    used = {corpus.vocabulary[token] for token in np.unique(corpus.tokens)}
+    if absent := [word for word in asked if word not in corpus.vocabulary]:
+        say(f"not in the vocabulary, so their associates are not listed: {', '.join(absent)}")
+    if unused := [word for word in asked if word in corpus.vocabulary and word not in used]:
+        say(f"in the vocabulary but not in the windows used, so their associates are not listed: {', '.join(unused)}")
+    return [word for word in asked if word in used]
 
 
 def _read(options):

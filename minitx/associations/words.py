@@ -68,6 +68,23 @@ def associates(scores: NDArray[np.float64], corpus: Corpus, word: str, *, k: int
     return [(corpus.vocabulary[token], float(row[token])) for token in strongest if row[token] > 0]
 
 
+def content_words(corpus: Corpus, k: int) -> list[str]:
+    """The ``k`` words that are frequent in some windows and absent from others: content words, in any language.
+
+    A word with letters is ranked by its frequency times log(windows / windows that hold it), which is small for words
+    of grammar, because most windows hold them.
+    """
+    n_windows, n_vocab = len(corpus.tokens), len(corpus.vocabulary)
+    frequency = np.bincount(corpus.tokens.ravel(), minlength=n_vocab)
+    holding = np.zeros(n_vocab)
+    for window in corpus.tokens:
+        holding[np.unique(window)] += 1
+    score = frequency * np.log(n_windows / np.maximum(holding, 1))
+    ranked = np.lexsort((-frequency, -score))
+    spoken = [corpus.vocabulary[token] for token in ranked if frequency[token] > 0]
+    return [word for word in spoken if word != UNKNOWN and any(map(str.isalpha, word))][:k]
+
+
 def precision(scores: NDArray[np.float64], corpus: Corpus, truth: dict[str, set[str]], *,
               k: int = 10) -> tuple[float, int]:
     """Mean share of true associates among the ``k`` strongest, over the words that can be scored, and their number.

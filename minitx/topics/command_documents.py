@@ -205,10 +205,7 @@ class Stage:
         columns = [name for name in trained if name in wanted]
         lines = table([" ", *(DIFFERENCES.get(name, name) for name in columns)],
                       [[label, *(number(row.get(name), 5) for name in columns)] for label, row in rows.items()])
-        including, different, n = training.same_exceeds_different(self.runs, self.part)
-        return (f"{self.title}\n{lines}\n"
-                f"same topic is above different topic at {including} of {n} recorded steps "
-                f"({different} for different words only)")
+        return f"{self.title}\n{lines}\n{training.comparison(self.runs, self.part)}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,11 +136,23 @@ def same_exceeds_different(runs: Sequence[Run], part: str) -> tuple[int, int, in
     """How often, over all runs and recorded steps, the average of same topic exceeds that of different topic.
 
     Returns the number of steps at which it does when pairs of the same word are included, the number at which it does
-    for different words alone, and the number of all recorded steps.
+    for different words alone, and the number of recorded steps at which the two can be compared.
     """
     averages = [getattr(record, part) for run in runs for record in run.records]
     return (sum(one.same_topic_including > one.different_topic for one in averages),
-            sum(one.same_topic > one.different_topic for one in averages), len(averages))
+            sum(one.same_topic > one.different_topic for one in averages),
+            sum(np.isfinite([one.same_topic_including, one.different_topic]).all() for one in averages))
+
+
+def comparison(runs: Sequence[Run], part: str) -> str:
+    """The sentence about :func:`same_exceeds_different`; it says why where nothing can be compared."""
+    including, different, n = same_exceeds_different(runs, part)
+    if not n:
+        return "same and different topic cannot be compared: no two words of different topics meet in a document"
+    averages = [getattr(record, part) for run in runs for record in run.records]
+    own = (f"{different} for different words only" if any(np.isfinite(one.same_topic) for one in averages) else
+           "no topic has two different words")
+    return f"same topic is above different topic at {including} of {n} recorded steps ({own})"
 
 
 def attention_ratios(weights: EmbeddedWeights, setting: TopicModel) -> dict[str, float]:

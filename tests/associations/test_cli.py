@@ -254,3 +254,13 @@ def test_exit_status_is_decided_by_the_kind_and_not_by_the_words(tmp_path, stopp
         return Outcome("nothing", {}, stopped=stopped)
 
     assert run_command(Options(out=str(tmp_path)), {}, nothing, ()) == expected
+
+
+def test_words_that_cannot_be_listed_are_said(run, tmp_path):
+    """A word of the vocabulary may not be in the windows that are used."""
+    text = tmp_path / "text.txt"
+    text.write_text("the dog saw the cat and the dog ran\n" * 20 + "the wolf saw the bear and the wolf ran\n" * 9)
+    arguments = ["--length", "8", "--windows", "12", "--steps", "2", "--vocabulary", "20"]
+    out = run(str(text), *arguments, "--words", "dog,wolf,zebra")[1]
+    assert "not in the vocabulary, so their associates are not listed: zebra" in out
+    assert "in the vocabulary but not in the windows used, so their associates are not listed: wolf" in out

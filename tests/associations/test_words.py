@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minitx import Batch, associations, builtin_corpus
+from minitx import Batch, associations, builtin_corpus, load_corpus
 from minitx.associations import words
 from minitx.data.corpus import Corpus
 from minitx.data.stories import STORY_CLASSES, STORY_COMPANIONS
@@ -75,3 +75,11 @@ def test_precision_counts():
     scores = np.array([[9.0, 3, 2, 1], [0, 9, 3, 2], [0, 0, 9, 0], [0, 0, 0, 9]])
     assert words.precision(scores, corpus, {"a": {"b", "d"}, "b": {"c", "d"}, "z": {"a", "b"}}, k=2) == (0.75, 2)
     assert np.isnan(words.precision(scores, corpus, {"a": {"b"}}, k=2)[0])
+
+
+def test_content_words_are_frequent_where_they_stand_and_absent_elsewhere(tmp_path):
+    """The text is Greek, so that no list of English words helps."""
+    lines = [f"ο {animal} και ο {animal} τρώει το ψωμί ." for animal in ("σκύλος", "λύκος", "ψάρι") for _ in range(8)]
+    (tmp_path / "greek.txt").write_text("\n".join(lines), encoding="utf-8")
+    corpus = load_corpus(tmp_path / "greek.txt", n_vocab=20, length=6)
+    assert set(words.content_words(corpus, 3)) == {"σκύλος", "λύκος", "ψάρι"}

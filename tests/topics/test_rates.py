@@ -114,3 +114,17 @@ def test_a_figure_holds_all_of_the_path_and_the_cross():
     assert surface.get_xlim()[0] < 1e-3
     assert surface.get_ylim()[1] > 5e3
     assert drawn["attention_ratio.png"][0].axes[0].get_xlim()[1] > 2.5e3
+
+
+def test_what_cannot_be_compared_is_said_and_not_counted():
+    """With two topics a document has one, and its words never meet those of the other."""
+    options = command_documents.Options(topics=2, words=2, length="12", documents=60, seeds=1)
+    options.__dict__["steps"] = lambda full: 12
+    said = command_documents._attention(options, [command_documents.Sample(options, 0)], {}).printed()
+    assert "cannot be compared: no two words of different topics meet" in said
+    assert "0 of" not in said
+    assert "nan" not in said
+    options = command_documents.Options(topics=3, words=1, length="12", documents=60, seeds=1)
+    options.__dict__["steps"] = lambda full: 12
+    said = command_documents._value(options, [command_documents.Sample(options, 0)], {}).printed()
+    assert "no topic has two different words" in said
