@@ -369,7 +369,7 @@ def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: t
 def basis_figures(basis: Statistics, vocabulary: Sequence[str]) -> dict[str, tuple[Figure, str]]:
     """{file name: (heat map, caption)} of the basis functions over the most frequent tokens."""
     frequent = np.argsort(-basis.frequency, kind="stable")[:HEAT_MAP_WORDS]
-    labels = [style.tick_label(vocabulary[token]) for token in frequent]
+    labels = [style.tick_label(vocabulary[token], named=True) for token in frequent]
     return {f"{name}.png": (figures.heat_map(getattr(basis, name)[np.ix_(frequent, frequent)], labels, row, column,
                                              title=f"{name} function, {len(frequent)} most frequent tokens"), caption)
             for name, (row, column, caption) in BASIS_FUNCTIONS.items()}

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from minitx.associations.terms import Crossings, term_order
-from minitx.base.style import COLOURS, DASHES, MARKERS
+from minitx.base.style import COLOURS, DASHES, MARKERS, log_ticks
 
 FURTHEST = 1e-6  # 1 - cosine at the top of the scale of nines; a smaller value shows more nines
 PARAMETERS = {"W_O": "output $W_O$", "V": "value $V$", "W": "attention $W$", "P": "position $P$"}
@@ -117,7 +117,9 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
             share = np.divide(values, leading, out=np.full(len(values), np.nan), where=(leading > 0) & (values > 0))
             largest = np.nanmax([largest, *share])
             lines[name], = axes.plot(steps, share, **styles[name], linewidth=1.2)
-            axes.plot([step for step in at.values() if step], [share for share, step in at.items() if step],
+            recorded = dict(zip(steps, share, strict=True))  # the first record may exceed a share already
+            axes.plot([step for step in at.values() if step],
+                      [max(limit, recorded.get(step, limit)) for limit, step in at.items() if step],
                       linestyle="none", marker="o", markersize=9, markerfacecolor="none",
                       markeredgecolor=styles[name]["color"])
         for share in shares:
@@ -126,6 +128,7 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
                 axes.annotate(str(ceil(min(known))), (min(known), share), (-7, 4), textcoords="offset points",
                               ha="right", fontsize=9)
         axes.set(xscale="log", yscale="log", ylim=(1e-4, 3 * largest))
+        log_ticks(axes.xaxis)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
     figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 
 from minitx.base import parallel, style
 from minitx.base.checks import atomic, output_folder
@@ -57,7 +58,8 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
         _set_threads(options.threads, say)
         if line := quick_line(options, typed):
             say(line)
-        outcome = run(options, say)
+        with rc_context({"font.family": list(style.fonts())}):
+            outcome = run(options, say)
     except BaseException as error:
         for created in absent:  # a run that is refused leaves no folder
             with suppress(OSError):

@@ -1,10 +1,14 @@
 """What all figures share: colours, markers, dashes, labels, and how a figure is written."""
 
+import functools
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from minitx.base.checks import atomic
@@ -16,14 +20,57 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (7, 2)), (0, (4, 1.5, 1, 1.5)), (0, (2, 1)), (0, (9, 2, 1, 2, 1, 2)))
 
 
+# Fonts with Chinese, Japanese and Korean letters, which matplotlib's own font lacks; the first one installed is used.
+MORE_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "PingFang SC",
+              "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "SimHei", "Arial Unicode MS")
+
+
+@functools.cache
+def fonts() -> tuple[str, ...]:
+    """The names of the fonts of figures: matplotlib's own, and one with more letters if there is one."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ("DejaVu Sans", *[name for name in MORE_FONTS if name in installed][:1])
+
+
+@functools.cache
+def _letters():
+    """The code points that can be drawn."""
+    found: set[int] = set()
+    for name in fonts():
+        found |= set(font_manager.get_font(font_manager.findfont(name)).get_charmap())
+    return frozenset(found)
+
+
 def literal(text: str) -> str:
-    """``text`` in the form in which matplotlib draws it as it is, without reading dollar signs as mathematics."""
-    return text.replace("$", r"\$")
+    r"""``text`` in the form in which matplotlib draws it as it is, without reading dollar signs as mathematics.
+
+    A letter that no installed font has is written in its escaped form, such as \u4e2d, and is never drawn as a box.
+    """
+    drawn = (letter if ord(letter) in _letters() else letter.encode("ascii", "backslashreplace").decode()
+             for letter in text)
+    return "".join(drawn).replace("$", r"\$")
 
 
-def tick_label(word: str) -> str:
-    """A word as a tick label; a word without letters stands between angle quotes, so that it is seen."""
-    return literal(word if any(map(str.isalpha, word)) else f"‹{word}›")
+def tick_label(word: str, *, named: bool = False) -> str:
+    """A word as a tick label; a word without letters stands between angle quotes, so that it is seen.
+
+    A sign that is ``named`` has its name beside it: ‹.› full stop.
+    """
+    if any(map(str.isalpha, word)):
+        return literal(word)
+    name = f" {unicodedata.name(word, '').lower()}" if named and len(word) == 1 else ""
+    return literal(f"‹{word}›{name}")
+
+
+def log_ticks(axis: Any) -> None:
+    """Label 1, 2 and 5 times powers of ten on a short logarithmic axis, and powers of ten alone on a long one.
+
+    Matplotlib labels every minor tick of an axis of about one decade, one label over the other.
+    """
+    low, high = axis.get_view_interval()
+    short = 0 < low < high <= 300 * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Any, path: str | Path) -> None:

@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from minitx.base.style import COLOURS, DASHES, MARKERS, literal, tick_label
+from minitx.base.style import COLOURS, DASHES, MARKERS, literal, log_ticks, tick_label
 from minitx.next_token.automaton import STATUSES
 from minitx.next_token.graphs import PriorityGraph
 from minitx.next_token.training import Record
@@ -288,6 +288,7 @@ def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has
         if any(len(line.get_xdata()) for line in axes.lines):
             axes.set_xscale("log")
             axes.set_yscale("log")
+            log_ticks(axes.xaxis)
         else:
             acyclic = axes is panels[0, 1] and not has_cycles
             says = "no SCC of several tokens:\nnothing to compose" if acyclic else "undefined or 0 throughout"

@@ -59,9 +59,12 @@ def _matrix(stage, result, about):
     else:
         title, topics = about, topics[1:]
         found = attention_table(weights, result.options.held_out(result.options.seed))
-        matrices = {f"trained attention × length, {ATTENTION[stage.name]}": found.mean(np.nan)[1:, 1:]}
-        settings = {"positive": True, "row_label": "query", "column_label": "key", "value_label": "attention × length"}
-        caption = f"{stage.title}. Average on held-out documents, words grouped by topic."
+        mean = found.mean(np.nan)[1:, 1:]
+        matrices = {f"trained attention, {ATTENTION[stage.name]}": np.log2(np.where(mean > 0, mean, np.nan))}
+        settings = {"row_label": "query", "column_label": "key",
+                    "value_label": "log2 of attention × length, 0: uniform"}
+        caption = (f"{stage.title}. Average on held-out documents, words grouped by topic; +1: twice, −1: half of "
+                   "uniform attention.")
     return {f"{stage.name}_matrix.png": (plots.topic_heat_maps(matrices, topics, title=title, **settings), caption)}
 
 

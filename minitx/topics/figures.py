@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.style import COLOURS, DASHES, MARKERS, literal, spread
+from minitx.base.style import COLOURS, DASHES, MARKERS, literal, log_ticks, spread
 
 # The colour and marker of each block are the same in every figure.
 BLOCKS = {"same word": (COLOURS[0], "o"), "same topic": (COLOURS[1], "s"), "different topic": (COLOURS[2], "^"),
@@ -205,6 +205,7 @@ def block_values(steps: NDArray[np.integer], measured: Mapping[str, tuple[NDArra
     banded = [_measured(axes, steps, mean, sd, *BLOCKS[name]) for name, (mean, sd) in measured.items()]
     if closed:
         axes.set_xscale("log")
+        log_ticks(axes.xaxis)
     axes.axhline(0, color=PALE, linewidth=1, zorder=0)
     axes.set(xlabel="gradient descent steps", ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
