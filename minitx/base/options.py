@@ -150,7 +150,7 @@ def _wanted(says, kind):
         limit = f", at most {says['most']:,}" if says["most"] < MOST else ""
         return f"a whole number, at least {says['least']}{limit}"
     if says["is_probability"]:
-        return "a probability, a number from 0 to 1" + (", but not 0" if says["above_zero"] else "")
+        return "a probability above 0, at most 1" if says["above_zero"] else "a probability, a number from 0 to 1"
     if says["above_zero"]:
         return "a number above 0, " + ("finite" if says["below"] == math.inf else f"below {says['below']:g}")
     return {int: "a whole number", float: "a number"}[kind]

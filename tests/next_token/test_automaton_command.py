@@ -289,7 +289,7 @@ def test_an_estimate_is_said_once_for_each_long_job(embedding, monkeypatch):
     said = [line for line in printed.splitlines() if "will take about" in line]
     assert [line.split(" will take about ")[0] for line in said] == ["the Graph-SVM", *automaton.MODES.values()]
     assert "judged by the first 1 of its" in said[0]
-    assert all("judged by its first 1 steps" in line for line in said[1:])
+    assert all("judged by its first step;" in line for line in said[1:])
     assert [line for line in printed.splitlines() if line not in said] == without.splitlines()
     assert numbers == plain
 
