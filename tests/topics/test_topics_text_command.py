@@ -132,7 +132,8 @@ def test_ctrl_c_keeps_what_was_recorded(planted, monkeypatch):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"topics": 1}, "--topics is 1"), ({"p_c": 0.6, "p_r": 0.6}, "--p-c is 0.6 and --p-r 0.6; together"), ({"threshold": 0.0}, "above 0"),
+    ({"topics": 1}, "--topics is 1"), ({"p_c": 0.6, "p_r": 0.6}, "--p-c is 0.6 and --p-r 0.6; together"),
+    ({"threshold": 0.0}, "above 0"),
     ({"p_m": 0.0}, "--p-m is 0"), ({"threshold": 1.5}, "--threshold is 1.5"),
     ({"learning_rate": -1.0}, "--learning-rate"), ({"dtype": "int8"}, "--dtype"), ({"text": ""}, "empty"),
     ({"windows": 0}, "--windows"), ({"seed": -1}, "--seed")])
