@@ -166,10 +166,6 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
     cut, means, spare = blocks(batch, circuits.n_vocab, circuits.ov.dtype), [part.mean(axis=1) for part in ov_parts], []
 
-    def terms_of(block):
-        workspace = spare.pop() if spare else Workspace()  # there will be one for each thread
-        return block, _block_terms(circuits, block, ov_parts, means, workspace), workspace
-
     def add(computed):
         block, terms, workspace = computed
         for pieces, tables in zip(terms, sums, strict=True):
@@ -177,6 +173,10 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
         spare.append(workspace)
 
     with workers(len(cut)) as run:
+        def terms_of(block):
+            workspace = spare.pop() if spare else Workspace()  # there will be one for each thread
+            return block, _block_terms(circuits, block, ov_parts, means, workspace), workspace
+
         run.in_turn(terms_of, add, cut)
     Q, Delta = scores(batch, ov_parts[0])
     at_reference = {"direct": B, "ov": Phi.T, "qk": Q,
