@@ -101,16 +101,14 @@ def terms(weights, leading, X, Y):
 
 def main():
     if sys.argv[1:] and not Path(sys.argv[1]).is_file():
-        print(f"one_layer.py: error: there is no file {sys.argv[1]}; check the name", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(print(f"one_layer.py: error: there is no file {sys.argv[1]}; check the name", file=sys.stderr) or 2)
     X, Y = windows(Path(sys.argv[1]).read_text(encoding="utf-8") if sys.argv[1:] else SENTENCES, LENGTH)
     print(f"{len(X) // LENGTH} sequences of {LENGTH} tokens, {X.shape[1]} different ones; learning rate {ETA}.")
     print("\nCosine of each weight and its leading term         W_O         V         W         P (nan: still zero)")
     for step, loss, weights in train(X, Y, LENGTH, ETA, SHOWN[-1]):
         if step in SHOWN:
             leading = leading_weights(X, Y, LENGTH, step, ETA)
-            cosines = (np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b) or np.nan)
-                       for a, b in zip(weights, leading, strict=True))
+            cosines = map(lambda a, b: np.vdot(a, b) / (np.vdot(a, a) * np.vdot(b, b) or np.nan)**0.5, weights, leading)
             print(ROW.format(f"step {step:3}, loss {loss:.4f}", *cosines))
     print(f"\nNorm of each term of the gradient at step {step} (nan: this parameter has no such term)")
     split, gradient = terms(weights, leading, X, Y), backward(weights, X, Y, *forward(weights, X, Y)[1:])
@@ -118,6 +116,5 @@ def main():
         print(ROW.format(name, *(np.linalg.norm(part.get(name, np.nan)) for part in split)))
     errors = (abs(sum(part.values()) - slope).max() for part, slope in zip(split, gradient, strict=True))
     print(ROW.format("largest |sum of the terms - gradient|", *errors))
-
 if __name__ == "__main__":
     main()
