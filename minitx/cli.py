@@ -1,4 +1,7 @@
-"""``minitx <command>`` reads the command line; each theory's ``command.py`` does the work."""
+"""``minitx <command>`` reads the command line; each theory's ``command.py`` does the work.
+
+This file imports the standard library only; the rest is imported within ``main``, which tells an interruption in a line.
+"""
 
 import argparse
 import difflib
@@ -14,7 +17,6 @@ from types import ModuleType
 from typing import NoReturn
 
 import minitx
-from minitx.base.options import shown
 
 # {command: (theory, summary)}; a theory is imported only when its command is asked for.
 COMMANDS = {
@@ -47,6 +49,8 @@ class Parser(argparse.ArgumentParser):
 
 def _unknown(parser: argparse.ArgumentParser, words: list[str]) -> str:
     """The sentence that the command has no option, or no place, for the first of these words."""
+    from minitx.base.options import shown
+
     word = words[0].split("=")[0]
     if not word.startswith("-"):
         return f"found {shown(word)} after the options and names that {parser.prog} takes; leave it out"
@@ -57,6 +61,8 @@ def _unknown(parser: argparse.ArgumentParser, words: list[str]) -> str:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """The options that were typed. ValueError says what cannot be understood; SystemExit follows --help, --version."""
+    from minitx.base.options import shown
+
     asked = next((word for word in arguments if not word.startswith("-")), None)  # no option of minitx takes a value
     parser = Parser(prog="minitx", description=minitx.__doc__)
     parser.add_argument("--version", action="version", version=f"minitx {minitx.__version__}")
@@ -78,20 +84,28 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 @contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM, which a cluster sends at its time limit, ends training as Ctrl-C does: what was recorded is written."""
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield
-        return
+def _signals_interrupt() -> Iterator[list[int]]:
+    """SIGTERM, which a cluster sends at its time limit, ends training as Ctrl-C does: what was recorded is written.
+
+    The list that is yielded holds the signals that came: a package may turn the KeyboardInterrupt of a signal that
+    comes while it is imported into an ImportError.
+    """
+    came: list[int] = []
 
     def interrupt(number, frame):
+        came.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # signals belong to the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not what a caller set
+                before[number] = signal.signal(number, interrupt)
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,22 +116,31 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every letter
-    try:
-        with _terminated_is_interrupted():
+    with _signals_interrupt() as came:
+        try:
             parsed = _parse(sys.argv[1:] if arguments is None else arguments)
             return module_of(parsed.command).main(parsed)
-    except (ValueError, OSError, FloatingPointError) as error:
+        except KeyboardInterrupt:
+            return _interrupted()
+        except Exception as error:
+            return _interrupted() if came else _failed(error)
+
+
+def _interrupted():
+    print("minitx: interrupted", file=sys.stderr)
+    return 130
+
+
+def _failed(error):
+    """Tell a mistake of the user in one line, and a defect of minitx with its traceback."""
+    if isinstance(error, (ValueError, OSError, FloatingPointError)):
         return _refused(str(error))
-    except MemoryError:
+    if isinstance(error, MemoryError):
         return _refused("there is not enough memory; use fewer words, or shorter or fewer documents")
-    except KeyboardInterrupt:
-        print("minitx: interrupted", file=sys.stderr)
-        return 130
-    except Exception:  # no input should lead here
-        traceback.print_exc()
-        print(f"minitx {minitx.__version__}: this is a defect of minitx; please report the lines above and what was "
-              "typed", file=sys.stderr)
-        return 1
+    traceback.print_exception(error)  # no input should lead here
+    print(f"minitx {minitx.__version__}: this is a defect of minitx; please report the lines above and what was typed",
+          file=sys.stderr)
+    return 1
 
 
 def _refused(reason):

@@ -1,8 +1,11 @@
 """A command leaves all its files and its exit status, whatever ended it, and whether or not anybody reads on."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +59,7 @@ def test_a_reader_that_stops_reading_stops_nothing_else():
     """The lines are more than a pipe holds, and the reader takes one of them."""
     script = """
 import sys
+from pathlib import Path
 from minitx.base.console import Printer
 say = Printer()
 for line in range(20_000):
@@ -162,3 +166,39 @@ sys.exit(cli.main(["associate", "--quick", "--vocabulary", "20", "--windows", "4
     assert done.returncode == 130
     assert "interrupted" in done.stdout
     assert json.loads((tmp_path / "results.json").read_text())["stopped"]["kind"] == "interrupted"
+
+
+# A site that sends a signal when a module is about to be imported, for the first time; with "swallowed", the import
+# ends with an ImportError instead, as the imports of compiled packages do.
+SITE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores SIGINT
+name, number, swallowed = os.environ["INTERRUPTED"].split()
+class Finder:
+    def find_spec(self, found, path=None, target=None):
+        if found == name:
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), int(number))
+            except KeyboardInterrupt:
+                if swallowed == "swallowed":
+                    raise ImportError("import failed")
+                raise
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("swallowed", ["raised", "swallowed"])
+@pytest.mark.parametrize("module", ["minitx.base.options", "minitx.associations.command", "numpy", "numba",
+                                    "matplotlib.figure"])
+def test_a_run_that_is_interrupted_while_it_imports_ends_in_one_line(module, swallowed, number, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SITE)
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)]),
+                                "INTERRUPTED": f"{module} {int(number)} {swallowed}"}
+    done = subprocess.run([sys.executable, "-m", "minitx", "associate", "--quick", "--out", tmp_path / "out"],
+                          capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (130, "minitx: interrupted\n")
+    assert not (tmp_path / "out").exists()
