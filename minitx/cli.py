@@ -1,6 +1,7 @@
 """``minitx <command>`` reads the command line; each theory's ``command.py`` does the work.
 
-This file imports the standard library only; the rest is imported within ``main``, which tells an interruption in a line.
+This file imports the standard library only; the rest is imported within ``main``, which tells an interruption in one
+line.
 """
 
 import argparse
