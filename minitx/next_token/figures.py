@@ -47,6 +47,7 @@ class _Block:
     above: list = field(default_factory=list)  # blocks with an edge to this one
     x: float = 0.0  # of its middle
     y: float = 0.0
+    floor: float = 0.0  # lower edge of the tallest block of its layer
 
     @classmethod
     def of(cls, layer, labels, edges):
@@ -180,10 +181,12 @@ def _place(blocks):
         for block in row:
             block.height = block.height or tallest  # an edge passes by the whole layer
             block.x, block.y = left + block.width / 2, y - block.height / 2
+            block.floor = y - tallest
             left += block.width + APART
         y -= tallest + LAYER
     for block in blocks:
         block.y -= y + LAYER
+        block.floor -= y + LAYER
     return width, -y - LAYER
 
 
@@ -249,18 +252,26 @@ def _draw_arc(axes, start, end, colour):
 
 
 def _draw_route(axes, route):
-    """An arrow from the lower edge of the first block to the upper edge of the last, through the places between."""
-    x, y = route[0].x, route[0].y - route[0].height / 2
-    vertices, codes = [(x, y)], [Path.MOVETO]
-    for block in route[1:]:
+    """An arrow from the lower edge of the first block to the upper edge of the last, through the places between.
+
+    It goes straight down to the floor of the first block's layer, so that it crosses no taller block beside it.
+    """
+    x, y = route[0].x, route[0].floor
+    vertices, codes = [(x, route[0].y - route[0].height / 2), (x, y)], [Path.MOVETO, Path.LINETO]
+    for block in route[1:-1]:
         top, bottom = block.y + block.height / 2, block.y - block.height / 2
         middle = (y + top) / 2
         vertices += [(x, middle), (block.x, middle), (block.x, top), (block.x, bottom)]
         codes += [Path.CURVE4] * 3 + [Path.LINETO]
         x, y = block.x, bottom
-    end = (x, top + 0.02)
-    path = Path([*vertices[:-2], end], codes[:-1]) if len(route) > 2 else Path([vertices[0], end])
-    axes.add_patch(FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=10, linewidth=1.1, color=INK, zorder=1))
+    end = (route[-1].x, route[-1].y + route[-1].height / 2 + 0.02)
+    if len(route) == 2:
+        vertices, codes = [*vertices, end], [*codes, Path.LINETO]
+    else:
+        middle = (y + end[1]) / 2
+        vertices, codes = [*vertices, (x, middle), (end[0], middle), end], [*codes, *[Path.CURVE4] * 3]
+    axes.add_patch(FancyArrowPatch(path=Path(vertices, codes), arrowstyle="-|>", mutation_scale=10, linewidth=1.1,
+                                   color=INK, joinstyle="round", zorder=1))
 
 
 # -------------------------------------------------------------------------------------- training and predictions

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from minitx.base import numbers
 from minitx.next_token import figures
 from minitx.next_token import figures as plots
-from minitx.next_token.graphs import PriorityGraph
+from minitx.next_token.graphs import PriorityGraph, priority_graphs
+from minitx.next_token.samples import Samples
 from minitx.next_token.training import Record
 
 
@@ -177,3 +179,19 @@ def test_predictions(n):
 
 def test_total_variation():
     np.testing.assert_allclose(numbers.total_variation([[1, 0], [0.5, 0.5]], [[0, 1], [0.5, 0.5]]), [1, 0])
+
+
+def test_an_arrow_from_a_short_block_crosses_no_tall_frame_beside_it():
+    """It goes straight down to the floor of its layer first."""
+    # 0 is above 1 to 13 and the last token 14; 9 alone is above 10 to 14, and stands beside the frame of 1 to 8
+    samples = Samples.of([[*range(10), 14], [9, 10, 11, 12, 13, 14]], [0, 9], 15)
+    panel = plots._Panel.of(priority_graphs(samples)[14], ["a long word"] * 15)
+    axes = Figure().add_axes((0, 0, 1, 1))
+    assert len(panel.routes) == 3
+    for route in panel.routes:
+        plots._draw_route(axes, route)
+        drawn = axes.patches[-1]._path_original.interpolated(200).vertices
+        for block in panel.blocks:
+            inside = ((abs(drawn[:, 0] - block.x) < block.width / 2 - 1e-9)
+                      & (abs(drawn[:, 1] - block.y) < block.height / 2 - 1e-9))
+            assert not inside.any() or block in route
