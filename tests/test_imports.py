@@ -64,25 +64,32 @@ def test_public_names_are_those_that_dir_shows_and_that_type_checkers_see():
         assert getattr(minitx, name) is value, name
 
 
-@pytest.mark.parametrize("room", ["associations", "base", "data", "model", "next_token", "testing", "topics"])
-def test_tab_completion_of_a_room_shows_what_is_public_and_no_more(room):
+def each_and_all(names):
+    """Parameters: all names, for one interpreter; and each name, for one of its own, in slow tests."""
+    return [pytest.param(names, id="all"), *(pytest.param([name], id=name, marks=pytest.mark.slow) for name in names)]
+
+
+@pytest.mark.parametrize("rooms", each_and_all(["associations", "base", "data", "model", "next_token", "testing",
+                                                "topics"]))
+def test_tab_completion_of_a_room_shows_what_is_public_and_no_more(rooms):
     """In a fresh interpreter, after ``import minitx`` alone; every name that is shown is there, and is documented."""
-    script = (f"import minitx\nroom = minitx.{room}\nimport minitx.cli\nfrom inspect import getdoc\n"
-              "assert sorted(room.__all__) == dir(room), dir(room)\n"
-              "assert all(getdoc(getattr(room, name)) for name in dir(room))\n"
-              f"assert '{room}' in dir(minitx) and 'import_module' not in dir(minitx)\nprint(*dir(room))")
+    script = (f"import minitx\nfrom inspect import getdoc\nfor name in {rooms}:\n"
+              "    room = getattr(minitx, name)\n    import minitx.cli\n"
+              "    assert sorted(room.__all__) == dir(room), dir(room)\n"
+              "    assert all(getdoc(getattr(room, shown)) for shown in dir(room))\n"
+              "    assert name in dir(minitx) and 'import_module' not in dir(minitx)\n"
+              "    hidden = {'np', 'Any'} if name == 'base' else {'np', 'Any', 'command'}\n"
+              "    assert not hidden & set(dir(room))\n")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert not {"np", "command", "Any"} & set(done.stdout.split()) - ({"command"} if room == "base" else set())
 
 
-@pytest.mark.parametrize("name", ["next_token.training.train", "next_token.losses.attention", "base.numbers.norm",
-                                  "next_token.path.split_path", "next_token.local_training.train_local",
-                                  "topics.training.train",
-                                  "topics.uniform_attention.moments", "associations.words.similarity",
-                                  "model.testing.check_gradient", "data.stories.stories", "model.descent.descent"])
-def test_what_the_accounts_of_the_rooms_name_is_an_attribute(name):
-    script = f"import minitx\nassert callable(minitx.{name})"
+@pytest.mark.parametrize("names", each_and_all([
+    "next_token.training.train", "next_token.losses.attention", "base.numbers.norm", "next_token.path.split_path",
+    "next_token.local_training.train_local", "topics.training.train", "topics.uniform_attention.moments",
+    "associations.words.similarity", "model.testing.check_gradient", "data.stories.stories", "model.descent.descent"]))
+def test_what_the_accounts_of_the_rooms_name_is_an_attribute(names):
+    script = "\n".join(["import minitx", *(f"assert callable(minitx.{name})" for name in names)])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 

@@ -101,8 +101,9 @@ def test_first_exceeds_is_printed_and_written(run):
             f"{math.ceil(step)}{'*' if step == least[share] else ''}" if step else "-" for share, step in found.items()]
 
 
-@pytest.mark.parametrize("options", [[], ["--dtype", "float32"],
-                                     ["--init", "gaussian", "--init-scale", "0.1", "--batch-size", "5"]])
+@pytest.mark.parametrize("options", [
+    pytest.param([], marks=pytest.mark.slow), pytest.param(["--dtype", "float32"], marks=pytest.mark.slow),
+    ["--init", "gaussian", "--init-scale", "0.1", "--batch-size", "5"]])
 def test_same_seed_same_bits_for_any_number_of_threads(run, tmp_path, options):
     results = [run(*SMALL, *options, "--threads", threads, out=f"threads{threads}")[3] for threads in (1, 2)]
     for result in results:

@@ -51,6 +51,7 @@ def test_few_words_a_topic_end_near_the_closed_form(words, topics, monkeypatch):
     assert 1 < stage.path[-1]["rho"] < 1.2 * stage.predicted.rho
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(documents())
 def test_every_stage_ends_lower_than_it_began(options):
