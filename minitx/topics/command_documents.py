@@ -333,10 +333,12 @@ def _infinite(options, samples, stages):
                     W_V=closed_forms.paper_value(law).matrix(law))
     path, recorded = [], {0, *_spread(steps, 40)}
     objective = Backtracking(eta, frozen=("W_V",))
+    forecast = Forecast("training on infinite documents", steps, samples[0].say, REMEDY)
     with progress_bar(total=steps, unit="step", desc="infinite documents") as bar:
 
         def callback(step, loss, weights, gradient):
             bar.update(step > 0)
+            forecast(step)
             if step in recorded:
                 path.append(training.attention_ratios(weights, law)
                             | {"step": step, "loss": loss, "learning_rate": objective.rate})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minitx import EmbeddedWeights, cli, topics
-from minitx.base import parallel, report
+from minitx.base import console, parallel, report
 from minitx.base.options import read_options
 from minitx.model.descent import Stopped
 from minitx.topics import command_documents, command_documents_figures
@@ -177,3 +177,14 @@ def test_ctrl_c_writes_what_was_recorded(run, monkeypatch):
     assert "stopped early: interrupted after step 3" in out
     assert set(results["stages"]) == {"value", "embedding", "attention"}
     assert len(results["stages"]["attention"]["records"]) == 1
+
+
+def test_every_long_stage_says_how_long_it_takes(tmp_path, monkeypatch, capsys):
+    """The stage on infinite documents too; here a stage is long when it takes any time."""
+    monkeypatch.setattr(console, "LONG", -1.0)
+    monkeypatch.setattr(console, "VERY_LONG", -1.0)
+    assert cli.main(["topics", "--quick", "--topics", "3", "--words", "2", "--documents", "20", "--out",
+                     str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "training on infinite documents will take about" in printed
+    assert printed.count("are quicker") >= 5
