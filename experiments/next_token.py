@@ -169,7 +169,8 @@ def held_out(n_sets, n_contexts, longest):
         one = mixed_instance(seed)
         automaton = Automaton.fit(one.samples, one.E)
         length = 2 + seed % 6
-        contexts = unseen_contexts(one.samples.sequences, n_contexts, length, one.samples.n_vocab, rng=[seed, 5])
+        contexts = unseen_contexts(one.samples.sequences, n_contexts, length, one.samples.n_vocab,
+                                   rng=np.random.default_rng([seed, 5]))
         limit = [automaton.predict(context) for context in contexts]
         p = np.array([prediction.p for prediction in limit])
         status = np.array([prediction.status for prediction in limit])
