@@ -211,9 +211,9 @@ def add_rows(out, table, rows, bias):
                     row[b] += bias[b]
 
 
-# Each of the heads turns outputs of its queries, in place, into R and a scale, with dL/dout_t = scale_t R_t, and
-# gives their losses. They call no other kernel: a sum in a kernel that is called may be rounded differently when it is
-# compiled and when it comes from numba's cache.
+# Each of the heads turns outputs of its queries, in place, into R and a scale, with dL/dout_t = scale_t R_t, and gives
+# their losses. They call no kernel that adds anything up: a sum in a kernel that is called may be rounded differently
+# when it is compiled, as a part of the kernel that calls it, and when it comes from numba's cache.
 
 NO_ANSWER, ONE_TOKEN, SEVERAL_TOKENS = range(3)
 
