@@ -96,8 +96,8 @@ def test_experiments_import_no_command_and_nothing_private(script):
     assert not [part for part in parts if part.startswith(("command", "_")) or part == "cli"]
 
 
-@pytest.mark.parametrize("script", ["associations", "expansion", "one_layer", "reduced", "topics_text",
-                                    "write_results"])
+@pytest.mark.parametrize("script", ["expansion", "one_layer", *(pytest.param(name, marks=pytest.mark.slow) for name in (
+    "associations", "reduced", "topics_text", "write_results"))])
 def test_a_missing_file_is_told_in_one_line(script, tmp_path):
     """No folder is made."""
     done = subprocess.run([sys.executable, str(FOLDER / f"{script}.py"), "missing.txt"], cwd=tmp_path,

@@ -191,8 +191,8 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("swallowed", ["raised", "swallowed"])
-@pytest.mark.parametrize("module", ["minitx.base.options", "minitx.associations.command", "numpy", "numba",
-                                    "matplotlib.figure"])
+@pytest.mark.parametrize("module", ["numpy", *(pytest.param(name, marks=pytest.mark.slow) for name in (
+    "minitx.base.options", "minitx.associations.command", "numba", "matplotlib.figure"))])
 def test_a_run_that_is_interrupted_while_it_imports_ends_in_one_line(module, swallowed, number, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SITE)
     root = Path(__file__).parents[2]

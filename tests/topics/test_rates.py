@@ -31,7 +31,7 @@ def documents(draw):
 def test_loss_of_attention_on_infinite_documents_never_rises(options):
     """Rounding of the loss is all that is allowed."""
     options.__dict__["steps"] = lambda full: 150
-    stage = command_documents._infinite(options, [], {})
+    stage = command_documents._infinite(options, [command_documents.Sample(options, 0)], {})
     rises = np.diff(stage.loss) / stage.loss[:-1]
     assert len(stage.loss) == 151
     assert rises.max() < 1e-13
@@ -46,7 +46,7 @@ def test_few_words_a_topic_end_near_the_closed_form(words, topics, monkeypatch):
     monkeypatch.setattr(command_documents.Options, "steps", lambda self, full: round(full / 5))
     monkeypatch.setattr(command_documents, "MOST_PAIRS", 10**6)
     options = command_documents.Options(words=words, topics=topics, tau=2, **FEW)
-    stage = command_documents._infinite(options, [], {})
+    stage = command_documents._infinite(options, [command_documents.Sample(options, 0)], {})
     assert np.diff(stage.loss).max() < 1e-13
     assert 1 < stage.path[-1]["rho"] < 1.2 * stage.predicted.rho
 
