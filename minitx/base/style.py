@@ -77,9 +77,6 @@ def save(figure: Any, path: str | Path) -> None:
     """Write ``figure`` to ``path`` (.png), completely or not at all."""
     with atomic(path, "wb") as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # boxes stand for letters that the font lacks
-        if (layout := figure.get_layout_engine()) is not None:
-            layout.execute(figure)
-            figure.set_layout_engine(None)  # otherwise savefig would lay out and draw the figure a second time
         figure.savefig(file, format="png", dpi=150)
 
 
