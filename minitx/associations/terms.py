@@ -164,20 +164,16 @@ def _nearest_multiple(matrix, direction):
 def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
     sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
-    cut, means, spare = blocks(batch, circuits.n_vocab, circuits.ov.dtype), [part.mean(axis=1) for part in ov_parts], []
+    cut, workspace = blocks(batch, circuits.n_vocab, circuits.ov.dtype), Workspace()
+    means = [part.mean(axis=1) for part in ov_parts]
 
     def add(computed):
-        block, terms, workspace = computed
+        block, terms = computed
         for pieces, tables in zip(terms, sums, strict=True):
             add_pieces(block, pieces, tables)
-        spare.append(workspace)
 
     with workers(len(cut)) as run:
-        def terms_of(block):
-            workspace = spare.pop() if spare else Workspace()  # there will be one for each thread
-            return block, _block_terms(circuits, block, ov_parts, means, workspace), workspace
-
-        run.in_turn(terms_of, add, cut)
+        run.in_turn(lambda block: (block, _block_terms(circuits, block, ov_parts, means, workspace)), add, cut)
     Q, Delta = scores(batch, ov_parts[0])
     at_reference = {"direct": B, "ov": Phi.T, "qk": Q,
                     "position": np.pad(Delta, (0, circuits.position.size - Delta.size))}
@@ -196,7 +192,7 @@ def _block_terms(circuits, block, ov_parts, means, workspace):
     """
     # 1  A, A0; C and C0 are the attention to a distinct token, the sum over its copies
     exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
-    words, w, C_rest = exact.words, block.weight, exact.C - uniform.C
+    words, w, ones, C_rest = exact.words, block.weight, np.ones(block.weight.shape), exact.C - uniform.C
     # 2  r - r0
     r, rows = output(circuits, block, exact, workspace)
     probabilities(r.reshape(-1, circuits.n_vocab))
@@ -213,12 +209,12 @@ def _block_terms(circuits, block, ov_parts, means, workspace):
         np.take(part, words, axis=0, out=rows, mode="clip")
         of_r0 = mean[words][:, None, :] - part[words[:, None, :], block.targets[:, :, None]]
         for saturation, by_word in ((False, w[:, :, None] * of_r0), (True, np.matmul(r, rows.transpose(0, 2, 1)))):
-            at_uniform, at_exact = (attention_backward(attention.A, by_word, np.ones(w.shape), attention.slots,
-                                                       block.queries, True) for attention in (uniform, exact))
+            at_uniform, at_exact = (attention_backward(attention.A, by_word, ones, attention.slots, block.queries, True)
+                                    for attention in (uniform, exact))
             dscore[saturation, False, bool(rest)] = at_uniform
             dscore[saturation, True, bool(rest)] = at_exact - at_uniform
     by_factors = {(True, False): D["at uniform"], (False, True): D["rest at r0"], (True, True): D["rest"]}
-    return [Pieces(R=r, scale=np.ones(w.shape), D=by_factors[held[:2]], words=words, n_words=exact.n_words)
+    return [Pieces(R=r, scale=ones, D=by_factors[held[:2]], words=words, n_words=exact.n_words)
             if "ov" in names else Pieces(dscore=dscore[held]) for held, names in SUMMED]
 
 

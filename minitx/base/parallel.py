@@ -112,7 +112,7 @@ def workers(n_pieces: int) -> Iterator[Workers]:
     ``n_pieces`` is the largest number of items that will be computed at once: for a single one, and within a piece of
     other workers, no thread is used.
     """
-    alone = n_pieces == 1 or get_threads() == 1 or getattr(_thread, "is_worker", False)
+    alone = n_pieces <= 1 or get_threads() == 1 or getattr(_thread, "is_worker", False)
     with one_blas_thread():
         yield Workers(None if alone else _pool_of(get_threads()))
 

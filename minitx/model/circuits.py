@@ -129,18 +129,16 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     """
     circuits = valid_circuits(weights, batch)
     tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
-    (cut, spare), losses = _blocks_and_workspaces(batch, circuits.n_vocab, circuits.ov.dtype), []
+    (cut, workspace), losses = _blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype), []
 
     def loss_and_pieces(block):
-        workspace = spare.pop() if spare else Workspace()  # there will be one for each thread
         loss, cache = forward(circuits, block, workspace)
-        return loss, block, backward(circuits, block, cache), workspace
+        return loss, block, backward(circuits, block, cache)
 
     def add(computed):
-        loss, block, pieces, workspace = computed
+        loss, block, pieces = computed
         losses.append(loss)
         add_pieces(block, pieces, tables)
-        spare.append(workspace)
 
     with workers(len(cut)) as run:
         run.in_turn(loss_and_pieces, add, cut)
@@ -159,9 +157,9 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
 
 
 @lru_cache(maxsize=1)
-def _blocks_and_workspaces(batch, n_vocab, dtype):
-    """The blocks, and a list for the workspaces; kept for the next call, since most steps are on the batch before."""
-    return blocks(batch, n_vocab, dtype), []
+def _blocks_and_workspace(batch, n_vocab, dtype):
+    """The blocks and their workspace; both are kept, because most steps of a descent are on the batch of the last."""
+    return blocks(batch, n_vocab, dtype), Workspace()
 
 
 def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Array]:

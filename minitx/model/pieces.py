@@ -4,6 +4,7 @@ Legend: V vocabulary; of a block of S sequences: M queries, T keys, U distinct t
 """
 
 import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +46,8 @@ def add_pieces(block: Block, pieces: Pieces, tables: dict[str, Array]) -> None:
                        block.keys, block.queries, block.causal, given(pieces.dscore, 3), qk, position)
 
 
-class Workspace:
-    """Memory for the large arrays of a block, used again for the next block.
+class Workspace(threading.local):
+    """Memory for the large arrays of a block, used again for the next block; every thread that uses it has its own.
 
     New memory costs more than the passes over it: the system hands it out page by page, and it is in no cache.
     """
