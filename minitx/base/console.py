@@ -48,22 +48,25 @@ def read_with_bar(read: Callable[..., Any], path: str, **settings: Any) -> Any:
 class Forecast:
     """Is called with the number of every step from 0 on, and says once how long the rest will take, if that is long.
 
-    The clock starts after step 0, which compiles kernels. The first step after it is enough for a job of more than
-    ``VERY_LONG``; others are judged by ``MEASURED`` seconds. ``remedy`` says which option makes the job shorter.
+    The clock starts after step 0, and the shortest step counts, because the first steps of a new installation compile
+    kernels. The first step is enough for a job of more than ``VERY_LONG``; others are judged by the steps of
+    ``MEASURED`` seconds. ``remedy`` says which option makes the job shorter.
     """
 
     def __init__(self, name: str, steps: int, say: Callable[[str], object], remedy: str = ""):
         self.name, self.steps, self.say = name, steps, say
         self.remedy = f"; {remedy}" if remedy else ""
-        self.began, self.told = 0.0, False
+        self.began = self.before = 0.0
+        self.shortest, self.told = float("inf"), False
 
     def __call__(self, step: int) -> None:
         if step == 0:
-            self.began = time.perf_counter()
+            self.began = self.before = time.perf_counter()
         elif not self.told:
-            seconds = time.perf_counter() - self.began
-            rest = seconds / step * (self.steps - step)
-            if seconds >= MEASURED or rest > VERY_LONG:
+            now = time.perf_counter()
+            self.shortest, self.before = min(self.shortest, now - self.before), now
+            rest = self.shortest * (self.steps - step)
+            if now - self.began >= MEASURED or rest > VERY_LONG:
                 self.told = True
                 judged = "its first step" if step == 1 else f"its first {step:,} steps"
                 announce(self.name, rest, f"{judged}; Ctrl-C ends it and keeps what is done{self.remedy}", self.say)

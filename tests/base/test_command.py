@@ -87,6 +87,16 @@ def test_a_long_job_is_announced_once(monkeypatch):
     assert len(lines) == 1
 
 
+def test_steps_that_compile_kernels_make_no_job_long(monkeypatch):
+    """A new installation said that training of half a minute would take three, because two of its steps compiled."""
+    clock, lines = iter([100.0, 103.0, 103.5, 106.0]), []
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    forecast = Forecast("training", 100, lines.append)
+    for step in range(5):
+        forecast(step)
+    assert lines == []
+
+
 def test_a_very_long_job_is_announced_after_its_first_step(monkeypatch):
     """The line names the option that makes the job shorter."""
     clock, lines = iter([100.0, 100.01]), []
