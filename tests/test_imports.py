@@ -45,7 +45,8 @@ def test_training_imports_neither_figures_nor_commands_nor_solvers_nor_other_the
     assert found.isdisjoint(unneeded)
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", ["associate", *(pytest.param(name, marks=pytest.mark.slow)
+                                                 for name in cli.COMMANDS if name != "associate")])
 def test_a_command_does_not_import_the_others(name):
     found = imported_by(command_line(name, "--help"))
     assert found.intersection(COMMANDS.values()) == {COMMANDS[name]}

@@ -15,7 +15,7 @@ from minitx.topics import command_documents as topics
 JOBS = {
     "associate": (["--vocabulary", "9", "--length", "4", "--windows", "6", "--steps", "2"], (associations.run,)),
     "automaton": (["--quick", "--steps", "3", "--contexts", "5"], (next_token.run, next_token._numbers)),
-    "topics": (["--quick", "--topics", "3", "--words", "3"], (topics.numbers,)),
+    "topics": (["--quick", "--topics", "3", "--words", "2", "--documents", "40", "--length", "8"], (topics.numbers,)),
 }
 
 

@@ -27,6 +27,7 @@ def test_the_truth_of_the_stories_is_recovered(stories):
     assert companions > 0.97
 
 
+@pytest.mark.slow
 def test_the_truth_is_recovered_on_another_seed():
     """The reading was chosen on seed 0."""
     corpus = builtin_corpus("stories", n_vocab=800, length=64, n_documents=2048, rng=1)

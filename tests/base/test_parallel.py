@@ -222,7 +222,8 @@ def _product_of_vectors(rng):
     return [parallel.matmul(rng.standard_normal((1, 60_000)), rng.standard_normal((60_000, 1)))]
 
 
-@pytest.mark.parametrize("compute", [_descent, _expansion, _attention_and_output, _norm, _product_of_vectors])
+@pytest.mark.parametrize("compute", [pytest.param(_descent, marks=pytest.mark.slow), _expansion, _attention_and_output,
+                                     _norm, _product_of_vectors])
 def test_same_bits_whoever_has_set_the_threads_of_blas(compute):
     """The threads of BLAS are set by the caller here, through threadpoolctl; those of minitx by set_threads."""
     digests = set()

@@ -125,6 +125,7 @@ def test_attention_is_that_of_the_weights():
     assert len(samples) == 3
 
 
+@pytest.mark.slow
 def test_the_trained_attention_approaches_the_limit():
     _, numbers, _ = in_memory(steps=1000, contexts=300)
     distances = numbers["total variation"]

@@ -191,7 +191,7 @@ def test_path_objective_is_the_excess(seed, scale, one_hot):
         np.testing.assert_allclose(difference, 0, atol=1e-6 * (1 + np.abs(hessian).max()))
 
 
-@pytest.mark.parametrize("size", [1e-30, 0.01, 15.0, 1e30])
+@pytest.mark.parametrize("size", [1e-30, *(pytest.param(size, marks=pytest.mark.slow) for size in (0.01, 15.0, 1e30))])
 def test_path_of_long_and_short_embeddings(small, size):
     """Embeddings c times as long with strengths 1 / c^4 as large give W / c^2; the mode chooses such strengths."""
     automaton, start = small
@@ -204,6 +204,7 @@ def test_path_of_long_and_short_embeddings(small, size):
     assert run.records[-1].correlation > 1 - 1e-8
 
 
+@pytest.mark.slow
 def test_the_longest_path_ends():
     """Where the weights are 1e12 and more, logarithms lose the digits by which the shares of samples sum to 1."""
     rng = np.random.default_rng(0)

@@ -28,6 +28,7 @@ def true_components(law, last):
     return classes + [[token] for token, rank in enumerate(ranks) if rank > own]
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.integers(2, 5), st.data())
 def test_a_large_sample_shows_the_true_components_in_the_true_order(n_vocab, data):

@@ -26,6 +26,7 @@ def documents(draw):
         p_m=draw(st.floats(0.05, 0.9)), p_c=p_c, p_r=draw(st.floats(0, 1 - p_c)), seed=draw(st.integers(0, 3)), **FEW)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(documents())
 def test_loss_of_attention_on_infinite_documents_never_rises(options):
@@ -40,7 +41,8 @@ def test_loss_of_attention_on_infinite_documents_never_rises(options):
     assert end["loss"] >= stage.predicted.loss - 1e-12
 
 
-@pytest.mark.parametrize(("words", "topics"), [(1, 10), (2, 10), (2, 12)])
+@pytest.mark.parametrize(("words", "topics"), [(2, 10), *(
+    pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 10), (2, 12)))])
 def test_few_words_a_topic_end_near_the_closed_form(words, topics, monkeypatch):
     """A rate that was 30 times the number of words ended with a rho of 250 digits for two words a topic."""
     monkeypatch.setattr(command_documents.Options, "steps", lambda self, full: round(full / 5))

@@ -586,6 +586,7 @@ def test_profile_predicts_the_notes_and_has_its_limit():
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", [{"tau": 2}, {"alpha": 0.5, "loss": "per_document"}])
 def test_sampled_cross_entropy_is_that_of_the_enumeration(law):
     T, v, lengths, p = 3, 2, (2, 3), {"p_m": 0.5, "p_c": 0.3, "p_r": 0.2}
