@@ -176,7 +176,6 @@ def test_positions_without_weight_cost_no_row():
     np.testing.assert_array_equal(held[0].queries[0], [7, 19])
 
 
-@pytest.mark.slow
 @given(ANY)
 def test_float32_is_float64_to_its_precision(problem):
     circuits, batch = problem
