@@ -6,7 +6,6 @@ line.
 
 import argparse
 import difflib
-import re
 import signal
 import sys
 import threading
@@ -33,52 +32,83 @@ def module_of(command: str) -> ModuleType:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that tells a mistake in one line, as every other mistake is told."""
+    """A parser that raises ValueError, so that a mistake is told in one line, as every other mistake is told."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise ValueError with what argparse found, in our words."""
-        if found := re.fullmatch("argument [^:]*: (.*; it must be .*)", message, re.DOTALL):
-            raise ValueError(found[1])
-        if found := re.fullmatch("argument ([^:]*): expected one argument", message):
-            raise ValueError(f"{found[1]} has no value; type one after it, as {self.prog} --help shows")
-        if found := re.fullmatch("argument ([^:]*): ignored explicit argument '?(.*?)'?", message, re.DOTALL):
-            raise ValueError(f"{found[1]} is {found[2]!r}; it takes no value, leave it out")
-        if found := re.fullmatch("ambiguous option: (.*) could match (.*)", message):
-            raise ValueError(f"{found[1]} may be any of {found[2]}; type one of them in full")
+        """Raise what argparse found. Hardly anything is left for it to find after :func:`in_full`."""
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
-def _unknown(parser: argparse.ArgumentParser, words: list[str]) -> str:
-    """The sentence that the command has no option, or no place, for the first of these words."""
+def in_full(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """The typed ``words`` with the name of every option in full and joined to its value: --len 5 becomes --length=5.
+
+    ValueError says which word is no option, or may be several, or lacks a value, or has one that it does not take.
+    """
     from minitx.base.options import shown
 
-    word = words[0].split("=")[0]
-    if not word.startswith("-"):
-        return f"found {shown(word)} after the options and names that {parser.prog} takes; leave it out"
-    close = difflib.get_close_matches(word, parser._option_string_actions, 3)  # argparse has no public name for them
+    actions = parser._option_string_actions  # argparse has no public name for them
+    found: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--":  # what follows it are no options
+            return [*found, word, *left]
+        if len(word) < 2 or word[0] != "-":
+            found.append(word)
+            continue
+        typed, equals, value = word.partition("=")
+        names = [typed] if typed in actions else [name for name in actions if name.startswith(typed) and len(typed) > 2]
+        if not names:
+            raise ValueError(_unknown(parser, typed))
+        if len(names) > 1:
+            raise ValueError(f"{typed} may be any of {', '.join(names)}; type one of them in full")
+        name, = names
+        if actions[name].nargs == 0:
+            if equals:
+                raise ValueError(f"{name} is {shown(value)}; it takes no value, leave it out")
+            found.append(name)
+        elif equals or left and not left[0].startswith("--"):
+            found.append(f"{name}={value if equals else left.pop(0)}")
+        else:
+            raise ValueError(f"{name} has no value; type one after it, as {parser.prog} --help shows")
+    return found
+
+
+def _unknown(parser, word):
+    """The sentence that the command has no such option."""
+    from minitx.base.options import shown
+
+    close = difflib.get_close_matches(word, parser._option_string_actions, 3)
     hint = f"similar to it: {', '.join(close)}" if close else f"{parser.prog} --help names all"
     return f"{parser.prog} has no option {shown(word)[1:-1]}; {hint}"
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """The options that were typed. ValueError says what cannot be understood; SystemExit follows --help, --version."""
-    from minitx.base.options import shown
+    from minitx.base.options import NotAccepted, shown
 
-    asked = next((word for word in arguments if not word.startswith("-")), None)  # no option of minitx takes a value
+    # no option of minitx takes a value
+    at = next((place for place, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
+    asked = arguments[at] if at < len(arguments) else None
     parser = Parser(prog="minitx", description=minitx.__doc__)
     parser.add_argument("--version", action="version", version=f"minitx {minitx.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    parsers: dict[str | None, argparse.ArgumentParser] = {}
-    for name, (_, summary) in COMMANDS.items():
-        parsers[name] = commands.add_parser(name, help=summary, description=summary)
-        if name == asked:
-            module_of(name).add_arguments(parsers[name])
+    parsers = {name: commands.add_parser(name, help=summary, description=summary)
+               for name, (_, summary) in COMMANDS.items()}
     names = ", ".join(COMMANDS)
     if asked is not None and asked not in COMMANDS:
         raise ValueError(f"there is no command {shown(asked)}; it must be one of {names}")
-    parsed, unknown = parser.parse_known_args(arguments)
+    words = in_full(parser, arguments[:at])
+    if asked is not None:
+        module_of(asked).add_arguments(parsers[asked])
+        words += [asked, *in_full(parsers[asked], arguments[at + 1:])]
+    try:
+        parsed, unknown = parser.parse_known_args(words)
+    except NotAccepted as error:
+        raise ValueError(str(error)) from error
     if unknown:
-        raise ValueError(_unknown(parsers.get(asked, parser), unknown))
+        raise ValueError(f"found {shown(unknown[0])} after the options and names that minitx {asked} takes; leave it "
+                         "out")
     if parsed.command is None:
         raise ValueError(f"no command was typed; it must be one of {names}")
     return parsed

@@ -67,7 +67,7 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
         if isinstance(error, MemoryError):
             raise ValueError(_not_enough_memory(options)) from error
         if isinstance(error, (ValueError, OSError, FloatingPointError)):
-            raise ValueError(as_typed(str(error), type(options))) from error
+            raise ValueError(as_typed(error, type(options))) from error
         raise
     _delete_earlier(folder, [*figure_names, "report.html"], [*outcome.arrays, "results.json"])
     for name, arrays in outcome.arrays.items():

@@ -18,6 +18,11 @@ ELSEWHERE = {"n_vocab": "vocabulary", "n_windows": "windows", "n_topics": "topic
              "n_classes": "classes", "n_documents": "documents"}
 
 
+class NotAccepted(Exception):
+    """An option does not accept the word that was typed. It is no ValueError, which argparse would tell in its words.
+    """
+
+
 def option(default: Any, help: str, *, choices: tuple[str, ...] = (), least: int | None = None,
            above_zero: bool = False, below: float = math.inf, is_probability: bool = False, quick: Any = None,
            metavar: str | None = None, positional: bool = False, most: int | None = None) -> Any:
@@ -64,6 +69,14 @@ class Options:
 
 
 Some = TypeVar("Some", bound=Options)
+
+
+@typing.runtime_checkable
+class Typed(typing.Protocol):
+    """An error that tells itself in words of a command line."""
+
+    def as_typed(self, next_word: int) -> str:
+        """The sentence; ``next_word`` is that of :class:`Options`."""
 
 
 def typed_name(name: str, value: Any = None) -> str:
@@ -125,7 +138,7 @@ def _add(group, field, text):
 
 
 def _reader(field, kind):
-    """What turns a typed word into a value of ``kind``; ArgumentTypeError says what would."""
+    """What turns a typed word into a value of ``kind``; NotAccepted says what would."""
     says = field.metadata
 
     def read(word):
@@ -136,7 +149,7 @@ def _reader(field, kind):
         if isinstance(value, str) and kind is not str or (reason := _refusal(says, value)):
             reason = _wanted(says, kind) if isinstance(value, str) and kind is not str else reason
             found = shown(word) if isinstance(value, str) else word.strip()[:SHOWN]
-            raise argparse.ArgumentTypeError(f"{typed_name(field.name)} is {found}; it must be {reason}")
+            raise NotAccepted(f"{typed_name(field.name)} is {found}; it must be {reason}")
         return value
 
     return read
@@ -195,7 +208,7 @@ def read_options(kind: type[Some], typed: dict[str, Any]) -> Some:
     try:
         return kind(**(lowered(kind, typed) | typed))
     except ValueError as error:  # of a library function, which does not know the options
-        raise ValueError(as_typed(str(error), kind)) from error
+        raise ValueError(as_typed(error, kind)) from error
 
 
 def lowered(kind: type[Options], typed: dict[str, Any]) -> dict[str, Any]:
@@ -227,11 +240,15 @@ def require_memory(needed: float, *settings: tuple[str, Any]) -> None:
                          f"{memory / 1e9:,.0f} GB; use smaller values")
 
 
-def as_typed(message: str, kind: type[Options]) -> str:
-    """A message of a library function in one line, in which settings have the names of the options that give them.
+def as_typed(error: BaseException, kind: type[Options]) -> str:
+    """What a library function found wrong, in one line, in which settings have the names of the options that give them.
 
-    ``n_vocab`` becomes ``--vocabulary``, ``batch_size=3`` becomes ``--batch-size 3``.
+    An error may tell it itself: its method ``as_typed(next_word)`` gives the sentence. In other messages ``n_vocab``
+    becomes ``--vocabulary``, and ``batch_size=3`` becomes ``--batch-size 3``.
     """
+    if isinstance(error, Typed):
+        return error.as_typed(kind.next_word)
+    message = str(error)
     fields = [field.name for field in dataclasses.fields(kind) if field.metadata]
     names = {name: name for name in fields} | {name: own for name, own in ELSEWHERE.items() if own in fields}
     for name, own in names.items():
@@ -240,8 +257,4 @@ def as_typed(message: str, kind: type[Options]) -> str:
             message = re.sub(rf"^{name} is ", f"{typed_name(own)} is ", message)
         if "_" in name:
             message = re.sub(rf"(?<![-\w.]){name}\b", typed_name(own), message)
-    message = re.sub(r"^no window of (\d+) \+ 1 tokens", lambda found: f"--length is {int(found[1]) + kind.next_word}, "
-                     "but no window of so many tokens" + " and the next" * (1 - kind.next_word), message)
-    if kind.next_word:
-        message = re.sub(r"with --length (\d+)", lambda found: f"with --length {int(found[1]) + 1}", message)
     return " ".join(message.split())
