@@ -7,6 +7,7 @@ cannot be.
 """
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from minitx import topics as T
 from minitx.associations import reduced, words
 from minitx.base.numbers import agreement, cosine
 from minitx.topics import text as topics_text
+from minitx.topics import training as topics_training
 from minitx.topics import uniform_attention
 
 ROOT = Path(minitx.__file__).parent
@@ -183,6 +185,21 @@ CALLS = {
     T.attention_profile: ({"setting": "setting", "alpha": 2.0, "beta": 1.0},
                           {"setting": OBJECT, "alpha": [("a", "'a'"), ([1.0, 2.0], r"\(2,\)"), (np.inf, "inf")]}),
     T.infinite_documents: ({"setting": "setting"}, {"setting": OBJECT, "head": [(None, "None"), ("sum", "'sum'")]}),
+    topics_training.train: (
+        {"start": "values", "batch": "masked", "topics": "topics", "documents": "documents", "learning_rate": 0.1,
+         "steps": 1},
+        {"start": OBJECT, "batch": OBJECT, "documents": OBJECT, "topics": [*MATRIX[:3], ([0, 1], r"\(2,\)")],
+         "steps": COUNT, "learning_rate": RATE, "at": [("all", "'all'"), ([1.5], "1.5"), (1, "1"), ([2], "2")],
+         "progress": [(1, "1")], "backtracking": NO_BOOL}),
+    T.Blocks: ({"mask_mask": 0.0, "mask_column": 0.0, "mask_row": 0.0, "same_word": 1, "same_topic": np.nan,
+                "different_topic": np.float32(0.5)},
+               {"same_word": [(None, "None"), ("a", "'a'"), (1j, "1j"), ([1.0], r"\[1.0\]"), (np.eye(2), "array")]}),
+    uniform_attention.Moments: ({"M": "I", "C": "I"},
+                                {"M": MATRIX, "C": MATRIX, "weight": [(None, "None"), ("a", "'a'")]}),
+    Corpus: ({"name": "mine", "vocabulary": ["a", "b"], "tokens": [[0, 1], [1, 0]], "n_documents": 2, "n_left_out": 0,
+              "n_words": 4, "n_distinct": 2, "n_covered": 4, "unknown": ""},
+             {"name": [(None, "None"), (3, "3")], "tokens": [*MATRIX[:3], ([[0, 2]], "2"), ([[0]], r"\(1, 1\)")],
+              "vocabulary": [(None, "None"), ("ab", "'ab'"), (["a"], "1 words"), (["a", 1], "1")]}),
     T.Blocks.of: ({"matrix": "matrix", "setting": "setting"}, {"matrix": MATRIX, "setting": OBJECT}),
     uniform_attention.moments: ({"batch": "masked", "n_vocab": 7}, {"batch": OBJECT, "n_vocab": NO_COUNT}),
     uniform_attention.loss_and_gradient: ({"weights": "values", "moments": "moments"},
@@ -365,6 +382,13 @@ ROWS = [
     (lambda: right("expansion").radius(0), ValueError, "share is 0"),
     (lambda: A.expand(right("batch"), 20000, order=50), ValueError, "an expansion to order 50: a table of"),
     (lambda: A.TermRecorder([1]), TypeError, "batch is"),
+    (lambda: replace(right("statistics"), bigram=np.eye(3)),
+     ValueError, r"bigram has shape|interchangeability has shape \(4, 4\); it must be \(V, V\) with V = 3"),
+    (lambda: replace(right("statistics"), position="near"), TypeError, "position must be real numbers, got 'near'"),
+    (lambda: replace(right("reduction"), weight=np.ones(2)), ValueError, r"weight has shape \(2,\); it must be \(n\)"),
+    (lambda: replace(right("reduction"), tokens=None), TypeError, "tokens is None"),
+    (lambda: replace(right("samples"), starts=[0, 1]), ValueError, r"starts has shape \(2,\); it must be \(n\+1\)"),
+    (lambda: replace(right("samples"), label_at=[0.5]), TypeError, "label_at must be integers"),
     (lambda: T.TopicModel(2, 3, 8, tau=1, alpha=0.1), ValueError, "give exactly one"),
     (lambda: T.TopicModel(2, 3, 8, alpha="a"), ValueError, "alpha is 'a'"),
     (lambda: T.TopicModel(2, 3, 8, alpha=[[1.0], [1.0, 2.0]]), ValueError, "alpha is .* different lengths"),

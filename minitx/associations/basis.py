@@ -15,7 +15,7 @@ from scipy import sparse
 
 from minitx.associations import kernels
 from minitx.base import parallel
-from minitx.base.checks import instance, square, table_size, whole_number
+from minitx.base.checks import instance, reals, require_shapes, square, table_size, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -36,9 +36,13 @@ class Statistics(Shown):
     position            (T,)    Delta, by distance t - j.
     frequency           (V,)    alpha: relative frequency as current token.
     share               (V,)    V mu: mean share of a token in the prefix.
+
+    TypeError or ValueError says which array is not of these shapes, or no real numbers.
     """
 
     MADE_BY: ClassVar[str] = "minitx.associations.statistics(batch, n_vocab)"
+    SHAPES: ClassVar[dict[str, str]] = {"bigram": "VV", "interchangeability": "VV", "context": "VV", "value": "VV",
+                                        "attention": "VV", "position": "T", "frequency": "V", "share": "V"}
 
     bigram: NDArray[np.float64]
     interchangeability: NDArray[np.float64]
@@ -48,6 +52,11 @@ class Statistics(Shown):
     position: NDArray[np.float64]
     frequency: NDArray[np.float64]
     share: NDArray[np.float64]
+
+    def __post_init__(self):
+        for name in self.SHAPES:
+            object.__setattr__(self, name, reals(name, getattr(self, name), finite=False))
+        require_shapes({name: getattr(self, name) for name in self.SHAPES}, self.SHAPES)
 
     @property
     def n_vocab(self) -> int:

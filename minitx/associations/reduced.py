@@ -53,7 +53,7 @@ from scipy import sparse
 from minitx.associations import kernels
 from minitx.associations.basis import bigram_counts, context, next_token_vocabulary
 from minitx.base import parallel
-from minitx.base.checks import described, instance, whole_number
+from minitx.base.checks import described, instance, require_shapes, whole_number
 from minitx.base.parallel import matmul
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -91,6 +91,13 @@ class Reduction(Shown):
     following_cuts: NDArray[np.int64]  # the same for ``by_following``, cut between two next tokens
     n_cells: int  # K
     response_rank: int  # r'; 0 at first order
+
+    def __post_init__(self):
+        letters = {"tokens": "NT", "frequency": "V", "pairs": "VV", "basis": "Vr",
+                   **dict.fromkeys(("sequence", "at", "current", "following", "weight", "by_following"), "n")}
+        for name in letters:
+            instance(name, getattr(self, name), sparse.csr_array if name == "pairs" else np.ndarray)
+        require_shapes({name: getattr(self, name) for name in letters}, letters, empty=True)
 
 
 @parallel.one_blas_thread()

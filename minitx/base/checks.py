@@ -4,7 +4,7 @@ import math
 import numbers
 import os
 import tempfile
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -108,6 +108,13 @@ def positive(name: str, value: Any, below: float = math.inf) -> float:
     return float(value)
 
 
+def real_number(name: str, value: Any) -> float:
+    """``value`` as a float, which may be inf or nan. TypeError unless it is a real number."""
+    if not _is_real(value):
+        raise TypeError(f"{name} is {described(value)}; it must be a real number")
+    return float(value)
+
+
 def not_negative(name: str, value: Any) -> float:
     """``value`` as a float. ValueError unless it is a finite number, at least 0."""
     if not _is_real(value) or not 0 <= value < math.inf:
@@ -175,6 +182,27 @@ def square(name: str, array: ArrayLike, size: int | None = None, *, finite: bool
         wanted = "as many rows as columns" if size is None else f"{size} rows and {size} columns"
         raise ValueError(f"{name} has shape {found.shape}; it must be a matrix of {wanted}")
     return found
+
+
+def require_shapes(arrays: Mapping[str, NDArray[Any]], letters: Mapping[str, Sequence[str]], *,
+                   empty: bool = False) -> None:
+    """ValueError unless each of the ``arrays`` has a dimension for each of its ``letters``.
+
+    A letter has one size throughout: {"M": "VV", "w": "V"} are a square matrix and a vector of as many entries. Two
+    letters that differ by "+1" ("n", "n+1") differ by 1. Arrays hold something, unless they may be ``empty``.
+    """
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        of = letters[name]
+        for letter, size in zip(of, array.shape, strict=False):
+            more = letter.endswith("+1")
+            sizes.setdefault(letter.removesuffix("+1"), size - more)
+        wanted = tuple(sizes.get(letter.removesuffix("+1"), -1) + letter.endswith("+1") for letter in of)
+        if array.shape != wanted or not (empty or array.size):
+            own = {letter.removesuffix("+1") for letter in of}
+            known = ", ".join(f"{letter} = {size}" for letter, size in sizes.items() if letter in own)
+            raise ValueError(f"{name} has shape {array.shape}; it must be ({', '.join(of)}) with {known}"
+                             + ", and not empty" * (not empty))
 
 
 def rectangular(name: str, array: ArrayLike) -> NDArray[Any]:

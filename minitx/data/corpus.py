@@ -190,13 +190,31 @@ def _text(item, place):
     return text
 
 
+class NoWindow(ValueError):
+    """No window of ``length + 1`` tokens fits into a text.
+
+    ``sentence(no_window, length_is, unknown_is)`` says so around words that name the settings: ``no_window`` begins it,
+    ``length_is(T)`` and ``unknown_is`` name settings that would give windows.
+    """
+
+    def __init__(self, length: int, sentence: Callable[..., str]):
+        self.length, self.sentence = length, sentence
+        super().__init__(sentence(f"no window of {length} + 1 tokens", "length={}".format, f"unknown={UNKNOWN!r}"))
+
+    def as_typed(self, next_word: int) -> str:
+        """The sentence in words of a command line, whose --length counts the ``next_word`` (1) too, or does not (0)."""
+        tokens = "so many tokens" + " and the next" * (1 - next_word)
+        return self.sentence(f"--length is {self.length + next_word}, but no window of {tokens}",
+                             lambda length: f"--length {length + next_word}", f"--unknown {UNKNOWN}")
+
+
 @dataclass(frozen=True, eq=False)
 class Corpus(Shown):
     """Windows of tokens over a vocabulary, and counts of what was read.
 
     A row of ``tokens`` is a window: T inputs and, shifted by one, their T targets. A document gives no window if it is
     too short, or if it holds a word to omit. Make one with :func:`load_corpus`, :func:`builtin_corpus`,
-    :meth:`from_documents` or :meth:`from_tokens`.
+    :meth:`from_documents` or :meth:`from_tokens`, which say what tokens and vocabulary cannot be.
     """
 
     MADE_BY: ClassVar[str] = ("minitx.load_corpus(path, n_vocab=..., length=...), minitx.builtin_corpus(name) or "
@@ -211,6 +229,13 @@ class Corpus(Shown):
     n_distinct: int  # distinct ones among them
     n_covered: int  # word tokens that are in the vocabulary
     unknown: str  # "<unk>" or "omit", what became of words outside the vocabulary; "" if there are none
+
+    def __post_init__(self):
+        if not isinstance(self.name, str):
+            raise TypeError(f"name is {described(self.name)}; it must be a string, the name that is shown")
+        tokens, vocabulary = _tokens_and_words(self.tokens, self.vocabulary)
+        object.__setattr__(self, "tokens", tokens)
+        object.__setattr__(self, "vocabulary", vocabulary)
 
     @classmethod
     def from_documents(cls, documents: Iterable[str] | Iterable[Sequence[str]], *, n_vocab: int, length: int,
@@ -261,25 +286,9 @@ class Corpus(Shown):
             Tokens that are not such an array, ids outside the vocabulary, a vocabulary of fewer than two different
             strings.
         """
-        ids = integers("tokens", tokens, 2)
-        if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
-            raise TypeError(f"vocabulary is {described(vocabulary)}; it must be a list of strings, the words of ids 0, "
-                            "1, ...")
-        words = tuple(vocabulary)
-        if wrong := [word for word in words if not isinstance(word, str)]:
-            raise TypeError(f"vocabulary holds {described(wrong[0])}; its entries must be strings, the words of ids 0, "
-                            "1, ...")
-        if len(words) < 2 or len(set(words)) < len(words):
-            raise ValueError(f"vocabulary holds {len(words)} words, {len(set(words))} of them different; at least two "
-                             "are needed, and each may stand there once")
-        if len(ids) == 0 or ids.shape[1] < 2:
-            raise ValueError(f"tokens have shape {ids.shape}; at least one window (row) of two tokens is needed, an "
-                             "input and its target")
-        if ids.min() < 0 or ids.max() >= len(words):
-            raise ValueError(f"tokens hold ids from {ids.min()} to {ids.max()}, but the vocabulary has ids 0 to "
-                             f"{len(words) - 1}; give a word for every id")
+        ids, words = _tokens_and_words(tokens, vocabulary)
         n_unknown = int(np.count_nonzero(ids == words.index(UNKNOWN))) if UNKNOWN in words else 0
-        return cls(name, words, ids.astype(np.int32), n_documents=len(ids), n_left_out=0, n_words=ids.size,
+        return cls(name, words, ids, n_documents=len(ids), n_left_out=0, n_words=ids.size,
                    n_distinct=len(np.unique(ids)), n_covered=ids.size - n_unknown,
                    unknown=UNKNOWN if UNKNOWN in words else "")
 
@@ -386,6 +395,29 @@ def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: 
     return _corpus(name, *_number(map(_words, itertools.islice(topics.values(), n_documents))), **settings)
 
 
+def _tokens_and_words(tokens, vocabulary):
+    """The windows and the vocabulary of a corpus. TypeError or ValueError says what they cannot be."""
+    ids = tokens if isinstance(tokens, np.ndarray) and tokens.dtype == np.int32 and tokens.ndim == 2 else integers(
+        "tokens", tokens, 2)
+    if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
+        raise TypeError(f"vocabulary is {described(vocabulary)}; it must be a list of strings, the words of ids 0, "
+                        "1, ...")
+    words = tuple(vocabulary)
+    if wrong := [word for word in words if not isinstance(word, str)]:
+        raise TypeError(f"vocabulary holds {described(wrong[0])}; its entries must be strings, the words of ids 0, "
+                        "1, ...")
+    if len(words) < 2 or len(set(words)) < len(words):
+        raise ValueError(f"vocabulary holds {len(words)} words, {len(set(words))} of them different; at least two "
+                         "are needed, and each may stand there once")
+    if len(ids) == 0 or ids.shape[1] < 2:
+        raise ValueError(f"tokens have shape {ids.shape}; at least one window (row) of two tokens is needed, an "
+                         "input and its target")
+    if ids.min() < 0 or ids.max() >= len(words):
+        raise ValueError(f"tokens hold ids from {ids.min()} to {ids.max()}, but the vocabulary has ids 0 to "
+                         f"{len(words) - 1}; give a word for every id")
+    return ids.astype(np.int32, copy=False), words
+
+
 def _checked(n_vocab, length, unknown, n_windows):
     """The settings of a corpus as a dict. ValueError unless each is in its range."""
     whole_number("n_vocab", n_vocab, 2)
@@ -442,7 +474,7 @@ def _corpus(name, words, ids, sizes, *, n_vocab, length, unknown, n_windows):
     usable = np.where(lowest < 0, 0, sizes)
     begin = _window_starts(sizes, usable, length)
     if not len(begin):
-        raise ValueError(_no_window(name, sizes, usable, length, unknown))
+        raise _no_window(name, sizes, usable, length, unknown)
     windows = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[begin[:n_windows]]
     return Corpus(name, vocabulary, windows, n_documents=len(sizes), n_words=len(ids), n_distinct=len(order),
                   n_left_out=int(np.count_nonzero(usable <= length)), n_covered=int(frequency[kept].sum()),
@@ -457,14 +489,19 @@ def _window_starts(sizes, usable, length):
 
 
 def _no_window(name, sizes, usable, length, unknown):
-    """A message that says which other settings would give windows."""
+    """The error that says which other settings would give windows."""
     longest = int(usable.max())
-    parts = [f"no window of {length} + 1 tokens is left of the {len(sizes):,} documents of {name}"]
-    parts.append(f"the longest usable one has {longest} tokens" if longest else "each holds an unknown word")
-    if longest > 1:
-        number = len(_window_starts(sizes, usable, longest - 1))
-        parts.append(f"with length={longest - 1} windows would number {number:,}")
-    if unknown == OMIT:
-        number = len(_window_starts(sizes, sizes, length))
-        parts.append(f"with unknown={UNKNOWN!r} they would number {number:,}")
-    return "; ".join(parts)
+    left = f"is left of the {len(sizes):,} documents of {name}"
+    longest_one = f"the longest usable one has {longest} tokens" if longest else "each holds an unknown word"
+    shorter = len(_window_starts(sizes, usable, longest - 1)) if longest > 1 else 0
+    kept = len(_window_starts(sizes, sizes, length)) if unknown == OMIT else None
+
+    def sentence(no_window, length_is, unknown_is):
+        parts = [f"{no_window} {left}", longest_one]
+        if longest > 1:
+            parts.append(f"with {length_is(longest - 1)} windows would number {shorter:,}")
+        if kept is not None:
+            parts.append(f"with {unknown_is} they would number {kept:,}")
+        return "; ".join(parts)
+
+    return NoWindow(length, sentence)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minitx.base.checks import atomic, described, existing_file, rectangular
+from minitx.base.checks import atomic, described, existing_file, rectangular, require_shapes
 from minitx.base.shown import Shown
 
 if TYPE_CHECKING:
@@ -86,15 +86,8 @@ class Parameters(Shown):
 
     def require_shapes(self, equal: Mapping[str, str] = MappingProxyType({})) -> None:
         """ValueError unless the parts have the SHAPES; ``equal`` {letter: other} says which sizes must be the same."""
-        sizes: dict[str, int] = {}
-        for name, array in self.parameters().items():
-            letters = [equal.get(letter, letter) for letter in self.SHAPES[name]]
-            for letter, size in zip(letters, array.shape, strict=False):
-                sizes.setdefault(letter, size)
-            if array.size == 0 or array.shape != tuple(map(sizes.get, letters)):
-                known = ", ".join(f"{letter} = {sizes[letter]}" for letter in dict.fromkeys(letters) if letter in sizes)
-                raise ValueError(f"{name} has shape {array.shape}; it must be ({', '.join(letters)}) with {known}, "
-                                 "and not empty")
+        require_shapes(self.parameters(), {name: [equal.get(letter, letter) for letter in letters]
+                                           for name, letters in self.SHAPES.items()})
 
     @classmethod
     @functools.cache

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import described, function, integers, table_size, whole_number
+from minitx.base.checks import described, function, integers, reals, require_shapes, table_size, whole_number
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.corpus import file_kind, read_json_lines
@@ -26,7 +26,10 @@ from minitx.data.corpus import file_kind, read_json_lines
 
 @dataclass(frozen=True, eq=False)
 class Bags(Shown):
-    """Bags of tokens, one a sample, each with its last token and its label: what the losses are computed from."""
+    """Bags of tokens, one a sample, each with its last token and its label: what the losses are computed from.
+
+    TypeError or ValueError says which array has another shape, or does not hold integers where it must.
+    """
 
     last: NDArray[np.int64]  # (n,): k, the last token of each sequence
     starts: NDArray[np.int64]  # (n + 1,): the distinct tokens of sample i are tokens[starts[i]:starts[i + 1]]
@@ -34,6 +37,15 @@ class Bags(Shown):
     counts: NDArray[np.float64]  # (M,): N_ij, how often each occurs in its sequence
     label_at: NDArray[np.int64]  # (n,): tokens[label_at[i]] is the label of sample i
     share: NDArray[np.float64]  # (n,): weight of each sample in the mean loss
+
+    def __post_init__(self):
+        for name in ("last", "starts", "tokens", "label_at"):
+            object.__setattr__(self, name, integers(name, getattr(self, name), 1))
+        for name in ("counts", "share"):
+            object.__setattr__(self, name, reals(name, getattr(self, name)))
+        letters = {"last": ["n"], "starts": ["n+1"], "tokens": ["M"], "counts": ["M"], "label_at": ["n"],
+                   "share": ["n"]}
+        require_shapes({name: getattr(self, name) for name in letters}, letters, empty=True)
 
     def __len__(self) -> int:
         """n."""

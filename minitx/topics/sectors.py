@@ -7,13 +7,13 @@ mean of the words and [MASK]): P_w projects on contrasts within a topic, P_t on 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import instance, reals, table_size
+from minitx.base.checks import instance, real_number, reals, table_size
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.topics.law import TopicModel
@@ -31,6 +31,11 @@ class Blocks(Shown):
         Entry [0, 0]; entries [i, 0] of words i, from [MASK] to a word; entries [0, j] of words j.
     same_word, same_topic, different_topic : float
         Entries [i, i]; [i, j] of different words of one topic; [i, j] of two topics. nan where there is no such pair.
+
+    Raises
+    ------
+    TypeError
+        An entry is no real number.
     """
 
     MADE_BY: ClassVar[str] = "minitx.topics.optimal_value(setting), another closed form, or Blocks.of(matrix, setting)"
@@ -41,6 +46,10 @@ class Blocks(Shown):
     same_word: float
     same_topic: float
     different_topic: float
+
+    def __post_init__(self):
+        for entry in fields(self):
+            object.__setattr__(self, entry.name, real_number(entry.name, getattr(self, entry.name)))
 
     @classmethod
     def of(cls, matrix: ArrayLike, setting: TopicModel) -> "Blocks":

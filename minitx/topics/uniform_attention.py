@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from minitx.base.checks import instance, table_size, whole_number
+from minitx.base.checks import instance, real_number, reals, require_shapes, table_size, whole_number
 from minitx.base.parallel import matmul
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -28,7 +28,7 @@ from minitx.model.parameters import Parameters
 class Moments(Shown):
     """M = E[u u^T] and C = E[onehot(y) u^T] (row = target, column = attended token), each (V, V), and E[1].
 
-    E[1] is ``weight``, the sum of the weights of the loss.
+    E[1] is ``weight``, the sum of the weights of the loss. TypeError or ValueError says which of them cannot be.
     """
 
     MADE_BY: ClassVar[str] = "minitx.topics.uniform_attention.moments(batch, n_vocab)"
@@ -36,6 +36,12 @@ class Moments(Shown):
     M: NDArray[np.float64]
     C: NDArray[np.float64]
     weight: float = 1.0
+
+    def __post_init__(self):
+        for name in ("M", "C"):
+            object.__setattr__(self, name, reals(name, getattr(self, name), finite=False))
+        require_shapes({"M": self.M, "C": self.C}, {"M": "VV", "C": "VV"})
+        object.__setattr__(self, "weight", real_number("weight", self.weight))
 
 
 def moments(batch: Batch, n_vocab: int) -> Moments:
