@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minitx.associations.terms import Crossings, term_order
 from minitx.base.style import COLOURS, DASHES, MARKERS, log_ticks
 
+ROUNDING = 1e-8  # A term below this part of the largest is not there yet, or is rounding, and is not drawn.
 FURTHEST = 1e-6  # 1 - cosine at the top of the scale of nines; a smaller value shows more nines
 PARAMETERS = {"W_O": "output $W_O$", "V": "value $V$", "W": "attention $W$", "P": "position $P$"}
 Series = Sequence[float] | NDArray[np.float64]  # a number for each recorded step
@@ -84,7 +85,7 @@ def gradient_terms(steps: Series, norms: Mapping[str, NamedSeries], *, title: st
         for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
             if name in terms:
                 values = np.array(terms[name], np.float64)
-                values[values <= largest * 1e-8] = np.nan
+                values[values <= largest * ROUNDING] = np.nan
                 lines[name], = axes.plot(steps, values, color=colour, marker=marker, markersize=4,
                                          linewidth=2.5 if name == "leading" else 1.2)
         if largest > 0:
@@ -114,7 +115,8 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
         axes, leading = panels[parameter], np.array(norms[parameter]["leading"], np.float64)
         for name, at in found.items():
             values = np.array(norms[parameter][name], np.float64)
-            share = np.divide(values, leading, out=np.full(len(values), np.nan), where=(leading > 0) & (values > 0))
+            share = np.divide(values, leading, out=np.full(len(values), np.nan), where=leading > 0)
+            share[share <= ROUNDING] = np.nan
             largest = np.nanmax([largest, *share])
             lines[name], = axes.plot(steps, share, **styles[name], linewidth=1.2)
             recorded = dict(zip(steps, share, strict=True))  # the first record may exceed a share already

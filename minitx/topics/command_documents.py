@@ -192,7 +192,7 @@ class Stage:
         return found | {"A": word - topic, "B": topic - other}
 
     def printed(self) -> str:
-        """The title, the trained averages beside the closed forms, and how often same topic exceeds different topic."""
+        """The title, and the trained averages beside the closed forms."""
         trained, n_seeds = self.at_end(), len(self.recorded)
         if not n_seeds:
             return f"{self.title}\nnothing was recorded"
@@ -205,7 +205,11 @@ class Stage:
         columns = [name for name in trained if name in wanted]
         lines = table([" ", *(DIFFERENCES.get(name, name) for name in columns)],
                       [[label, *(number(row.get(name), 5) for name in columns)] for label, row in rows.items()])
-        return f"{self.title}\n{lines}\n{training.comparison(self.runs, self.part)}"
+        return f"{self.title}\n{lines}"
+
+    def compared(self) -> str:
+        """How often same topic exceeds different topic, or why the two cannot be compared; empty without records."""
+        return training.comparison(self.runs, self.part) if self.recorded else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +255,7 @@ class Result:
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
     result = train_stages(options, say)
-    weights = {f"weights-{name}.npz": stage.runs[0].weights.parameters() for name, stage in result.stages.items()}
+    weights = {f"weights-{name}.npz": stage.runs[0].weights.arrays() for name, stage in result.stages.items()}
     return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped)
 
 
@@ -263,6 +267,7 @@ def train_stages(options: Options, say: Callable[[str], None]) -> Result:
         f"chosen words {law.p_m:g}, of which shown {law.p_c:g}, random {law.p_r:g}; seeds {seeds[0]} to {seeds[-1]}")
     samples = [Sample(options, seed, say) for seed in seeds]
     stages: dict[str, Any] = {}
+    said = {""}
     stopped = None
     for train in (_value, _embedding, _infinite, _attention, _copying, _joint):
         stage = train(options, samples, stages)
@@ -270,6 +275,9 @@ def train_stages(options: Options, say: Callable[[str], None]) -> Result:
             continue
         stages[stage.name], stopped = stage, stage.stopped
         say("\n" + stage.printed())
+        if stage.name != "infinite" and (found := stage.compared()) not in said:
+            said.add(found)
+            say(found)
         for losses in stage.losses:
             if found := rise(losses, mini_batches=stage.name != "infinite"):
                 say(found)

@@ -116,7 +116,7 @@ def run(options: Options, say: Printer) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known. Raises as :func:`study`."""
     result = study(options, say)
     return Outcome(f"minitx topics: {result.corpus.name}", _numbers(result), command_text_figures.figures(result),
-                   {"weights.npz": result.last.weights.parameters()}, result.last.trajectory.stopped)
+                   {"weights.npz": result.last.weights.arrays()}, result.last.trajectory.stopped)
 
 
 def study(options: Options, say: Printer) -> Result:
@@ -218,8 +218,9 @@ def _say_result(result, say):
         say("Attention is multiplied by the document's length: 1 is uniform. Its averages are over all occurrences in\n"
             "held-out documents, so that a few frequent pairs decide them; by pair, each pair that meets counts once.")
     for name, (including, different_words, recorded) in exceeded(result).items():
-        say(f"{name}: same topic above different topic at {different_words} of {recorded} recorded steps "
-            f"({including} with the same word included)")
+        steps = training.recorded_steps([result.stages[RECORDED[name][0]]], recorded)
+        say(f"{name}: same topic above different topic at {different_words} of {steps}, {including} with the same word "
+            "included")
 
 
 def averages_table(result: Result) -> str:

@@ -23,6 +23,7 @@ BLOCKS = {"same word": (COLOURS[0], "o"), "same topic": (COLOURS[1], "s"), "diff
           "mask column": (COLOURS[3], "D")}
 LIMITS = ((0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 3)))  # dashes of values in a limit
 DARK, PALE = "0.25", "0.85"
+SQUEEZED = 4  # An axis leaves out 0 where curves are farther from it than so many times their span.
 ROOM = 1.2  # the colour scale ends so many times the 99 % quantile; a larger value clips fewer entries
 RING: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2,
                         "linestyle": "none"}
@@ -93,7 +94,7 @@ def topic_heat_maps(matrices: Mapping[str, ArrayLike], topics: ArrayLike, *, tit
     Parameters
     ----------
     matrices : dict {panel title: (V, V) float}
-        nan is drawn grey.
+        nan is drawn grey: the two words never meet.
     topics : (V,) int
         Topic of each token; -1: [MASK], which comes first.
     names : dict {topic: str}, optional
@@ -120,6 +121,8 @@ def topic_heat_maps(matrices: Mapping[str, ArrayLike], topics: ArrayLike, *, tit
         axes.set_title(panel, fontsize=11)
         axes.set_ylabel(f"{row_label}, by topic")
         axes.set_xlabel(f"{column_label}, by topic")
+    if any(np.isnan(matrix).any() for matrix in shown.values()):
+        value_label += "; grey: the two never meet"
     above, below = bool(highest > limit), bool(lowest < least)
     beyond = [f"largest {_signed(highest)}"] * above + [f"smallest {_signed(lowest)}"] * below
     if beyond:
@@ -206,18 +209,29 @@ def block_values(steps: NDArray[np.integer], measured: Mapping[str, tuple[NDArra
     if closed:
         axes.set_xscale("log")
         log_ticks(axes.xaxis)
-    axes.axhline(0, color=PALE, linewidth=1, zorder=0)
+    _with_zero(axes, [*(mean for mean, _ in measured.values()), *(values for _, values in closed.values()),
+                      list(final.values())])
     axes.set(xlabel="gradient descent steps", ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
     text = "measured, mean ± 1 s.d. over seeds" if any(banded) else "measured"
     kinds = [_key(text, color="0.6", linewidth=2.5)]
     kinds += [_key("closed form of the trajectory", color=DARK, linestyle=DASHES[1])] * bool(closed)
     kinds += [_key("closed form of the final value", color=DARK, linestyle=LIMITS[0])] * bool(final)
-    blocks = [_key(name, color=colour, marker=marker) for name, (colour, marker) in BLOCKS.items()
-              if name in {*measured, *closed, *final}]
+    undefined = {name for name, (mean, _) in measured.items() if not len(_finite(mean))}
+    blocks = [_key(name + " (undefined)" * (name in undefined), color=colour, marker=marker)
+              for name, (colour, marker) in BLOCKS.items() if name in {*measured, *closed, *final}]
     _legend(figure, blocks, "lower left", 1)
     _legend(figure, kinds, "lower right", 1)
     return figure
+
+
+def _with_zero(axes, drawn):
+    """A line at 0, unless it would squeeze curves that are far from 0, compared with their span, into one line."""
+    values = np.concatenate([np.zeros(0), *map(_finite, drawn)])
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    if not len(values) or max(0, low, -high) < SQUEEZED * (high - low) or low == high:
+        axes.axhline(0, color=PALE, linewidth=1, zorder=0)
+    axes.ticklabel_format(axis="y", useOffset=False)
 
 
 def _measured(axes, steps, mean, sd, colour, marker):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.base.checks import function, instance, integers, positive, steps_within, truth, whole_number
 from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import Run, descend
@@ -92,13 +93,27 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
     backtracking : bool
         Whether the rate is halved where a step would not lower the loss enough
         (:class:`minitx.topics.backtracking.Backtracking`).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`minitx.descend`; other weights, documents or topics than these, or steps to record beyond the last.
     """
-    at = set(log_steps(steps) if at is None else at)
+    instance("start", start, EmbeddedWeights)
+    instance("batch", batch, Batch)
+    instance("documents", documents, Documents)
+    if (topics := integers("topics", topics, 1)).shape != (start.n_vocab,):
+        raise ValueError(f"topics has shape {topics.shape}; it must hold one number for each of the {start.n_vocab} "
+                         "tokens, -1 for none")
+    steps, learning_rate = whole_number("steps", steps, 0), positive("learning_rate", learning_rate)
+    at = set(log_steps(steps)) if at is None else steps_within("at", at, 0, steps)
+    if progress is not None:
+        function("progress", progress, "progress(step)")
     quadratic = batch_size is None and batch.head == "squared" and set(start.circuits().parameters()) == {"ov"}
     found = []
     data = uniform_attention.moments(batch, start.n_vocab) if quadratic else batch
     objective: Any = uniform_attention.loss_and_gradient if quadratic else loss_and_gradient
-    if backtracking:
+    if truth("backtracking", backtracking):
         objective = Backtracking(learning_rate, frozen=frozen, mini_batches=batch_size is not None, objective=objective)
 
     def callback(step, loss, weights, gradient):
@@ -145,6 +160,13 @@ def same_exceeds_different(runs: Sequence[Run], part: str) -> tuple[int, int, in
             sum(math.isfinite(one.same_topic_including - one.different_topic) for one in averages))
 
 
+def recorded_steps(runs: Sequence[Run], n: int) -> str:
+    """The ``n`` recorded steps of ``runs`` in words, which say so if a run was stopped before its last step."""
+    stopped = next((run.trajectory.stopped for run in runs if run.trajectory.stopped), None)
+    steps = "recorded step" + "s" * (n != 1)
+    return f"{n} {steps} (training ended early: {stopped})" if stopped else f"{n} {steps}"
+
+
 def comparison(runs: Sequence[Run], part: str) -> str:
     """The sentence about :func:`same_exceeds_different`; it says why where nothing can be compared."""
     including, different, n = same_exceeds_different(runs, part)
@@ -153,7 +175,7 @@ def comparison(runs: Sequence[Run], part: str) -> str:
     averages = [getattr(record, part) for run in runs for record in run.records]
     own = (f"{different} for different words only" if any(np.isfinite(one.same_topic) for one in averages) else
            "no topic has two different words")
-    return f"same topic is above different topic at {including} of {n} recorded steps ({own})"
+    return f"same topic is above different topic at {including} of {recorded_steps(runs, n)} ({own})"
 
 
 def attention_ratios(weights: EmbeddedWeights, setting: TopicModel) -> dict[str, float]:

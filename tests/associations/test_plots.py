@@ -95,6 +95,16 @@ def test_block_values(with_trajectory):
     assert figure.axes[0].get_xscale() == ("log" if with_trajectory else "linear")
 
 
+@pytest.mark.parametrize(("values", "with_zero"), [([0.999, 1.0005, 1.001], False), ([0.9, 0.4, 0.6], True),
+                                                   ([-0.001, 0.0, 0.002], True), ([1.0, 1.0, 1.0], True)])
+def test_an_axis_holds_zero_unless_the_curves_would_become_one_line(values, with_zero):
+    measured = {"same word": (np.array(values), np.full(3, np.nan))}
+    figure = draw(topics_figures.block_values(np.array([1, 2, 3]), measured, title="title", ylabel="mean entry"))
+    low, high = figure.axes[0].get_ylim()
+    assert (low <= 0 <= high) == with_zero
+    assert high - low < 0.1 or with_zero
+
+
 def test_block_values_of_one_step_and_one_seed():
     for steps in ([0], [7]):
         measured = {"same word": (np.array([0.2]), np.array([0.0]))}
@@ -192,5 +202,8 @@ def test_corrections_ring_where_a_share_is_first_exceeded():
     rings = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
     assert [len(line.get_xdata()) for line in rings] == [2, 0]
     np.testing.assert_array_equal(rings[0].get_ydata(), [0.01, 0.1])
+    rounding = {name: {"leading": [1.0] * 4, "saturation": [1e-16, 0.005, 0.05, 0.2]} for name in WEIGHTS}
+    figure = draw(associations_figures.corrections(STEPS, rounding, first_exceeds(STEPS, rounding), title="title"))
+    assert np.isnan(figure.axes[0].lines[0].get_ydata()[0])  # else a vertical line would lead to the second step
     nothing = {name: {"leading": [0.0], "saturation": [0.0], "weight drift": [0.0]} for name in WEIGHTS}
     draw(associations_figures.corrections([1], nothing, first_exceeds([1], nothing), title="title"))

@@ -9,8 +9,9 @@ from minitx import cli
 from minitx.base.console import rise
 from minitx.model.descent import descend
 from minitx.model.weights import EmbeddedWeights
-from minitx.topics import attention, command_documents, command_documents_figures
+from minitx.topics import attention, command_documents, command_documents_figures, training
 from minitx.topics.backtracking import Backtracking
+from minitx.topics.law import TopicModel
 from minitx.topics.values import paper_value
 
 FEW = {"length": "12", "documents": 60, "seeds": 1}
@@ -123,11 +124,38 @@ def test_what_cannot_be_compared_is_said_and_not_counted():
     """With two topics a document has one, and its words never meet those of the other."""
     options = command_documents.Options(topics=2, words=2, length="12", documents=60, seeds=1)
     options.__dict__["steps"] = lambda full: 12
-    said = command_documents._attention(options, [command_documents.Sample(options, 0)], {}).printed()
+    stage = command_documents._attention(options, [command_documents.Sample(options, 0)], {})
+    said = f"{stage.printed()}\n{stage.compared()}"
     assert "cannot be compared: no two words of different topics meet" in said
     assert "0 of" not in said
     assert "nan" not in said
     options = command_documents.Options(topics=3, words=1, length="12", documents=60, seeds=1)
     options.__dict__["steps"] = lambda full: 12
-    said = command_documents._value(options, [command_documents.Sample(options, 0)], {}).printed()
+    said = command_documents._value(options, [command_documents.Sample(options, 0)], {}).compared()
     assert "no topic has two different words" in said
+
+
+def test_why_nothing_can_be_compared_is_said_once_in_a_run():
+    """Three stages of two topics have no pairs of different topics."""
+    options = command_documents.Options(topics=2, words=2, length="12", documents=60, seeds=1)
+    options.__dict__["steps"] = lambda full: 12
+    said = []
+    command_documents.train_stages(options, said.append)
+    assert "\n".join(said).count("cannot be compared") == 1
+    assert "\n".join(said).count("undefined") >= 3
+
+
+def test_a_count_of_recorded_steps_says_that_training_ended_early():
+    """After Ctrl-C, "0 of 1 recorded steps" read as if the theory had failed."""
+    law = TopicModel(3, 2, 12, tau=2)
+    documents = law.documents(20, rng=0)
+
+    def stop(step):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    run = training.train(EmbeddedWeights.gaussian(law.V, W_V=0.1, W_QK=0.1, rng=0),
+                         law.mask(documents, head="squared", rng=0), topics=law.topic_of_token, documents=documents,
+                         learning_rate=0.1, steps=20, at=[1], progress=stop)
+    said = training.comparison([run], "attention")
+    assert "of 1 recorded step (training ended early: interrupted after step 2)" in said

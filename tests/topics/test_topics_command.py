@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minitx import EmbeddedWeights, cli, topics
+import minitx
+from minitx import cli, topics
 from minitx.base import console, parallel, report
 from minitx.base.options import read_options
 from minitx.model.descent import Stopped
@@ -55,7 +56,9 @@ def test_a_run_prints_and_writes_everything(run, tmp_path):
     assert f"{best.same_word:.5f}" in out
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(f'src="{name}"' in page for name in FILES if name.endswith(".png"))
-    assert EmbeddedWeights.load(tmp_path / "out" / "weights-joint.npz").W_Q.shape == (7, 7)
+    assert minitx.load(tmp_path / "out" / "weights-joint.npz").W_Q.shape == (7, 7)
+    for name in STAGES:
+        assert np.load(tmp_path / "out" / f"weights-{name}.npz")["kind of weights"] == "EmbeddedWeights"
 
 
 def in_memory(**settings):

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import minitx
 from minitx.base.command import run_command
 from minitx.base.options import read_options
-from minitx.model.weights import EmbeddedWeights
 from minitx.topics import command_text, training
 from minitx.topics.averages import attention_table
 from minitx.topics.command_text import Options
@@ -85,7 +85,8 @@ def test_everything_is_written(done):
     assert [one["step"] for one in saved["records"]["attention"]] == steps
     assert saved["tests"]["attention by pair"]["p_value"] == result.tests["attention by pair"].p_value
     assert len(saved["tests"]["embedding cosines"]["null"]) == SMALL["permutations"]
-    weights = EmbeddedWeights.load(folder / "weights.npz")
+    weights = minitx.load(folder / "weights.npz")
+    assert np.load(folder / "weights.npz")["kind of weights"] == "EmbeddedWeights"
     assert set(weights.parameters()) == {"W_E", "W_Q", "W_K", "b"}
     page = (folder / "report.html").read_text()
     assert "left out: 1 no words, or rare (&lt;unk&gt;), 2 stop words" in page
