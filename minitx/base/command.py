@@ -31,7 +31,7 @@ class Outcome:
 
 
 def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Printer], Outcome],
-                figure_names: tuple[str, ...]) -> int:
+                file_names: tuple[str, ...]) -> int:
     """Run a command in its folder and write what it found.
 
     Parameters
@@ -42,8 +42,9 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
         The options that were typed; results.json keeps them besides the configuration.
     run : callable
         ``run(options, say) -> Outcome``; ``say(line)`` prints.
-    figure_names : tuple of str
-        All figures that the command may write; those that an earlier run left in the folder are deleted.
+    file_names : tuple of str
+        All figures that the command may write, and all weights but weights.npz. What an earlier run left of them in the
+        folder is deleted before anything is written, so that old files never stand beside new ones.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
         if isinstance(error, (ValueError, OSError, FloatingPointError)):
             raise ValueError(as_typed(error, type(options))) from error
         raise
-    _delete_earlier(folder, [*figure_names, "report.html"], [*outcome.arrays, "results.json"])
+    _delete_earlier(folder, [*file_names, *outcome.arrays, "report.html", "weights.npz", "results.json"])
     for name, arrays in outcome.arrays.items():
         with atomic(folder / name, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
@@ -92,11 +93,10 @@ def _set_threads(asked, say):
     parallel.set_threads(None if asked is None else min(asked, cores))
 
 
-def _delete_earlier(folder, shown, others):
-    """Delete what an earlier run showed, so that it never stands beside new results, and what a killed run left."""
-    for name in shown:
+def _delete_earlier(folder, names):
+    """Delete the files of an earlier run, and what a killed run left of its temporary ones."""
+    for name in names:
         (folder / name).unlink(missing_ok=True)
-    for name in (*shown, *others):
         for left in folder.glob(f".{name}.*"):
             left.unlink(missing_ok=True)
 

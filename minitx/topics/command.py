@@ -34,5 +34,5 @@ def main(arguments: argparse.Namespace) -> int:
         if not typed["length"].isdecimal():  # it is parsed as a word: without a TEXT it may be a range
             raise ValueError(f"--length is {shown(typed['length'])}; with a TEXT it must be a whole number")
         typed["length"] = int(typed["length"][:30])
-    figure_names = (*command_documents.FIGURES, *command_text.FIGURES)
-    return run_command(read_options(mode.Options, typed), typed, mode.run, figure_names)
+    file_names = (*command_documents.FIGURES, *command_documents.WEIGHTS, *command_text.FIGURES)
+    return run_command(read_options(mode.Options, typed), typed, mode.run, file_names)

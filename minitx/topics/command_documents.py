@@ -33,6 +33,7 @@ from minitx.topics.training import BLOCK_FIELDS, CLASSES
 STAGES = ("value", "embedding", "attention", "copying", "joint")
 FIGURES = (*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
            "attention_ratio.png", "two_limits.png")
+WEIGHTS = tuple(f"weights-{stage}.npz" for stage in STAGES)
 MOST_PAIRS = 3_000_000  # Pairs of query and key in all infinite documents together; above it that stage is left out.
 LONGEST = 1_000_000  # words of a document
 REMEDY = "fewer --topics, --words or --documents, shorter --length, or --quick, are quicker"

@@ -30,12 +30,13 @@ def run(folder, stopped=None):
         say("a line")
         return outcome(stopped)
 
-    return run_command(Options(out=str(folder), seed=3), {"seed": 3}, work, ("one.png", "two.png"))
+    return run_command(Options(out=str(folder), seed=3), {"seed": 3}, work, ("one.png", "two.png", "weights-2.npz"))
 
 
 @pytest.mark.drawn
 def test_everything_is_written_and_figures_of_an_earlier_run_are_not_left(tmp_path, capsys):
-    (tmp_path / "two.png").write_text("of an earlier run")
+    for name in ("two.png", "weights.npz", "weights-2.npz"):
+        (tmp_path / name).write_text("of an earlier run")
     assert run(tmp_path) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"one.png", "w.npz", "results.json", "report.html"}
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
