@@ -214,7 +214,13 @@ def _called(loss, weights, batch):
     """``loss``, which returned one number for ``weights``, and a complex one for complex weights; else a TypeError."""
     function("loss", loss, "loss(weights, batch)")
     for kind, given in (("number", weights), ("complex number", weights.astype(np.complex128))):
-        value = loss(given, batch)
+        try:
+            value = loss(given, batch)
+        except (TypeError, ValueError) as error:
+            if given is weights:
+                raise
+            raise TypeError(f"loss cannot take complex weights ({error}); make it of products, sums and analytic "
+                            "functions, such as minitx.testing.plain_loss(weights.circuits(), batch)") from error
         if not isinstance(value, (numbers.Number, np.ndarray)) or np.ndim(value) != 0:
             raise TypeError(f"loss returned {described(value)}; it must return one {kind}")
     if not np.iscomplexobj(value):
