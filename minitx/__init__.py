@@ -1,8 +1,8 @@
 """minitx: one attention layer trained by explicit gradient descent, and three theories that predict its weights."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # True for type checkers; importing it from typing would take most of the time of this import
 if TYPE_CHECKING:  # for editors and type checkers; Python itself finds the names by __getattr__
     from minitx import associations, base, data, model, next_token, testing, topics
     from minitx.associations.terms import gradient_terms

@@ -207,6 +207,15 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.parametrize("module", ["numpy", *(pytest.param(name, marks=pytest.mark.slow) for name in (
     "minitx.base.options", "minitx.associations.command", "numba", "matplotlib.figure"))])
 def test_a_run_that_is_interrupted_while_it_imports_ends_in_one_line(module, swallowed, number, tmp_path):
+    assert_told_in_one_line(module, swallowed, number, tmp_path)
+
+
+def test_ctrl_c_before_the_command_line_is_read_is_told_in_one_line(tmp_path):
+    """The first module of the standard library that minitx.cli imports."""
+    assert_told_in_one_line("argparse", "raised", signal.SIGINT, tmp_path)
+
+
+def assert_told_in_one_line(module, swallowed, number, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(SITE)
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)]),
