@@ -1,0 +1,141 @@
+"""The numba kernels of a model of several layers: gathers, softmax, loss and scatters of one sequence at a time.
+
+Legend: T positions, V vocabulary; of a sequence: U distinct tokens, M loss positions; K columns of a row of tables.
+
+Every kernel takes C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed order.
+"""
+
+import math
+
+import numpy as np
+
+from minitx.base.parallel import kernel, ordered_kernel
+
+
+@kernel
+def lookup_scores(tokens, W, S):
+    """S[t, j] = W[x_t, x_j] for j <= t: the scores of layer 1, whose queries and keys are one-hot."""
+    for t in range(S.shape[0]):
+        row = W[tokens[t]]
+        for j in range(t + 1):
+            S[t, j] = row[tokens[j]]
+
+
+@kernel
+def softmax_forward(S, P):
+    """In place, A[t, j] = softmax over j <= t of S[t, j] + P[t - j]; 0 where j > t. An empty S or P is not read."""
+    for t in range(S.shape[0]):
+        row = S[t]
+        for j in range(t + 1):
+            row[j] += P[t - j]
+        top = row[0]
+        for j in range(1, t + 1):
+            top = max(top, row[j])
+        total = 0.0
+        for j in range(t + 1):
+            row[j] = math.exp(row[j] - top)
+            total += row[j]
+        for j in range(t + 1):
+            row[j] /= total
+        row[t + 1:] = 0.0
+
+
+@ordered_kernel
+def softmax_backward(A, dA, dP):
+    """In place, dA becomes dS[t, j] = A_tj (dA_tj - sum_k A_tk dA_tk), and dP[t - j] += dS[t, j].
+
+    dA of the key with most attention is subtracted first, so that no digits are lost where attention is nearly one-hot.
+    """
+    for t in range(A.shape[0]):
+        row, slope = A[t], dA[t]
+        leader = 0
+        for j in range(1, t + 1):
+            if row[j] > row[leader]:
+                leader = j
+        base = slope[leader]
+        mean = 0.0
+        for j in range(t + 1):
+            slope[j] -= base
+            mean += row[j] * slope[j]
+        for j in range(t + 1):
+            slope[j] = row[j] * (slope[j] - mean)
+            dP[t - j] += slope[j]
+        slope[t + 1:] = 0.0
+
+
+@kernel
+def gather_rows(table, words, first, out):
+    """out[u, first + c] = table[words[u], c]."""
+    for u in range(words.size):
+        row, to = table[words[u]], out[u]
+        for c in range(row.size):
+            to[first + c] = row[c]
+
+
+@kernel
+def add_gathered_rows(table, tokens, out):
+    """out[t, :] += table[tokens[t], :]."""
+    for t in range(tokens.size):
+        row, to = table[tokens[t]], out[t]
+        for c in range(row.size):
+            to[c] += row[c]
+
+
+@kernel
+def scatter_rows(table, words, rows, first, owner, n_owners):
+    """table[words[u], c] += rows[u, first + c]. Threads share a table by rows: row a belongs to owner a mod n_owners."""
+    for u in range(words.size):
+        if words[u] % n_owners == owner:
+            row, to = rows[u], table[words[u]]
+            for c in range(to.size):
+                to[c] += row[first + c]
+
+
+@kernel
+def scatter_scores(table, tokens, dS, owner, n_owners):
+    """table[x_t, x_j] += dS[t, j] for j <= t, by rows as :func:`scatter_rows`."""
+    for t in range(tokens.size):
+        if tokens[t] % n_owners == owner:
+            row = table[tokens[t]]
+            for j in range(t + 1):
+                row[tokens[j]] += dS[t, j]
+
+
+@kernel
+def cross_entropy(E, shifted, targets, weight):
+    """In place, E = exp(out - maximum) becomes R = dL/dout. Returns the loss; ``shifted`` is out_y - maximum, (M,).
+
+    loss = sum_t weight_t (log Z_t - shifted_t) and R = weight / Z (E - Z onehot(y)), whose entry at y is minus the sum
+    of the others, never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
+    """
+    loss = 0.0
+    for t in range(E.shape[0]):
+        row, y, lag = E[t], targets[t], shifted[t]
+        own = row[y]
+        row[y] = 0.0
+        others = 0.0
+        for b in range(row.size):
+            others += row[b]
+        loss += weight[t] * (math.log1p(others) if lag == 0.0 else math.log(others + own) - lag)
+        row[y] = -others
+        scale = weight[t] / (others + own)
+        for b in range(row.size):
+            row[b] *= scale
+    return loss
+
+
+@kernel
+def uniform_residual(R, targets, weight):
+    """R = dL/dout where the output is uniform, weight (1/V - onehot(y)); and the loss there is not needed."""
+    for t in range(R.shape[0]):
+        R[t, :] = weight[t] / R.shape[1]
+        R[t, targets[t]] -= weight[t]
+
+
+@kernel
+def uniform_attention(A):
+    """A[t, j] = 1 / (t + 1) for j <= t: attention where all scores are equal."""
+    A[:] = np.zeros((), A.dtype)
+    for t in range(A.shape[0]):
+        for j in range(t + 1):
+            A[t, j] = 1.0 / (t + 1)
