@@ -12,14 +12,15 @@ if TYPE_CHECKING:  # for editors and type checkers; Python itself finds the name
     from minitx.data.corpus import Corpus, builtin_corpus, load_corpus
     from minitx.model.circuits import Circuits, attention_and_output, loss_and_gradient
     from minitx.model.descent import Trajectory, descend
+    from minitx.model.layers import LayeredWeights
     from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights, load
     from minitx.next_token.samples import Samples
 
 __version__ = "0.1.0"
 __all__ = [
-    "Batch", "Circuits", "Corpus", "EmbeddedWeights", "LastTokenWeights", "OneHotWeights", "Samples", "Trajectory",
-    "agreement", "associations", "attention_and_output", "base", "builtin_corpus", "cosine", "data", "descend",
-    "get_threads", "gradient_terms", "load", "load_corpus", "loss_and_gradient", "model", "next_token",
+    "Batch", "Circuits", "Corpus", "EmbeddedWeights", "LastTokenWeights", "LayeredWeights", "OneHotWeights", "Samples",
+    "Trajectory", "agreement", "associations", "attention_and_output", "base", "builtin_corpus", "cosine", "data",
+    "descend", "get_threads", "gradient_terms", "load", "load_corpus", "loss_and_gradient", "model", "next_token",
     "relative_error", "set_threads", "testing", "topics",
 ]
 
@@ -29,7 +30,7 @@ _DEFINED_IN = {name: module for module, names in {
     "base.numbers": "agreement cosine relative_error", "base.parallel": "get_threads set_threads",
     "data.batch": "Batch", "data.corpus": "Corpus builtin_corpus load_corpus",
     "model.circuits": "Circuits attention_and_output loss_and_gradient", "model.descent": "Trajectory descend",
-    "model.weights": "EmbeddedWeights LastTokenWeights OneHotWeights load",
+    "model.layers": "LayeredWeights", "model.weights": "EmbeddedWeights LastTokenWeights OneHotWeights load",
 }.items() for name in names.split()}
 
 

@@ -22,8 +22,34 @@ weights - learning_rate gradient                                descent.descend
 ==============================================================  ===================================================
 
 circuits.forward takes steps 1 to 4, circuits.backward 3' to 1', and circuits.loss_and_gradient everything but the
-descent. Modules import in one direction: parameters, kernels, blocks, pieces, circuits, weights, descent; testing holds
-any parametrisation to the complex-step derivative.
+descent.
+
+**Several layers** (layers.LayeredWeights), h_l = h_(l-1) + A_l h_(l-1) V_l, h_0 = X, out = h_L W_O, are lookups too, one
+for each path S = {s1 < ... < sk} of layers: a path brings C_S = A_sk ... A_s1 X of each word and makes it M_S = V_s1 ...
+V_sk. Position t, distinct token (word) u, g = 2^(l-1) paths below layer l:
+
+==============================================================  ===================================================
+what                                                            where
+==============================================================  ===================================================
+0  tables M_S W_O, M_S W_l, M_S V_l, by M_(b+S) = V_b M_S       paths.build_tables
+1  C_{}[t, u] = 1(word u stands at t)                           paths.follow
+2  B_l = h_(l-1) W_l M^T,  M = M_S of all words and paths       paths.follow
+3  A_l = softmax_j(sum over S of B_l C_S^T + P_l[t - j])        paths.follow, layer_kernels.softmax_forward
+4  C_(S+l) = A_l C_S                                            paths.follow
+5  out_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)      paths.forward
+6  loss = sum_t weight_t (-log softmax(out_t)[y_t]),  R         paths.forward, layer_kernels.cross_entropy
+5' dC_S = R (M_S W_O)^T,  d(M_S W_O) = C_S^T R                  paths.backward
+4' dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l) paths.backward
+3' dS_tj = A_tj (dA_tj - sum_k A_tk dA_tk),  dB = dS C          paths.backward, layer_kernels.softmax_backward
+2' d(M_S W_l), dM_S, dC_S from dB                               paths.backward
+0' dV_b += d(b+S) (M_S top)^T,  d(S) += V_b^T d(b+S)            paths.pull_back
+==============================================================  ===================================================
+
+Where layers are many, sequences few or the vocabulary small, the dense stream (streams.py) needs fewer multiplications;
+layers.operations counts both forms and layers.loss_and_gradient takes the cheaper one.
+
+Modules import in one direction: parameters, kernels, blocks, pieces, circuits, weights, then paths and streams, layers,
+descent; testing holds any parametrisation to the complex-step derivative.
 """
 
 from minitx.model import circuits, descent, parameters, testing, weights

@@ -127,6 +127,8 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     negative, digits that cancel in sum_j A_tj v_j are lost. The derivatives in ov, direct and bias are multiples of 1 /
     out_y; an entry that exceeds the range of floats is inf.
     """
+    if (own := weights.own_loss_and_gradient(batch)) is not None:  # several layers are more than circuits
+        return own
     circuits = valid_circuits(weights, batch)
     tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
     (cut, workspace), losses = _blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype), []

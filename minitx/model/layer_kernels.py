@@ -7,8 +7,6 @@ Every kernel takes C-contiguous arrays, checks nothing (the public functions do)
 
 import math
 
-import numpy as np
-
 from minitx.base.parallel import kernel, ordered_kernel
 
 
@@ -23,7 +21,7 @@ def lookup_scores(tokens, W, S):
 
 @kernel
 def softmax_forward(S, P):
-    """In place, A[t, j] = softmax over j <= t of S[t, j] + P[t - j]; 0 where j > t. An empty S or P is not read."""
+    """In place, A[t, j] = softmax over j <= t of S[t, j] + P[t - j]; 0 where j > t."""
     for t in range(S.shape[0]):
         row = S[t]
         for j in range(t + 1):
@@ -64,12 +62,13 @@ def softmax_backward(A, dA, dP):
 
 
 @kernel
-def gather_rows(table, words, first, out):
-    """out[u, first + c] = table[words[u], c]."""
-    for u in range(words.size):
-        row, to = table[words[u]], out[u]
-        for c in range(row.size):
-            to[first + c] = row[c]
+def gather_rows(tables, words, out):
+    """out[k, u, :] = tables[k, words[u], :]."""
+    for k in range(tables.shape[0]):
+        for u in range(words.size):
+            row, to = tables[k, words[u]], out[k, u]
+            for c in range(row.size):
+                to[c] = row[c]
 
 
 @kernel
@@ -82,13 +81,14 @@ def add_gathered_rows(table, tokens, out):
 
 
 @kernel
-def scatter_rows(table, words, rows, first, owner, n_owners):
-    """table[words[u], c] += rows[u, first + c]. Threads share a table by rows: row a belongs to owner a mod n_owners."""
-    for u in range(words.size):
-        if words[u] % n_owners == owner:
-            row, to = rows[u], table[words[u]]
-            for c in range(to.size):
-                to[c] += row[first + c]
+def scatter_rows(tables, words, rows, owner, n_owners):
+    """tables[k, words[u], :] += rows[k, u, :]. Threads share a table by rows: row a is that of owner a mod n_owners."""
+    for k in range(tables.shape[0]):
+        for u in range(words.size):
+            if words[u] % n_owners == owner:
+                row, to = rows[k, u], tables[k, words[u]]
+                for c in range(to.size):
+                    to[c] += row[c]
 
 
 @kernel
@@ -126,7 +126,7 @@ def cross_entropy(E, shifted, targets, weight):
 
 @kernel
 def uniform_residual(R, targets, weight):
-    """R = dL/dout where the output is uniform, weight (1/V - onehot(y)); and the loss there is not needed."""
+    """R = dL/dout where the output is uniform, weight (1/V - onehot(y))."""
     for t in range(R.shape[0]):
         R[t, :] = weight[t] / R.shape[1]
         R[t, targets[t]] -= weight[t]
@@ -135,7 +135,7 @@ def uniform_residual(R, targets, weight):
 @kernel
 def uniform_attention(A):
     """A[t, j] = 1 / (t + 1) for j <= t: attention where all scores are equal."""
-    A[:] = np.zeros((), A.dtype)
+    A[:, :] = 0.0
     for t in range(A.shape[0]):
         for j in range(t + 1):
             A[t, j] = 1.0 / (t + 1)

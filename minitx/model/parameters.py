@@ -16,6 +16,7 @@ from minitx.base.checks import atomic, described, existing_file, rectangular, re
 from minitx.base.shown import Shown
 
 if TYPE_CHECKING:
+    from minitx.data.batch import Batch
     from minitx.model.circuits import Circuits
 
 Array = NDArray[Any]
@@ -71,6 +72,10 @@ class Parameters(Shown):
     def pullback(self: Kind, gradient: "Circuits") -> Kind:
         """dL/dweights from dL/dcircuits."""
         raise NotImplementedError
+
+    def own_loss_and_gradient(self: Kind, batch: "Batch") -> "tuple[float, Kind] | None":
+        """Loss and gradient of weights that circuits do not describe; None: the circuits give them."""
+        return None
 
     def require_floats(self, *names: str) -> None:
         """Make these parts read-only arrays. TypeError unless all are float64, or all float32 (or complex)."""

@@ -1,28 +1,29 @@
 """A model of several layers as a sum over paths: every path is a lookup in tables of V x V, summed over the words.
 
-Legend: L layers, T positions, V vocabulary; of a sequence: U words (its distinct tokens), M loss positions.
+Legend: L layers, T positions, V vocabulary; of a sequence: U words (its distinct tokens), M loss positions. Of a layer
+l: g = 2^(l-1) paths through the layers below it.
 
-A path is a set S = {s1 < ... < sk} of the layers 1 to L through whose attention it leads (a virtual attention head).
-C_S = A_sk ... A_s1 X (row = position, column = word) says how much of each word it brings to a position, and M_S = V_s1
-... V_sk (row = token, column = direction) what a word has become on its way. The steps, with the equations of
-``help(minitx.model)``:
+A path is a set S of layers through whose attention it leads (a virtual attention head). For S = {s1 < ... < sk},
+C_S = A_sk ... A_s1 X (T, U) says how much of each word it brings to a position, and M_S = V_s1 ... V_sk (V, V) what a
+word has become on its way. The stream is h_l = sum over the paths S through layers 1 to l of C_S M_S, with M_S in the
+rows of the words. The steps, of which :func:`follow` takes 1 to 4, :func:`forward` 5 and 6, and :func:`backward` all in
+reverse:
 
-    tables   M_S W_O,  M_S W_l and M_S V_l of every path through the layers below
+    0  tables M_S W_O, M_S W_l and M_S V_l of the paths through all layers, and through those below l
     1  C_{}[t, u] = 1(word u stands at t)
-    2  h_(l-1) = X + sum over S != {} of C_S M_S,  Q_l = h_(l-1) W_l = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
-    3  S_l = Q_l h_(l-1)^T + P_l[t - j],  A_l = softmax over j <= t of S_l;  for layer 1, S_1 = W_1[x_t, x_j] + P_1[t - j]
+    2  B_l = h_(l-1) W_l M^T (T, g U), where M holds M_S[u, :] for all paths S below l and all words u
+    3  A_l = softmax over j <= t of S_l,  S_l[t, j] = sum over S of B_l C_S^T + P_l[t - j];  S_1 = W_1[x_t, x_j] + ...
     4  C_(S+l) = A_l C_S
     5  F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)
     6  loss = sum_t weight_t (-log softmax(F_t)[y_t])
 
-:func:`forward` takes steps 1 to 6, :func:`backward` takes them in reverse, and the tables are pulled back to the weights
-last. The paths of a family through layers 1 to n are numbered in binary: layer b is the bit of value 2^(n-b), so that
-the paths through layers 1 to l of all G = 2^L are every 2^(L-l)-th, and those that lead through layer l every second of
-these.
+Paths are numbered in binary, layer l being the bit of value 2^(l-1). An array (T, 2^L U) of all paths holds C_S in the
+columns S U to (S + 1) U, so that the paths below a layer are the first g U columns, and those through it the next g U.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,22 +38,20 @@ if TYPE_CHECKING:
     from minitx.model.layers import LayeredWeights
 
 WAVE = 4  # Sequences computed before their pieces are added to the tables; more take more memory, and leave the cache.
-STAIRS = 2  # Parts into which the rows of a product are cut, so that words that have not come yet are left out.
 
 
-# ---------------------------------------------------------------------------------------------------------------- tables
+# --------------------------------------------------------------------------------------------------------------- tables
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
     """The tables M_S ``top`` of all paths S through the layers 1 to n, or their gradients.
 
-    ``top`` is (V, V), the table of S = {}; ``rest`` is (V, 2^n - 1, V): [a, i, :] is row a of the table of path i + 1.
+    ``top`` is (V, V), the table of S = {}; ``rest`` is (2^n - 1, V, V), those of the paths 1 to 2^n - 1.
     """
 
     top: Array
     rest: Array
-    n: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ class Tables:
 
 
 def build_tables(weights: "LayeredWeights", used: Array) -> Tables:
-    """The tables of ``weights``, whose lowest layer is computed only in the rows of the tokens ``used``."""
+    """Step 0. Tables whose lowest layer is 1 are computed in the rows of the tokens ``used`` only."""
     n_layers = len(weights.V)
     return Tables(_build(weights.W_O, weights.V, n_layers, used),
                   {l: _build(weights.W[l - 1], weights.V, l - 1, used) for l in range(2, n_layers + 1)},
@@ -77,39 +76,36 @@ def build_tables(weights: "LayeredWeights", used: Array) -> Tables:
 
 
 def _build(top, V, n, used):
-    """M_(S+b) top = V_b (M_S top), from the layer b = n down to 1; the new layer is the lowest of the path."""
-    n_vocab = len(top)
-    family = Family(top, np.empty((n_vocab, 2**n - 1, n_vocab), top.dtype), n)
-    table = family.rest.reshape(n_vocab, -1)
-    for b in range(n, 0, -1):
-        above = (2**(n - b) - 1) * n_vocab  # columns of the paths through the layers above b
-        rows = _rows(used, n_vocab) if b == 1 else slice(None)
-        table[rows, above:above + n_vocab] = matmul(V[b - 1][rows], top)
-        table[rows, above + n_vocab:2 * above + n_vocab] = matmul(V[b - 1][rows], table[:, :above])
-    return family
+    """M_(b+S) top = V_b (M_S top), for the layers b = n down to 1 and the paths S through the layers above b."""
+    rest = np.empty((2**n - 1, *top.shape), top.dtype)
+    for b, path, above in _extensions(n):
+        rows = _rows(used, b, len(top))
+        rest[path - 1][rows] = matmul(V[b - 1][rows], rest[above - 1] if above else top)
+    return Family(top, rest)
+
+
+def _extensions(n):
+    """(b, path, above): each path through the layers 1 to n, its lowest layer b, and what is above; highest b first."""
+    return [(b, above + 2**(b - 1), above) for b in range(n, 0, -1) for above in range(0, 2**n, 2**b)]
+
+
+def _rows(used, b, n_vocab):
+    return used if b == 1 and len(used) < n_vocab else slice(None)
 
 
 def pull_back(weights: "LayeredWeights", tables: Tables, gradient: Tables, dV: Array, used: Array) -> None:
-    """Carry the gradient of the tables to the weights, in place: to ``dV``, and to the ``top`` of every family."""
+    """Step 0 in reverse: carry the gradient of the tables to ``dV`` and to the ``top`` of every family, in place."""
     for family, slopes in zip(tables.families(), gradient.families(), strict=True):
-        n_vocab, n = len(family.top), family.n
-        table, dtable = family.rest.reshape(n_vocab, -1), slopes.rest.reshape(n_vocab, -1)
-        for b in range(1, n + 1):  # M_(S+b) top = V_b (M_S top):  dV_b += d(S+b) (M_S top)^T,  dS += V_b^T d(S+b)
-            above = (2**(n - b) - 1) * n_vocab
-            rows = _rows(used, n_vocab) if b == 1 else slice(None)
-            of_top, of_rest = dtable[rows, above:above + n_vocab], dtable[rows, above + n_vocab:2 * above + n_vocab]
-            dV[b - 1][rows] += matmul(of_top, family.top.T)
-            slopes.top[:] += matmul(weights.V[b - 1][rows].T, of_top)
-            if above:
-                dV[b - 1][rows] += matmul(of_rest, table[:, :above].T)
-                dtable[:, :above] += matmul(weights.V[b - 1][rows].T, of_rest)
+        n = len(family.rest).bit_length()
+        for b, path, above in reversed(_extensions(n)):
+            # M_(b+S) top = V_b (M_S top):  dV_b += d(b+S) (M_S top)^T,  d(S) += V_b^T d(b+S)
+            rows = _rows(used, b, len(family.top))
+            slope, before = slopes.rest[path - 1][rows], (slopes.rest[above - 1] if above else slopes.top)
+            dV[b - 1][rows] += matmul(slope, (family.rest[above - 1] if above else family.top).T)
+            before += matmul(weights.V[b - 1][rows].T, slope)
 
 
-def _rows(used, n_vocab):
-    return slice(None) if len(used) == n_vocab else used
-
-
-# -------------------------------------------------------------------------------------------------------------- sequence
+# ------------------------------------------------------------------------------------------------------------- sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +115,10 @@ class Sequence:
     row: int  # its index in the batch
     tokens: Array  # (T,)
     slots: Array  # (T,) number of the position's word
-    words: Array  # (U,) the distinct tokens, in order of first appearance
-    at: Array  # (M,) the loss positions
+    words: Array  # (U,) the distinct tokens
+    at: Array | slice  # (M,) the loss positions
     targets: Array  # (M,)
     weight: Array  # (M,) float64
-    steps: list[tuple[int, int, int]]  # (first, last, words): positions first .. last - 1 see the first words only
-    answers: list[tuple[int, int, int]]  # the same for the loss positions
 
 
 def sequences(batch: Batch) -> list[Sequence]:
@@ -133,105 +127,111 @@ def sequences(batch: Batch) -> list[Sequence]:
     lengths = np.array([np.flatnonzero(batch.weight[row])[-1] + 1 for row in rows], np.int32)
     tokens = batch.tokens[rows]
     slots, words, n_words = kernels.distinct(tokens, lengths, int(tokens.max()) + 1)
-    return [_sequence(batch, row, length, slot[:length], word[:n])
-            for row, length, slot, word, n in zip(rows, lengths, slots, words, n_words, strict=True)]
+    return [_sequence(batch, row, tokens[i, :lengths[i]], slots[i, :lengths[i]], words[i, :n_words[i]])
+            for i, row in enumerate(rows)]
 
 
-def _sequence(batch, row, length, slots, words):
+def _sequence(batch, row, tokens, slots, words):
     at = np.flatnonzero(batch.weight[row])
-    seen = np.maximum.accumulate(slots) + 1
-    return Sequence(row, batch.tokens[row, :length].copy(), slots.copy(), words.copy(), at, batch.targets[row, at],
-                    batch.weight[row, at], _stairs(seen), _stairs(seen[at]))
-
-
-def _stairs(seen):
-    edges = [len(seen) * part // STAIRS for part in range(STAIRS + 1)]
-    return [(first, last, int(seen[last - 1])) for first, last in zip(edges, edges[1:], strict=False) if last > first]
+    return Sequence(row, tokens, slots, words, slice(None, len(at)) if len(at) == len(tokens) else at,
+                    batch.targets[row, at], batch.weight[row, at])
 
 
 class Space:
-    """Memory of one sequence of a wave, taken by name and used again by the next sequence."""
+    """Memory of one sequence of a wave, taken by name; the next sequence takes the same memory again."""
 
     def __init__(self, dtype):
         self.dtype, self._memory = dtype, {}
 
     def take(self, name, *shape):
         """An array of this shape, with any entries."""
-        size = int(np.prod(shape))
+        size = prod(shape)
         if name not in self._memory or self._memory[name].size < size:
             self._memory[name] = np.empty(size, self.dtype)
         return self._memory[name][:size].reshape(shape)
 
-    def packed(self, name, array):
-        """A contiguous copy of ``array`` (T, U, k) as (T, U k)."""
-        copy = self.take(name, *array.shape)
-        copy[:] = array
-        return copy.reshape(len(array), -1)
-
 
 @dataclass(frozen=True, eq=False)
 class Cache:
-    """What :func:`follow` leaves for :func:`backward`; lists run over the layers, and layer 1 has no h, Q and rows.
+    """What :func:`follow` leaves for :func:`backward`. Lists run over the layers; layer 1 has no B, K, Q and queries.
 
-    Backward overwrites the gathered rows by their gradients.
+    Backward overwrites ``output`` and the ``queries`` by their gradients.
     """
 
-    C: Array  # (T, U, 2^L)
+    C: Array  # (T, 2^L U)
     A: list  # (T, T)
-    h: list  # (T, V) h_(l-1), row = position, column = direction
-    Q: list  # (T, V) h_(l-1) W_l
-    queries: list  # (U (2^(l-1) - 1), V) rows of the words of M_S W_l, S != {}
-    keys: list  # (U 2^(l-2), V) rows of the words of M_S V_(l-1)
-    output: Array  # (U (2^L - 1), V) rows of the words of M_S W_O, S != {}
+    B: list  # (T, g U)
+    K: list  # (g U, g U), or None where Q was computed
+    Q: list  # (T, V) h_(l-1) W_l, or None where K was
+    queries: list  # (g U, V) rows of the words in M_S W_l, for all paths S below l
+    keys: Array  # ((2^(L-1) - 1) U, V) rows of the words in M_S, for the paths S != {} below L
+    output: Array  # ((2^L - 1) U, V) rows of the words in M_S W_O, for S != {}
 
 
 @one_blas_thread()
 def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Space, uniform: bool = False) -> Cache:
     """Steps 1 to 4: attention and paths of one sequence; ``uniform``: attention is uniform over the prefix instead."""
-    n_layers, T, U, n_vocab = len(weights.V), len(seq.tokens), len(seq.words), len(weights.W_O)
+    n_layers, T, U = len(weights.V), len(seq.tokens), len(seq.words)
     # 1  C_{}[t, u] = 1(word u stands at t)
-    C = space.take("C", T, U, 2**n_layers)
-    C[:, :, 0] = 0
-    C[np.arange(T), seq.slots, 0] = 1
-    cache = Cache(C, [], [None], [None], [None], [None], _gathered(tables.output, seq, space, "output rows"))
+    C = space.take("C", T, 2**n_layers * U)
+    C[:, :U] = 0
+    C[np.arange(T), seq.slots] = 1
+    cache = Cache(C, [], [None], [None], [None], [None], _keys(tables, seq, space),
+                  _gathered(tables.output, seq.words, space.take("output", 2**n_layers - 1, U, len(weights.W_O))))
     for l in range(1, n_layers + 1):
-        step = 2**(n_layers - l + 1)  # every step-th path leads through the layers below l only
-        A = space.take(f"A {l}", T, T)
-        if l > 1:
-            # 2  h_(l-1) = X + sum over S != {} of C_S M_S,  Q_l = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
-            cache.keys.append(_gathered(tables.keys[l - 1], seq, space, f"key rows {l}", with_top=True))
-            cache.queries.append(_gathered(tables.queries[l], seq, space, f"query rows {l}"))
-            h, Q = space.take(f"h {l}", T, n_vocab), space.take(f"Q {l}", T, n_vocab)
-            _times_rows(space.packed("C new", C[:, :, step::2 * step]), cache.keys[-1], U, seq.steps, h)
-            if l == 2:
-                h[np.arange(T), seq.tokens] += 1
-            else:
-                h += cache.h[-1]
-            _times_rows(space.packed("C rest", C[:, :, step::step]), cache.queries[-1], U, seq.steps, Q)
-            layer_kernels.add_gathered_rows(weights.W[l - 1], seq.tokens, Q)
-            cache.h.append(h)
-            cache.Q.append(Q)
-        # 3  S_l = Q_l h_(l-1)^T + P_l[t - j],  A_l = softmax over j <= t of S_l
+        paths = 2**(l - 1) * U
+        A, below = space.take(f"A {l}", T, T), C[:, :paths]
+        if l == 1:
+            layer_kernels.lookup_scores(seq.tokens, weights.W[0], A)
+        else:  # 2, 3  B_l = h_(l-1) W_l M^T,  S_l[t, j] = sum over S of B_l C_S^T
+            _follow_queries(weights, tables, seq, space, cache, l)
+            np.matmul(cache.B[-1], below.T, out=A)
+        # 3  A_l = softmax over j <= t of S_l + P_l[t - j]
         if uniform:
             layer_kernels.uniform_attention(A)
         else:
-            if l > 1:
-                for first, last, _ in seq.steps:
-                    np.matmul(Q[first:last], h[:last].T, out=A[first:last, :last])
-            else:
-                layer_kernels.lookup_scores(seq.tokens, weights.W[0], A)
             layer_kernels.softmax_forward(A, weights.P[l - 1])
         cache.A.append(A)
         # 4  C_(S+l) = A_l C_S
-        below = space.packed("C below", C[:, :, ::step])
-        C[:, :, step // 2::step] = np.matmul(A, below, out=space.take("C next", *below.shape)).reshape(T, U, -1)
+        np.matmul(A, below, out=C[:, paths:2 * paths])
     return cache
+
+
+def _follow_queries(weights, tables, seq, space, cache, l):
+    """Step 2: B_l = h_(l-1) W_l M^T, by K = (M_S W_l) M^T at the words, or by h_(l-1) W_l at the positions."""
+    T, U, n_vocab = len(seq.tokens), len(seq.words), len(weights.W_O)
+    paths = 2**(l - 1) * U
+    rows = space.take(f"queries {l}", 2**(l - 1), U, n_vocab)
+    layer_kernels.gather_rows(tables.queries[l].top[None], seq.words, rows[:1])
+    queries = _gathered(tables.queries[l], seq.words, rows[1:], rows)
+    keys, below, B = cache.keys[:paths - U], cache.C[:, :paths], space.take(f"B {l}", T, paths)
+    K = Q = None
+    if by_words(T, U, l):  # B = sum over S of C_S K,  K = (M_S W_l) M^T, where M_{} is the identity
+        K = space.take(f"K {l}", paths, paths)
+        np.take(queries, seq.words, axis=1, out=K[:, :U], mode="clip")
+        np.matmul(queries, keys.T, out=K[:, U:])
+        np.matmul(below, K, out=B)
+    else:  # B = Q M^T,  Q = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
+        Q = np.matmul(below[:, U:], queries[U:], out=space.take(f"Q {l}", T, n_vocab))
+        layer_kernels.add_gathered_rows(weights.W[l - 1], seq.tokens, Q)
+        np.take(Q, seq.words, axis=1, out=B[:, :U], mode="clip")
+        np.matmul(Q, keys.T, out=B[:, U:])
+    for found, array in ((cache.B, B), (cache.K, K), (cache.Q, Q), (cache.queries, queries)):
+        found.append(array)
+
+
+def by_words(T: int, U: int, l: int) -> bool:
+    """Whether K, g (g - 1) U^2 V multiplications, is cheaper than Q and its product, 2 (g - 1) T U V."""
+    return 2**(l - 1) * U <= 2 * T
 
 
 @one_blas_thread()
 def forward(weights: "LayeredWeights", seq: Sequence, cache: Cache, space: Space) -> tuple[float, Array]:
     """Steps 5 and 6: the loss of one sequence, and R = dL/dF at its loss positions, (M, V)."""
-    F = output(weights, seq, cache, space)
+    # 5  F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)
+    F = space.take("F", len(seq.targets), len(weights.W_O))
+    np.matmul(cache.C[seq.at, len(seq.words):], cache.output, out=F)
+    layer_kernels.add_gathered_rows(weights.W_O, seq.tokens[seq.at], F)
     # 6  loss = sum_t weight_t (-log softmax(F_t)[y_t]); in place, F becomes R
     F -= F.max(axis=1, keepdims=True)
     shifted = F[np.arange(len(F)), seq.targets]
@@ -239,115 +239,95 @@ def forward(weights: "LayeredWeights", seq: Sequence, cache: Cache, space: Space
     return layer_kernels.cross_entropy(F, shifted, seq.targets, seq.weight), F
 
 
-@one_blas_thread()
-def output(weights: "LayeredWeights", seq: Sequence, cache: Cache, space: Space) -> Array:
-    """Step 5: the output at the loss positions, (M, V)."""
-    # 5  F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)
-    F = space.take("F", len(seq.at), len(weights.W_O))
-    C = space.packed("C output", cache.C[seq.at, :, 1:])
-    _times_rows(C, cache.output, len(seq.words), seq.answers, F)
-    layer_kernels.add_gathered_rows(weights.W_O, seq.tokens[seq.at], F)
-    return F
-
-
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Derivatives of one sequence, before they are added to the tables; lists as in :class:`Cache`."""
+    """Derivatives of one sequence, before they are added to the tables; shapes and lists as in :class:`Cache`."""
 
     R: Array  # (M, V)
     output: Array
-    dQ: list
+    dQ: list  # where Q was computed
     queries: list
-    keys: list
+    keys: Array
     dS: Array  # (T, T) of layer 1
     dP: Array  # (L, T)
 
 
 @one_blas_thread()
 def backward(weights: "LayeredWeights", seq: Sequence, cache: Cache, R: Array, space: Space) -> Pieces:
-    """The steps in reverse, for R = dL/dF at the loss positions; overwrites the gathered rows of ``cache``."""
+    """The steps in reverse, for R = dL/dF at the loss positions; overwrites rows of ``cache`` by their gradients."""
     C, n_layers, T, U = cache.C, len(weights.V), len(seq.tokens), len(seq.words)
-    dP = np.zeros((n_layers, T))
+    pieces = Pieces(R, cache.output, [None] * n_layers, cache.queries, space.take("dkeys", *cache.keys.shape),
+                    space.take("dS 1", T, T), np.zeros((n_layers, T)))
     # 5  F_t = W_O[x_t, :] + sum over S != {} of C_S O_S:  dC_S = R O_S^T,  dO_S = C_S^T R,  and dW_O[x_t, :] takes R_t
     dC = space.take("dC", *C.shape)
-    if len(seq.at) < T:
+    if len(R) == T:
+        np.matmul(R, cache.output.T, out=dC[:, U:])
+    else:
         dC[:] = 0
-    dC[seq.at, :, 1:] = _times_columns(R, cache.output, U, seq.answers, space).reshape(len(R), U, -1)
-    _gradient_of_rows(space.packed("C output", C[seq.at, :, 1:]), R, U, seq.answers, cache.output)
-    dh, dQs = None, [None] * n_layers
+        dC[seq.at, U:] = np.matmul(R, cache.output.T)
+    np.matmul(C[seq.at, U:].T, R, out=cache.output)
     for l in range(n_layers, 0, -1):
-        step = 2**(n_layers - l + 1)
-        new = dC[:, :, step // 2::step]
-        if l < n_layers:  # 2  h_l = h_(l-1) + sum over S of C_(S+l) (M_S V_l), which the layers above l read
-            keys = cache.keys[l]
-            new += _times_columns(dh, keys, U, seq.steps, space).reshape(T, U, -1)
-            _gradient_of_rows(space.packed("C new", C[:, :, step // 2::step]), dh, U, seq.steps, keys)
+        A, paths = cache.A[l - 1], 2**(l - 1) * U
+        below, dnew = C[:, :paths], dC[:, paths:2 * paths]
         # 4  C_(S+l) = A_l C_S:  dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l)
-        A, dnew = cache.A[l - 1], space.packed("dC new", new)
-        dS = space.take(f"dS {l}", T, T)
-        np.matmul(dnew, space.packed("C below", C[:, :, ::step]).T, out=dS)
-        if l > 1:
-            dC[:, :, ::step] += np.matmul(A.T, dnew, out=space.take("C next", *dnew.shape)).reshape(T, U, -1)
+        dS = np.matmul(dnew, below.T, out=space.take(f"dS {l}", T, T))
         # 3  A_l = softmax(S_l)
-        layer_kernels.softmax_backward(A, dS, dP[l - 1])
-        if l > 1:  # 3, 2  S_l = Q_l h_(l-1)^T,  Q_l = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
-            dh = _add_key_slopes(dS, cache.Q[l - 1], dh, seq.steps, space)
-            dQ = space.take(f"dQ {l}", *dh.shape)
-            for first, last, _ in seq.steps:
-                np.matmul(dS[first:last, :last], cache.h[l - 1][:last], out=dQ[first:last])
-            queries = cache.queries[l - 1]
-            dC[:, :, step::step] += _times_columns(dQ, queries, U, seq.steps, space).reshape(T, U, -1)
-            _gradient_of_rows(space.packed("C rest", C[:, :, step::step]), dQ, U, seq.steps, queries)
-            dQs[l - 1] = dQ
-    return Pieces(R, cache.output, dQs, cache.queries, cache.keys, dS, dP)
+        layer_kernels.softmax_backward(A, dS, pieces.dP[l - 1])
+        if l > 1:  # C_{} is one-hot, so its slope is not needed
+            dC[:, U:paths] += np.matmul(A.T, dnew[:, U:], out=space.take("dbelow", T, paths - U))
+            # 3  S_l = sum over S of B_l C_S^T:  dB_l = dS C,  dC_S += dS^T B_l
+            dB = np.matmul(dS, below, out=space.take("dB", T, paths))
+            dC[:, U:paths] += np.matmul(dS.T, cache.B[l - 1][:, U:], out=space.take("dbelow", T, paths - U))
+            _backward_queries(seq, cache, dB, dC, pieces, space, l)
+    return pieces
 
 
-def _gathered(family, seq, space, name, with_top=False):
-    """(U k, V): the rows of the words in the tables of the k paths S != {}, or of all with ``with_top``."""
-    n_vocab, U, k = len(family.top), len(seq.words), 2**family.n - 1 + with_top
-    rows = space.take(name, U, k * n_vocab)
-    if with_top:
-        layer_kernels.gather_rows(family.top, seq.words, 0, rows)
-    layer_kernels.gather_rows(family.rest.reshape(n_vocab, -1), seq.words, with_top * n_vocab, rows)
-    return rows.reshape(U * k, n_vocab)
+def _backward_queries(seq, cache, dB, dC, pieces, space, l):
+    """Step 2 in reverse, on either way to B_l; the gradient of the keys is added to that of the layers above."""
+    T, U, paths = len(dB), len(seq.words), dB.shape[1]
+    queries, keys, below = cache.queries[l - 1], cache.keys[:paths - U], cache.C[:, :paths]
+    dbelow = space.take("dbelow", T, paths - U)
+    if (K := cache.K[l - 1]) is not None:
+        # B = sum over S of C_S K:  dK = C^T dB,  dC += dB K^T;   K = queries M^T:  dM = dK^T queries,  dqueries = dK M
+        left = np.matmul(below.T, dB, out=space.take("dK", paths, paths))
+        right = queries
+        dC[:, U:paths] += np.matmul(dB, K[U:].T, out=dbelow)
+    else:  # B = Q M^T:  dM = dB^T Q,  dQ = dB M
+        left, right = dB, cache.Q[l - 1]
+    dkeys = pieces.keys[:paths - U]
+    if l == len(cache.A):
+        np.matmul(left[:, U:].T, right, out=dkeys)
+    else:
+        dkeys += np.matmul(left[:, U:].T, right, out=space.take("dkeys of a layer", *dkeys.shape))
+    slopes = np.matmul(left[:, U:], keys, out=space.take(f"slopes {l}", *right.shape))
+    slopes[:, seq.words] += left[:, :U]
+    if K is not None:
+        pieces.queries[l - 1] = slopes
+    else:  # Q = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
+        dC[:, U:paths] += np.matmul(slopes, queries[U:].T, out=dbelow)
+        np.matmul(below[:, U:].T, slopes, out=queries[U:])
+        pieces.dQ[l - 1] = slopes
 
 
-def _times_rows(C, rows, U, steps, out):
-    """out = C rows, where a position sees only the words that have come; C is (T, U k), rows (U k, V)."""
-    k = len(rows) // U
-    for first, last, seen in steps:
-        np.matmul(C[first:last, :seen * k], rows[:seen * k], out=out[first:last])
+def _gathered(family, words, rows, whole=None):
+    """The rows of the words in the tables of the paths S != {}, written to ``rows`` (k, U, V), as (k U, V)."""
+    layer_kernels.gather_rows(family.rest, words, rows)
+    whole = rows if whole is None else whole
+    return whole.reshape(-1, whole.shape[2])
 
 
-def _times_columns(R, rows, U, steps, space):
-    """R rows^T, (T, U k), the slope of C in C rows; 0 at words that have not come."""
-    k, out = len(rows) // U, space.take("dC piece", len(R), len(rows))
-    for first, last, seen in steps:
-        np.matmul(R[first:last], rows[:seen * k].T, out=out[first:last, :seen * k])
-        out[first:last, seen * k:] = 0
-    return out
+def _keys(tables, seq, space):
+    """The rows of the words in M_S for all paths S != {} below the last layer: those of V_1, then of V_2, ..."""
+    n, n_vocab = len(tables.keys), len(tables.output.top)
+    rows = space.take("keys", 2**n - 1, len(seq.words), n_vocab)
+    for l, family in tables.keys.items():
+        first = 2**(l - 1) - 1
+        layer_kernels.gather_rows(family.top[None], seq.words, rows[first:first + 1])
+        layer_kernels.gather_rows(family.rest, seq.words, rows[first + 1:2 * first + 1])
+    return rows.reshape(-1, n_vocab)
 
 
-def _gradient_of_rows(C, R, U, steps, out):
-    """out = C^T R, (U k, V), the slope of the rows in C rows."""
-    k, before = len(out) // U, 0
-    for first, _, seen in steps:
-        np.matmul(C[first:, before * k:seen * k].T, R[first:], out=out[before * k:seen * k])
-        before = seen
-
-
-def _add_key_slopes(dS, Q, dh, steps, space):
-    """dh + dS^T Q, the slope of h as keys; ``dh`` is None above the last layer."""
-    total = space.take("dh", *Q.shape)
-    out = total if dh is None else space.take("dh piece", *Q.shape)
-    for first, last, _ in steps:
-        np.matmul(dS[first:, first:last].T, Q[first:], out=out[first:last])
-    if dh is not None:
-        total += out
-    return total
-
-
-# -------------------------------------------------------------------------------------------------------------- the batch
+# ------------------------------------------------------------------------------------------------------------ the batch
 
 
 def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | None = None) -> tuple[float, dict]:
@@ -392,7 +372,7 @@ def exact_slopes(weights: "LayeredWeights", tables: Tables, seq: Sequence, space
 def _gradient_tables(found, tables):
     """Tables of zeros for the gradient, whose tops are the gradients of W_O, W and V themselves."""
     def zeros(top, family):
-        return Family(top, np.zeros_like(family.rest), family.n)
+        return Family(top, np.zeros_like(family.rest))
     return Tables(zeros(found["W_O"], tables.output),
                   {l: zeros(found["W"][l - 1], family) for l, family in tables.queries.items()},
                   {l: zeros(found["V"][l - 1], family) for l, family in tables.keys.items()})
@@ -400,20 +380,22 @@ def _gradient_tables(found, tables):
 
 def _add(pieces, gradient, found, owner, n_owners):
     """Add what the pieces bring to the rows of one owner, in the order of the sequences; owner 0 also adds dP."""
-    n_vocab = len(found["W_O"])
-
-    def scatter(table, words, rows, first=0):
-        layer_kernels.scatter_rows(table, words, rows.reshape(len(words), -1), first, owner, n_owners)
+    def scatter(tables, words, rows):
+        rows = rows.reshape(len(tables), len(words), rows.shape[-1])
+        layer_kernels.scatter_rows(tables, words, rows, owner, n_owners)
 
     for seq, piece in pieces:
-        scatter(gradient.output.top, seq.tokens[seq.at], piece.R)
-        scatter(gradient.output.rest.reshape(n_vocab, -1), seq.words, piece.output)
+        U = len(seq.words)
+        scatter(gradient.output.top[None], seq.tokens[seq.at], piece.R)
+        scatter(gradient.output.rest, seq.words, piece.output)
         layer_kernels.scatter_scores(found["W"][0], seq.tokens, piece.dS, owner, n_owners)
         for l, family in gradient.queries.items():
-            scatter(family.top, seq.tokens, piece.dQ[l - 1])
-            scatter(family.rest.reshape(n_vocab, -1), seq.words, piece.queries[l - 1])
+            dQ, rows = piece.dQ[l - 1], piece.queries[l - 1]
+            scatter(family.top[None], *((seq.words, rows[:U]) if dQ is None else (seq.tokens, dQ)))
+            scatter(family.rest, seq.words, rows[U:])
         for l, family in gradient.keys.items():
-            scatter(family.top, seq.words, piece.keys[l])
-            scatter(family.rest.reshape(n_vocab, -1), seq.words, piece.keys[l], n_vocab)
+            rows = piece.keys[(2**(l - 1) - 1) * U:(2**l - 1) * U]
+            scatter(family.top[None], seq.words, rows[:U])
+            scatter(family.rest, seq.words, rows[U:])
         if owner == 0:
             found["P"][:, :len(seq.tokens)] += piece.dP

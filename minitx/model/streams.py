@@ -44,24 +44,23 @@ def forward(weights: "LayeredWeights", tokens: Array) -> tuple[Streams, Array]:
     """The streams of ``tokens`` (S, T), and the outputs F (S, T, V)."""
     n, length = tokens.shape
     V, dtype = len(weights.W_O), weights.W_O.dtype
-    streams, h = Streams([], [None], [], [None]), None
+    streams, h = Streams([], [None], [], [None]), np.empty(0, dtype)
     for l in range(len(weights.V)):
         # S_l = h_(l-1) W_l h_(l-1)^T + P_l[t - j];  layer 1: W_1[x_t, x_j]
         A = np.empty((n, length, length), dtype)
-        if h is None:
+        if l == 0:
             hV = weights.V[l][tokens]
         else:
             hV = matmul(h.reshape(-1, V), weights.V[l]).reshape(h.shape)
             streams.Q.append(matmul(h.reshape(-1, V), weights.W[l]).reshape(h.shape))
-            _each(lambda s, Q=streams.Q[-1], h=h, A=A: np.matmul(Q[s], h[s].T, out=A[s]), n)
+            _products(streams.Q[-1], h.transpose(0, 2, 1), A)
         for s in range(n):
-            if h is None:
+            if l == 0:
                 layer_kernels.lookup_scores(tokens[s], weights.W[l], A[s])
             layer_kernels.softmax_forward(A[s], weights.P[l])
         # h_l = h_(l-1) + A_l (h_(l-1) V_l)
-        after = np.empty((n, length, V), dtype)
-        _each(lambda s, A=A, hV=hV, after=after: np.matmul(A[s], hV[s], out=after[s]), n)
-        if h is None:
+        after = _products(A, hV, np.empty((n, length, V), dtype))
+        if l == 0:
             after[np.arange(n)[:, None], np.arange(length), tokens] += 1
         else:
             after += h
@@ -84,9 +83,8 @@ def backward(weights: "LayeredWeights", tokens: Array, streams: Streams, R: Arra
     for l in range(len(weights.V) - 1, -1, -1):
         A, h, hV, Q = streams.A[l], streams.h[l], streams.hV[l], streams.Q[l]
         # h_l = h_(l-1) + A_l hV:  dA = g_l hV^T,  dhV = A_l^T g_l
-        dS, dhV = np.empty_like(A), np.empty_like(g)
-        _each(lambda s, g=g, hV=hV, dS=dS: np.matmul(g[s], hV[s].T, out=dS[s]), n)
-        _each(lambda s, A=A, g=g, dhV=dhV: np.matmul(A[s].T, g[s], out=dhV[s]), n)
+        dS = _products(g, hV.transpose(0, 2, 1), np.empty_like(A))
+        dhV = _products(A.transpose(0, 2, 1), g, np.empty_like(g))
         # A_l = softmax(S_l),  S_l[t, j] += P_l[t - j]
         for s in range(n):
             dP = np.zeros(A.shape[1])
@@ -94,19 +92,17 @@ def backward(weights: "LayeredWeights", tokens: Array, streams: Streams, R: Arra
             found["P"][l, :A.shape[1]] += dP
         if l == 0:  # lookups: hV = V_1[x_j],  S_1 = W_1[x_t, x_j]
             for s in range(n):
-                layer_kernels.scatter_rows(found["V"][0], tokens[s], dhV[s], 0, 0, 1)
+                layer_kernels.scatter_rows(found["V"][:1], tokens[s], dhV[s:s + 1], 0, 1)
                 layer_kernels.scatter_scores(found["W"][0], tokens[s], dS[s], 0, 1)
             return
         # hV = h V_l:  dV_l = h^T dhV;   S_l = Q h^T, Q = h W_l:  dQ = dS h,  dW_l = h^T dQ
         found["V"][l] += matmul(flat(h).T, flat(dhV))
-        dQ, dkey = np.empty_like(g), np.empty_like(g)
-        _each(lambda s, dS=dS, h=h, dQ=dQ: np.matmul(dS[s], h[s], out=dQ[s]), n)
-        _each(lambda s, dS=dS, Q=Q, dkey=dkey: np.matmul(dS[s].T, Q[s], out=dkey[s]), n)
+        dQ = _products(dS, h, np.empty_like(g))
         found["W"][l] += matmul(flat(h).T, flat(dQ))
         # g_(l-1) = g_l + A_l^T g_l V_l^T + dS h W_l^T + dS^T h W_l
         flat(g)[:] += matmul(flat(dhV), weights.V[l].T)
         flat(g)[:] += matmul(flat(dQ), weights.W[l].T)
-        g += dkey
+        g += _products(dS.transpose(0, 2, 1), Q, np.empty_like(g))
 
 
 def stream_gradient(weights: "LayeredWeights", batch: Batch) -> tuple[float, dict[str, Array]]:
@@ -128,7 +124,8 @@ def stream_gradient(weights: "LayeredWeights", batch: Batch) -> tuple[float, dic
     return float(np.sum(losses)), found
 
 
-def _each(function, n):
-    """``function(s)`` for every sequence of a chunk, on all threads."""
-    with workers(n) as run:
-        run(function, range(n))
+def _products(a, b, out):
+    """out[s] = a[s] b[s] for every sequence of a chunk, on all threads."""
+    with workers(len(out)) as run:
+        run(lambda s: np.matmul(a[s], b[s], out=out[s]), range(len(out)))
+    return out

@@ -26,6 +26,7 @@ from minitx.base.checks import described, function, generator, instance, positiv
 from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import HEADS, Batch
 from minitx.model.circuits import Circuits, loss_and_gradient
+from minitx.model.layers import LayeredWeights
 from minitx.model.parameters import Parameters, Seed
 
 STEP = 1e-100  # of the complex step; its square is 0, so that the derivative has no error of second order
@@ -95,8 +96,9 @@ def circuits(**settings: Any) -> Any:
 def weights(kind: Any, **settings: Any) -> Any:
     """Strategy of (weights, Batch) that fit each other; ``settings`` are those of :func:`batches`.
 
-    The weights, for V tokens and T positions, are those of ``kind.gaussian(V, T, scale=..., rng=...)``. Under the head
-    ``log`` their absolute values, raised by 0.05, are taken, so that sums of products are positive.
+    The weights, for V tokens and T positions, are those of ``kind.gaussian(V, T, scale=..., rng=...)``, which for
+    LayeredWeights has 1 to 4 layers. Under the head ``log`` their absolute values, raised by 0.05, are taken, so that
+    sums of products are positive.
     """
     if not hasattr(kind, "gaussian"):
         raise TypeError(f"kind is {described(kind)}; it must be a parametrisation with a classmethod "
@@ -107,7 +109,8 @@ def weights(kind: Any, **settings: Any) -> Any:
     def drawn(draw):
         batch, n_vocab = draw(sequences)
         scale, seed = draw(st.sampled_from(SCALES[:-1])), draw(st.integers(0, 2**32 - 1))
-        found = kind.gaussian(n_vocab, batch.tokens.shape[1], scale=scale, rng=seed)
+        sizes = [n_vocab, batch.tokens.shape[1], *([draw(st.integers(1, 4))] if kind is LayeredWeights else [])]
+        found = kind.gaussian(*sizes, scale=scale, rng=seed)
         if batch.head == "log":
             found = found.map(lambda array: np.abs(array) / (scale or 1.0) + 0.05)
         return found, batch
@@ -180,7 +183,7 @@ def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callab
         raise ValueError(f"the complex step checks float64 weights, got {wrong}; use weights.astype(np.float64)")
     if loss is None:
         instance("batch", batch, Batch)
-    expected_loss = _loss_of_circuits if loss is None else _called(loss, weights, batch)
+    expected_loss = _plain if loss is None else _called(loss, weights, batch)
     value, gradient = _tested(loss_and_gradient(weights, batch), weights)
     # 2. The loss
     plain = expected_loss(weights, batch)
@@ -188,7 +191,7 @@ def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callab
         other = "plain NumPy" if loss is None else "the loss given"
         raise AssertionError(f"loss is {value!r}; {other} gives {plain!r}")
     # 3. The derivatives
-    slack, errors = _slack(weights, batch), {}
+    slack, errors = _slack(weights, batch, gradient), {}
     for name, array in weights.parameters().items():
         entries = draw.permutation(array.size)[:max_entries]
         expected = np.array([_complex_step(expected_loss, weights, batch, name, entry) for entry in entries])
@@ -204,10 +207,6 @@ def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callab
                                  f"{rtol:g} of {scale:.3g}, and rounding)")
         errors[name] = float(error.max() / scale) if scale else float(error.max())
     return errors
-
-
-def _loss_of_circuits(weights, batch):
-    return plain_loss(weights.circuits(), batch)
 
 
 def _called(loss, weights, batch):
@@ -252,15 +251,33 @@ def _tested(returned, weights):
     return float(value), gradient
 
 
-def _slack(weights, batch):
+def _slack(weights, batch, gradient):
     """{parameter: how much rounding alone may change its derivative}; next to nothing where there is no Batch."""
     if not isinstance(batch, Batch):
         return {name: np.full(array.shape, 1e-300) for name, array in weights.parameters().items()}
+    if isinstance(weights, LayeredWeights):
+        return _rounding_of_layers(weights, batch, gradient)
     circuits = weights.circuits()
     bound = rounding(circuits, batch)
     # the pullback carries the tables' rounding to the weights, through absolute values, so that nothing cancels
     carried = weights.map(np.abs).pullback(circuits.map(lambda table: np.full(table.shape, bound)))
     return {name: np.maximum(bound, np.abs(array)) for name, array in carried.parameters().items()}
+
+
+def _rounding_of_layers(weights, batch, gradient):
+    """The same for layers: 1e-15 of the largest derivative, times the largest score, and of what the outputs change.
+
+    Probabilities are known to 1e-16, so that a derivative is known to that part of the derivative of the outputs; that
+    is found along a random direction of each parameter, by the complex step.
+    """
+    size = max(_plain_layers(weights, batch, s)[1] for s in range(len(batch)))
+    largest = max(np.abs(array).max() for array in gradient.parameters().values())
+    rng, found = np.random.default_rng(0), {}
+    for name, array in weights.parameters().items():
+        moved = replace(weights, **{name: array + 1j * STEP * rng.choice((-1.0, 1.0), array.shape)})
+        slope = max(np.abs(_plain_layers(moved, batch, s)[0].imag).max() for s in range(len(batch))) / STEP
+        found[name] = np.full(array.shape, 1e-15 * max(1.0, size) * (largest + np.abs(batch.weight).sum() * slope))
+    return found
 
 
 def rounding(circuits: Circuits, batch: Batch) -> float:
@@ -282,6 +299,30 @@ def _complex_step(loss, weights, batch, name, entry):
     array = getattr(weights, name).astype(np.complex128)
     array.ravel()[entry] += 1j * STEP
     return np.imag(loss(replace(weights, **{name: array}), batch)) / STEP
+
+
+def _plain(weights, batch):
+    """The loss in plain NumPy; weights may be complex."""
+    if not isinstance(weights, LayeredWeights):
+        return plain_loss(weights.circuits(), batch)
+    outputs = [_plain_layers(weights, batch, s)[0] for s in range(len(batch))]
+    return sum(batch.weight[s, t] * _head(outputs[s][t], batch.targets[s, t], batch.head)
+               for s, t in np.argwhere(batch.weight != 0))
+
+
+@one_blas_thread()
+def _plain_layers(weights, batch, s):
+    """Outputs of sequence s (T, V), and the size of its largest score."""
+    length = int(batch.lengths[s])
+    h, size, distance = np.eye(weights.n_vocab)[batch.tokens[s, :length]], 0.0, np.arange(length)
+    for V, W, P in zip(weights.V, weights.W, weights.P, strict=True):
+        scores = h @ W @ h.T + P[np.abs(distance[:, None] - distance)]
+        scores = np.where(distance[:, None] >= distance, scores, -np.inf)
+        top = scores.real.max(axis=1, keepdims=True)
+        size = max(size, np.abs(scores[np.tril_indices(length)]).max())
+        A = np.exp(scores - top)
+        h = h + (A / A.sum(axis=1, keepdims=True)) @ h @ V
+    return h @ weights.W_O, size
 
 
 def plain_loss(circuits: Circuits, batch: Batch) -> Any:
