@@ -3,8 +3,8 @@
 Legend: T positions, V vocabulary, s steps, eta learning rate; alpha_a frequency of token a.
 """
 
-from dataclasses import dataclass
-from math import comb, sqrt
+from dataclasses import dataclass, replace
+from math import comb, exp, log, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -48,7 +48,8 @@ def second_order_output(statistics: Statistics, *, steps: int, learning_rate: fl
 class Bounds(Shown):
     """Bounds on |weight - leading term| (Frobenius), by weight. They are proved when ``outside`` is empty.
 
-    ``outside`` says in words which conditions of the theorem the run does not meet.
+    ``outside`` says in words which conditions of the theorem the run does not meet, ``source`` which theorem or lemma
+    of Im et al. (2026) it is, and ``probability`` is the least one with which its bounds hold (1: always).
     """
 
     MADE_BY: ClassVar[str] = "minitx.associations.bounds(steps=..., learning_rate=..., length=..., n_vocab=...)"
@@ -58,15 +59,18 @@ class Bounds(Shown):
     W: float
     P: float
     outside: tuple[str, ...]
+    source: str = "Theorem D.7"
+    probability: float = 1.0
 
 
 def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_layers: int = 1, init_scale: float = 0.0,
            full_batch: bool = True) -> Bounds:
-    """Bounds of Theorem D.7 (one layer) or D.10 (more) of Im et al. 2026 for training from zero.
+    """The sharpest bounds of Im et al. 2026 that hold for this run; ``length``, ``n_vocab``, ``n_layers``: T, V, L.
 
-    ``length``, ``n_vocab`` and ``n_layers`` are T, V and L. Steps that do not use the full batch, and a start that is
-    Gaussian with standard deviation ``init_scale``, are outside these two theorems; the bounds of Theorem D.13, for
-    starts of at most eta^2 / (T^2 V), are not computed here.
+    They are those of Lemma D.5 or D.6 (one layer, two or three steps), Theorem D.7 (one layer), D.10 (more layers) or,
+    where the start is Gaussian with the standard deviation ``init_scale``, D.13. If none holds they are those of the
+    theorem, and ``outside`` says why. Theorem D.13 is about entries N(0, v^2 / V^(2 + 2 xi)) with v <= eta^2 / T^2 and
+    xi >= 0; the largest xi that ``init_scale`` allows gives the probability.
 
     Raises
     ------
@@ -78,18 +82,65 @@ def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_lay
     for name, value in (("length", length), ("n_vocab", n_vocab), ("n_layers", n_layers)):
         whole_number(name, value, 1)
     init_scale, full_batch = not_negative("init_scale", init_scale), truth("full_batch", full_batch)
-    time, T = steps * learning_rate, length
-    one_layer = n_layers == 1
-    limit = 3 / (8 * T**0.375) if one_layer else min(1 / (12 * n_layers), 5 / (8 * sqrt(T)))
-    conditions = [(time <= limit, f"s eta = {time:.4g} is above {limit:.4g}"),
-                  (T >= (3 if one_layer else 60), f"T = {T} is below {3 if one_layer else 60}"),
-                  (n_vocab >= 500, f"V = {n_vocab} is below 500"),
-                  (one_layer or n_layers <= sqrt(T) / 4, f"L = {n_layers} is above sqrt(T)/4 = {sqrt(T) / 4:.3g}"),
-                  (full_batch, "mini-batches, not the full batch"),
-                  (init_scale == 0, f"the start is Gaussian (s.d. {init_scale:.3g}), not zero")]
-    value, attention = (4, 6) if one_layer else (12, 13)
-    return Bounds(W_O=3 * time**2, V=value * time**3, W=attention * time**5 * T, P=attention * time**5 * T,
-                  outside=tuple(words for met, words in conditions if not met))
+    run = {"steps": steps, "eta": learning_rate, "T": length, "V": n_vocab}
+    if init_scale > 0:
+        found = _gaussian_start(**run, L=n_layers, scale=init_scale)
+    elif n_layers > 1:
+        found = _several_layers(**run, L=n_layers)
+    else:
+        few = _few_steps(**run)
+        found = few if few is not None and not few.outside else _one_layer(**run)
+    return found if full_batch else replace(found, outside=(*found.outside, "mini-batches, not the full batch"))
+
+
+def _few_steps(steps, eta, T, V):
+    """Lemmas D.5 and D.6, one layer after two and three steps; None after any other number of steps."""
+    if steps == 2:
+        return Bounds(W_O=eta**2 / sqrt(V), V=2 * eta**3 / sqrt(V), W=0.0, P=0.0, source="Lemma D.5",
+                      outside=_unmet((eta <= 1, f"eta = {eta:.4g} is above 1"), (V >= 8, f"V = {V} is below 8")))
+    if steps == 3:
+        return Bounds(W_O=3 * eta**2, V=2 * eta**3, W=2 * eta**5 * T, P=2 * eta**5 * T, source="Lemma D.6",
+                      outside=_unmet((eta <= 1 / 8, f"eta = {eta:.4g} is above 1/8"), _vocabulary(V)))
+    return None
+
+
+def _one_layer(steps, eta, T, V):
+    """Theorem D.7."""
+    time, limit = steps * eta, 3 / (8 * T**0.375)
+    return Bounds(W_O=3 * time**2, V=4 * time**3, W=6 * time**5 * T, P=6 * time**5 * T, source="Theorem D.7",
+                  outside=_unmet((time <= limit, f"s eta = {time:.4g} is above {limit:.4g}"),
+                                 (T >= 3, f"T = {T} is below 3"), _vocabulary(V)))
+
+
+def _several_layers(steps, eta, T, V, L):
+    """Theorem D.10; one layer is allowed too."""
+    time, limit = steps * eta, min(1 / (12 * L), 5 / (8 * sqrt(T)))
+    return Bounds(W_O=3 * time**2, V=12 * time**3, W=13 * time**5 * T, P=13 * time**5 * T, source="Theorem D.10",
+                  outside=_unmet((time <= limit, f"s eta = {time:.4g} is above {limit:.4g}"),
+                                 (T >= 60, f"T = {T} is below 60"), _vocabulary(V),
+                                 (L <= sqrt(T) / 4, f"L = {L} is above sqrt(T)/4 = {sqrt(T) / 4:.3g}")))
+
+
+def _gaussian_start(steps, eta, T, V, L, scale):
+    """Theorem D.13: the bounds of D.10 with a probability, for a start of standard deviation v / V^(1 + xi)."""
+    largest = eta**2 / (T**2 * V)
+    xi = max(0.0, log(largest / scale) / log(V)) if V > 1 else 0.0
+    share = exp(-V**(1 + 2 * xi) / 4) + exp(-V**(2 + 2 * xi) / 4) if V**(1 + 2 * xi) < 3000 else 0.0
+    found = _several_layers(steps, eta, T, V, L)
+    return replace(found, source="Theorem D.13", probability=max(0.0, 1 - (3 * L + 1) * share),
+                   outside=found.outside + _unmet(
+                       (scale <= largest, f"the start is Gaussian (s.d. {scale:.3g}), above eta^2 / (T^2 V) = "
+                                          f"{largest:.3g}"),
+                       (T <= V, f"T = {T} is above V = {V}"),
+                       (eta >= 1 / T, f"eta = {eta:.4g} is below 1/T = {1 / T:.4g}")))
+
+
+def _vocabulary(V):
+    return V >= 500, f"V = {V} is below 500"
+
+
+def _unmet(*conditions):
+    return tuple(words for met, words in conditions if not met)
 
 
 def _require_run(steps, learning_rate):

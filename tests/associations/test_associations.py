@@ -106,12 +106,12 @@ def test_second_order_output_leaves_an_error_that_falls_fourfold(corpus):
 
 
 def test_the_bounds_hold_and_say_when_they_are_not_proved():
-    inside = associations.bounds(steps=3, learning_rate=1e-3, length=64, n_vocab=500)
+    inside = associations.bounds(steps=4, learning_rate=1e-3, length=64, n_vocab=500)
     assert not inside.outside
-    time = 3e-3
+    time = 4e-3
     assert (inside.W_O, inside.V, inside.W) == pytest.approx((3 * time**2, 4 * time**3, 6 * time**5 * 64), rel=1e-12)
     outside = associations.bounds(steps=1000, learning_rate=1.0, length=2, n_vocab=10, init_scale=0.1, full_batch=False)
-    assert len(outside.outside) == 5
+    assert len(outside.outside) == 6
     deep = associations.bounds(steps=2, learning_rate=1e-3, length=64, n_vocab=500, n_layers=2)
     assert not deep.outside
     assert (deep.W_O, deep.V, deep.P) == pytest.approx((3 * 0.002**2, 12 * 0.002**3, 13 * 0.002**5 * 64), rel=1e-12)
@@ -130,7 +130,7 @@ def test_the_bounds_hold_where_they_are_proved():
         assert not bounds.outside
         leading = associations.leading_weights(found, steps=step, learning_rate=0.04)
         for name, array in weights.parameters().items():
-            assert norm(array - getattr(leading, name)) < getattr(bounds, name)
+            assert norm(array - getattr(leading, name)) <= getattr(bounds, name)
             assert step < 3 or norm(array - getattr(leading, name)) > 0
 
 
