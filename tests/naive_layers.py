@@ -60,7 +60,10 @@ def gradient(W_O, V, W, P, tokens, targets, weight):
 
 
 def backward(W_O, V, W, P, x, R, attention=None):
-    """dL/dweights of one sequence for R = dL/dF (T, V), by the lines of Lemma D.8; attention as in :func:`stream`."""
+    """dL/dweights of one sequence for R = dL/dF (T, V), by the lines of Lemma D.8.
+
+    With ``attention``, which replaces that of every layer, no slope flows through the scores to the stream below.
+    """
     h, A = stream(W_O, V, W, P, x, attention)
     found = {"W_O": h[-1].T @ R, "V": np.zeros(V.shape), "W": np.zeros(W.shape), "P": np.zeros(P.shape)}
     g = R @ W_O.T
@@ -73,7 +76,7 @@ def backward(W_O, V, W, P, x, R, attention=None):
             for j in range(t + 1):
                 found["P"][l, t - j] += dS[t, j]
         found["W"][l] = h[l].T @ dS @ h[l]
-        g = g + A[l].T @ g @ V[l].T + dS @ h[l] @ W[l].T + dS.T @ h[l] @ W[l]
+        g = g + A[l].T @ g @ V[l].T + (0 if attention is not None else dS @ h[l] @ W[l].T + dS.T @ h[l] @ W[l])
     return found
 
 

@@ -23,6 +23,7 @@ ALLOWED = {  # file: {function: why its products need no guard}
     "topics/uniform_attention.py": {"moments": SPARSE},
     "base/parallel.py": {"matmul": "the product is so small that OpenBLAS runs it on one thread"},
     "associations/terms.py": {"gradient_terms": SPARSE},
+    "associations/layer_terms.py": {"_leading_weights": SPARSE},
 }
 
 

@@ -19,30 +19,43 @@ reduced dynamics and the expansion in eta.
         (W, P) ~ (3 C(s,4) + 2 C(s,3)) eta^4 (Q, Delta)
     W_O ~ s eta B - C(s,2) (eta^2 / V) diag(alpha) B                        second_order_output           (minitx)
     errors <= 3 (s eta)^2, 4 (s eta)^3, 6 (s eta)^5 T of W_O, V, (W, P)     bounds, beside                Thm. D.7, D.10
+        and others after two or three steps, or from a Gaussian start       bounds                        D.5, D.6, D.13
     gradient = leading term + saturation + attention drift + weight drift   gradient_terms                proof of D.7
         + products of these corrections
     the step at which a correction exceeds a share of the leading term      first_exceeds                 (minitx)
     all of this over training, in one call, or as a callback of descend     record_terms, TermRecorder    (minitx)
+    W_O and V to the next order, any number of layers L;                    next_order                    (minitx)
+        V_l - V_m ~ (m - l) kappa eta^4 (Phi_2^T Sigma_B Phi
+        - B Phi Phi_2^T B^T),  kappa = 3 C(s,4) + 2 C(s,3)
+    training at uniform output and attention, the actual weights            reference_dynamics            (minitx)
+    W_O = B U ((1+x)^s - (1-x)^s)/(2 sqrt(L) sigma) U^T,                    reference_dynamics            (minitx)
+        Phi = U sigma Z^T, x = eta sqrt(L) sigma                                .closed_form
     words that go together under B, Sigma_B, Phi                            words.similarity, .associates Fig. 5
     training with one prediction for each cell of contexts                  reduced.descend               (minitx)
     Theta(s) = sum_m eta^m sum_d C(s, d) Theta_{m,d}                        expand                        (minitx)
 
-Modules: ``basis`` (statistics), ``leading`` (leading terms and bounds), ``terms`` (the split gradient), ``recording``
-(its terms over training), ``words``, ``reduced``, ``expansion``; ``figures`` and ``command`` are those of ``minitx
-associate``.
+**Several layers** (:class:`minitx.model.layers.LayeredWeights`) have the same leading terms in every layer. Depth
+enters W_O at eta^3 (linearly in L), V at eta^4, W and P at eta^6, and layers part from each other at the same orders of
+V, W and P. The first correction that matters is L C(s,3) eta^3 B Phi Phi^T of W_O; reference dynamics takes all orders
+of this kind together, and grows with the rate sqrt(L) sigma_1(Phi) until the loss visibly falls.
+
+Modules: ``basis`` (statistics), ``leading`` (leading terms and bounds), ``next_order``, ``reference_dynamics``,
+``terms`` (the split gradient) and ``layer_terms`` (that of several layers), ``recording`` (its terms over training),
+``words``, ``reduced``, ``expansion``; ``figures`` and ``command`` are those of ``minitx associate``.
 """
 
-from minitx.associations import basis, expansion, leading, recording, reduced, terms, words
+from minitx.associations import basis, expansion, leading, recording, reduced, reference_dynamics, terms, words
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.expansion import Expansion, expand
 from minitx.associations.leading import Beside, Bounds, beside, bounds, leading_weights, second_order_output
+from minitx.associations.next_order import NextOrder, next_order
 from minitx.associations.recording import TermRecorder, TermsOverTraining, record_terms
 from minitx.associations.terms import first_exceeds, gradient_terms
 
 __all__ = [
-    "Beside", "Bounds", "Expansion", "Statistics", "TermRecorder", "TermsOverTraining", "basis", "beside", "bounds",
-    "expand", "expansion", "first_exceeds", "gradient_terms", "leading", "leading_weights", "record_terms", "recording",
-    "reduced", "second_order_output", "statistics", "terms", "words",
+    "Beside", "Bounds", "Expansion", "NextOrder", "Statistics", "TermRecorder", "TermsOverTraining", "basis", "beside",
+    "bounds", "expand", "expansion", "first_exceeds", "gradient_terms", "leading", "leading_weights", "next_order",
+    "record_terms", "recording", "reduced", "reference_dynamics", "second_order_output", "statistics", "terms", "words",
 ]
 
 

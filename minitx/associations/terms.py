@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 
 from minitx.associations.basis import bigram, bigram_counts, context, scores
 from minitx.associations.kernels import weighted_uniform_residual
+from minitx.associations.layer_terms import layered_gradient_terms
+from minitx.associations.term_names import term_name, term_order
 from minitx.base.checks import described, instance, whole_number
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, workers
@@ -38,10 +40,10 @@ from minitx.data.batch import Batch
 from minitx.model.blocks import blocks
 from minitx.model.circuits import Circuits, output, valid_circuits
 from minitx.model.kernels import attention_backward, probabilities
+from minitx.model.layers import LayeredWeights
 from minitx.model.pieces import Pieces, Workspace, add_pieces
 from minitx.model.weights import OneHotWeights
 
-FACTORS = ("saturation", "attention drift", "weight drift")
 # The terms that are summed over the blocks, by which of these factors they hold, and the tables of their sums; d_ov has
 # no weight in it. The leading terms, which hold none, are lookups (basis.py).
 SUMMED = [((True, False, False), ("direct", "ov")), ((False, True, False), ("ov",)), ((True, True, False), ("ov",)),
@@ -52,16 +54,6 @@ Norms = dict[str, dict[str, float]]  # {parameter: {term: Frobenius norm}}
 Crossings = dict[str, dict[str, dict[float, float | None]]]  # {parameter: {correction: {share: step, or None}}}
 
 
-def term_name(*held: bool) -> str:
-    """Name of the term that holds these of FACTORS."""
-    return " x ".join(itertools.compress(FACTORS, held)) or "leading"
-
-
-def term_order(name: str) -> tuple[int, bool, str]:
-    """Sort key of the names of terms: the leading one, single corrections, products of corrections."""
-    return name.count(" x "), name != "leading", name
-
-
 class Terms(dict[str, dict[str, NDArray[np.float64]]]):
     """{parameter: {term: array}}; it shows itself as the table of their Frobenius norms."""
 
@@ -69,14 +61,15 @@ class Terms(dict[str, dict[str, NDArray[np.float64]]]):
         return norms_table(term_norms(self))
 
 
-def gradient_terms(weights: OneHotWeights | Circuits, batch: Batch, *,
+def gradient_terms(weights: OneHotWeights | LayeredWeights | Circuits, batch: Batch, *,
                    leading: OneHotWeights | Circuits | None = None) -> Terms:
     """Split dL/dweights into named terms (float64, at the values of ``weights``).
 
     Parameters
     ----------
-    weights : OneHotWeights or Circuits
-        Of Circuits, the terms of the tables that are present.
+    weights : OneHotWeights, LayeredWeights or Circuits
+        Of Circuits, the terms of the tables that are present. Several layers are split by
+        :mod:`minitx.associations.layer_terms`.
     batch : Batch
         Next-token training: causal attention, cross-entropy.
     leading : OneHotWeights or Circuits, as the weights, optional
@@ -101,8 +94,10 @@ def gradient_terms(weights: OneHotWeights | Circuits, batch: Batch, *,
     ``leading`` of W_O is minus the bigram function; with the leading weights of Im et al. (2026), proof of Thm. D.7,
     those of V, W, P are multiples of minus Phi^T B^T, Q and Delta. Memory: about thirty V x V arrays.
     """
-    instance("weights", weights, OneHotWeights, Circuits)
+    instance("weights", weights, OneHotWeights, LayeredWeights, Circuits)
     instance("batch", batch, Batch)
+    if isinstance(weights, LayeredWeights):
+        return Terms(layered_gradient_terms(weights, batch, leading=leading))
     batch.require_next_token()
     weights = weights.astype(np.float64)
     circuits = valid_circuits(weights, batch)

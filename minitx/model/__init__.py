@@ -24,9 +24,9 @@ weights - learning_rate gradient                                descent.descend
 circuits.forward takes steps 1 to 4, circuits.backward 3' to 1', and circuits.loss_and_gradient everything but the
 descent.
 
-**Several layers** (layers.LayeredWeights), h_l = h_(l-1) + A_l h_(l-1) V_l, h_0 = X, out = h_L W_O, are lookups too, one
-for each path S = {s1 < ... < sk} of layers: a path brings C_S = A_sk ... A_s1 X of each word and makes it M_S = V_s1 ...
-V_sk. Position t, distinct token (word) u, g = 2^(l-1) paths below layer l:
+**Several layers** (layers.LayeredWeights), h_l = h_(l-1) + A_l h_(l-1) V_l, h_0 = X, out = h_L W_O, are lookups too,
+one for each path S = {s1 < ... < sk} of layers: a path brings C_S = A_sk ... A_s1 X of each word and makes it M_S =
+V_s1 ... V_sk. Position t, distinct token (word) u, g = 2^(l-1) paths below layer l:
 
 ==============================================================  ===================================================
 what                                                            where

@@ -93,15 +93,20 @@ def _rows(used, b, n_vocab):
     return used if b == 1 and len(used) < n_vocab else slice(None)
 
 
-def pull_back(weights: "LayeredWeights", tables: Tables, gradient: Tables, dV: Array, used: Array) -> None:
-    """Step 0 in reverse: carry the gradient of the tables to ``dV`` and to the ``top`` of every family, in place."""
+def pull_back(weights: "LayeredWeights", tables: Tables, gradient: Tables, dV: Array, used: Array,
+              fixed: bool = False) -> None:
+    """Step 0 in reverse: carry the gradient of the tables to ``dV`` and to the ``top`` of every family, in place.
+
+    ``fixed``: attention is held fixed, so that the scores, which read all families but the first, do not move V.
+    """
     for family, slopes in zip(tables.families(), gradient.families(), strict=True):
         n = len(family.rest).bit_length()
         for b, path, above in reversed(_extensions(n)):
             # M_(b+S) top = V_b (M_S top):  dV_b += d(b+S) (M_S top)^T,  d(S) += V_b^T d(b+S)
             rows = _rows(used, b, len(family.top))
             slope, before = slopes.rest[path - 1][rows], (slopes.rest[above - 1] if above else slopes.top)
-            dV[b - 1][rows] += matmul(slope, (family.rest[above - 1] if above else family.top).T)
+            if not fixed or family is tables.output:
+                dV[b - 1][rows] += matmul(slope, (family.rest[above - 1] if above else family.top).T)
             before += matmul(weights.V[b - 1][rows].T, slope)
 
 
@@ -253,8 +258,12 @@ class Pieces:
 
 
 @one_blas_thread()
-def backward(weights: "LayeredWeights", seq: Sequence, cache: Cache, R: Array, space: Space) -> Pieces:
-    """The steps in reverse, for R = dL/dF at the loss positions; overwrites rows of ``cache`` by their gradients."""
+def backward(weights: "LayeredWeights", seq: Sequence, cache: Cache, R: Array, space: Space,
+             fixed: bool = False) -> Pieces:
+    """The steps in reverse, for R = dL/dF at the loss positions; overwrites rows of ``cache`` by their gradients.
+
+    ``fixed``: attention is held fixed, so that no slope flows through the scores to the paths below.
+    """
     C, n_layers, T, U = cache.C, len(weights.V), len(seq.tokens), len(seq.words)
     pieces = Pieces(R, cache.output, [None] * n_layers, cache.queries, space.take("dkeys", *cache.keys.shape),
                     space.take("dS 1", T, T), np.zeros((n_layers, T)))
@@ -277,8 +286,11 @@ def backward(weights: "LayeredWeights", seq: Sequence, cache: Cache, R: Array, s
             dC[:, U:paths] += np.matmul(A.T, dnew[:, U:], out=space.take("dbelow", T, paths - U))
             # 3  S_l = sum over S of B_l C_S^T:  dB_l = dS C,  dC_S += dS^T B_l
             dB = np.matmul(dS, below, out=space.take("dB", T, paths))
-            dC[:, U:paths] += np.matmul(dS.T, cache.B[l - 1][:, U:], out=space.take("dbelow", T, paths - U))
-            _backward_queries(seq, cache, dB, dC, pieces, space, l)
+            to = np.zeros_like(dC) if fixed else dC
+            to[:, U:paths] += np.matmul(dS.T, cache.B[l - 1][:, U:], out=space.take("dbelow", T, paths - U))
+            _backward_queries(seq, cache, dB, to, pieces, space, l)
+    if fixed:
+        pieces.keys[:] = 0
     return pieces
 
 
@@ -330,11 +342,12 @@ def _keys(tables, seq, space):
 # ------------------------------------------------------------------------------------------------------------ the batch
 
 
-def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | None = None) -> tuple[float, dict]:
+def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | None = None,
+                  fixed: bool = False) -> tuple[float, dict]:
     """Loss, and {parameter: dL/dparameter}, by the sum over paths; ``weights`` and ``batch`` must fit each other.
 
     ``slopes(weights, tables, sequence, space) -> (loss, Cache, R)`` says in which attention and for which R = dL/dF the
-    gradient is taken. Default: those of the model, which makes the gradient exact.
+    gradient is taken; with ``fixed`` attention is held fixed. Default: those of the model, for the exact gradient.
     """
     seqs = sequences(batch)
     used = np.unique(np.concatenate([seq.words for seq in seqs]))
@@ -347,7 +360,7 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
     def loss_and_pieces(item):
         seq, space = item
         loss, cache, R = (slopes or exact_slopes)(weights, tables, seq, space)
-        return loss, backward(weights, seq, cache, R, space)
+        return loss, backward(weights, seq, cache, R, space, fixed)
 
     n_owners = parallel.get_threads()
     with workers(len(spaces)) as run:
@@ -358,7 +371,7 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
             pieces = [(seq, piece) for seq, (_, piece) in zip(wave, results, strict=True)]
             run(lambda owner, pieces=pieces: _add(pieces, gradient, found, owner, n_owners), range(n_owners))
     with np.errstate(over="ignore", invalid="ignore"):
-        pull_back(weights, tables, gradient, found["V"], used)
+        pull_back(weights, tables, gradient, found["V"], used, fixed)
     return float(np.sum(losses)), found
 
 
