@@ -26,6 +26,7 @@ from scipy.optimize import nnls
 from minitx import (
     Batch,
     EmbeddedWeights,
+    LayeredWeights,
     OneHotWeights,
     builtin_corpus,
     descend,
@@ -39,6 +40,7 @@ from minitx.associations.leading import leading_weights
 from minitx.base.console import progress_bar
 from minitx.base.parallel import one_blas_thread
 from minitx.model.blocks import blocks
+from minitx.model.layers import operations
 from minitx.next_token.graphs import priority_graphs
 from minitx.next_token.samples import Samples
 from minitx.next_token.svm import graph_svm
@@ -344,6 +346,61 @@ def step_of_a_size(size, dtype):
         with threads(n_threads, dense=False):
             result[f"{n_threads} threads"] = seconds(lambda: loss_and_gradient(weights, batch), 15)
     return result
+
+
+def dense_layers(weights, batch):
+    """Loss and gradient of L layers from one-hot matrices, in the dtype of the weights."""
+    n, length = batch.tokens.shape
+    h, n_vocab, stages = one_hot(batch.tokens, weights.n_vocab, weights.W_O.dtype), weights.n_vocab, []
+    distance = np.arange(length)[:, None] - np.arange(length)
+
+    def times(stream, matrix):
+        return (flat(stream) @ matrix).reshape(stream.shape)
+
+    for V, W, P in zip(weights.V, weights.W, weights.P, strict=True):
+        position = np.where(distance >= 0, P[np.maximum(distance, 0)], -np.inf).astype(W.dtype)
+        Q, hV = times(h, W), times(h, V)
+        A = Q @ h.transpose(0, 2, 1) + position
+        A = np.exp(A - A.max(axis=2, keepdims=True))
+        A /= A.sum(axis=2, keepdims=True)
+        stages.append((h, A, Q, hV))
+        h = h + A @ hV
+    F = flat(h) @ weights.W_O
+    F -= F.max(axis=1, keepdims=True)
+    rows, targets = np.arange(len(F)), batch.targets.ravel()
+    target_logit = F[rows, targets]
+    R = np.exp(F, out=F)
+    total = R.sum(axis=1, keepdims=True)
+    loss = float(np.mean(np.log(total[:, 0]) - target_logit))
+    R /= total
+    R[rows, targets] -= 1
+    R /= n * length
+    found = {"W_O": flat(h).T @ R, "V": [], "W": [], "P": []}
+    g = (R @ weights.W_O.T).reshape(n, length, n_vocab)
+    for (h, A, Q, hV), V, W in zip(stages[::-1], weights.V[::-1], weights.W[::-1], strict=True):
+        dA, dhV = g @ hV.transpose(0, 2, 1), A.transpose(0, 2, 1) @ g
+        dS = A * (dA - (A * dA).sum(axis=2, keepdims=True))
+        dQ, dS_sum = dS @ h, dS.sum(axis=0)
+        for name, slope in (("V", flat(h).T @ flat(dhV)), ("W", flat(h).T @ flat(dQ)),
+                            ("P", np.array([np.trace(dS_sum, offset=-r) for r in range(length)], W.dtype))):
+            found[name].insert(0, slope)
+        g = g + times(dhV, V.T) + times(dQ, W.T) + dS.transpose(0, 2, 1) @ Q
+    return loss, LayeredWeights(found["W_O"], *(np.stack(found[name]) for name in "VWP"))
+
+
+def layered_step(size, n_layers, n_dense):
+    """One exact step of several layers in float32, one thread, against the dense forward + backward."""
+    corpus = stories(**size)
+    batch = corpus.batch()
+    weights = LayeredWeights.gaussian(len(corpus.vocabulary), size["length"], n_layers, scale=0.02, rng=0,
+                                      dtype=np.float32)
+    few = first(batch, n_dense)
+    agree(*(step(weights, few)[1].parameters().values() for step in (loss_and_gradient, dense_layers)), 1e-2)
+    counted = operations(weights, batch)
+    ours = on_threads(1, lambda: loss_and_gradient(weights, batch))
+    dense = dense_at(batch, 1, lambda few: dense_layers(weights, few), n_dense)
+    return {"size": size, "layers": n_layers, "form": counted.fewer, "minitx_s": ours, "dense_s": dense,
+            "ratio": dense / ours, "GFLOP/s": 2e-9 * min(counted.paths, counted.stream) / ours}
 
 
 def reduced_step(size, n_few):
