@@ -12,8 +12,9 @@ if TYPE_CHECKING:  # for editors and type checkers; Python itself finds the name
     from minitx.data.corpus import Corpus, builtin_corpus, load_corpus
     from minitx.model.circuits import Circuits, attention_and_output, loss_and_gradient
     from minitx.model.descent import Trajectory, descend
+    from minitx.model.files import load
     from minitx.model.layers import LayeredWeights
-    from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights, load
+    from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights
     from minitx.next_token.samples import Samples
 
 __version__ = "0.1.0"
@@ -30,7 +31,8 @@ _DEFINED_IN = {name: module for module, names in {
     "base.numbers": "agreement cosine relative_error", "base.parallel": "get_threads set_threads",
     "data.batch": "Batch", "data.corpus": "Corpus builtin_corpus load_corpus",
     "model.circuits": "Circuits attention_and_output loss_and_gradient", "model.descent": "Trajectory descend",
-    "model.layers": "LayeredWeights", "model.weights": "EmbeddedWeights LastTokenWeights OneHotWeights load",
+    "model.files": "load", "model.layers": "LayeredWeights",
+    "model.weights": "EmbeddedWeights LastTokenWeights OneHotWeights",
 }.items() for name in names.split()}
 
 

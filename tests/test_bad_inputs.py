@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import minitx
-from minitx import Batch, Circuits, Corpus, EmbeddedWeights, LastTokenWeights, OneHotWeights, Samples
+from minitx import Batch, Circuits, Corpus, EmbeddedWeights, LastTokenWeights, LayeredWeights, OneHotWeights, Samples
 from minitx import associations as A
 from minitx import next_token as N
 from minitx import topics as T
-from minitx.associations import reduced, words
+from minitx.associations import reduced, reference_dynamics, words
 from minitx.base.numbers import agreement, cosine
+from minitx.model import layers
 from minitx.topics import text as topics_text
 from minitx.topics import training as topics_training
 from minitx.topics import uniform_attention
@@ -63,6 +64,8 @@ def right(name):
         "batch": lambda: Batch([[0, 1, 2], [2, 1, 0]], [[1, 2, 3], [1, 0, 3]]),
         "masked": lambda: right("setting").mask(right("documents"), head="squared"),
         "weights": lambda: OneHotWeights.gaussian(4, 3, scale=0.1, rng=0),
+        "layers": lambda: LayeredWeights.gaussian(4, 3, 2, scale=0.1, rng=0),
+        "reference": lambda: reference_dynamics.reference(right("batch"), 4, 2),
         "embedded": lambda: EmbeddedWeights.gaussian(7, W_E=0.1, W_QK=0.1, width=3, rng=0),
         "values": lambda: EmbeddedWeights.gaussian(7, W_V=0.1, rng=0),
         "last": lambda: LastTokenWeights.gaussian(4, scale=0.1, rng=0),
@@ -126,6 +129,14 @@ CALLS = {
     OneHotWeights.zeros: ({"n_vocab": 3, "length": 2}, {"n_vocab": NO_COUNT, "length": NO_COUNT}),
     OneHotWeights.gaussian: ({"n_vocab": 3, "length": 2, "scale": 1.0}, {"scale": [*RATE[:2], *RATE[3:]],
                                                                        "rng": NO_RNG}),
+    LayeredWeights.zeros: ({"n_vocab": 3, "length": 2, "n_layers": 2},
+                           {"n_vocab": NO_COUNT, "length": NO_COUNT, "n_layers": NO_COUNT}),
+    LayeredWeights.gaussian: ({"n_vocab": 3, "length": 2, "n_layers": 2, "scale": 1.0},
+                              {"scale": [*RATE[:2], *RATE[3:]], "rng": NO_RNG}),
+    layers.loss_and_gradient: ({"weights": "layers", "batch": "batch"},
+                               {"weights": OBJECT, "batch": OBJECT, "form": [(3, "3"), ("fast", "'fast'")]}),
+    layers.operations: ({"weights": "layers", "batch": "batch"}, {"weights": OBJECT, "batch": OBJECT}),
+    layers.attention_and_output: ({"weights": "layers", "batch": "batch"}, {"weights": OBJECT, "batch": OBJECT}),
     EmbeddedWeights.gaussian: ({"n_vocab": 3, "W_E": 1.0}, {"n_vocab": NO_COUNT, "width": NO_COUNT[1:], "rng": NO_RNG}),
     LastTokenWeights.gaussian: ({"n_vocab": 3, "scale": 1.0}, {"n_vocab": NO_COUNT[1:], "rng": NO_RNG}),
     LastTokenWeights.zeros: ({"E": "I"}, {"E": [*MATRIX[1:3], MATRIX[5]]}),
@@ -140,6 +151,17 @@ CALLS = {
                {"weights": OBJECT, "leading": OBJECT, "bounds": OBJECT, "step": COUNT}),
     A.expand: ({"batch": "batch", "n_vocab": 4, "order": 2},
                {"batch": OBJECT, "n_vocab": NO_COUNT, "order": [*NO_COUNT, (10**6, "1000000")]}),
+    A.next_order: ({"batch": "batch", "n_vocab": 4, "steps": 2, "learning_rate": 0.1},
+                   {"batch": OBJECT, "n_vocab": NO_COUNT, "steps": NO_COUNT, "learning_rate": RATE, "n_layers": COUNT}),
+    reference_dynamics.contexts: ({"batch": "batch", "n_vocab": 4, "n": 2},
+                                  {"batch": OBJECT, "n_vocab": NO_COUNT, "n": NO_COUNT}),
+    reference_dynamics.reference: ({"batch": "batch", "n_vocab": 4, "n_layers": 2},
+                                   {"batch": OBJECT, "n_vocab": NO_COUNT, "n_layers": NO_COUNT}),
+    reference_dynamics.loss_and_gradient: ({"weights": "layers", "reference": "reference"},
+                                           {"weights": OBJECT, "reference": OBJECT}),
+    reference_dynamics.closed_form: ({"statistics": "statistics", "steps": 2, "learning_rate": 0.1},
+                                     {"statistics": OBJECT, "steps": NO_COUNT, "learning_rate": RATE,
+                                      "n_layers": COUNT}),
     A.record_terms: ({"weights": "weights", "batch": "batch", "learning_rate": 0.1, "steps": 1},
                      {"weights": OBJECT, "batch": OBJECT, "steps": COUNT}),
     reduced.reduce: ({"batch": "batch", "n_vocab": 4}, {"batch": OBJECT, "order": COUNT, "n_cells": COUNT[1:]}),

@@ -28,10 +28,13 @@ from numpy.typing import NDArray
 
 from minitx.associations.basis import bigram, bigram_counts, context
 from minitx.associations.term_names import term_name
+from minitx.base.checks import instance
+from minitx.base.numbers import projection
 from minitx.base.parallel import matmul, one_blas_thread, workers
 from minitx.data.batch import Batch
 from minitx.model import layer_kernels
 from minitx.model.layers import LayeredWeights, require_fit
+from minitx.model.parameters import Parameters
 from minitx.model.paths import (
     WAVE,
     Cache,
@@ -49,7 +52,7 @@ from minitx.model.weights import OneHotWeights
 SIDES = tuple(itertools.product((False, True), repeat=2))  # (s, a): R - R0 rather than R0, A rather than A0
 
 
-def layered_gradient_terms(weights: LayeredWeights, batch: Batch, *, leading: OneHotWeights | None = None
+def layered_gradient_terms(weights: LayeredWeights, batch: Batch, *, leading: Parameters | None = None
                            ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Split dL/dweights of several layers: :func:`minitx.associations.gradient_terms` says into what.
 
@@ -78,20 +81,15 @@ def layered_gradient_terms(weights: LayeredWeights, batch: Batch, *, leading: On
 def _leading_weights(weights, batch, leading):
     """Leading terms of W_O, (V, V), and of the V_l, (L, V, V)."""
     if leading is not None:
-        if not isinstance(leading, OneHotWeights) or leading.W_O.shape != weights.W_O.shape or leading.not_finite():
+        instance("leading", leading, OneHotWeights)
+        if leading.W_O.shape != weights.W_O.shape or leading.not_finite():
             raise ValueError("leading must be finite OneHotWeights of the same vocabulary as the weights, as from "
                              "minitx.associations.leading_weights")
         return leading.W_O, np.repeat(leading.V[None], weights.n_layers, axis=0)
     pairs, alpha = bigram_counts(batch, weights.n_vocab)
     value = (pairs @ context(batch, weights.n_vocab)[0]).T
-    return (_nearest_multiple(weights.W_O, bigram(pairs, alpha)),
-            np.stack([_nearest_multiple(V, value) for V in weights.V]))
-
-
-def _nearest_multiple(matrix, direction):
-    """The multiple of ``direction`` nearest to ``matrix``."""
-    square = np.sum(direction * direction)
-    return direction * (np.sum(matrix * direction) / square if square else 0.0)
+    return (projection(weights.W_O, bigram(pairs, alpha)),
+            np.stack([projection(V, value) for V in weights.V]))
 
 
 class _Slopes:

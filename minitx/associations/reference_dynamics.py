@@ -22,6 +22,7 @@ Legend: L layers, N sequences, T positions, V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +30,13 @@ from numpy.typing import NDArray
 from minitx.associations import depth_kernels
 from minitx.associations.basis import Statistics, next_token_vocabulary
 from minitx.base import parallel
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import instance, positive, table_size, whole_number
 from minitx.base.parallel import matmul, one_blas_thread, workers
 from minitx.data.batch import Batch
 from minitx.model import kernels as model_kernels
 from minitx.model.layers import LayeredWeights
 
+MOST_STEPS = 1_000_000  # of closed_form, which takes each of them
 WAVE_BYTES = 32 << 20  # Memory of the scores of a wave of sequences; more give work to more threads.
 
 
@@ -45,6 +47,8 @@ class Reference:
     Row of a Phi = next token, column = token of its context; columns sum to 0.
     """
 
+    MADE_BY: ClassVar[str] = "minitx.associations.reference_dynamics.reference(batch, n_vocab, n_layers)"
+
     batch: Batch
     contexts: NDArray[np.float64]
 
@@ -54,9 +58,9 @@ def contexts(batch: Batch, n_vocab: int, n: int) -> NDArray[np.float64]:
 
     Phi_k[b, a] = sum_t w_t (1(y_t = b) - 1/V) (A0^k X)[t, a]. Raises as :func:`minitx.associations.statistics`.
     """
-    n_vocab = next_token_vocabulary(batch, n_vocab)
-    tables = np.array([attended(batch, n_vocab, batch.targets, power)
-                       for power in range(whole_number("n", n, 0) + 1)])
+    n_vocab, n = next_token_vocabulary(batch, n_vocab), whole_number("n", n, 0)
+    table_size(f"contexts attended up to {n} times", n + 1, n_vocab, n_vocab)
+    tables = np.array([attended(batch, n_vocab, batch.targets, power) for power in range(n + 1)])
     tables -= tables.sum(axis=1, keepdims=True) / n_vocab
     return tables
 
@@ -83,6 +87,8 @@ def loss_and_gradient(weights: LayeredWeights, reference: Reference) -> tuple[fl
     It is an objective for ``descend(weights, reference, loss_and_gradient=...)``. ValueError is raised for weights that
     do not fit the reference.
     """
+    instance("weights", weights, LayeredWeights)
+    instance("reference", reference, Reference)
     if len(reference.contexts) != weights.n_layers + 1 or reference.contexts.shape[1] != weights.n_vocab:
         raise ValueError(f"the reference has {len(reference.contexts) - 1} layers and V = {reference.contexts.shape[1]}"
                          f", the weights have {weights.n_layers} layers and V = {weights.n_vocab}")
@@ -186,7 +192,8 @@ def closed_form(statistics: Statistics, *, steps: int, learning_rate: float, n_l
     It is reference dynamics itself for L = 1; depth acts as Phi -> sqrt(L) Phi. ValueError is raised for a number of
     steps, layers or a learning rate that cannot be.
     """
-    s, eta = whole_number("steps", steps, 0), positive("learning_rate", learning_rate)
+    instance("statistics", statistics, Statistics)
+    s, eta = whole_number("steps", steps, 0, MOST_STEPS), positive("learning_rate", learning_rate)
     n_layers = whole_number("n_layers", n_layers, 1)
     U, sigma, _ = np.linalg.svd(statistics.context)
     x = eta * np.sqrt(n_layers) * sigma

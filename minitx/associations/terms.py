@@ -33,7 +33,7 @@ from minitx.associations.kernels import weighted_uniform_residual
 from minitx.associations.layer_terms import layered_gradient_terms
 from minitx.associations.term_names import term_name, term_order
 from minitx.base.checks import described, instance, whole_number
-from minitx.base.numbers import norm
+from minitx.base.numbers import norm, projection
 from minitx.base.parallel import matmul, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
@@ -108,7 +108,7 @@ def gradient_terms(weights: OneHotWeights | LayeredWeights | Circuits, batch: Ba
     if isinstance(weights, Circuits):
         return _terms_of_tables(circuits, batch, B, Phi, given)
     if given is None:
-        W_O_leading, V_leading = _nearest_multiple(weights.W_O, B), _nearest_multiple(weights.V, (pairs @ Phi).T)
+        W_O_leading, V_leading = projection(weights.W_O, B), projection(weights.V, (pairs @ Phi).T)
     else:
         W_O_leading, V_leading = given.W_O, given.V
     ov_leading = matmul(V_leading, W_O_leading)
@@ -143,17 +143,11 @@ def _terms_of_tables(circuits, batch, B, Phi, leading):
     zeros = np.zeros_like(circuits.ov)
     absent = {"direct": zeros, "qk": zeros, "position": np.zeros(batch.tokens.shape[1])}
     whole = replace(circuits, **{name: zero for name, zero in absent.items() if getattr(circuits, name) is None})
-    ov_leading = _nearest_multiple(circuits.ov, Phi.T) if leading is None else leading.ov
+    ov_leading = projection(circuits.ov, Phi.T) if leading is None else leading.ov
     tables = _circuit_terms(whole, batch, B, Phi, (ov_leading, circuits.ov - ov_leading))
     tables["bias"] = {held: term.sum(axis=0) for held, term in tables["direct"].items()}  # d_bias = sum_t r_t
     return Terms({name: {term_name(*held): term for held, term in tables[name].items()}
                   for name in circuits.parameters()})
-
-
-def _nearest_multiple(matrix, direction):
-    """The multiple of ``direction`` nearest to ``matrix``."""
-    square = np.sum(direction * direction)
-    return direction * (np.sum(matrix * direction) / square if square else 0.0)
 
 
 def _circuit_terms(circuits, batch, B, Phi, ov_parts):

@@ -54,6 +54,12 @@ def relative_error(a: ArrayLike, reference: ArrayLike) -> float:
     return norm(x - y) / norm(y) if y.any() else float("nan")
 
 
+def projection(a: NDArray[Any], direction: NDArray[Any]) -> NDArray[Any]:
+    """The multiple of ``direction`` nearest to ``a``, an array of the same shape; 0 where ``direction`` is all zero."""
+    square = np.sum(direction * direction)
+    return direction * (np.sum(a * direction) / square if square else 0.0)
+
+
 def _pair(a, b):
     a, b = (reals(name, given, finite=False) for name, given in (("the first array", a), ("the second array", b)))
     if a.shape != b.shape:

@@ -49,19 +49,21 @@ Where layers are many, sequences few or the vocabulary small, the dense stream (
 layers.operations counts both forms and layers.loss_and_gradient takes the cheaper one.
 
 Modules import in one direction: parameters, kernels, blocks, pieces, circuits, weights, then paths and streams, layers,
-descent; testing holds any parametrisation to the complex-step derivative.
+files and descent; testing holds any parametrisation to the complex-step derivative.
 """
 
-from minitx.model import circuits, descent, parameters, testing, weights
+from minitx.model import circuits, descent, layers, parameters, testing, weights
 from minitx.model.circuits import Circuits, attention_and_output, loss_and_gradient
 from minitx.model.descent import DescentEnded, Stopped, Trajectory, descend
+from minitx.model.files import load
+from minitx.model.layers import LayeredWeights
 from minitx.model.parameters import Parameters
-from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights, load
+from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights
 
 __all__ = [
-    "Circuits", "DescentEnded", "EmbeddedWeights", "LastTokenWeights", "OneHotWeights", "Parameters", "Stopped",
-    "Trajectory", "attention_and_output", "circuits", "descend", "descent", "load", "loss_and_gradient", "parameters",
-    "testing", "weights",
+    "Circuits", "DescentEnded", "EmbeddedWeights", "LastTokenWeights", "LayeredWeights", "OneHotWeights", "Parameters",
+    "Stopped", "Trajectory", "attention_and_output", "circuits", "descend", "descent", "layers", "load",
+    "loss_and_gradient", "parameters", "testing", "weights",
 ]
 
 

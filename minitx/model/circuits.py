@@ -127,6 +127,7 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     negative, digits that cancel in sum_j A_tj v_j are lost. The derivatives in ov, direct and bias are multiples of 1 /
     out_y; an entry that exceeds the range of floats is inf.
     """
+    instance("weights", weights, Parameters)
     if (own := weights.own_loss_and_gradient(batch)) is not None:  # several layers are more than circuits
         return own
     circuits = valid_circuits(weights, batch)

@@ -12,13 +12,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minitx.base.checks import positive, whole_number
+from minitx.base.checks import generator, instance, not_negative, one_of, whole_number
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits
 from minitx.model.parameters import Array, Parameters, Seed
 from minitx.model.paths import path_gradient
 from minitx.model.streams import chunks, forward, stream_gradient
-from minitx.model.weights import OneHotWeights
+from minitx.model.weights import OneHotWeights, gaussian_array
 
 FORMS = {"paths": path_gradient, "stream": stream_gradient}
 
@@ -42,6 +42,8 @@ class LayeredWeights(Parameters):
         Relative position: P[l - 1, r] is added to the scores of layer l of the token r places back.
     """
 
+    MADE_BY: ClassVar[str] = ("LayeredWeights.zeros(n_vocab, length, n_layers) or its gaussian(n_vocab, length, "
+                              "n_layers, scale=...)")
     SHAPES: ClassVar[dict[str, str]] = {"W_O": "VV", "V": "LVV", "W": "LVV", "P": "LT"}
 
     W_O: Array
@@ -64,13 +66,9 @@ class LayeredWeights(Parameters):
         """Independent N(0, scale^2) entries. ``rng``: seed or Generator. Raises ValueError for a negative scale."""
         sizes = {"V": whole_number("n_vocab", n_vocab, 2), "T": whole_number("length", length, 1),
                  "L": whole_number("n_layers", n_layers, 1)}
-        scale = scale and positive("scale", scale)
-        rng = np.random.default_rng(rng)
-        parts = {}
-        for name, letters in cls.SHAPES.items():
-            shape = [sizes[letter] for letter in letters]
-            parts[name] = (scale * rng.standard_normal(shape) if scale else np.zeros(shape)).astype(dtype)
-        return cls(**parts)
+        rng, scale = generator(rng), not_negative("scale", scale)
+        return cls(**{name: gaussian_array("scale", scale, [sizes[letter] for letter in letters], rng, dtype)
+                      for name, letters in cls.SHAPES.items()})
 
     @classmethod
     def of_layers(cls, layers: list[OneHotWeights]) -> "LayeredWeights":
@@ -126,8 +124,9 @@ def operations(weights: LayeredWeights, batch: Batch) -> Operations:
     Paths, by sequence: (2^L - 1) M U V of the output, (2^(l-1) - 1) T U V of the queries and 2^(l-2) T U V of the keys
     of layer l > 1, T^2 V of its scores, 2^(l-1) T^2 U of the attention to paths; by step: V^3 for each table, of which
     those whose lowest layer is 1 have only the rows of the tokens that occur. Dense: 2 (L - 1) + 1 products of T V^2
-    and 2 L - 1 of T^2 V for each sequence.
+    and 2 L - 1 of T^2 V for each sequence. Raises as :func:`loss_and_gradient`.
     """
+    require_fit(weights, batch)
     n_layers, V = weights.n_layers, weights.n_vocab
     used = batch.weight != 0
     rows = used.any(axis=1)
@@ -147,8 +146,8 @@ def operations(weights: LayeredWeights, batch: Batch) -> Operations:
 
 def require_fit(weights: LayeredWeights, batch: Batch) -> None:
     """Raise as :func:`loss_and_gradient` unless ``weights`` and ``batch`` fit each other."""
-    if not isinstance(batch, Batch):
-        raise TypeError(f"batch must be a Batch (tokens, targets, weight), got {type(batch).__name__}")
+    instance("weights", weights, LayeredWeights)
+    instance("batch", batch, Batch)
     if broken := weights.not_finite():
         raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
     if not batch.causal or batch.head != "cross_entropy" or batch.mass is not None:
@@ -188,8 +187,8 @@ def loss_and_gradient(weights: LayeredWeights, batch: Batch, *, form: str | None
         overflow before a weight does.
     """
     require_fit(weights, batch)
-    if form is not None and form not in FORMS:
-        raise ValueError(f"form is {form!r}; it must be one of {', '.join(FORMS)}")
+    if form is not None:
+        one_of("form", form, list(FORMS))
     weights = weights.map(np.ascontiguousarray)
     with np.errstate(over="ignore", invalid="ignore"):
         loss, found = FORMS[form or operations(weights, batch).fewer](weights, batch)

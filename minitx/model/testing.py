@@ -276,7 +276,8 @@ def _rounding_of_layers(weights, batch, gradient):
     for name, array in weights.parameters().items():
         moved = replace(weights, **{name: array + 1j * STEP * rng.choice((-1.0, 1.0), array.shape)})
         slope = max(np.abs(_plain_layers(moved, batch, s)[0].imag).max() for s in range(len(batch))) / STEP
-        found[name] = np.full(array.shape, 1e-15 * max(1.0, size) * (largest + np.abs(batch.weight).sum() * slope))
+        change = largest + np.abs(batch.weight).sum() * slope
+        found[name] = np.full(array.shape, max(1e-300, 1e-15 * max(1.0, size) * change))
     return found
 
 

@@ -9,8 +9,8 @@ Legend: V (or K) vocabulary, T positions, d width of the embeddings, a width of 
 """
 
 import math
-from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 from minitx.base.checks import generator, instance, not_negative, reals, table_size, whole_number
 from minitx.base.parallel import matmul
 from minitx.model.circuits import Circuits
-from minitx.model.parameters import KIND, Array, Parameters, Seed, float_dtype, read_arrays
+from minitx.model.parameters import Array, Parameters, Seed, float_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class OneHotWeights(Parameters):
         """Independent N(0, scale^2) entries. ``rng``: seed or Generator. Raises ValueError for a negative scale."""
         sizes = {"V": whole_number("n_vocab", n_vocab, 2), "T": whole_number("length", length, 1)}
         rng, scale = generator(rng), not_negative("scale", scale)
-        return cls(**{name: _gaussian("scale", scale, [sizes[letter] for letter in letters], rng, dtype)
+        return cls(**{name: gaussian_array("scale", scale, [sizes[letter] for letter in letters], rng, dtype)
                       for name, letters in cls.SHAPES.items()})
 
     def circuits(self) -> Circuits:
@@ -165,7 +165,8 @@ class EmbeddedWeights(Parameters):
         sizes = {"V": n_vocab, "d": width, "a": attention}
         scales = {"W_E": W_E, "W_V": W_V, "W_Q": W_QK, "W_K": W_QK, "W_U": W_U, "b": b}
         streams = dict(zip(scales, generator(rng).spawn(len(scales)), strict=True))
-        return cls(**{name: _gaussian(name, scale, [sizes[letter] for letter in cls.SHAPES[name]], streams[name], dtype)
+        shapes = {name: [sizes[letter] for letter in cls.SHAPES[name]] for name in scales}
+        return cls(**{name: gaussian_array(name, scale, shapes[name], streams[name], dtype)
                       for name, scale in scales.items() if scale is not None})
 
     @property
@@ -251,7 +252,7 @@ class LastTokenWeights(Parameters):
                 raise ValueError(f"E has shape {E.shape}; it must be (K, d), one row a token")
             width, dtype = E.shape[1], np.promote_types(E.dtype, np.float32)
         width = whole_number("n_vocab", width, 1)
-        return cls(_gaussian("scale", scale, (width, width), generator(rng), dtype), E, C)
+        return cls(gaussian_array("scale", scale, (width, width), generator(rng), dtype), E, C)
 
     @property
     def n_vocab(self) -> int:
@@ -278,49 +279,6 @@ class LastTokenWeights(Parameters):
         return LastTokenWeights(W=dW, E=dE, C=dC)
 
 
-KINDS = (OneHotWeights, EmbeddedWeights, LastTokenWeights, Circuits)
-
-
-def load(path: str | Path) -> Parameters | dict[str, LastTokenWeights]:
-    """Read the weights in a file, of whatever kind they are.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file that ``save`` or a command of minitx has written (.npz). Its entry ``kind of weights`` names the kind; a
-        file without one is recognised by the names of its arrays.
-
-    Returns
-    -------
-    OneHotWeights, EmbeddedWeights, LastTokenWeights or Circuits
-        Or, of the weights.npz of ``minitx automaton``, a dict: the trained LastTokenWeights by mode, and the predicted
-        ones as ``svm`` (W_svm) and ``fin`` (W_fin).
-
-    Raises
-    ------
-    TypeError, FileNotFoundError, ValueError
-        There is no such file, or it holds no weights of these kinds.
-    """
-    found = read_arrays(path)
-    known = {kind.__name__: kind for kind in KINDS}
-    if KIND in found:
-        name = str(found.pop(KIND))
-        if name not in known:
-            raise ValueError(f"{path} holds {name}, a parametrisation that is not one of minitx; load it with "
-                             f"{name}.load({str(path)!r})")
-        return known[name].load(path)
-    for kind in KINDS:
-        names = {field.name for field in fields(kind)}
-        needed = {field.name for field in fields(kind) if field.default is MISSING} if kind is not Circuits else {"ov"}
-        if needed <= set(found) <= names and found:
-            return kind.load(path)
-    E = found.pop("E", None)
-    if {"W_svm", "W_fin"} <= set(found) and all(name.startswith("W_") for name in found):
-        return {name.removeprefix("W_"): LastTokenWeights(W, E) for name, W in found.items()}
-    raise ValueError(f"{path} holds the arrays {', '.join(found) or '(none)'}, which are no weights of "
-                     f"{', '.join(known)}; a file that minitx has written is needed")
-
-
 def _times(a, b):
     """``a @ b``, where ``None`` is the identity."""
     if a is None or b is None:
@@ -332,7 +290,8 @@ def _transposed(a):
     return None if a is None else a.T
 
 
-def _gaussian(name, scale, shape, rng, dtype):
+def gaussian_array(name: str, scale: float, shape: Sequence[int], rng: np.random.Generator, dtype: DTypeLike) -> Array:
+    """Independent N(0, scale^2) entries; an error calls ``scale`` by ``name``."""
     scale, dtype = not_negative(name, scale), float_dtype(dtype)
     table_size(f"weights of shape {tuple(shape)}", *shape)
     if scale == 0:

@@ -98,7 +98,7 @@ def test_float32_weights_are_split_in_float64():
 
 def test_refuses_what_the_theory_is_not_about():
     batch = Batch([[0, 1]], [[1, 0]])
-    with pytest.raises(TypeError, match="weights is an EmbeddedWeights; it must be of the type OneHotWeights or Circ"):
+    with pytest.raises(TypeError, match="weights is an EmbeddedWeights; it must be of the type OneHot"):
         gradient_terms(EmbeddedWeights(W_E=np.eye(2)), batch)
     with pytest.raises(TypeError, match="leading is a Circuits; it must be of the type OneHotWeights"):
         gradient_terms(OneHotWeights.zeros(2, 2), batch, leading=OneHotWeights.zeros(2, 2).circuits())

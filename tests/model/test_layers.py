@@ -221,7 +221,7 @@ def test_batches_that_the_model_does_not_take(settings, says):
 
 def test_refusals():
     weights, batch = small(2)
-    with pytest.raises(TypeError, match="batch must be a Batch"):
+    with pytest.raises(TypeError, match="it must be of the type Batch"):
         layers.loss_and_gradient(weights, batch.tokens)
     with pytest.raises(ValueError, match="the sequences have 7 positions"):
         layers.loss_and_gradient(weights, Batch(np.zeros((1, 7), int), np.zeros((1, 7), int)))

@@ -340,7 +340,7 @@ def test_load_says_what_a_file_is_not(tmp_path):
         with pytest.raises(ValueError, match="is not a file of weights"):
             minitx.load(path)
     np.savez(path, a=np.ones(3))
-    with pytest.raises(ValueError, match="holds the arrays a, which are no weights of OneHotWeights, EmbeddedWeights"):
+    with pytest.raises(ValueError, match="holds the arrays a, which are no weights of OneHotWeights, LayeredWeights"):
         minitx.load(path)
     np.savez(path, **{"kind of weights": np.array("Mine"), "a": np.ones(3)})
     with pytest.raises(ValueError, match="holds Mine, a parametrisation that is not one of minitx"):
