@@ -56,7 +56,8 @@ def layered_gradient_terms(weights: LayeredWeights, batch: Batch, *, leading: Pa
                            ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Split dL/dweights of several layers: :func:`minitx.associations.gradient_terms` says into what.
 
-    {parameter: {term: array}}, each array in the shape of its parameter, so that V, W and P have one for each layer.
+    {matrix: {term: array}}, the matrices being those of :meth:`LayeredWeights.matrices`: ``W_O``, and ``V l``, ``W l``,
+    ``P l`` of each layer l.
     ``leading`` is the same for all layers; by default W_O and each V_l have their own nearest multiples. Time: about
     seven exact gradients.
     """
@@ -66,8 +67,8 @@ def layered_gradient_terms(weights: LayeredWeights, batch: Batch, *, leading: Pa
     W_O, V = _leading_weights(weights, batch, leading)
     full = {side: path_gradient(weights, batch, _Slopes(*side), fixed=not side[1])[1] for side in SIDES}
     first = _leading_gradients(weights, batch, W_O, V)
-    terms: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in weights.parameters()}
-    for name, found in terms.items():
+    stacked: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in weights.parameters()}
+    for name, found in stacked.items():
         for s in (False, True):
             without, rest = first[s, False][name], first[s, True][name] - first[s, False][name]
             found[term_name(s, False, False)] = without
@@ -75,6 +76,10 @@ def layered_gradient_terms(weights: LayeredWeights, batch: Batch, *, leading: Pa
             if name != "W_O":  # the direct path has no attention
                 found[term_name(s, True, False)] = rest
             found[term_name(s, True, True)] = full[s, True][name] - full[s, False][name] - rest
+    terms = {"W_O": stacked["W_O"]}
+    for l in range(weights.n_layers):
+        for name in "VWP":
+            terms[f"{name} {l + 1}"] = {term: array[l] for term, array in stacked[name].items()}
     return terms
 
 

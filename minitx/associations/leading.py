@@ -14,6 +14,8 @@ from minitx.associations.basis import Statistics
 from minitx.base.checks import instance, not_negative, positive, truth, whole_number
 from minitx.base.numbers import Agreement, agreement, norm
 from minitx.base.shown import Shown
+from minitx.model.layers import LayeredWeights
+from minitx.model.parameters import Parameters
 from minitx.model.weights import OneHotWeights
 
 
@@ -150,6 +152,13 @@ def _require_run(steps, learning_rate):
     positive("learning_rate", learning_rate, below=1e60)
 
 
+def for_layers(leading: OneHotWeights, weights: Parameters) -> OneHotWeights | LayeredWeights:
+    """The ``leading`` terms in the form of the ``weights``: several layers have the same ones."""
+    if isinstance(weights, LayeredWeights) and isinstance(leading, OneHotWeights):
+        return LayeredWeights.repeated(leading, weights.n_layers)
+    return leading
+
+
 @dataclass(frozen=True)
 class Beside(Agreement):
     """Trained weights beside their leading terms after ``step`` steps; every dict is {parameter: number}.
@@ -164,12 +173,15 @@ class Beside(Agreement):
     outside: tuple[str, ...]
 
 
-def beside(weights: OneHotWeights, leading: OneHotWeights, bounds: Bounds, *, step: int, loss: float) -> Beside:
-    """Set ``weights`` beside their ``leading`` terms and the ``bounds`` of the theorem."""
+def beside(weights: OneHotWeights | LayeredWeights, leading: OneHotWeights, bounds: Bounds, *, step: int,
+           loss: float) -> Beside:
+    """Set ``weights`` beside their ``leading`` terms, those of every layer, and the ``bounds`` of the theorem."""
     instance("bounds", bounds, Bounds)
     whole_number("step", step, 0)
-    found, over_bound = agreement(weights, leading), {}
-    for name, array in weights.parameters().items():
-        error, bound = norm(np.subtract(array, getattr(leading, name), dtype=np.float64)), getattr(bounds, name)
+    theory = for_layers(leading, weights)
+    found, over_bound = agreement(weights, theory), {}
+    for name, array in weights.matrices().items():
+        error = norm(np.subtract(array, theory.matrices()[name], dtype=np.float64))
+        bound = getattr(bounds, name.split()[0])  # the same for all layers
         over_bound[name] = error / bound if bound > 0 else float("nan")
     return Beside(found.cosine, found.relative_error, step, loss, over_bound, bounds.outside)

@@ -28,13 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.associations import depth_kernels
-from minitx.associations.basis import Statistics, next_token_vocabulary
+from minitx.associations.basis import Statistics, next_token_vocabulary, scores
 from minitx.base import parallel
 from minitx.base.checks import instance, positive, table_size, whole_number
 from minitx.base.parallel import matmul, one_blas_thread, workers
 from minitx.data.batch import Batch
 from minitx.model import kernels as model_kernels
 from minitx.model.layers import LayeredWeights
+from minitx.model.weights import OneHotWeights
 
 MOST_STEPS = 1_000_000  # of closed_form, which takes each of them
 WAVE_BYTES = 32 << 20  # Memory of the scores of a wave of sequences; more give work to more threads.
@@ -179,6 +180,41 @@ def _scores(batch, E, length):
     return H, dP
 
 
+class OneLayer:
+    """Reference dynamics of one layer from zero, at any step, by the closed form; no step needs those before it.
+
+    Attention is a sum over the steps r before s, W + P = eta sum_r scores(V_r W_O_r), and the scores are linear, so
+    that with M = U^T Sigma_B U and the factors odd_r, even_r of :func:`closed_form` they are taken once, of
+
+        eta sum_r V_r W_O_r = eta^4 Phi^T U (M * sum_r even_r odd_r^T) U^T
+
+    The singular vectors are found when it is made: ``OneLayer(batch, statistics, learning_rate=...)``.
+    """
+
+    def __init__(self, batch: Batch, statistics: Statistics, *, learning_rate: float):
+        instance("batch", batch, Batch)
+        instance("statistics", statistics, Statistics)
+        self.batch, self.statistics, self.eta = batch, statistics, positive("learning_rate", learning_rate)
+        self._U, self._sigma, _ = _singular(statistics.context)
+        self._M = matmul(matmul(self._U.T, statistics.interchangeability), self._U)
+
+    def weights(self, steps: int) -> OneHotWeights:
+        """The weights after ``steps`` steps, float64; some are inf or nan where a growing product overflows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = list(_binomial_sums(self.eta * self._sigma, whole_number("steps", steps, 0, MOST_STEPS)))
+            W_O, V = _from_sums(self.statistics, self._U, self.eta, *sums[-1])
+            odd, even = (np.array(parts) for parts in zip(*sums, strict=True))
+            passed = matmul(even[:-1].T, odd[:-1])
+            ov = self.eta**4 * matmul(matmul(self.statistics.context.T, matmul(self._U, self._M * passed)), self._U.T)
+        W, P = scores(self.batch, ov) if np.isfinite(ov).all() else (ov, np.full(self.batch.tokens.shape[1], np.nan))
+        return OneHotWeights(W_O, V, W, P)
+
+
+@one_blas_thread()
+def _singular(matrix):
+    return np.linalg.svd(matrix)
+
+
 @one_blas_thread()
 def closed_form(statistics: Statistics, *, steps: int, learning_rate: float, n_layers: int = 1
                 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -195,20 +231,25 @@ def closed_form(statistics: Statistics, *, steps: int, learning_rate: float, n_l
     instance("statistics", statistics, Statistics)
     s, eta = whole_number("steps", steps, 0, MOST_STEPS), positive("learning_rate", learning_rate)
     n_layers = whole_number("n_layers", n_layers, 1)
-    U, sigma, _ = np.linalg.svd(statistics.context)
-    x = eta * np.sqrt(n_layers) * sigma
-    odd, even = _binomial_sums(x, s)
-    W_O = statistics.bigram @ (U * (eta * odd)) @ U.T
-    V = statistics.context.T @ (U * (eta**2 * even)) @ U.T @ statistics.bigram.T
+    U, sigma, _ = _singular(statistics.context)
+    *_, (odd, even) = _binomial_sums(eta * np.sqrt(n_layers) * sigma, s)
+    return _from_sums(statistics, U, eta, odd, even)
+
+
+def _from_sums(statistics, U, eta, odd, even):
+    """(W_O, V) from :func:`_binomial_sums`."""
+    W_O = matmul(matmul(statistics.bigram, U * (eta * odd)), U.T)
+    V = matmul(matmul(statistics.context.T, U * (eta**2 * even)), matmul(U.T, statistics.bigram.T))
     return W_O, V
 
 
 def _binomial_sums(x, s):
-    """((1+x)^s - (1-x)^s) / (2x) and (((1+x)^s + (1-x)^s)/2 - 1) / x^2, without cancellation where x is small.
+    """((1+x)^r - (1-x)^r) / (2x) and (((1+x)^r + (1-x)^r)/2 - 1) / x^2 for r = 0 to s, without cancellation.
 
     Both follow from the recursion of the descent itself: W_O gains 1 + x^2 V and V gains W_O at every step.
     """
     odd, even = np.zeros_like(x), np.zeros_like(x)
+    yield odd, even
     for _ in range(s):
         odd, even = odd + 1 + x**2 * even, even + odd
-    return odd, even
+        yield odd, even

@@ -80,7 +80,8 @@ def gradient_terms(weights: OneHotWeights | LayeredWeights | Circuits, batch: Ba
     Returns
     -------
     Terms : dict {parameter: {term: array}}
-        Each array in the orientation of its parameter. For every parameter the terms sum to the gradient of
+        Each array in the orientation of its parameter; of several layers, the parameters are ``W_O``, ``V 1``, ``W 1``,
+        ``P 1``, ``V 2``, ... For every parameter the terms sum to the gradient of
         ``loss_and_gradient``. ``weight drift`` is the drift of W_O in dL/dV, that of V W_O (or ov) in dL/dW and dL/dP
         (dL/dqk and dL/dposition), and that of V, whose reference value is 0, in dL/dW_O.
 

@@ -78,14 +78,18 @@ class Agreement(Shown):
 
 
 def agreement(weights: Any, predicted: Any) -> Agreement:
-    """Compare ``weights`` with ``predicted`` ones of the same parametrisation; else a TypeError or ValueError."""
+    """Compare ``weights`` with ``predicted`` ones of the same parametrisation; else a TypeError or ValueError.
+
+    Several layers are compared layer by layer: the parameters are then ``W_O``, ``V 1``, ``W 1``, ``P 1``, ``V 2``, ...
+    """
     for name, given in (("weights", weights), ("predicted", predicted)):
-        if isinstance(given, type) or not hasattr(given, "parameters"):
+        if isinstance(given, type) or not hasattr(given, "matrices"):
             raise TypeError(f"{name} is {described(given)}; it must be weights, such as OneHotWeights")
-    if absent := weights.parameters().keys() - predicted.parameters().keys():
+    trained, theory = weights.matrices(), predicted.matrices()
+    if absent := trained.keys() - theory.keys():
         raise TypeError(f"predicted is {described(predicted)} without {', '.join(sorted(absent))}; it must have all "
                         f"parts of the weights, which are {described(weights)}")
-    pairs = {name: (array, getattr(predicted, name)) for name, array in weights.parameters().items()}
+    pairs = {name: (array, theory[name]) for name, array in trained.items()}
     return Agreement({name: cosine(*pair) for name, pair in pairs.items()},
                      {name: relative_error(*pair) for name, pair in pairs.items()})
 

@@ -6,6 +6,7 @@ The same model is computed in one of two forms, as a sum over paths (paths.py) o
 fewer multiplications for the batch: :func:`operations` counts both.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from minitx.base.checks import generator, instance, not_negative, one_of, whole_
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits
 from minitx.model.parameters import Array, Parameters, Seed
-from minitx.model.paths import path_gradient
+from minitx.model.paths import path_gradient, path_loss
 from minitx.model.streams import chunks, forward, stream_gradient
 from minitx.model.weights import OneHotWeights, gaussian_array
 
@@ -85,6 +86,22 @@ class LayeredWeights(Parameters):
         """L."""
         return len(self.V)
 
+    def matrices(self) -> dict[str, Array]:
+        """{name: array}: ``W_O`` (V, V), and of each layer l ``V l`` and ``W l`` (V, V) and ``P l`` (T,)."""
+        return {"W_O": self.W_O} | {f"{name} {l + 1}": getattr(self, name)[l]
+                                    for l in range(self.n_layers) for name in "VWP"}
+
+    def with_matrices(self, changed: Mapping[str, Array]) -> "LayeredWeights":
+        """The same weights, in which some of the :meth:`matrices` are others."""
+        whole = {**self.matrices(), **changed}
+        stacks = (np.stack([whole[f"{name} {l + 1}"] for l in range(self.n_layers)]) for name in "VWP")
+        return LayeredWeights(whole["W_O"], *stacks)
+
+    @classmethod
+    def repeated(cls, layer: OneHotWeights, n_layers: int) -> "LayeredWeights":
+        """``n_layers`` layers with the same V, W and P, as the leading terms are."""
+        return cls.of_layers([layer] * n_layers)
+
     def layer(self, l: int) -> OneHotWeights:
         """W_O, V, W and P of layer ``l`` (1 to L), in the form of a model of one layer."""
         return OneHotWeights(self.W_O, self.V[l - 1], self.W[l - 1], self.P[l - 1])
@@ -103,6 +120,12 @@ class LayeredWeights(Parameters):
     def own_loss_and_gradient(self, batch: Batch) -> tuple[float, "LayeredWeights"]:
         """Loss and gradient, as :func:`minitx.model.layers.loss_and_gradient`."""
         return loss_and_gradient(self, batch)
+
+    def own_loss(self, batch: Batch) -> float:
+        """Loss of ``batch``, by the sum over paths. Raises as :func:`minitx.model.layers.loss_and_gradient`."""
+        require_fit(self, batch)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return path_loss(self.map(np.ascontiguousarray), batch)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import functools
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -77,6 +77,10 @@ class Parameters(Shown):
         """Loss and gradient of weights that circuits do not describe; None: the circuits give them."""
         return None
 
+    def own_loss(self, batch: "Batch") -> float | None:
+        """Loss of weights that circuits do not describe; None: the circuits give it."""
+        return None
+
     def require_floats(self, *names: str) -> None:
         """Make these parts read-only arrays. TypeError unless all are float64, or all float32 (or complex)."""
         for name in names:
@@ -102,6 +106,14 @@ class Parameters(Shown):
     def parameters(self) -> dict[str, Array]:
         """{name: array} of the parts that are present."""
         return {name: array for name in self._names() if (array := getattr(self, name)) is not None}
+
+    def matrices(self) -> dict[str, Array]:
+        """{name: array} of what a theory predicts one by one: the parts, or, of several layers, those of each layer."""
+        return self.parameters()
+
+    def with_matrices(self: Kind, changed: Mapping[str, Array]) -> Kind:
+        """The same weights, in which some of the :meth:`matrices` are others."""
+        return replace(self, **changed)  # type: ignore[type-var]
 
     def map(self: Kind, function: Callable[..., Array], *others: "Parameters") -> Kind:
         """The same kind of object, made of ``function(array, *arrays of others)``; what is absent stays absent."""

@@ -375,6 +375,19 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
     return float(np.sum(losses)), found
 
 
+def path_loss(weights: "LayeredWeights", batch: Batch) -> float:
+    """Loss by the sum over paths; ``weights`` and ``batch`` must fit each other."""
+    seqs = sequences(batch)
+    tables = build_tables(weights, np.unique(np.concatenate([seq.words for seq in seqs])))
+    spaces = [Space(weights.W_O.dtype) for _ in range(min(WAVE, len(seqs)))]
+    losses: list[float] = []
+    with workers(len(spaces)) as run:
+        for start in range(0, len(seqs), WAVE):
+            losses += run(lambda item: exact_slopes(weights, tables, *item)[0],
+                          list(zip(seqs[start:start + WAVE], spaces, strict=False)))
+    return float(np.sum(losses))
+
+
 def exact_slopes(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Space) -> tuple[float, Cache, Array]:
     """Loss, paths and R = dL/dF of the model as it is."""
     cache = follow(weights, tables, seq, space)

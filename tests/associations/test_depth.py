@@ -9,7 +9,7 @@ from minitx import Batch, LayeredWeights, OneHotWeights, cosine, descend, gradie
 from minitx import loss_and_gradient as minitx_gradient
 from minitx.associations import bounds, leading_weights, statistics
 from minitx.associations.next_order import next_order
-from minitx.associations.reference_dynamics import closed_form, contexts, loss_and_gradient, reference
+from minitx.associations.reference_dynamics import OneLayer, closed_form, contexts, loss_and_gradient, reference
 from minitx.base.numbers import norm
 from minitx.model.testing import batches
 
@@ -120,6 +120,13 @@ def test_the_closed_form_is_reference_dynamics_of_one_layer(corpus, eta):
     weights = _reference_weights(corpus, eta, 1, 15).weights
     W_O, V = closed_form(statistics(corpus, N_VOCAB), steps=15, learning_rate=eta)
     assert relative_error(W_O, weights.W_O) < 1e-13 and relative_error(V, weights.V[0]) < 1e-13
+    whole = OneLayer(corpus, statistics(corpus, N_VOCAB), learning_rate=eta).weights(15)
+    for name, array in weights.layer(1).parameters().items():
+        assert relative_error(getattr(whole, name), array) < 1e-12, name
+
+
+def test_the_closed_form_that_overflows_is_not_finite(corpus):
+    assert OneLayer(corpus, statistics(corpus, N_VOCAB), learning_rate=1e30).weights(40).not_finite()
 
 
 def test_depth_acts_as_the_root_of_the_number_of_layers(corpus):
@@ -219,7 +226,7 @@ def test_trained_layers_are_within_the_bounds(n_layers, eta, steps):
 
 def _assert_sum(terms, gradient):
     largest = max(np.abs(array).max() for array in gradient.parameters().values())
-    for name, array in gradient.parameters().items():
+    for name, array in gradient.matrices().items():
         scale = max(largest, *(np.abs(term).max() for term in terms[name].values()))
         np.testing.assert_allclose(sum(terms[name].values()), array, rtol=0, atol=1e-13 * scale + 1e-17, err_msg=name)
 
@@ -243,6 +250,7 @@ def test_terms_of_one_layer_are_those_of_one_layer(problem, scale, seed):
     expected, found = gradient_terms(one, batch), gradient_terms(LayeredWeights.of_layers([one]), batch)
     largest = max(np.abs(term).max() for terms in expected.values() for term in terms.values())
     for name, terms in expected.items():
+        name = name if name == "W_O" else f"{name} 1"
         assert set(found[name]) == set(terms)
         scale = max(1e-2 * largest, *(np.abs(term).max() for term in terms.values()))
         for term, array in terms.items():
@@ -253,10 +261,10 @@ def test_terms_of_one_layer_are_those_of_one_layer(problem, scale, seed):
 def test_leading_and_weight_drift_are_reference_dynamics(corpus):
     weights = _trained(corpus, 0.5, 3, 10)
     terms, (_, expected) = gradient_terms(weights, corpus), loss_and_gradient(weights, reference(corpus, N_VOCAB, 3))
-    for name, array in expected.parameters().items():
+    for name, array in expected.matrices().items():
         assert relative_error(terms[name]["leading"] + terms[name]["weight drift"], array) < 1e-13, name
     found = statistics(corpus, N_VOCAB)
     assert relative_error(-terms["W_O"]["leading"], found.bigram) < 1e-13
-    for l in range(3):
-        assert cosine(-terms["V"]["leading"][l], found.value) > 1 - 1e-13
-        assert cosine(-terms["W"]["leading"][l], found.attention) > 1 - 1e-13
+    for l in (1, 2, 3):
+        assert cosine(-terms[f"V {l}"]["leading"], found.value) > 1 - 1e-13
+        assert cosine(-terms[f"W {l}"]["leading"], found.attention) > 1 - 1e-13
