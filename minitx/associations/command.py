@@ -1,6 +1,6 @@
 """``minitx associate``: train on a text, split the exact gradient, and set both beside theory.
 
-The theories are the leading terms (Im et al., ICLR 2026) and reduced dynamics.
+The theories are the leading terms (Im et al., ICLR 2026), reference dynamics and, for one layer, reduced dynamics.
 """
 
 import argparse
@@ -13,26 +13,30 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from minitx.associations import figures, reduced, terms, words
+from minitx.associations import figures, reduced, reference_dynamics, tables, terms, words
 from minitx.associations.basis import Statistics, statistics
+from minitx.associations.interventions import interventions
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
 from minitx.associations.recording import TermRecorder
 from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
 from minitx.base.console import Forecast, progress_bar, read_with_bar, rise
-from minitx.base.numbers import Agreement, agreement, norm
+from minitx.base.numbers import Agreement, agreement, cosine, norm
 from minitx.base.options import add_options, option, read_options, require_memory
-from minitx.base.tables import Table, number, table
+from minitx.base.parallel import matmul
+from minitx.base.tables import number
 from minitx.data.batch import Batch
 from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, builtin_corpus, file_kind, load_corpus
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import DescentEnded, Trajectory, descend, descent
+from minitx.model.layers import LayeredWeights
 from minitx.model.weights import OneHotWeights
 
 N_RECORDS = 12  # rows of the tables, beside the first three steps
 HEAT_MAP_WORDS = 40
 N_ASSOCIATES = 8
+INTERVENED = 64  # windows on which a model of one layer is intervened with; of L layers, 1/L of them
 STORY_WORDS = ("fish", "bird", "happy", "red", "mom")  # whose associates in the stories are known
 # {basis function: (what a row is, what a column is, what to look for)}
 BASIS_FUNCTIONS = {
@@ -52,9 +56,9 @@ BASIS_FUNCTIONS = {
         "query (current) token", "key (attended) token",
         "Red: training first makes the word of the row attend more to the word of the column; blue: less. Look for the "
         "columns that are red in most rows: to attend to these words lowers the loss first.")}
-FIGURES = ("cosines.png", "gradient_terms.png", "corrections.png", *(f"{name}.png" for name in BASIS_FUNCTIONS))
-PARAMETERS = tuple(figures.PARAMETERS)
-THEORIES = ("leading terms", "reduced dynamics")
+FIGURES = ("cosines.png", "gradient_terms.png", "corrections.png", "interventions.png",
+           *(f"{name}.png" for name in BASIS_FUNCTIONS))
+LEADING, REFERENCE, REDUCED = "leading terms", "reference dynamics", "reduced dynamics"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ class Options(base_options.Options):
                                 choices=tuple(LAYOUTS))
     learning_rate: float = option(1.0, "learning rate of gradient descent", above_zero=True, below=1e60, metavar="ETA")
     steps: int = option(100, "number of steps", least=1, quick=12, metavar="S")
+    layers: int = option(1, "number of layers", least=1, most=4, metavar="L")
     batch_size: int | None = option(None, "windows a step; the full batch when not given", least=1, metavar="B")
     init: str = option("zero", "initial weights", choices=("zero", "gaussian"))
     init_scale: float = option(1e-6, "standard deviation of Gaussian initial weights", above_zero=True, metavar="SD")
@@ -115,20 +120,27 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     - ``corpus``: its name and counts. ``vocabulary``: its words, by id.
     - ``records`` (R): the weights beside their leading terms, as :class:`minitx.associations.Beside`: ``step``,
       ``loss``, and by parameter ``cosine``, ``relative_error``, ``over_bound``; ``outside`` the theorem's conditions.
-    - ``reduced`` (R): ``cosine`` and ``relative_error`` beside reduced dynamics; null where that has ended.
-    - ``loss``, ``predicted_loss``: the loss of training, and that of reduced dynamics, after 0, 1, 2, ... steps.
+    - ``reference`` and, of one layer, ``reduced`` (R): ``cosine`` and ``relative_error`` beside reference dynamics and
+      reduced dynamics; null where that has ended.
+    - ``loss``, ``predicted_loss``: the loss of training, and that of reduced dynamics (of several layers: reference
+      dynamics), after 0, 1, 2, ... steps.
     - ``norms_of_terms`` (R): {parameter: {term: norm}} of the split gradient.
     - ``first_exceeds``: {parameter: {correction: {share: step, or null}}}.
     - ``split``: after the last step, by parameter, the norms of all ``terms``, of the ``gradient``, of what the sum of
       the terms misses (``miss``), and the ``digits`` to which they agree.
+    - ``interventions``: on the first ``windows`` windows, the ``loss`` of the trained weights and, as ``changes``,
+      :class:`minitx.associations.interventions.Intervention` of each weight; null if training diverged.
     - ``associates``: {word: {basis function: [(word, score), ...]}}.
+    - ``heads``: ``cosines``, that of each virtual head, such as V 1 W_O, and what the leading terms make of it; and
+      again ``heads``, {word: {head: [(word, score), ...]}}, those of Phi^T B^T B among them.
     """
     corpus = _read(options)
     batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
     if options.batch_size is not None and options.batch_size > len(batch):
         raise ValueError(f"--batch-size is {options.batch_size}, but there are {len(batch)} windows; lower it, or "
                          "leave it out for full batches")
-    require_memory(200.0 * n_vocab**2 + 24.0 * len(batch) * options.length, ("vocabulary", n_vocab),
+    n_tables = 25.0 if options.layers == 1 else 19.0 * 2**options.layers
+    require_memory(8 * n_tables * n_vocab**2 + 24.0 * len(batch) * options.length, ("vocabulary", n_vocab),
                    ("length", options.length))
     say(corpus.summary())
     asked = _asked_words(options, corpus, say)
@@ -140,19 +152,19 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
     split = split_gradient(trajectory.weights, batch, leading)
     crossings = recorder.terms.crossings
-
-    say(f"\nrelative error, |trained - predicted| / |predicted| (Frobenius)\n{errors_table(recorder)}")
-    say(f"\nmeasured |weight - leading term| / its proved bound (Frobenius)\n{bounds_table(recorder.leading)}")
-    say(f"\nexact split of the gradient after {trajectory.steps} steps (Frobenius norms)\n{split_table(split)}")
-    if crossings:
-        shares = ", ".join(f"{share:.0%}" for share in terms.SHARES)
-        say(f"\nstep at which a correction first exceeds {shares} of the leading term (*: before all others; "
-            f"{number(None)}: never)\n{terms.exceeds_table(crossings)}")
+    changes, heads = None, None
+    if not (trajectory.stopped and trajectory.stopped.kind == "diverged"):
+        changes = intervene(options, trajectory.weights, batch, leading)
+        heads = virtual_heads(trajectory.weights, basis, leading, corpus, asked)
+    _say_results(options, recorder, split, crossings, changes, say)
     if associates:
         say("\nstrongest associates (bigram: by the entries of B; interchangeability and context: by cosines)\n"
-            + words_table(associates))
+            + tables.words_table(associates))
+    if associates and heads:
+        say("\nwhat attended words write to the output (entries over the norm of their column), beside the leading "
+            f"term;\ncosine: of the table of all words with that of its leading terms\n{tables.heads_table(**heads)}")
 
-    setting = f"V = {n_vocab}, T = {options.length}"
+    setting = f"V = {n_vocab}, T = {options.length}" + (f", L = {options.layers}" if options.layers > 1 else "")
     title = style.literal(f"{corpus.name}: {setting}, ") + rf"$\eta$ = {options.learning_rate:g}"
     results = {
         "corpus": {"name": corpus.name, "documents": corpus.n_documents,
@@ -160,14 +172,43 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
                    "distinct": corpus.n_distinct, "covered": corpus.n_covered, "unknown": corpus.unknown,
                    "vocabulary": n_vocab, "windows": len(batch), "length": corpus.length},
         "vocabulary": corpus.vocabulary, "records": recorder.leading,
-        "loss": trajectory.loss, "reduced": recorder.reduced, "predicted_loss": recorder.predicted_loss,
-        "norms_of_terms": recorder.terms.records, "split": split, "associates": associates,
+        "loss": trajectory.loss, **recorder.predicted, "predicted_loss": recorder.predicted_loss,
+        "norms_of_terms": recorder.terms.records, "split": split, "interventions": changes,
+        "associates": associates, "heads": heads,
         "first_exceeds": {parameter: {correction: {str(share): step for share, step in steps.items()}
                                       for correction, steps in found.items()}
                           for parameter, found in crossings.items()}}
     drawn = training_figures(recorder, trajectory.loss, crossings, title) | basis_figures(basis, corpus.vocabulary)
+    if changes:
+        drawn["interventions.png"] = (
+            figures.interventions(changes["loss"], changes["changes"], title=title),
+            "Change of the loss when a trained weight loses its projection on the leading term, loses a random "
+            "direction of the same norm (mean and standard deviation), or is nothing but the projection. Look for the "
+            "weights whose projection is worth more than a random direction: there the theory says what was learned.")
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
                    {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped)
+
+
+def _say_results(options, recorder, split, crossings, changes, say):
+    """Print the tables of errors, bounds, terms of the gradient and interventions."""
+    n_layers, steps = options.layers, [record.step for record in recorder.leading]
+    errors = tables.errors_table(n_layers, recorder.leading, recorder.walked, recorder.predicted[recorder.key])
+    say(f"\nrelative error, |trained - predicted| / |predicted| (Frobenius)\n{errors}")
+    if n_layers == 1 and not options.batch_size:
+        say("\nreference dynamics (uniform output and attention, the actual weights) beside the trained weights\n"
+            + tables.agreement_table(steps, recorder.predicted["reference"]))
+    say("\nmeasured |weight - leading term| / its proved bound (Frobenius)\n"
+        + tables.bounds_table(n_layers, recorder.leading))
+    say(f"\nexact split of the gradient after {recorder.last} steps (Frobenius norms)\n"
+        + tables.by_layer(n_layers, split, tables.split_table))
+    if crossings:
+        shares = ", ".join(f"{share:.0%}" for share in terms.SHARES)
+        say(f"\nstep at which a correction first exceeds {shares} of the leading term (*: before all others; "
+            f"{number(None)}: never)\n{tables.by_layer(n_layers, crossings, terms.exceeds_table)}")
+    if changes:
+        say(f"\nchange of the loss of the first {changes['windows']} windows, {number(changes['loss'])}, when trained "
+            "weights lose their projection on the leading term,\na random direction of the same norm (20 draws), or "
+            f"all but their projection\n{tables.interventions_table(changes['loss'], changes['changes'])}")
 
 
 def _asked_words(options, corpus, say):
@@ -202,11 +243,13 @@ def train(options: Options, batch: Batch, basis: Statistics,
     """Train, with a row printed at each recorded step. Returns what was recorded, and the trajectory."""
     n_vocab, length = basis.n_vocab, options.length
     start_rng, batch_rng = np.random.default_rng(options.seed).spawn(2)
-    start = OneHotWeights.zeros(n_vocab, length, dtype=options.dtype)
-    if options.init == "gaussian":
-        start = OneHotWeights.gaussian(n_vocab, length, scale=options.init_scale, rng=start_rng, dtype=options.dtype)
+    settings: dict[str, Any] = {"scale": 0.0 if options.init == "zero" else options.init_scale, "rng": start_rng,
+                                "dtype": options.dtype}
+    start = OneHotWeights.gaussian(n_vocab, length, **settings) if options.layers == 1 else \
+        LayeredWeights.gaussian(n_vocab, length, options.layers, **settings)
     if options.batch_size:
-        say("reduced dynamics predicts full-batch training; it is left out, because training is by mini-batches")
+        say(f"{REDUCED if options.layers == 1 else REFERENCE} predicts full-batch training; it is left out, because "
+            "training is by mini-batches")
     recorder = Recorder(options, batch, basis, start, say)
     forecast = Forecast("training", options.steps, say, "a smaller --steps, --windows or --vocabulary is quicker")
     with progress_bar(total=options.steps, unit="step") as bar:
@@ -226,31 +269,47 @@ def train(options: Options, batch: Batch, basis: Statistics,
 
 
 class Recorder:
-    """Follows every step of training; at some steps, sets the weights beside both theories and splits the gradient.
+    """Follows every step of training; at some steps, sets the weights beside the theories and splits the gradient.
 
-    ``leading``, ``reduced`` (None where reduced dynamics has ended) and ``terms`` (the norms of the terms of the
-    gradient) have an entry for each recorded step; ``predicted_loss``, that of reduced dynamics, has one for every step
-    from 0 on.
+    ``leading``, ``terms`` (the norms of the terms of the gradient) and each list of ``predicted`` (None where a theory
+    has ended) have an entry for each recorded step. A theory that needs all steps, reduced dynamics for one layer and
+    reference dynamics for several, is walked beside training: ``predicted_loss`` has its loss at every step from 0 on.
     """
 
-    def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights,
+    def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights | LayeredWeights,
                  say: Callable[[str], None]):
         self.options, self.batch, self.basis, self.say = options, batch, basis, say
-        # the first three steps, each of which moves another weight, and N_RECORDS more, evenly spaced to the last
+        n_records = -(-N_RECORDS // options.layers)  # the terms of L layers cost more than L times those of one
+        # the first three steps, each of which moves another weight, and n_records more, evenly spaced to the last
         self.at = {*range(1, min(options.steps, 3) + 1),
-                   *(max(1, round(options.steps * k / N_RECORDS)) for k in range(1, N_RECORDS + 1))}
-        self.walk: Iterator[Any] = iter(())  # of reduced dynamics, in float32, until it diverges
+                   *(max(1, round(options.steps * k / n_records)) for k in range(1, n_records + 1))}
+        self.walked, self.key = (REDUCED, "reduced") if options.layers == 1 else (REFERENCE, "reference")
+        self.walk: Iterator[Any] = iter(())
+        self.closed_form: reference_dynamics.OneLayer | None = None
         if not options.batch_size:
-            self.walk = descent(start.astype(np.float32), reduced.reduce(batch, basis.n_vocab),
-                                learning_rate=options.learning_rate, loss_and_gradient=reduced.loss_and_gradient)
+            self._start_theories(start)
+        self.last = 0  # the last step
         self.leading: list[Beside] = []
-        self.reduced: list[Agreement | None] = []
+        self.predicted: dict[str, list[Agreement | None]] = {name: [] for name in ("reference", self.key)}
         self.terms = TermRecorder(batch)
         self.predicted_loss: list[float] = []
 
-    def __call__(self, step: int, loss: float, weights: OneHotWeights) -> None:
-        """Take one step of reduced dynamics as well; record ``step`` if it is one of ``at``."""
-        predicted_loss, predicted = None, None
+    def _start_theories(self, start):
+        """Reduced dynamics in float32, until it diverges, and a closed form; or reference dynamics of several layers.
+        """
+        options, n_vocab = self.options, self.basis.n_vocab
+        if isinstance(start, LayeredWeights):
+            data = reference_dynamics.reference(self.batch, n_vocab, options.layers)
+            objective: Callable[..., Any] = reference_dynamics.loss_and_gradient
+        else:
+            data, start, objective = reduced.reduce(self.batch, n_vocab), start.astype(np.float32), \
+                reduced.loss_and_gradient
+            self.closed_form = reference_dynamics.OneLayer(self.batch, self.basis, learning_rate=options.learning_rate)
+        self.walk = descent(start, data, learning_rate=options.learning_rate, loss_and_gradient=objective)
+
+    def __call__(self, step: int, loss: float, weights: OneHotWeights | LayeredWeights) -> None:
+        """Take one step of the theory that is walked as well; record ``step`` if it is one of ``at``."""
+        self.last, predicted_loss, predicted = step, None, None
         with suppress(DescentEnded, FloatingPointError, StopIteration):
             predicted_loss, predicted, _ = next(self.walk)
             self.predicted_loss.append(predicted_loss)
@@ -259,81 +318,68 @@ class Recorder:
         options = self.options
         leading = leading_weights(self.basis, steps=step, learning_rate=options.learning_rate)
         proved = bounds(steps=step, learning_rate=options.learning_rate, length=options.length,
-                        n_vocab=self.basis.n_vocab, full_batch=options.batch_size is None,
+                        n_vocab=self.basis.n_vocab, n_layers=options.layers, full_batch=options.batch_size is None,
                         init_scale=options.init_scale if options.init == "gaussian" else 0.0)
         self.leading.append(beside(weights, leading, proved, step=step, loss=loss))
-        self.reduced.append(agreement(weights, predicted) if predicted else None)
+        self.predicted[self.key].append(agreement(weights, predicted) if predicted else None)
+        if options.layers == 1:
+            exact = self.closed_form.weights(step) if self.closed_form else None
+            self.predicted["reference"].append(
+                agreement(weights, exact) if exact and not exact.not_finite() else None)
         self.terms.add(step, weights, leading)
-        rows, header = theories_table("loss", "reduced")
+        rows, header = tables.theories_table(tables.columns_of(options.layers, "loss", self.key),
+                                             (LEADING, self.walked))
         if len(self.leading) == 1:
             losses = "losses of the mini-batches" if options.batch_size else "losses of the full batch"
             self.say("\ncosine of the trained weights with those predicted, "
                      f"eta = {options.learning_rate:g}, {losses}\n{header}")
-        self.say(rows.row([str(step), number(loss), number(predicted_loss),
-                           *theories_cells(self.leading[-1], self.reduced[-1], "cosine")]))
+        found = self.predicted[self.key][-1]
+        self.say(tables.rows_of_step(rows, options.layers, [str(step), number(loss), number(predicted_loss)],
+                                     [self.leading[-1].cosine, tables.measure(found, "cosine")]))
 
 
-def split_gradient(weights: OneHotWeights, batch: Batch, leading: OneHotWeights) -> dict[str, dict[str, Any]]:
+def intervene(options: Options, weights: OneHotWeights | LayeredWeights, batch: Batch,
+              leading: OneHotWeights) -> dict[str, Any]:
+    """The ``loss`` of the first ``windows`` windows, and the ``changes`` of it by interventions."""
+    n = min(len(batch), -(-INTERVENED // options.layers))
+    loss, changes = interventions(weights, Batch(batch.tokens[:n], batch.targets[:n]), leading, rng=options.seed)
+    return {"windows": n, "loss": loss, "changes": changes}
+
+
+def virtual_heads(weights: OneHotWeights | LayeredWeights, basis: Statistics, leading: OneHotWeights, corpus: Any,
+                  asked: Sequence[str]) -> dict[str, Any]:
+    """What an attended word writes to the output, V_l W_O, and through two layers, V_1 V_2 W_O, beside Phi^T B^T B.
+
+    ``cosines`` {head: cosine of its table (row = attended word, column = next word) with that of the leading terms},
+    and ``heads`` {word: {head: its strongest associates}}, those of Phi^T B^T B first. Each column is divided by its
+    norm, so that a frequent next word does not lead in every row.
+    """
+    matrices = weights.astype(np.float64).matrices()
+    values = {name: array for name, array in matrices.items() if name.startswith("V")}
+    found = {f"{name} W_O": matmul(V, matrices["W_O"]) for name, V in values.items()}
+    one = matmul(leading.V, leading.W_O)
+    theory = dict.fromkeys(found, one)
+    if len(values) > 1:
+        found["V 1 V 2 W_O"] = matmul(values["V 1"], found["V 2 W_O"])
+        theory["V 1 V 2 W_O"] = matmul(leading.V, one)
+    scores = {head: table / np.maximum(norm(table, axis=0), 1e-300)
+              for head, table in {"Phi^T B^T B": matmul(basis.value, basis.bigram), **found}.items()}
+    return {"cosines": {"Phi^T B^T B": 1.0} | {head: cosine(table, theory[head]) for head, table in found.items()},
+            "heads": {word: {head: words.associates(table, corpus, word, k=N_ASSOCIATES)
+                             for head, table in scores.items()} for word in asked}}
+
+
+def split_gradient(weights: OneHotWeights | LayeredWeights, batch: Batch,
+                   leading: OneHotWeights) -> dict[str, dict[str, Any]]:
     """{parameter: {"terms": {term: norm}, "gradient": norm, "miss": |sum - gradient|, "digits": of the sum}}."""
     found = terms.gradient_terms(weights, batch, leading=leading)
     norms, split = terms.term_norms(found), {}
     _, gradient = loss_and_gradient(weights.astype(np.float64), batch)
-    for parameter, exact in gradient.parameters().items():
+    for parameter, exact in gradient.matrices().items():
         size, miss = norm(exact), norm(sum(found[parameter].values()) - exact)
         split[parameter] = {"terms": norms[parameter], "gradient": size, "miss": miss,
                             "digits": max(0.0, -np.log10(miss / size)) if miss > 0 and size > 0 else float("inf")}
     return split
-
-
-# ------------------------------------------------------------------------------------------------------------- tables
-
-
-def theories_table(*columns: str) -> tuple[Table, str]:
-    """Rows that set the four weights beside both theories, with other ``columns`` after the step; and their heads."""
-    rows = Table(["step", *columns, *PARAMETERS, *PARAMETERS], [5, *[8] * len(columns), *[9] * 2 * len(PARAMETERS)])
-    weights = rows.widths[-len(PARAMETERS):]
-    before = [" " * width for width in rows.widths[:-2 * len(weights)]]
-    theories = [f"{theory:-^{sum(weights) + 2 * (len(weights) - 1)}}" for theory in THEORIES]
-    return rows, "  ".join([*before, *theories]) + "\n" + rows.header()
-
-
-def theories_cells(record: Beside, prediction: Agreement | None, measure: str) -> list[str]:
-    """The ``measure`` of each weight beside its leading term, then beside reduced dynamics (None: dashes)."""
-    return [*(number(getattr(record, measure)[name]) for name in PARAMETERS),
-            *(number(getattr(prediction, measure)[name] if prediction else None) for name in PARAMETERS)]
-
-
-def errors_table(recorder: Recorder) -> str:
-    """Relative error of both theories at each recorded step."""
-    rows, header = theories_table()
-    lines = (rows.row([str(record.step), *theories_cells(record, prediction, "relative_error")])
-             for record, prediction in zip(recorder.leading, recorder.reduced, strict=True))
-    return "\n".join([header, *lines])
-
-
-def bounds_table(records: list[Beside]) -> str:
-    """Measured error over proved bound at each recorded step, and whether the theorem covers that step."""
-    return table([" step", *PARAMETERS, "theorem "],
-                 [[str(record.step), *(f"{record.over_bound[name]:.2e}" for name in PARAMETERS),
-                   f"outside: {'; '.join(record.outside)}" if record.outside else "inside its conditions"]
-                  for record in records])
-
-
-def split_table(split: dict[str, dict[str, Any]]) -> str:
-    """Norm of each term of each parameter's gradient, and to how many digits they sum to it."""
-    names = sorted({name for parts in split.values() for name in parts["terms"]}, key=terms.term_order)
-    rows = [[name, *(f"{parts['terms'][name]:.3e}" if name in parts["terms"] else number(None)
-                     for parts in split.values())] for name in names]
-    digits = [f"{parts['digits']:.1f}" if np.isfinite(parts["digits"]) else "all" for parts in split.values()]
-    rows.append(["exact gradient", *(f"{parts['gradient']:.3e}" for parts in split.values())])
-    return table(["term ", *split], [*rows, ["terms sum to it, digits", *digits]])
-
-
-def words_table(associates: dict[str, dict[str, list[tuple[str, float]]]]) -> str:
-    """The strongest associates of each word under each basis function, strongest first."""
-    return table(["word ", "function ", "associates "],
-                 [[word if function == "bigram" else "", function, " ".join(other for other, _ in strongest)]
-                  for word, functions in associates.items() for function, strongest in functions.items()])
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
@@ -345,17 +391,19 @@ def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: t
     if not recorder.leading:
         return {}
     steps, norms = recorder.terms.steps, recorder.terms.norms
-    cosine = {THEORIES[0]: {name: [record.cosine[name] for record in recorder.leading] for name in PARAMETERS}}
+    cosines = {LEADING: _lowest(recorder.leading)}
     predicted = {}
     if recorder.predicted_loss:
-        cosine[THEORIES[1]] = {name: [found.cosine[name] if found else np.nan for found in recorder.reduced]
-                               for name in PARAMETERS}
-        predicted[THEORIES[1]] = recorder.predicted_loss
+        cosines |= {name: _lowest(recorder.predicted[key]) for name, key in ((REDUCED, "reduced"),
+                                                                          (REFERENCE, "reference"))
+                    if key in recorder.predicted}
+        predicted[recorder.walked] = recorder.predicted_loss
     return {
         "cosines.png": (
-            figures.theories(steps, cosine, loss, predicted, title=title),
-            "How well each theory predicts the trained weights, and the loss, over training. Look for the step at "
-            "which a line leaves the top of its panel (cosine 1): up to there the theory predicts that weight."),
+            figures.theories(steps, cosines, loss, predicted, title=title),
+            "How well each theory predicts the trained weights (of several layers: the lowest cosine), and the loss, "
+            "over training. Look for the step at which a line leaves the top of its panel (cosine 1): up to there the "
+            "theory predicts that weight."),
         "gradient_terms.png": (
             figures.gradient_terms(steps, norms, title=title),
             "Size of every term of the exact gradient over training. Look for the step at which a correction crosses "
@@ -364,6 +412,14 @@ def training_figures(recorder: Recorder, loss: NDArray[np.float64], crossings: t
             figures.corrections(steps, norms, crossings, title=title),
             "Every correction as a share of the leading term. Rings mark where it first exceeds 1%, 10% and 50%. Look "
             "for the line with the leftmost rings: that correction ends the leading terms.")}
+
+
+def _lowest(records):
+    """{parameter: the cosine at each step, of several layers the lowest}; nan where there is none."""
+    names = [layer for record in records if record for layer in record.cosine]
+    kinds = {kind: {name for name in names if name.split()[0] == kind} for kind in tables.PARAMETERS}
+    return {kind: [np.min([record.cosine[name] for name in of_kind]) if record else np.nan for record in records]
+            for kind, of_kind in kinds.items() if of_kind}
 
 
 def basis_figures(basis: Statistics, vocabulary: Sequence[str]) -> dict[str, tuple[Figure, str]]:

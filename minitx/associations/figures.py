@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from minitx.associations.interventions import Intervention
 from minitx.associations.terms import Crossings, term_order
 from minitx.base.style import COLOURS, DASHES, MARKERS, log_ticks
 
@@ -138,16 +139,47 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
 
 
 def _panels(parameters, title, label, **sharing):
-    """A figure of two by two panels and {parameter: axes}."""
-    figure = Figure(figsize=(10, 8.5), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True, **sharing)
-    for axes, parameter in zip(panels.flat, parameters, strict=True):
-        axes.set_title(f"gradient of {PARAMETERS[parameter]}")
-    for below, left in zip(panels[1], panels[:, 0], strict=True):
-        below.set_xlabel("gradient descent steps $s$")
-        left.set_ylabel(label)
+    """A figure of two by two panels, or of a row for each of several layers, and {parameter: axes}."""
+    n_layers = (len(parameters) - 1) // 3
+    shape = (2, 2) if n_layers == 1 else (n_layers, 4)
+    figure = Figure(figsize=(5 * shape[1] if n_layers == 1 else 15, 4.25 * shape[0]), layout="constrained")
+    panels = figure.subplots(*shape, sharex=True, squeeze=False, **sharing)
+    if n_layers > 1:  # W_O stands in the row of the first layer
+        for axes in panels[1:, 0]:
+            axes.set_axis_off()
+    used = [axes for axes in panels.flat if axes.axison]
+    for axes, parameter in zip(used, parameters, strict=True):
+        kind, _, layer = parameter.partition(" ")
+        axes.set_title(f"gradient of {PARAMETERS[kind].rstrip('$')}{f'_{layer}' if layer else ''}$")
+        axes.tick_params(labelbottom=axes in panels[-1] or (n_layers > 1 and kind == "W_O"))
+    for axes in [*panels[-1], *(panels[0, :1] if n_layers > 1 else [])]:
+        axes.set_xlabel("gradient descent steps $s$")
+    for axes in [*panels[:, 0], *(panels[:, 1] if n_layers > 1 else [])]:
+        axes.set_ylabel(label)
     figure.suptitle(title)
-    return figure, dict(zip(parameters, panels.flat, strict=True))
+    return figure, dict(zip(parameters, used, strict=True))
+
+
+def interventions(loss: float, changes: Sequence[Intervention], *, title: str) -> Figure:
+    """Change of the ``loss`` after each intervention: a row a weight, a mark each for removing, control and keeping."""
+    figure = Figure(figsize=(9, 1.8 + 0.42 * len(changes)), layout="constrained")
+    axes = figure.subplots()
+    rows = np.arange(len(changes))
+    for k, (label, values, spread) in enumerate((
+            ("projection on the leading term removed", [one.removed for one in changes], None),
+            ("random direction of the same norm removed", [one.random for one in changes],
+             [one.random_sd for one in changes]),
+            ("nothing but the projection kept", [one.kept for one in changes], None))):
+        axes.errorbar(np.array(values) - loss, rows + 0.2 * (k - 1), xerr=spread, linestyle="none", marker=MARKERS[k],
+                      color=COLOURS[k], capsize=3, label=label)
+    axes.set_xscale("symlog", linthresh=1e-5)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(rows, [one.changed for one in changes])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"change of the loss, from {loss:.4f} (nats a token; linear below $10^{{-5}}$)", title=title)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=1, fontsize=9)
+    return figure
 
 
 def heat_map(matrix: NDArray[np.float64], words: Sequence[str], row: str, column: str, *, title: str) -> Figure:

@@ -164,13 +164,14 @@ class Beside(Agreement):
     """Trained weights beside their leading terms after ``step`` steps; every dict is {parameter: number}.
 
     Besides the cosine and the relative error it holds ``over_bound``, which is |weight - leading term| / its proved
-    bound (nan where the bound underflows to 0), and ``outside``, as :class:`Bounds` has it.
+    bound (nan where the bound is 0), and ``outside`` and ``source``, as :class:`Bounds` has them.
     """
 
     step: int
     loss: float
     over_bound: dict[str, float]
     outside: tuple[str, ...]
+    source: str = "Theorem D.7"
 
 
 def beside(weights: OneHotWeights | LayeredWeights, leading: OneHotWeights, bounds: Bounds, *, step: int,
@@ -184,4 +185,4 @@ def beside(weights: OneHotWeights | LayeredWeights, leading: OneHotWeights, boun
         error = norm(np.subtract(array, theory.matrices()[name], dtype=np.float64))
         bound = getattr(bounds, name.split()[0])  # the same for all layers
         over_bound[name] = error / bound if bound > 0 else float("nan")
-    return Beside(found.cosine, found.relative_error, step, loss, over_bound, bounds.outside)
+    return Beside(found.cosine, found.relative_error, step, loss, over_bound, bounds.outside, bounds.source)

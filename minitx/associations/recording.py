@@ -13,8 +13,10 @@ from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits
 from minitx.model.descent import Trajectory, descend
+from minitx.model.layers import LayeredWeights
 from minitx.model.weights import OneHotWeights
 
+Weights = OneHotWeights | LayeredWeights | Circuits
 Leading = Callable[[int], OneHotWeights | Circuits]
 
 
@@ -46,7 +48,7 @@ class TermRecorder:
         if step >= 1 and (self.at is None or step in self.at):
             self.add(step, weights, None if self.leading is None else self.leading(step))
 
-    def add(self, step: int, weights: OneHotWeights | Circuits, leading: OneHotWeights | Circuits | None) -> None:
+    def add(self, step: int, weights: Weights, leading: OneHotWeights | Circuits | None) -> None:
         """Record ``step``, with the ``leading`` terms of its weights (None: as :func:`gradient_terms` finds them)."""
         self.records.append(terms.term_norms(terms.gradient_terms(weights, self.batch, leading=leading)))
         self.steps.append(step)
@@ -76,7 +78,7 @@ class TermsOverTraining(Shown):
                 f"\n{terms.exceeds_table(self.crossings)}")
 
 
-def record_terms(weights: OneHotWeights | Circuits, batch: Batch, *, steps: int, at: Iterable[int] | None = None,
+def record_terms(weights: Weights, batch: Batch, *, steps: int, at: Iterable[int] | None = None,
                  leading: Leading | None = None, **settings: Any) -> TermsOverTraining:
     """Train from ``weights`` and record the terms of the gradient on the way.
 
@@ -100,7 +102,7 @@ def record_terms(weights: OneHotWeights | Circuits, batch: Batch, *, steps: int,
     ValueError, TypeError
         As :func:`gradient_terms` and :func:`minitx.descend`; steps that are not between 1 and ``steps``.
     """
-    instance("weights", weights, OneHotWeights, Circuits)
+    instance("weights", weights, OneHotWeights, LayeredWeights, Circuits)
     whole_number("steps", steps, 1)
     if at is not None:
         at = steps_within("at", at, 1, steps)

@@ -13,8 +13,9 @@ import time
 import numpy as np
 import pytest
 
-from minitx import OneHotWeights, cli, descend, loss_and_gradient
-from minitx.associations import reduced
+import minitx
+from minitx import LayeredWeights, OneHotWeights, cli, descend, loss_and_gradient
+from minitx.associations import leading_weights, reduced, reference_dynamics, statistics
 from minitx.base import numbers
 from minitx.base.command import Outcome, run_command
 from minitx.base.options import Options
@@ -22,8 +23,8 @@ from minitx.data.corpus import builtin_corpus
 from minitx.model.descent import Stopped
 
 SMALL = ["--vocabulary", "12", "--length", "8", "--windows", "12", "--steps", "5"]
-FILES = {"cosines.png", "gradient_terms.png", "corrections.png", "bigram.png", "interchangeability.png", "context.png",
-         "attention.png", "report.html", "weights.npz", "results.json"}
+FILES = {"cosines.png", "gradient_terms.png", "corrections.png", "interventions.png", "bigram.png",
+         "interchangeability.png", "context.png", "attention.png", "report.html", "weights.npz", "results.json"}
 
 
 @pytest.fixture
@@ -88,6 +89,53 @@ def test_reduced_dynamics_is_that_of_the_library(run):
         assert f"{record['loss']:9.4f}{predicted.loss[step]:10.4f}" in out
     # at the last step
     assert all(error < 0.2 * record["relative_error"][name] for name, error in found["relative_error"].items())
+
+
+@pytest.mark.parametrize("n_layers", [2, pytest.param(3, marks=pytest.mark.slow), 4])
+def test_several_layers_are_those_of_the_library(run, tmp_path, n_layers):
+    """Cosines, reference dynamics, terms, interventions and virtual heads of every layer are printed and written."""
+    status, out, _, results = run(*SMALL, "--learning-rate", "0.5", "--layers", n_layers)
+    assert status == 0
+    batch = builtin_corpus("stories", n_vocab=12, length=8, n_windows=12).batch()
+    weights = minitx.load(tmp_path / "out" / "weights.npz")
+    assert isinstance(weights, LayeredWeights) and weights.n_layers == n_layers
+    loss, gradient = loss_and_gradient(weights, batch)
+    assert results["loss"][-1] == pytest.approx(loss, rel=1e-14) == results["interventions"]["loss"]
+    names = set(weights.matrices())
+    assert set(results["split"]) == set(results["first_exceeds"]) == names == set(results["norms_of_terms"][-1])
+    for name, array in gradient.matrices().items():
+        assert results["split"][name]["gradient"] == pytest.approx(np.linalg.norm(array), rel=1e-12)
+        assert float(results["split"][name]["digits"]) > 13
+    found = leading_weights(statistics(batch, 12), steps=5, learning_rate=0.5)
+    predicted = descend(LayeredWeights.zeros(12, 8, n_layers), reference_dynamics.reference(batch, 12, n_layers),
+                        loss_and_gradient=reference_dynamics.loss_and_gradient, steps=5, learning_rate=0.5)
+    np.testing.assert_allclose(results["predicted_loss"], predicted.loss, rtol=1e-14)
+    record, reference = results["records"][-1], results["reference"][-1]
+    for l in range(n_layers):
+        assert record["cosine"][f"V {l + 1}"] == pytest.approx(minitx.cosine(weights.V[l], found.V), rel=1e-13)
+        assert reference["cosine"][f"W {l + 1}"] == pytest.approx(
+            minitx.cosine(weights.W[l], predicted.weights.W[l]), rel=1e-13)
+        assert f"layer {l + 1}\n" in out
+    assert [change["changed"] for change in results["interventions"]["changes"]] == [
+        *weights.matrices(), "every V", "every W", "every P"]
+    assert set(results["heads"]["cosines"]) == {"Phi^T B^T B", "V 1 V 2 W_O",
+                                                *(f"V {l + 1} W_O" for l in range(n_layers))}
+    head = np.vdot(weights.V[0] @ weights.V[1] @ weights.W_O, found.V @ found.V @ found.W_O)
+    head /= np.linalg.norm(weights.V[0] @ weights.V[1] @ weights.W_O) * np.linalg.norm(found.V @ found.V @ found.W_O)
+    assert results["heads"]["cosines"]["V 1 V 2 W_O"] == pytest.approx(head, rel=1e-10)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
+def test_one_layer_shows_reference_dynamics_too(run):
+    _, out, _, results = run(*SMALL, "--learning-rate", "4")
+    batch = builtin_corpus("stories", n_vocab=12, length=8, n_windows=12).batch()
+    settings = {"learning_rate": 4.0, "steps": 5}
+    predicted = descend(LayeredWeights.zeros(12, 8, 1), reference_dynamics.reference(batch, 12, 1),
+                        loss_and_gradient=reference_dynamics.loss_and_gradient, **settings).weights.layer(1)
+    trained = descend(OneHotWeights.zeros(12, 8), batch, **settings).weights
+    for name, error in numbers.agreement(trained, predicted).relative_error.items():
+        assert results["reference"][-1]["relative_error"][name] == pytest.approx(error, rel=1e-9)
+    assert "reference dynamics (uniform output and attention, the actual weights)" in out
 
 
 def test_first_exceeds_is_printed_and_written(run):
@@ -184,9 +232,9 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
 
 
 def test_unknown_options_are_refused(capsys):
-    assert cli.main(["associate", "--layers", "2"]) == 2
-    assert capsys.readouterr().err == ("minitx: error: minitx associate has no option --layers; similar to it: "
-                                       "--layout\n")
+    assert cli.main(["associate", "--layered", "2"]) == 2
+    assert capsys.readouterr().err == ("minitx: error: minitx associate has no option --layered; similar to it: "
+                                       "--layers, --seed\n")
 
 
 @pytest.mark.slow
