@@ -1,13 +1,15 @@
 """The one-layer version of Table 1 and Figures 4 and 5 of Im, Oh, Fang, Li (ICLR 2026), beside the paper's numbers.
 
-    python experiments/associations.py [TINYSTORIES.txt] [--quick] [--out DIR]
+    python experiments/associations.py [TINYSTORIES.txt] [--layers L] [--quick] [--out DIR]
 
 The paper trains three layers on 65,536 stories for 3,200 steps. This script trains one layer on as many windows as fit
 in five minutes on two cores, at the paper's vocabulary, window length and training time s eta, with mini-batches, in
-float32. Without a text it runs on the `stories` corpus, whose true associations are known.
+float32. Without a text it runs on the `stories` corpus, whose true associations are known. With --layers 2 to 4 it runs
+several_layers.py instead: Tables 1 and 3 and Figure 4 for that many layers, at a smaller scale.
 """
 
 import numpy as np
+import several_layers
 from matplotlib.figure import Figure
 from running import block, command_line, paragraphs, write_down
 
@@ -85,6 +87,8 @@ def draw_associates(listed, *, title):
 
 def section(results):
     """Markdown of what associations.json holds."""
+    if "layers" in results:
+        return several_layers.section(results)
     small, large = results["records"]["16.0"], results["records"]["160.0"]
     early = next(record for record in large if record["step"] == round(results["steps"] * EARLY / LARGE))
     lowest = {name: np.nanmin([float(record["cosine"][name]) for record in small]) for name in NAMES}
@@ -117,7 +121,10 @@ def section(results):
 def main():
     """Train, draw the figures, and write and print the results."""
     arguments = command_line("associations", __doc__, quick="small sizes, in seconds",
-                             text="TinyStories, one story a line; without it the `stories` corpus")
+                             text="TinyStories, one story a line; without it the `stories` corpus", layers=4)
+    if arguments.layers > 1:
+        several_layers.main(arguments)
+        return
     n_vocab, length, n_windows = (300, 32, 64) if arguments.quick else (3000, 200, 1024)
     size = {"n_vocab": n_vocab, "length": length, "n_windows": n_windows}
     steps, batch_size = (20, 32) if arguments.quick else (50, 256)

@@ -21,6 +21,7 @@ RECORDED, RESULTS = HERE / "recorded", HERE / "RESULTS.md"
 RUNS = {
     "associations": "experiments/associations.py TINYSTORIES.txt",
     "associations_stories": "experiments/associations.py --out results/associations_stories",
+    "associations_layers": "experiments/associations.py TINYSTORIES.txt --layers 3 --out results/associations_layers",
     "reduced": "experiments/reduced.py TINYSTORIES.txt",
     "expansion": "experiments/expansion.py TINYSTORIES.txt",
     "topics": "experiments/topics.py",

@@ -30,6 +30,8 @@ reduced dynamics and the expansion in eta.
     training at uniform output and attention, the actual weights            reference_dynamics            (minitx)
     W_O = B U ((1+x)^s - (1-x)^s)/(2 sqrt(L) sigma) U^T,                    reference_dynamics            (minitx)
         Phi = U sigma Z^T, x = eta sqrt(L) sigma                                .closed_form
+    loss without the projection of trained weights on their leading         interventions                 Table 3
+        terms, with nothing else, or without a random direction
     words that go together under B, Sigma_B, Phi                            words.similarity, .associates Fig. 5
     training with one prediction for each cell of contexts                  reduced.descend               (minitx)
     Theta(s) = sum_m eta^m sum_d C(s, d) Theta_{m,d}                        expand                        (minitx)
@@ -41,21 +43,24 @@ of this kind together, and grows with the rate sqrt(L) sigma_1(Phi) until the lo
 
 Modules: ``basis`` (statistics), ``leading`` (leading terms and bounds), ``next_order``, ``reference_dynamics``,
 ``terms`` (the split gradient) and ``layer_terms`` (that of several layers), ``recording`` (its terms over training),
-``words``, ``reduced``, ``expansion``; ``figures`` and ``command`` are those of ``minitx associate``.
+``interventions``, ``words``, ``reduced``, ``expansion``; ``figures``, ``tables`` and ``command`` are those of ``minitx
+associate``.
 """
 
 from minitx.associations import basis, expansion, leading, recording, reduced, reference_dynamics, terms, words
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.expansion import Expansion, expand
+from minitx.associations.interventions import Intervention, interventions
 from minitx.associations.leading import Beside, Bounds, beside, bounds, leading_weights, second_order_output
 from minitx.associations.next_order import NextOrder, next_order
 from minitx.associations.recording import TermRecorder, TermsOverTraining, record_terms
 from minitx.associations.terms import first_exceeds, gradient_terms
 
 __all__ = [
-    "Beside", "Bounds", "Expansion", "NextOrder", "Statistics", "TermRecorder", "TermsOverTraining", "basis", "beside",
-    "bounds", "expand", "expansion", "first_exceeds", "gradient_terms", "leading", "leading_weights", "next_order",
-    "record_terms", "recording", "reduced", "reference_dynamics", "second_order_output", "statistics", "terms", "words",
+    "Beside", "Bounds", "Expansion", "Intervention", "NextOrder", "Statistics", "TermRecorder", "TermsOverTraining",
+    "basis", "beside", "bounds", "expand", "expansion", "first_exceeds", "gradient_terms", "interventions", "leading",
+    "leading_weights", "next_order", "record_terms", "recording", "reduced", "reference_dynamics",
+    "second_order_output", "statistics", "terms", "words",
 ]
 
 

@@ -36,7 +36,6 @@ from minitx.model import layer_kernels
 from minitx.model.layers import LayeredWeights, require_fit
 from minitx.model.parameters import Parameters
 from minitx.model.paths import (
-    WAVE,
     Cache,
     Sequence,
     Space,
@@ -128,14 +127,15 @@ def _leading_gradients(weights, batch, W_O, V):
     tables = build_tables(weights, np.unique(np.concatenate([seq.words for seq in seqs])))
     ov = np.stack([matmul(value, W_O) for value in V])
     sums = {side: {name: np.zeros_like(array) for name, array in weights.parameters().items()} for side in SIDES}
-    spaces = [Space(np.dtype(np.float64)) for _ in range(WAVE)]
-    with workers(WAVE) as run:
-        for start in range(0, len(seqs), WAVE):
-            wave = seqs[start:start + WAVE]
-            found = run(lambda item: _leading_pieces(weights, tables, ov, *item), list(zip(wave, spaces, strict=False)))
-            for seq, pieces in zip(wave, found, strict=True):  # always in the order of the sequences
-                for side, piece in pieces.items():
-                    _add(sums[side], seq, *piece)
+    space = Space(np.dtype(np.float64))
+
+    def add(computed):
+        seq, pieces = computed
+        for side, piece in pieces.items():
+            _add(sums[side], seq, *piece)
+
+    with workers(len(seqs)) as run:
+        run.in_turn(lambda seq: (seq, _leading_pieces(weights, tables, ov, seq, space)), add, seqs)
     for found in sums.values():
         for l, d_ov in enumerate(found["V"]):
             found["V"][l] = matmul(d_ov, W_O.T)
@@ -166,8 +166,8 @@ def _leading_pieces(weights, tables, ov, seq, space):
 
 def _add(tables, seq, R, rows, scores, dP):
     """Add the pieces of a sequence to its tables; those of V hold (A_l X)^T R until all are added."""
-    layer_kernels.scatter_rows(tables["W_O"][None], seq.tokens[seq.at], np.ascontiguousarray(R)[None], 0, 1)
+    layer_kernels.scatter_rows(tables["W_O"][None], seq.tokens[seq.at], np.ascontiguousarray(R)[None])
     for l, dS in enumerate(scores):
-        layer_kernels.scatter_rows(tables["V"][l:l + 1], seq.tokens, rows[l][None], 0, 1)
-        layer_kernels.scatter_scores(tables["W"][l], seq.tokens, dS, 0, 1)
+        layer_kernels.scatter_rows(tables["V"][l:l + 1], seq.tokens, rows[l][None])
+        layer_kernels.scatter_scores(tables["W"][l], seq.tokens, dS)
     tables["P"] += dP

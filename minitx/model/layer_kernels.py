@@ -81,24 +81,22 @@ def add_gathered_rows(table, tokens, out):
 
 
 @kernel
-def scatter_rows(tables, words, rows, owner, n_owners):
-    """tables[k, words[u], :] += rows[k, u, :]. Threads share a table by rows: row a is that of owner a mod n_owners."""
+def scatter_rows(tables, words, rows):
+    """tables[k, words[u], :] += rows[k, u, :]."""
     for k in range(tables.shape[0]):
         for u in range(words.size):
-            if words[u] % n_owners == owner:
-                row, to = rows[k, u], tables[k, words[u]]
-                for c in range(to.size):
-                    to[c] += row[c]
+            row, to = rows[k, u], tables[k, words[u]]
+            for c in range(to.size):
+                to[c] += row[c]
 
 
 @kernel
-def scatter_scores(table, tokens, dS, owner, n_owners):
-    """table[x_t, x_j] += dS[t, j] for j <= t, by rows as :func:`scatter_rows`."""
+def scatter_scores(table, tokens, dS):
+    """table[x_t, x_j] += dS[t, j] for j <= t."""
     for t in range(tokens.size):
-        if tokens[t] % n_owners == owner:
-            row = table[tokens[t]]
-            for j in range(t + 1):
-                row[tokens[j]] += dS[t, j]
+        row = table[tokens[t]]
+        for j in range(t + 1):
+            row[tokens[j]] += dS[t, j]
 
 
 @kernel

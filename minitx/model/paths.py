@@ -21,6 +21,7 @@ Paths are numbered in binary, layer l being the bit of value 2^(l-1). An array (
 columns S U to (S + 1) U, so that the paths below a layer are the first g U columns, and those through it the next g U.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -28,7 +29,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minitx.base import parallel
 from minitx.base.parallel import matmul, one_blas_thread, workers
 from minitx.data.batch import Batch
 from minitx.model import kernels, layer_kernels
@@ -36,8 +36,6 @@ from minitx.model.parameters import Array
 
 if TYPE_CHECKING:
     from minitx.model.layers import LayeredWeights
-
-WAVE = 4  # Sequences computed before their pieces are added to the tables; more take more memory, and leave the cache.
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -142,8 +140,8 @@ def _sequence(batch, row, tokens, slots, words):
                     batch.targets[row, at], batch.weight[row, at])
 
 
-class Space:
-    """Memory of one sequence of a wave, taken by name; the next sequence takes the same memory again."""
+class Space(threading.local):
+    """Memory of a sequence, taken by name; the next one takes the same memory again. Every thread has its own."""
 
     def __init__(self, dtype):
         self.dtype, self._memory = dtype, {}
@@ -354,22 +352,19 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
     tables = build_tables(weights, used)
     found = {name: np.zeros_like(array) for name, array in weights.parameters().items()}
     gradient = _gradient_tables(found, tables)
-    spaces = [Space(weights.W_O.dtype) for _ in range(min(WAVE, len(seqs)))]
-    losses = []
+    space, losses = Space(weights.W_O.dtype), []
 
-    def loss_and_pieces(item):
-        seq, space = item
+    def loss_and_pieces(seq):
         loss, cache, R = (slopes or exact_slopes)(weights, tables, seq, space)
-        return loss, backward(weights, seq, cache, R, space, fixed)
+        return loss, seq, backward(weights, seq, cache, R, space, fixed)
 
-    n_owners = parallel.get_threads()
-    with workers(len(spaces)) as run:
-        for start in range(0, len(seqs), WAVE):
-            wave = seqs[start:start + WAVE]
-            results = run(loss_and_pieces, list(zip(wave, spaces, strict=False)))
-            losses += [loss for loss, _ in results]
-            pieces = [(seq, piece) for seq, (_, piece) in zip(wave, results, strict=True)]
-            run(lambda owner, pieces=pieces: _add(pieces, gradient, found, owner, n_owners), range(n_owners))
+    def add(computed):
+        loss, seq, pieces = computed
+        losses.append(loss)
+        _add(seq, pieces, gradient, found)
+
+    with workers(len(seqs)) as run:
+        run.in_turn(loss_and_pieces, add, seqs)
     with np.errstate(over="ignore", invalid="ignore"):
         pull_back(weights, tables, gradient, found["V"], used, fixed)
     return float(np.sum(losses)), found
@@ -379,13 +374,9 @@ def path_loss(weights: "LayeredWeights", batch: Batch) -> float:
     """Loss by the sum over paths; ``weights`` and ``batch`` must fit each other."""
     seqs = sequences(batch)
     tables = build_tables(weights, np.unique(np.concatenate([seq.words for seq in seqs])))
-    spaces = [Space(weights.W_O.dtype) for _ in range(min(WAVE, len(seqs)))]
-    losses: list[float] = []
-    with workers(len(spaces)) as run:
-        for start in range(0, len(seqs), WAVE):
-            losses += run(lambda item: exact_slopes(weights, tables, *item)[0],
-                          list(zip(seqs[start:start + WAVE], spaces, strict=False)))
-    return float(np.sum(losses))
+    space = Space(weights.W_O.dtype)
+    with workers(len(seqs)) as run:
+        return float(np.sum(run(lambda seq: exact_slopes(weights, tables, seq, space)[0], seqs)))
 
 
 def exact_slopes(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Space) -> tuple[float, Cache, Array]:
@@ -404,24 +395,21 @@ def _gradient_tables(found, tables):
                   {l: zeros(found["V"][l - 1], family) for l, family in tables.keys.items()})
 
 
-def _add(pieces, gradient, found, owner, n_owners):
-    """Add what the pieces bring to the rows of one owner, in the order of the sequences; owner 0 also adds dP."""
+def _add(seq, pieces, gradient, found):
+    """Add what a sequence brings to the gradient's tables."""
     def scatter(tables, words, rows):
-        rows = rows.reshape(len(tables), len(words), rows.shape[-1])
-        layer_kernels.scatter_rows(tables, words, rows, owner, n_owners)
+        layer_kernels.scatter_rows(tables, words, rows.reshape(len(tables), len(words), rows.shape[-1]))
 
-    for seq, piece in pieces:
-        U = len(seq.words)
-        scatter(gradient.output.top[None], seq.tokens[seq.at], piece.R)
-        scatter(gradient.output.rest, seq.words, piece.output)
-        layer_kernels.scatter_scores(found["W"][0], seq.tokens, piece.dS, owner, n_owners)
-        for l, family in gradient.queries.items():
-            dQ, rows = piece.dQ[l - 1], piece.queries[l - 1]
-            scatter(family.top[None], *((seq.words, rows[:U]) if dQ is None else (seq.tokens, dQ)))
-            scatter(family.rest, seq.words, rows[U:])
-        for l, family in gradient.keys.items():
-            rows = piece.keys[(2**(l - 1) - 1) * U:(2**l - 1) * U]
-            scatter(family.top[None], seq.words, rows[:U])
-            scatter(family.rest, seq.words, rows[U:])
-        if owner == 0:
-            found["P"][:, :len(seq.tokens)] += piece.dP
+    U = len(seq.words)
+    scatter(gradient.output.top[None], seq.tokens[seq.at], pieces.R)
+    scatter(gradient.output.rest, seq.words, pieces.output)
+    layer_kernels.scatter_scores(found["W"][0], seq.tokens, pieces.dS)
+    for l, family in gradient.queries.items():
+        dQ, rows = pieces.dQ[l - 1], pieces.queries[l - 1]
+        scatter(family.top[None], *((seq.words, rows[:U]) if dQ is None else (seq.tokens, dQ)))
+        scatter(family.rest, seq.words, rows[U:])
+    for l, family in gradient.keys.items():
+        rows = pieces.keys[(2**(l - 1) - 1) * U:(2**l - 1) * U]
+        scatter(family.top[None], seq.words, rows[:U])
+        scatter(family.rest, seq.words, rows[U:])
+    found["P"][:, :len(seq.tokens)] += pieces.dP

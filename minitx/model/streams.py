@@ -92,8 +92,8 @@ def backward(weights: "LayeredWeights", tokens: Array, streams: Streams, R: Arra
             found["P"][l, :A.shape[1]] += dP
         if l == 0:  # lookups: hV = V_1[x_j],  S_1 = W_1[x_t, x_j]
             for s in range(n):
-                layer_kernels.scatter_rows(found["V"][:1], tokens[s], dhV[s:s + 1], 0, 1)
-                layer_kernels.scatter_scores(found["W"][0], tokens[s], dS[s], 0, 1)
+                layer_kernels.scatter_rows(found["V"][:1], tokens[s], dhV[s:s + 1])
+                layer_kernels.scatter_scores(found["W"][0], tokens[s], dS[s])
             return
         # hV = h V_l:  dV_l = h^T dhV;   S_l = Q h^T, Q = h W_l:  dQ = dS h,  dW_l = h^T dQ
         found["V"][l] += matmul(flat(h).T, flat(dhV))
