@@ -57,7 +57,7 @@ def section(name):
     """The section of RESULTS.md about the run ``name``; where it is not recorded, the command that will write it."""
     path, command = RECORDED / f"{name}.json", f"`python {RUNS[name]}`"
     if not path.exists():
-        return f"## {name}\n\nNo run is recorded yet. {command} makes it."
+        return paragraphs(f"## {name}", f"No run is recorded yet. {command} makes it.")
     results = read(path)
     machine = results["environment"]
     by = (f"Measured by {command} with {machine['threads']} threads, Python {machine['python']}, NumPy "
