@@ -294,18 +294,19 @@ class Recorder:
         self.terms = TermRecorder(batch)
         self.predicted_loss: list[float] = []
 
-    def _start_theories(self, start):
+    def _start_theories(self, start: OneHotWeights | LayeredWeights) -> None:
         """Reduced dynamics in float32, until it diverges, and a closed form; or reference dynamics of several layers.
         """
         options, n_vocab = self.options, self.basis.n_vocab
+        walk: tuple[Any, Any]
         if isinstance(start, LayeredWeights):
-            data = reference_dynamics.reference(self.batch, n_vocab, options.layers)
+            walk = (start, reference_dynamics.reference(self.batch, n_vocab, options.layers))
             objective: Callable[..., Any] = reference_dynamics.loss_and_gradient
         else:
-            data, start, objective = reduced.reduce(self.batch, n_vocab), start.astype(np.float32), \
-                reduced.loss_and_gradient
+            walk = (start.astype(np.float32), reduced.reduce(self.batch, n_vocab))
+            objective = reduced.loss_and_gradient
             self.closed_form = reference_dynamics.OneLayer(self.batch, self.basis, learning_rate=options.learning_rate)
-        self.walk = descent(start, data, learning_rate=options.learning_rate, loss_and_gradient=objective)
+        self.walk = descent(*walk, learning_rate=options.learning_rate, loss_and_gradient=objective)
 
     def __call__(self, step: int, loss: float, weights: OneHotWeights | LayeredWeights) -> None:
         """Take one step of the theory that is walked as well; record ``step`` if it is one of ``at``."""

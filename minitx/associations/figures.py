@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, SymmetricalLogLocator
 from numpy.typing import NDArray
 
 from minitx.associations.interventions import Intervention
@@ -172,11 +172,17 @@ def interventions(loss: float, changes: Sequence[Intervention], *, title: str) -
             ("nothing but the projection kept", [one.kept for one in changes], None))):
         axes.errorbar(np.array(values) - loss, rows + 0.2 * (k - 1), xerr=spread, linestyle="none", marker=MARKERS[k],
                       color=COLOURS[k], capsize=3, label=label)
-    axes.set_xscale("symlog", linthresh=1e-5)
+    worth = [abs(one.removed - loss) for one in changes if one.removed != loss]
+    linear = 10 ** np.floor(np.log10(max(1e-12, min([1e-5, *worth]))))  # logarithmic for all that a projection is worth
+    axes.set_xscale("symlog", linthresh=linear)
+    locator = SymmetricalLogLocator(base=10, linthresh=linear)
+    locator.set_params(numticks=9)
+    axes.xaxis.set_major_locator(locator)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(rows, [one.changed for one in changes])
+    axes.set_yticks(rows, [f"${one.changed.replace(' ', '_')}$" if not one.changed.startswith("every")
+                           else one.changed for one in changes])
     axes.invert_yaxis()
-    axes.set(xlabel=f"change of the loss, from {loss:.4f} (nats a token; linear below $10^{{-5}}$)", title=title)
+    axes.set(xlabel=f"change of the loss, from {loss:.4f} (nats a token; linear within ±{linear:.0e})", title=title)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=1, fontsize=9)
     return figure
