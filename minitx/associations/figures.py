@@ -148,13 +148,15 @@ def _panels(parameters, title, label, **sharing):
         for axes in panels[1:, 0]:
             axes.set_axis_off()
     used = [axes for axes in panels.flat if axes.axison]
+    left = [*panels[:, 0], *(panels[1:, 1] if n_layers > 1 else [])]  # the first panel of every row
     for axes, parameter in zip(used, parameters, strict=True):
         kind, _, layer = parameter.partition(" ")
         axes.set_title(f"gradient of {PARAMETERS[kind].rstrip('$')}{f'_{layer}' if layer else ''}$")
-        axes.tick_params(labelbottom=axes in panels[-1] or (n_layers > 1 and kind == "W_O"))
+        axes.tick_params(labelbottom=axes in panels[-1] or (n_layers > 1 and kind == "W_O"),
+                         labelleft=not sharing or axes in left)
     for axes in [*panels[-1], *(panels[0, :1] if n_layers > 1 else [])]:
         axes.set_xlabel("gradient descent steps $s$")
-    for axes in [*panels[:, 0], *(panels[:, 1] if n_layers > 1 else [])]:
+    for axes in left:
         axes.set_ylabel(label)
     figure.suptitle(title)
     return figure, dict(zip(parameters, used, strict=True))

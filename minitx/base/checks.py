@@ -199,8 +199,8 @@ def require_shapes(arrays: Mapping[str, NDArray[Any]], letters: Mapping[str, Seq
             sizes.setdefault(letter.removesuffix("+1"), size - more)
         wanted = tuple(sizes.get(letter.removesuffix("+1"), -1) + letter.endswith("+1") for letter in of)
         if array.shape != wanted or not (empty or array.size):
-            own = {letter.removesuffix("+1") for letter in of}
-            known = ", ".join(f"{letter} = {size}" for letter, size in sizes.items() if letter in own)
+            own = dict.fromkeys(letter.removesuffix("+1") for letter in of)
+            known = ", ".join(f"{letter} = {sizes[letter]}" for letter in own if letter in sizes)
             raise ValueError(f"{name} has shape {array.shape}; it must be ({', '.join(of)}) with {known}"
                              + ", and not empty" * (not empty))
 
