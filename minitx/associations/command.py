@@ -25,7 +25,9 @@ from minitx.base.numbers import Agreement, agreement, norm
 from minitx.base.options import add_options, option, read_options, require_memory
 from minitx.base.tables import Table, number, table
 from minitx.data.batch import Batch
-from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, builtin_corpus, file_kind, load_corpus
+from minitx.data.corpus import BUILTIN, OMIT, UNKNOWN, builtin_corpus, load_corpus
+from minitx.data.readers import LAYOUTS, file_kind
+from minitx.data.tokenizers import FileTokenizer
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import DescentEnded, Trajectory, descend, descent
 from minitx.model.weights import OneHotWeights
@@ -70,6 +72,8 @@ class Options(base_options.Options):
     windows: int | None = option(512, "use at most the first N windows", least=1, quick=64)
     unknown: str = option(UNKNOWN, "what becomes of rarer words: mapped to <unk>, or their document omitted",
                           choices=(UNKNOWN, OMIT))
+    tokenizer: str | None = option(None, "a tokenizer.json, as minitx tokenizer writes; its tokens instead of words",
+                                   metavar="FILE")
     layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
                                 choices=tuple(LAYOUTS))
     learning_rate: float = option(1.0, "learning rate of gradient descent", above_zero=True, below=1e60, metavar="ETA")
@@ -103,7 +107,19 @@ def main(parsed: argparse.Namespace) -> int:
         about = typed.get("text", "the embedded corpus")
         raise ValueError(f"--layout is {typed['layout']}, but {about} has its documents apart already; leave it out "
                          "(it is for a .txt file)")
+    if "tokenizer" in typed:
+        _require_no_words(typed)
     return run_command(read_options(Options, typed), typed, run, FIGURES)
+
+
+def _require_no_words(typed):
+    """ValueError if options were typed that a tokenizer of a file leaves no use for."""
+    if "text" not in typed:
+        raise ValueError(f"--tokenizer is {typed['tokenizer']}, but no TEXT was typed; the embedded corpora are words")
+    for name in ("vocabulary", "unknown"):
+        if name in typed:
+            raise ValueError(f"--{name} is {typed[name]}, but --tokenizer {typed['tokenizer']} has a vocabulary of its "
+                             f"own; leave --{name} out")
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -176,7 +192,8 @@ def _asked_words(options, corpus, say):
         if options.text is None and options.builtin == BUILTIN[0]:
             return [word for word in STORY_WORDS if word in corpus.vocabulary]
         return words.content_words(corpus, len(STORY_WORDS))
-    asked = [word for word in map(str.strip, options.words.lower().split(",")) if word]
+    typed = options.words if options.tokenizer else options.words.lower()
+    asked = [word for word in map(str.strip, typed.split(",")) if word]
     used = {corpus.vocabulary[token] for token in np.unique(corpus.tokens)}
     if absent := [word for word in asked if word not in corpus.vocabulary]:
         say(f"not in the vocabulary, so their associates are not listed: {', '.join(absent)}")
@@ -191,6 +208,8 @@ def _read(options):
     if options.text is None:
         require_memory(8.0 * (options.windows or 1) * options.length, ("length", options.length))
         return builtin_corpus(options.builtin, rng=options.seed, **settings)
+    if options.tokenizer is not None:
+        settings |= {"n_vocab": None, "unknown": UNKNOWN, "tokenizer": FileTokenizer.read(options.tokenizer)}
     return read_with_bar(load_corpus, options.text, layout=options.layout, **settings)
 
 
