@@ -24,27 +24,30 @@ reduced dynamics and the expansion in eta.
     the step at which a correction exceeds a share of the leading term      first_exceeds                 (minitx)
     all of this over training, in one call, or as a callback of descend     record_terms, TermRecorder    (minitx)
     the same statistics by sums that merge, exact for any split             Counts, Scores         (minitx)
+    statistics of texts of any size, on any executor                        text_statistics        (minitx)
     words that go together under B, Sigma_B, Phi                            words.similarity, .associates Fig. 5
     training with one prediction for each cell of contexts                  reduced.descend               (minitx)
     Theta(s) = sum_m eta^m sum_d C(s, d) Theta_{m,d}                        expand                        (minitx)
 
-Modules: ``basis`` (statistics), ``counts`` (sums over parts of a corpus), ``leading`` (leading terms and bounds),
-``terms`` (the split gradient), ``recording`` (its terms over training), ``words``, ``reduced``, ``expansion``;
-``figures`` and ``command`` are those of ``minitx associate``.
+Modules: ``basis`` (statistics), ``counts`` and ``streaming`` (the same by parts of a text), ``leading`` (leading terms
+and bounds), ``terms`` (the split gradient), ``recording`` (its terms over training), ``words``, ``reduced``,
+``expansion``; ``figures`` and ``command`` are those of ``minitx associate``.
 """
 
-from minitx.associations import basis, counts, expansion, leading, recording, reduced, terms, words
+from minitx.associations import basis, counts, expansion, leading, recording, reduced, streaming, terms, words
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.counts import Counts, Scores
 from minitx.associations.expansion import Expansion, expand
 from minitx.associations.leading import Beside, Bounds, beside, bounds, leading_weights, second_order_output
 from minitx.associations.recording import TermRecorder, TermsOverTraining, record_terms
+from minitx.associations.streaming import text_statistics
 from minitx.associations.terms import first_exceeds, gradient_terms
 
 __all__ = [
     "Beside", "Bounds", "Counts", "Expansion", "Scores", "Statistics", "TermRecorder", "TermsOverTraining", "basis",
     "beside", "bounds", "counts", "expand", "expansion", "first_exceeds", "gradient_terms", "leading",
-    "leading_weights", "record_terms", "recording", "reduced", "second_order_output", "statistics", "terms", "words",
+    "leading_weights", "record_terms", "recording", "reduced", "second_order_output", "statistics", "streaming",
+    "terms", "text_statistics", "words",
 ]
 
 

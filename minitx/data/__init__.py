@@ -4,19 +4,21 @@
 - ``readers``: text files become documents. ``tokenizers``: a document becomes token ids, of words or of byte pairs.
 - ``corpus``: vocabularies and windows. ``load_corpus`` takes a text through these in this order: documents, words,
   vocabulary, windows. ``Corpus.batch()`` predicts the next token in all windows.
+- ``streams``: texts of any size, read part by part by any executor.
 - ``batch``: a :class:`Batch` holds tokens, targets, weights in the loss, mask and head, all checked. Every model
   reads it, and the theories make batches of their own laws of data.
 """
 
-from minitx.data import batch, corpus, readers, stories, tokenizers
+from minitx.data import batch, corpus, readers, stories, streams, tokenizers
 from minitx.data.batch import Batch
 from minitx.data.corpus import Corpus, builtin_corpus, load_corpus
 from minitx.data.readers import read_documents
+from minitx.data.streams import Texts
 from minitx.data.tokenizers import FileTokenizer, Tokenizer, WordTokenizer
 
 __all__ = [
-    "Batch", "Corpus", "FileTokenizer", "Tokenizer", "WordTokenizer", "batch", "builtin_corpus", "corpus",
-    "load_corpus", "read_documents", "readers", "stories", "tokenizers",
+    "Batch", "Corpus", "FileTokenizer", "Texts", "Tokenizer", "WordTokenizer", "batch", "builtin_corpus", "corpus",
+    "load_corpus", "read_documents", "readers", "stories", "streams", "tokenizers",
 ]
 
 

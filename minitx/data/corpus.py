@@ -332,13 +332,13 @@ def _tokenized(name, tokenizer, documents, length, n_windows):
 
 def _windows(name, tokens, sizes, usable, length, unknown, n_windows):
     """(N, T + 1): the first windows of all documents. ValueError if there is none."""
-    begin = _window_starts(sizes, usable, length)
+    begin = window_starts(sizes, usable, length)
     if not len(begin):
         raise _no_window(name, sizes, usable, length, unknown)
     return np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[begin[:n_windows]]
 
 
-def _window_starts(sizes, usable, length):
+def window_starts(sizes: NDArray, usable: NDArray, length: int) -> NDArray:
     """Where each window begins in the row of all documents; ``usable`` are their sizes, 0 for a document left out."""
     count = np.maximum(usable - 1, 0) // length
     number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # of the window in its document
@@ -350,8 +350,8 @@ def _no_window(name, sizes, usable, length, unknown):
     longest = int(usable.max())
     left = f"is left of the {len(sizes):,} documents of {name}"
     longest_one = f"the longest usable one has {longest} tokens" if longest else "each holds an unknown word"
-    shorter = len(_window_starts(sizes, usable, longest - 1)) if longest > 1 else 0
-    kept = len(_window_starts(sizes, sizes, length)) if unknown == OMIT else None
+    shorter = len(window_starts(sizes, usable, longest - 1)) if longest > 1 else 0
+    kept = len(window_starts(sizes, sizes, length)) if unknown == OMIT else None
 
     def sentence(no_window, length_is, unknown_is):
         parts = [f"{no_window} {left}", longest_one]

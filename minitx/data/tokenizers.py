@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -48,6 +47,13 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+class _Ids(dict):
+    """{word: id}; a look-up of another word gives the id of ``<unk>``, or -1. (A method with a default is slower.)"""
+
+    def __missing__(self, word):
+        return self.get(UNKNOWN, -1)
+
+
 @dataclass(frozen=True, eq=False)
 class WordTokenizer(Shown):
     """The words of :func:`split_words`. A word outside the ``vocabulary`` has the id of ``<unk>``, or -1 without one.
@@ -64,12 +70,12 @@ class WordTokenizer(Shown):
 
     @cached_property
     def _ids(self):
-        return {word: i for i, word in enumerate(self.vocabulary)}
+        return _Ids((word, i) for i, word in enumerate(self.vocabulary))
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """The ids of the words of ``text``, in order."""
         words = split_words(text)
-        return np.fromiter(map(self._ids.get, words, repeat(self._ids.get(UNKNOWN, -1))), np.int32, len(words))
+        return np.fromiter(map(self._ids.__getitem__, words), np.int32, len(words))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The words of these ids with spaces between them; spaces and capitals of the text are lost."""
