@@ -27,6 +27,7 @@ COMMANDS = {
         "train on documents of topics and compare embeddings, values and attention with closed forms"),
     "automaton": (
         "next_token.command", "train attention on samples or a text and compare it with the automaton it becomes"),
+    "count": ("associations.command_count", "count texts of any size, whole or in parts that merge"),
     "tokenizer": ("data.command", "train byte pairs on texts; associate --tokenizer reads them"),
 }
 

@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from minitx.associations import figures, reduced, terms, words
 from minitx.associations.basis import Statistics, statistics
+from minitx.associations.counts import Counts
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
 from minitx.associations.recording import TermRecorder
 from minitx.base import options as base_options
@@ -35,6 +38,8 @@ from minitx.model.weights import OneHotWeights
 N_RECORDS = 12  # rows of the tables, beside the first three steps
 HEAT_MAP_WORDS = 40
 N_ASSOCIATES = 8
+MEASURES = " (bigram: by the entries of B; interchangeability and context: by cosines)"
+N_WORDS, LONG_WORD = 5, 4  # of counts, the associates of the most frequent words of so many letters are listed
 STORY_WORDS = ("fish", "bird", "happy", "red", "mom")  # whose associates in the stories are known
 # {basis function: (what a row is, what a column is, what to look for)}
 BASIS_FUNCTIONS = {
@@ -63,7 +68,7 @@ THEORIES = ("leading terms", "reduced dynamics")
 class Options(base_options.Options):
     """The configuration of a run; ``results.json`` keeps it."""
 
-    text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz of each; without it, an embedded corpus",
+    text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz or .zst of each; without it, an embedded one",
                               positional=True, metavar="TEXT")
     builtin: str = option(BUILTIN[0], "the embedded corpus to use when no TEXT is given", choices=BUILTIN)
     vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, quick=300,
@@ -76,6 +81,8 @@ class Options(base_options.Options):
                                    metavar="FILE")
     layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
                                 choices=tuple(LAYOUTS))
+    counts: str | None = option(None, "counts that minitx count wrote, instead of a text: what needs no training",
+                                metavar="FILE")
     learning_rate: float = option(1.0, "learning rate of gradient descent", above_zero=True, below=1e60, metavar="ETA")
     steps: int = option(100, "number of steps", least=1, quick=12, metavar="S")
     batch_size: int | None = option(None, "windows a step; the full batch when not given", least=1, metavar="B")
@@ -109,6 +116,11 @@ def main(parsed: argparse.Namespace) -> int:
                          "(it is for a .txt file)")
     if "tokenizer" in typed:
         _require_no_words(typed)
+    if "counts" in typed:
+        if others := sorted(typed.keys() - {"counts", "words", "out", "threads"}):
+            other = "TEXT" if others[0] == "text" else f"--{others[0].replace('_', '-')}"
+            raise ValueError(f"--counts leaves no use for {other}; leave it out (unlike --words and --out)")
+        return run_command(read_options(Options, typed), typed, run_counts, FIGURES)
     return run_command(read_options(Options, typed), typed, run, FIGURES)
 
 
@@ -165,8 +177,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
         say(f"\nstep at which a correction first exceeds {shares} of the leading term (*: before all others; "
             f"{number(None)}: never)\n{terms.exceeds_table(crossings)}")
     if associates:
-        say("\nstrongest associates (bigram: by the entries of B; interchangeability and context: by cosines)\n"
-            + words_table(associates))
+        say(f"\nstrongest associates{MEASURES}\n{words_table(associates)}")
 
     setting = f"V = {n_vocab}, T = {options.length}"
     title = style.literal(f"{corpus.name}: {setting}, ") + rf"$\eta$ = {options.learning_rate:g}"
@@ -184,6 +195,32 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     drawn = training_figures(recorder, trajectory.loss, crossings, title) | basis_figures(basis, corpus.vocabulary)
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
                    {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped)
+
+
+def run_counts(options: Options, say: Callable[[str], None]) -> Outcome:
+    """Show what counts say without training; the keys of results.json are ``corpus``, ``vocabulary``, ``associates``.
+    """
+    path = Path(options.counts or "")
+    counts, name = Counts.load(path), path.name
+    vocabulary = counts.vocabulary
+    require_memory(80.0 * len(vocabulary) ** 2, ("counts", name))
+    say(f"counts of {counts.n_windows:,} windows of {counts.length} + 1 tokens, {len(vocabulary):,} of "
+        f"{counts.n_vocab:,} tokens; {counts.coverage:.2%} of the pairs of neighbours are of these")
+    basis = counts.finish()
+    if options.words is None:
+        by_frequency = (vocabulary[token] for token in np.argsort(-basis.frequency, kind="stable"))
+        asked = list(islice((word for word in by_frequency if sum(map(str.isalpha, word)) >= LONG_WORD), N_WORDS))
+    else:
+        asked = [word for word in map(str.strip, options.words.split(",")) if word in vocabulary]
+        if absent := [word for word in map(str.strip, options.words.split(",")) if word and word not in vocabulary]:
+            say(f"not in the vocabulary, so their associates are not listed: {', '.join(absent)}")
+    scores = words.similarity(basis, [vocabulary.index(word) for word in asked])
+    associates = {word: {function: words.strongest(rows[i], vocabulary, word, N_ASSOCIATES)
+                         for function, rows in scores.items()} for i, word in enumerate(asked)}
+    say(f"\nstrongest associates{MEASURES}\n{words_table(associates)}")
+    corpus = {**counts.totals, "windows": counts.n_windows, "length": counts.length, "vocabulary": counts.n_vocab}
+    return Outcome(f"minitx associate: {name}", {"corpus": corpus, "vocabulary": vocabulary, "associates": associates},
+                   basis_figures(basis, vocabulary))
 
 
 def _asked_words(options, corpus, say):
@@ -391,4 +428,4 @@ def basis_figures(basis: Statistics, vocabulary: Sequence[str]) -> dict[str, tup
     labels = [style.tick_label(vocabulary[token], named=True) for token in frequent]
     return {f"{name}.png": (figures.heat_map(getattr(basis, name)[np.ix_(frequent, frequent)], labels, row, column,
                                              title=f"{name} function, {len(frequent)} most frequent tokens"), caption)
-            for name, (row, column, caption) in BASIS_FUNCTIONS.items()}
+            for name, (row, column, caption) in BASIS_FUNCTIONS.items() if getattr(basis, name) is not None}

@@ -298,7 +298,7 @@ def read_npz(path: str | Path, kind: str | None = None) -> tuple[dict[str, Any],
         about = json.loads(arrays.pop("about").tobytes())
         found = about["kind"]
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds
-        raise ValueError(f"{path} is no file of counts; give one that minitx count wrote") from error
+        raise ValueError(f"{path} holds no counts; give a file that minitx count wrote") from error
     if kind is not None and found != kind:
         raise ValueError(f"{path} holds {found}, but {kind} are needed")
     return about, arrays

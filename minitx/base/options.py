@@ -16,7 +16,7 @@ MANY = tuple[str, ...]  # the type of a positional option that may be typed seve
 SHOWN = 60  # characters of a value that a message shows
 # What library functions call the settings that an option of another name gives.
 ELSEWHERE = {"n_vocab": "vocabulary", "n_windows": "windows", "n_topics": "topics", "n_samples": "samples",
-             "n_classes": "classes", "n_documents": "documents"}
+             "n_classes": "classes", "n_tokens": "tokens", "n_documents": "documents"}
 
 
 class NotAccepted(Exception):

@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from minitx.base.checks import existing_file, writable_file
+from minitx.base.checks import writable_file
 from minitx.base.console import Printer, progress_bar
 from minitx.base.options import Settings, add_options, option, read_options
-from minitx.data.readers import LAYOUTS, TEXT_FILE, read_documents
+from minitx.data.readers import LAYOUTS, read_documents
+from minitx.data.streams import text_files
 from minitx.data.tokenizers import BYTES, FileTokenizer
 
 
@@ -15,7 +17,7 @@ from minitx.data.tokenizers import BYTES, FileTokenizer
 class Options(Settings):
     """What ``minitx tokenizer`` can be told."""
 
-    texts: tuple[str, ...] = option((), "texts to read: .txt, .jsonl, .json, or .gz of each", positional=True,
+    texts: tuple[str, ...] = option((), "files, folders or patterns", positional=True,
                                     metavar="TEXT")
     vocabulary: int = option(10_000, "number of tokens; 256 of them are the bytes", least=BYTES + 1, metavar="V")
     layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
@@ -34,10 +36,9 @@ def main(parsed: argparse.Namespace) -> int:
     options = read_options(Options, typed)
     if not options.texts:
         raise ValueError("no TEXT was typed; minitx tokenizer needs at least one to read")
-    for text in options.texts:
-        existing_file(text, TEXT_FILE)
+    files = text_files(options.texts)
     writable_file(options.out)
-    made = FileTokenizer.train(_documents(options), n_vocab=options.vocabulary)
+    made = FileTokenizer.train(_documents(files, options.layout), n_vocab=options.vocabulary)
     made.save(options.out)
     found = len(made.vocabulary)
     fewer = f" (fewer than {options.vocabulary:,}, because no pair is left)" if found < options.vocabulary else ""
@@ -46,12 +47,12 @@ def main(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _documents(options: Options) -> Iterator[str]:
-    for text in options.texts:
-        with progress_bar(unit="B", unit_scale=True, desc=text) as bar:
+def _documents(files: list[Path], layout: str | None) -> Iterator[str]:
+    for file in files:
+        with progress_bar(unit="B", unit_scale=True, desc=file.name) as bar:
 
             def progress(done, total, bar=bar):
                 bar.total = total
                 bar.update(done - bar.n)
 
-            yield from read_documents(text, layout=options.layout, progress=progress)
+            yield from read_documents(file, layout=layout, progress=progress)

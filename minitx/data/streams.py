@@ -215,7 +215,8 @@ def text_files(names: str | Path | Iterable[str | Path]) -> list[Path]:
             found.append(existing_file(name, TEXT_FILE))
     if not found:
         raise ValueError(f"{described(names)} names no file; give at least one text")
-    if twice := [path for path, times in Counter(path.resolve() for path in found).items() if times > 1]:
+    times = Counter(path.resolve() for path in found)
+    if twice := [path for path in found if times[path.resolve()] > 1]:
         raise ValueError(f"{twice[0]} is named twice; its text would count twice")
     return found
 

@@ -127,7 +127,7 @@ def test_files_keep_every_bit(tmp_path):
     with pytest.raises(ValueError, match="counts.npz holds counts, but scores are needed"):
         Scores.load(tmp_path / "counts.npz")
     (tmp_path / "counts.npz").write_bytes((tmp_path / "scores.npz").read_bytes()[:-40])
-    with pytest.raises(ValueError, match="counts.npz is no file of counts; give one that minitx count wrote"):
+    with pytest.raises(ValueError, match="counts.npz holds no counts; give a file that minitx count wrote"):
         Counts.load(tmp_path / "counts.npz")
 
 
