@@ -68,7 +68,7 @@ THEORIES = ("leading terms", "reduced dynamics")
 class Options(base_options.Options):
     """The configuration of a run; ``results.json`` keeps it."""
 
-    text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz or .zst of each; without it, an embedded one",
+    text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz, .zst of each; else an embedded corpus",
                               positional=True, metavar="TEXT")
     builtin: str = option(BUILTIN[0], "the embedded corpus to use when no TEXT is given", choices=BUILTIN)
     vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, quick=300,

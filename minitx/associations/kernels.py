@@ -102,8 +102,9 @@ def carry(whole, part, bits):
     for i in range(part.shape[0]):
         for a in range(part.shape[1]):
             over = part[i, a] >> bits
-            whole[i, a] += over
-            part[i, a] -= over << bits
+            if over != 0:  # memory of entries that stay 0 is never touched
+                whole[i, a] += over
+                part[i, a] -= over << bits
 
 
 @ordered_kernel

@@ -103,6 +103,7 @@ def _summed(kind, function, texts, keep, settings):
     try:
         for found in over_parts(partial(function, texts), texts.parts[done:], **settings):
             total = found if total is None else total + found
+            del found  # it may be as large as the total
             done += 1
             if keep is not None and time.monotonic() - began > pause:
                 began = time.monotonic()

@@ -25,7 +25,7 @@ from minitx.data.corpus import OMIT, window_starts
 from minitx.data.readers import LAYOUTS, TEXT_FILE, Progress, cut, read_part
 from minitx.data.tokenizers import UNKNOWN, Tokenizer, WordTokenizer, split_words
 
-PART = 2**24  # Bytes of a part. Larger parts cost fewer additions of tables; less is lost when a run is killed.
+PART = 2**25  # Bytes of a part. Larger parts cost fewer additions of tables; less is lost when a run is killed.
 TOGETHER = 2**18  # Tokens of documents that are cut into windows together.
 
 
@@ -161,16 +161,15 @@ class Texts(Shown):
 
     def _windows(self, ids, totals):
         tokens, sizes = np.concatenate(ids), np.array([len(row) for row in ids])
-        inside = tokens >= 0
-        left_out = np.bincount(np.repeat(np.arange(len(ids)), sizes)[~inside], minlength=len(ids)) > 0
-        usable = np.where(left_out, 0, sizes)
+        outside = np.flatnonzero(tokens < 0)
+        usable = sizes.copy()
+        usable[np.searchsorted(np.cumsum(sizes), outside, side="right")] = 0
         begin = window_starts(sizes, usable, self.length)
         unknown = self.tokenizer.unknown
-        if unknown:
-            inside &= tokens != self.tokenizer.vocabulary.index(unknown)
+        n_unknown = np.count_nonzero(tokens == self.tokenizer.vocabulary.index(unknown)) if unknown else len(outside)
         totals["documents without a window"] += int(np.count_nonzero(usable <= self.length))
         totals["tokens"] += len(tokens)
-        totals["tokens in the vocabulary"] += int(np.count_nonzero(inside))
+        totals["tokens in the vocabulary"] += len(tokens) - int(n_unknown)
         if self.ranks is not None:
             tokens = np.where(tokens < 0, tokens, self.ranks[tokens])
         if len(tokens) <= self.length:

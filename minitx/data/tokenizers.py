@@ -5,9 +5,11 @@ Two kinds follow one protocol, :class:`Tokenizer`: words, and the files ``tokeni
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -47,13 +49,6 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-class _Ids(dict):
-    """{word: id}; a look-up of another word gives the id of ``<unk>``, or -1. (A method with a default is slower.)"""
-
-    def __missing__(self, word):
-        return self.get(UNKNOWN, -1)
-
-
 @dataclass(frozen=True, eq=False)
 class WordTokenizer(Shown):
     """The words of :func:`split_words`. A word outside the ``vocabulary`` has the id of ``<unk>``, or -1 without one.
@@ -66,11 +61,17 @@ class WordTokenizer(Shown):
     @property
     def unknown(self) -> str:
         """``<unk>``, or "" where the vocabulary lacks it."""
-        return UNKNOWN if UNKNOWN in self._ids else ""
+        return UNKNOWN if UNKNOWN in self.vocabulary else ""
 
     @cached_property
     def _ids(self):
-        return _Ids((word, i) for i, word in enumerate(self.vocabulary))
+        """{word: id}. It also learns the words outside, each once, because look-ups with a default take twice the time.
+        """
+        outside = self.vocabulary.index(UNKNOWN) if UNKNOWN in self.vocabulary else -1
+        return defaultdict(repeat(outside).__next__, ((word, i) for i, word in enumerate(self.vocabulary)))
+
+    def __reduce__(self):
+        return WordTokenizer, (self.vocabulary,)
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """The ids of the words of ``text``, in order."""
