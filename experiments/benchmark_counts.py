@@ -148,8 +148,8 @@ def main():
     with TemporaryDirectory() as folder:
         small, half, large, wide = (Path(folder) / f"{key}.txt" for key in ("small", "half", "large", "wide"))
         write_text(small, source, 150_000 if quick else 4_000_000, 20_000)
-        write_text(half, source, 150_000 if quick else 110_000_000, 20_000)
-        write_text(large, source, 300_000 if quick else 220_000_000, 20_000)
+        write_text(half, source, 150_000 if quick else 142_500_000, 20_000)
+        write_text(large, source, 300_000 if quick else 285_000_000, 20_000)
         write_text(wide, source, 150_000 if quick else 10_000_000, 120_000)
         _, first, _ = alone(large_text, half, n_vocab)
         (tokens, _), seconds, peak = alone(large_text, large, n_vocab)
