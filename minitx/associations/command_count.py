@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -99,7 +100,8 @@ def _count(options, number, of):
         settings: dict[str, Any] = {}
         n_workers = min(options.workers or get_threads(), len(texts.parts))
         if n_workers > 1:
-            pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"))
+            pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=signal.signal,
+                                       initargs=(signal.SIGINT, signal.SIG_IGN))  # Ctrl-C is for this process
             settings = {"executor": stack.enter_context(pool), "ahead": 2 * n_workers}
         if texts.needs_vocabulary:
             texts = _with_bar("vocabulary", texts.with_vocabulary, settings)

@@ -61,12 +61,14 @@ def count_texts(texts: Texts, *, keep: str | Path | None = None, **settings: Any
     settings
         Those of :func:`minitx.data.streams.over_parts`.
     """
-    return _summed(Counts, count_part, texts, keep, settings)
+    return _summed(Counts, count_part, identity(texts), texts, keep, settings)
 
 
 def score_texts(texts: Texts, counts: Counts, *, keep: str | Path | None = None, **settings: Any) -> Scores:
     """The scores of the windows of all parts of ``texts``, for the finished ``counts``; as :func:`count_texts`."""
-    return _summed(Scores, partial(score_part, g=counts.score_table()), texts, keep, settings)
+    g = counts.score_table()
+    of = identity(texts) + hashlib.sha256(g.tobytes()).hexdigest()
+    return _summed(Scores, partial(score_part, g=g), of, texts, keep, settings)
 
 
 def count_part(texts: Texts, part: Part) -> Counts:
@@ -84,6 +86,7 @@ def score_part(texts: Texts, part: Part, g: NDArray[np.float64]) -> Scores:
 
 def identity(texts: Texts) -> str:
     """SHA-256 of what the counts of ``texts`` follow from: files with their sizes and times, parts, and settings."""
+    instance("texts", texts, Texts)
     files = [(str(part.path), part.begin, part.end, part.layout, part.path.stat().st_size, part.path.stat().st_mtime_ns)
              for part in texts.parts]
     settings = [texts.n_vocab, texts.length, texts.n_tokens, texts.unknown, texts.skip_bad]
@@ -91,28 +94,35 @@ def identity(texts: Texts) -> str:
     return hashlib.sha256(json.dumps([files, settings, vocabulary]).encode()).hexdigest()
 
 
-def _summed(kind, function, texts, keep, settings):
-    """The sum of ``function(texts, part)`` over all parts, from where the file ``keep`` says it was left."""
-    total, done, of = None, 0, identity(texts)
-    if keep is not None and Path(keep).exists():
-        about, _ = read_npz(keep)
-        if about["kind"] == kind.__name__.lower() and about.get("of") == of:
-            total, done = kind.load(keep), about["done"]
-    began = time.monotonic()
-    pause, saved = SAVED_EVERY, done
+def _summed(kind, function, of, texts, keep, settings):
+    """The sum of ``function(texts, part)`` over all parts, from where the file ``keep`` says it was left.
+
+    ``of`` says what the sum follows from. A sum and how many parts are in it are replaced together, so that Ctrl-C at
+    any moment leaves a pair that belongs together.
+    """
+    state = _kept(kind, of, keep)
+    saved, began, pause = state[1], time.monotonic(), SAVED_EVERY
     try:
-        for found in over_parts(partial(function, texts), texts.parts[done:], **settings):
-            total = found if total is None else total + found
-            del found  # it may be as large as the total
-            done += 1
+        for found in over_parts(partial(function, texts), texts.parts[saved:], **settings):
+            state = (found if state[0] is None else state[0] + found, state[1] + 1)
+            del found  # it may be as large as the sum
             if keep is not None and time.monotonic() - began > pause:
                 began = time.monotonic()
-                total.save(keep, done=done, of=of)
-                pause, saved = max(SAVED_EVERY, 20 * (time.monotonic() - began)), done
+                state[0].save(keep, done=state[1], of=of)
+                pause, saved = max(SAVED_EVERY, 20 * (time.monotonic() - began)), state[1]
     except BaseException:
-        if keep is not None and done > saved:
-            total.save(keep, done=done, of=of)
+        if keep is not None and state[1] > saved:
+            state[0].save(keep, done=state[1], of=of)
         raise
     if keep is not None:
         Path(keep).unlink(missing_ok=True)
-    return total
+    return state[0]
+
+
+def _kept(kind, of, keep):
+    """The sum that ``keep`` holds and how many parts are in it; (None, 0) if it is not there or of other texts."""
+    if keep is not None and Path(keep).exists():
+        about, _ = read_npz(keep)
+        if (about["kind"], about.get("of")) == (kind.__name__.lower(), of):
+            return kind.load(keep), about["done"]
+    return None, 0

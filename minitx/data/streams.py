@@ -120,7 +120,7 @@ class Texts(Shown):
         special = (UNKNOWN,) * (self.unknown == UNKNOWN)
         words = (*special, *(word for word, _ in counted.most_common(self.n_vocab - len(special))))
         if len(words) < 2 or not counted:
-            raise ValueError(f"{self.shown} hold {len(counted)} different words; at least two are needed")
+            raise ValueError(f"{self.shown}: found {len(counted)} different words; at least two are needed")
         known = replace(self, tokenizer=WordTokenizer(words), n_vocab=len(words))
         if self.n_tokens is None:
             return known

@@ -116,7 +116,7 @@ def test_associate_shows_what_needs_no_training(folder, capsys):
     (["news", "news/a.txt"], "is named twice; its text would count twice"),
     (["bad.jsonl"], "bad.jsonl, line 2: not valid JSON"),
     (["bad.jsonl", "--skip-bad", "--unknown", "omit"], "no window was counted"),
-    (["blank"], "blank/x.txt hold 0 different words"),
+    (["blank"], "blank/x.txt: found 0 different words"),
 ])
 def test_mistakes(folder, capsys, arguments, says):
     run("news/a.txt", *SMALL, "--out", "c.npz")

@@ -1,14 +1,17 @@
 """Statistics of texts by parts: the same bits for every executor, what is done is kept, faults are said by name."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from minitx import associations
 from minitx.associations import streaming
-from minitx.associations.counts import Counts
+from minitx.associations.counts import Counts, read_npz
 from minitx.data.corpus import load_corpus
 from minitx.data.streams import Texts
 from minitx.data.tokenizers import WordTokenizer
@@ -106,10 +109,47 @@ def test_what_is_done_is_kept_and_the_next_run_goes_on(path, tmp_path, monkeypat
     assert found.contexts.part.tobytes() == expected.contexts.part.tobytes() and found.totals == expected.totals
 
 
+KILLED = """
+import os, sys
+from minitx.associations import streaming
+from minitx.data.streams import Texts
+streaming.SAVED_EVERY, real, counted = -1.0, streaming.count_part, []
+def count_part(texts, part):
+    counted.append(part)
+    return real(texts, part) if len(counted) < 5 else os._exit(9)
+streaming.count_part = count_part
+texts = Texts.of(sys.argv[1], n_vocab=9, length=6, part_size=1500).with_vocabulary()
+streaming.count_texts(texts, keep="kept.npz")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_what_it_saved(path, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=tmp_path, env=os.environ)
+    assert done.returncode == 9
+    about, _ = read_npz(tmp_path / "kept.npz", "counts")
+    assert 1 <= about["done"] <= 4
+    texts = texts_of(path).with_vocabulary()
+    found, expected = streaming.count_texts(texts, keep=tmp_path / "kept.npz"), streaming.count_texts(texts)
+    assert found.contexts.part.tobytes() == expected.contexts.part.tobytes() and found.totals == expected.totals
+
+
 def test_what_was_kept_of_another_text_is_not_used(path, tmp_path):
     texts, keep = texts_of(path).with_vocabulary(), tmp_path / "kept.npz"
     Counts.of(np.zeros((3, 3), int), 9).save(keep, done=1, of="another")
     assert streaming.count_texts(texts, keep=keep).n_windows == streaming.count_texts(texts).n_windows
+    counts = streaming.count_texts(texts)
+    other = replace(counts, contexts=counts.contexts + counts.contexts)  # scores of other counts
+
+    def stop(done, total):
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        streaming.score_texts(texts, other, keep=keep, progress=stop)
+    assert read_npz(keep, "scores")[0]["done"] == len(texts.parts) - 1
+    scores = streaming.score_texts(texts, counts, keep=keep)
+    assert scores.attention.part.tobytes() == streaming.score_texts(texts, counts).attention.part.tobytes()
     assert streaming.identity(texts) != streaming.identity(texts_of(path, length=7).with_vocabulary())
     before = streaming.identity(texts)
     os.utime(path, (1, 1))

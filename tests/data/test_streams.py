@@ -138,9 +138,9 @@ def test_settings_out_of_range(tmp_path, bad, says):
 
 
 def test_texts_without_two_words_are_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match="a.txt hold 1 different words; at least two are needed"):
+    with pytest.raises(ValueError, match="a.txt: found 1 different words; at least two are needed"):
         Texts.of(write(tmp_path / "a.txt", "a a"), n_vocab=9, length=1, unknown="omit").with_vocabulary()
-    with pytest.raises(ValueError, match="a.txt hold 0 different words"):
+    with pytest.raises(ValueError, match="a.txt: found 0 different words"):
         Texts.of(write(tmp_path / "a.txt", " \n"), n_vocab=9, length=1).with_vocabulary()
 
 
