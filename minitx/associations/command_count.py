@@ -165,10 +165,10 @@ def _merge(options):
 
 
 def _write(found, out, parts, **beside):
-    """Write counts or scores, and print what they hold. ValueError if all parts together have no window."""
+    """Write counts or scores, and print what they hold. ValueError if all parts together hold nothing."""
     missing = missing_parts(parts)
-    if not found.n_windows and not missing:
-        raise ValueError("no window was counted, because the documents are too short; use a smaller --length")
+    if isinstance(found, Counts) and not missing:
+        found.require_tokens()
     found.save(out, parts=parts, **beside)
     say = Printer()
     if isinstance(found, Counts):

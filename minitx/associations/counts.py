@@ -167,8 +167,7 @@ class Counts(Shown):
     def _weighted(self):
         """Pairs and frequencies as :func:`bigram_counts`, context function and shares as :func:`context`; of K tokens.
         """
-        if self.n_windows == 0:
-            raise ValueError("no window was counted, so there are no statistics; give texts with longer documents")
+        self.require_tokens()
         weight, k = 1 / (self.n_windows * self.length), self.n_tokens
         Phi = self.contexts.values()
         Phi *= weight
@@ -176,6 +175,13 @@ class Counts(Shown):
         Phi -= share / self.n_vocab
         pairs = self.pairs * weight
         return pairs[:k, :k], pairs.sum(axis=1)[:k], np.ascontiguousarray(Phi[:k, :k]), share[:k]
+
+    def require_tokens(self) -> None:
+        """Raise ValueError if no window was counted, or none with a token of the vocabulary."""
+        if self.n_windows == 0:
+            raise ValueError("no window was counted, because all documents are too short; use a smaller length")
+        if self.totals.get("tokens in the vocabulary") == 0:
+            raise ValueError("none of the tokens that were read is in the vocabulary; use that of such a text")
 
     @property
     def coverage(self) -> float:

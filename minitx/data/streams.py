@@ -134,11 +134,14 @@ class Texts(Shown):
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The K tokens that are told apart, by the id that they have in windows."""
-        assert self.tokenizer is not None
-        if self.ranks is None:
-            return self.tokenizer.vocabulary
-        return tuple(self.tokenizer.vocabulary[i] for i in np.argsort(self.ranks)[:self.n_tokens])
+        """The K tokens that are told apart, by the id that they have in windows. ValueError if they are not known."""
+        words = self._known().vocabulary
+        return words if self.ranks is None else tuple(words[i] for i in np.argsort(self.ranks)[:self.n_tokens])
+
+    def _known(self) -> Tokenizer:
+        if self.tokenizer is None or self.needs_vocabulary:
+            raise ValueError("these texts have no vocabulary yet; use texts.with_vocabulary()")
+        return self.tokenizer
 
     @property
     def shown(self) -> str:
@@ -147,11 +150,15 @@ class Texts(Shown):
         return ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3:,} more files" if len(paths) > 3 else "")
 
     def windows(self, part: Part, totals: Counter) -> Iterator[NDArray[np.int32]]:
-        """The windows of a part, (n, T + 1) some at a time; adds to ``totals`` what was read."""
+        """The windows of a part, (n, T + 1) some at a time; adds to ``totals`` what was read.
+
+        ValueError if the vocabulary is not known.
+        """
+        encode = self._known().encode
         ids: list[NDArray] = []
         n_tokens = 0
         for document in _documents(self, part, totals):
-            ids.append(self.tokenizer.encode(document))  # type: ignore[union-attr]  # with_vocabulary has set it
+            ids.append(encode(document))
             n_tokens += len(ids[-1])
             if n_tokens >= TOGETHER:
                 yield self._windows(ids, totals)

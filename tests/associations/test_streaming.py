@@ -171,6 +171,10 @@ def test_the_most_frequent_tokens_of_a_tokenizer(path):
 def test_faults_are_said_by_name(path, tmp_path):
     with pytest.raises(TypeError, match="texts is .*; make one with minitx.data.Texts.of"):
         associations.text_statistics(str(path))
+    with pytest.raises(ValueError, match=r"no vocabulary yet; use texts.with_vocabulary\(\)"):
+        streaming.count_texts(texts_of(path))
+    with pytest.raises(ValueError, match="none of the tokens that were read is in the vocabulary"):
+        associations.text_statistics(texts_of(path, n_vocab=None, tokenizer=WordTokenizer(("<unk>", "nowhere"))))
     with pytest.raises(ValueError, match="no window was counted"):
         associations.text_statistics(texts_of(path, length=400))
     (tmp_path / "binary.txt").write_bytes(b"a\0b")
