@@ -21,6 +21,7 @@ from minitx.data.readers import LAYOUTS
 from minitx.data.streams import PART, Texts, text_files
 from minitx.data.tokenizers import FileTokenizer, WordTokenizer
 
+SMALL = 2**22  # bytes; to start a process takes as long as to count so many
 KINDS = {"counts": Counts, "scores": Scores}
 
 
@@ -91,14 +92,17 @@ def _part(typed):
 def _count(options, number, of):
     """Count one of so many parts of the texts, or sum its scores."""
     about = read_npz(options.scores, "counts")[0] if options.scores else None
-    texts = _texts(options, about)
+    size = sum(path.stat().st_size for path in text_files(options.texts))
+    n_workers = min(options.workers or get_threads(), 1 + size // of // SMALL)
+    # The parts of a text depend on nothing else, so that machines of a cluster agree on them.
+    texts = _texts(options, about, max(1, min(PART, size // of, max(SMALL, size // of // 4))))
     if number > len(texts.parts):
         raise ValueError(f"--part is {number}/{of}, but the texts can be cut into fewer parts only; use a smaller N")
     writable_file(options.out)
     keep = Path(options.out).with_name(f".{Path(options.out).name}.kept")
+    cuts = [of, *((part.path.name, part.begin, part.end) for part in texts.parts)]
     with ExitStack() as stack:
         settings: dict[str, Any] = {}
-        n_workers = min(options.workers or get_threads(), len(texts.parts))
         if n_workers > 1:
             pool = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=signal.signal,
                                        initargs=(signal.SIGINT, signal.SIG_IGN))  # Ctrl-C is for this process
@@ -112,14 +116,12 @@ def _count(options, number, of):
             found = _with_bar("counts", count_texts, settings, texts, keep=keep)
     words = texts.tokenizer.vocabulary if isinstance(texts.tokenizer, WordTokenizer) else None
     order = None if texts.ranks is None else texts.ranks.argsort().tolist()
-    _write(found, options.out, parts=[f"{number}/{of}"], words=words, order=order, unknown=texts.unknown)
+    _write(found, options.out, parts=[f"{number}/{of}"], cuts=cuts, words=words, order=order, unknown=texts.unknown)
 
 
-def _texts(options, about):
+def _texts(options, about, part_size):
     """The texts to count; with the vocabulary and settings of the counts that ``about`` tells of, if there are some."""
-    _, of = _part(options.part)
-    size = sum(path.stat().st_size for path in text_files(options.texts))
-    settings = {"part_size": min(PART, max(1, size // of)), "layout": options.layout, "skip_bad": options.skip_bad,
+    settings = {"part_size": part_size, "layout": options.layout, "skip_bad": options.skip_bad,
                 "length": options.length, "n_tokens": options.tokens, "unknown": options.unknown}
     tokenizer = FileTokenizer.read(options.tokenizer) if options.tokenizer else None
     if about is None:
@@ -148,20 +150,23 @@ def _with_bar(name, function, settings, *arguments, **more):
 
 def _merge(options):
     """Add files of counts, or of scores."""
-    total, parts, about = None, [], {}
-    kind = read_npz(options.texts[0])[0]["kind"]
+    total, parts = None, []
+    first, _ = read_npz(options.texts[0])
+    kind = first["kind"]
     writable_file(options.out)
     for path in options.texts:
         found, (about, _) = KINDS[kind].load(path), read_npz(path, kind)
         if twice := set(parts) & set(about["parts"]):
             raise ValueError(f"{path} holds the part {min(twice)}, which another file holds too; merge each part once")
+        if about["cuts"] != first["cuts"]:
+            raise ValueError(f"{path} and {options.texts[0]} hold parts of different texts, or for another N of --part")
         parts += about["parts"]
         try:
             total = found if total is None else total + found
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     _write(total, options.out, parts=parts,
-           **{name: about[name] for name in ("words", "order", "unknown")})
+           **{name: first[name] for name in ("cuts", "words", "order", "unknown")})
 
 
 def _write(found, out, parts, **beside):

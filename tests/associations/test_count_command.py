@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minitx import associations, cli
+from minitx.associations import command_count
 from minitx.associations.counts import Counts, Scores
 from minitx.data.corpus import load_corpus
 from minitx.data.tokenizers import FileTokenizer
@@ -35,21 +36,21 @@ def same(one, two):
 
 
 def test_parts_merge_to_the_whole(folder, capsys):
-    run("news", *SMALL, "--out", "whole.npz", "--workers", "1")
+    run("news", *SMALL, "--out", "whole.npz")
     printed = capsys.readouterr().out
     assert "documents                                 80\n" in printed
     assert "written whole.npz: counts of 320 windows" in printed
     for i in (1, 2, 3):
-        run("news", *SMALL, "--part", f"{i}/3", "--out", f"c{i}.npz", "--workers", "1")
+        run("news", *SMALL, "--part", f"{i}/3", "--out", f"c{i}.npz")
     assert "parts that are not in it: 1/3, 2/3" in capsys.readouterr().out
     run("--merge", "c3.npz", "c1.npz", "c2.npz", "--out", "merged.npz")
     assert "parts that" not in capsys.readouterr().out
     whole, merged = Counts.load("whole.npz"), Counts.load("merged.npz")
     assert same(whole, merged) and (whole.pairs != merged.pairs).nnz == 0 and whole.totals == merged.totals
     for i in (1, 2):
-        run("news", "--scores", "merged.npz", "--part", f"{i}/2", "--out", f"s{i}.npz", "--workers", "1")
+        run("news", "--scores", "merged.npz", "--part", f"{i}/2", "--out", f"s{i}.npz")
     run("--merge", "s1.npz", "s2.npz", "--out", "scores.npz")
-    run("news", "--scores", "whole.npz", "--out", "whole_scores.npz", "--workers", "1")
+    run("news", "--scores", "whole.npz", "--out", "whole_scores.npz")
     scores = Scores.load("scores.npz")
     assert same(scores, Scores.load("whole_scores.npz"))
     found = merged.finish(scores)
@@ -60,16 +61,17 @@ def test_parts_merge_to_the_whole(folder, capsys):
 
 
 @pytest.mark.slow
-def test_processes_count_the_same(folder):
+def test_processes_count_the_same(folder, monkeypatch):
+    monkeypatch.setattr(command_count, "SMALL", 100)
     run("news", *SMALL, "--out", "one.npz", "--workers", "1")
     run("news", *SMALL, "--out", "two.npz", "--workers", "2")
     assert same(Counts.load("one.npz"), Counts.load("two.npz"))
 
 
 def test_frequent_tokens_and_their_scores(folder, capsys):
-    run("news", *SMALL, "--tokens", "4", "--out", "k.npz", "--workers", "1")
+    run("news", *SMALL, "--tokens", "4", "--out", "k.npz")
     assert "tables hold 4 of 9 tokens;" in capsys.readouterr().out
-    run("news", "--scores", "k.npz", "--out", "s.npz", "--workers", "1")
+    run("news", "--scores", "k.npz", "--out", "s.npz")
     found = Counts.load("k.npz").finish(Scores.load("s.npz"))
     assert found.attention.shape == (4, 4) and found.n_vocab == 9
 
@@ -78,7 +80,7 @@ def test_byte_pairs(folder):
     pytest.importorskip("tokenizers", reason="tokenizers of files need the extra: pip install 'minitx[bpe]'")
     tokenizer = FileTokenizer.train(["fish bird cat dog"] * 9, n_vocab=270)
     tokenizer.save("tok.json")
-    settings = ["news", "--tokenizer", "tok.json", "--workers", "1"]
+    settings = ["news", "--tokenizer", "tok.json"]
     run(*settings, "--length", "6", "--tokens", "5", "--out", "c.npz")
     counts = Counts.load("c.npz")
     assert set(counts.vocabulary) < set(tokenizer.vocabulary) and counts.n_vocab == len(tokenizer.vocabulary)
@@ -87,7 +89,7 @@ def test_byte_pairs(folder):
 
 
 def test_associate_shows_what_needs_no_training(folder, capsys):
-    run("news", "--vocabulary", "12", "--length", "6", "--out", "c.npz", "--workers", "1")
+    run("news", "--vocabulary", "12", "--length", "6", "--out", "c.npz")
     capsys.readouterr()
     assert cli.main(["associate", "--counts", "c.npz", "--words", "fish,zebra", "--out", "a"]) == 0
     printed = capsys.readouterr().out
@@ -109,7 +111,8 @@ def test_associate_shows_what_needs_no_training(folder, capsys):
 @pytest.mark.parametrize(("arguments", "says"), [
     (["--merge", "c.npz", "c.npz"], "c.npz holds the part 1/1, which another file holds too; merge each part once"),
     (["--merge", "c.npz", "news/a.txt"], "news/a.txt holds no counts; give a file that minitx count wrote"),
-    (["--merge", "c.npz", "d.npz"], "d.npz: counts of windows of 6 and of 5 positions cannot be added"),
+    (["--merge", "e.npz", "d.npz"], "d.npz: counts of windows of 6 and of 5 positions cannot be added"),
+    (["--merge", "c.npz", "d.npz"], "d.npz and c.npz hold parts of different texts, or for another N of --part"),
     (["news", "--part", "9/9"], "--part is 9/9, but the texts can be cut into fewer parts only"),
     (["news", "--scores", "c.npz", "--length", "3"], "--scores leaves no use for --length; leave one of them out"),
     (["news", "gone.txt"], "there is no file gone.txt"),
@@ -120,7 +123,8 @@ def test_associate_shows_what_needs_no_training(folder, capsys):
 ])
 def test_mistakes(folder, capsys, arguments, says):
     run("news/a.txt", *SMALL, "--out", "c.npz")
-    run("news/b.txt", "--vocabulary", "9", "--length", "5", "--part", "1/2", "--out", "d.npz", "--workers", "1")
+    run("news/b.txt", "--vocabulary", "9", "--length", "5", "--part", "1/2", "--out", "d.npz")
+    run("news/b.txt", "--vocabulary", "9", "--length", "6", "--part", "2/2", "--out", "e.npz")
     (folder / "bad.jsonl").write_text('{"text": "a few words and no more"}\n{"text": \n')
     (folder / "blank").mkdir()
     (folder / "blank" / "x.txt").write_text(" \n")
