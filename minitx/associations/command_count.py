@@ -75,7 +75,7 @@ def main(parsed: argparse.Namespace) -> int:
         else:
             _count(options, number, of)
     except ValueError as error:
-        raise ValueError(as_typed(str(error), Options)) from error
+        raise ValueError(as_typed(error, Options)) from error
     return 0
 
 
