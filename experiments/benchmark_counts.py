@@ -3,8 +3,9 @@
     python experiments/benchmark_counts.py [TEXT] [--quick] [--out DIR]
 
 The texts are TEXT, or the embedded stories, written again and again with shuffled words, so that counts go on growing:
-the most frequent words stay, each of the others becomes another word in every repetition. Speeds are those of one core
-by processor time, the shortest of three rounds, all within one process. Memory is the peak of a process of its own.
+the most frequent words stay, each of the others becomes another word in every repetition. Times are processor times.
+Speeds are those of one core, the best of three rounds, all within one process. Memory is the peak of a process of its
+own.
 """
 
 import multiprocessing
@@ -96,14 +97,15 @@ def large_vocabulary(path, n_vocab, n_tokens):
 
 
 def _alone(connection, function, arguments):
-    began = time.perf_counter()
+    began = time.process_time()
     result = function(*arguments)
+    seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    connection.send((result, time.perf_counter() - began, peak))
+    connection.send((result, seconds, peak))
 
 
 def alone(function, *arguments):
-    """Result, seconds and peak memory in bytes of a function in a process of its own."""
+    """Result, processor seconds and peak memory in bytes of a function in a process of its own."""
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_alone, args=(there, function, arguments))
@@ -125,7 +127,7 @@ def section(results):
         f"Million tokens per second of one core, {speed['tokens']:,} tokens, V = {results['vocabulary']:,}, "
         f"T = {LENGTH}. "
         "In memory, vocabulary stands for load_corpus; counts and scores for load_corpus and the sums over its batch, "
-        "in float64; windows only leaves reading out.",
+        "in float64; windows only leaves reading out. All times are processor times.",
         block(["pass ", "streamed", "in memory", "ratio"], rows),
         f"A text of {text['bytes'] / 1e9:.2f} GB ({text['tokens']:,} tokens) was counted in {text['seconds']:.0f} s "
         f"(two passes) with at most {text['peak'] / 1e9:.2f} GB of memory; twice the tokens of the first half took "
