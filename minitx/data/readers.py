@@ -26,6 +26,7 @@ Progress = Callable[[int, int], object]  # called with (bytes read, bytes in the
 
 # {layout: what separates documents for certain, in bytes}; a part of a file may end there
 _CUTS = {"lines": rb"\n", "paragraphs": rb"\n[ \t\r]*\n", "endoftext": rb"<\|endoftext\|>"}
+_LONGEST = 4096  # bytes of a separator that is found for certain
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BLOCK = 1 << 20  # bytes that are read at a time; the layout is judged by the first of these blocks
 
@@ -83,12 +84,14 @@ def cut(path: Path, size: int, layout: str | None) -> list[tuple[int, int | None
     with open(path, "rb") as file:
         for edge in range(size, length, size):
             file.seek(edge)
-            ahead = b""
+            ahead = b""  # a separator may lie in two blocks
             while block := file.read(_BLOCK):
-                ahead += block
+                ahead = ahead[-_LONGEST:] + block
                 if found := separator.search(ahead):
-                    edges.add(edge + found.end())
+                    edges.add(file.tell() - len(ahead) + found.end())
                     break
+            else:  # no document ends behind this edge
+                break
     return [(begin, end, layout) for begin, end in itertools.pairwise(sorted(edges))]
 
 

@@ -56,6 +56,16 @@ def test_parts_hold_every_document_once_and_in_order(tmp_path, documents, layout
     assert found[0][0] == 0 and all(one[1] == two[0] for one, two in zip(found, found[1:], strict=False))
 
 
+@pytest.mark.parametrize("block", [1, 2, 5])
+def test_separators_may_lie_in_two_blocks(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("minitx.data.readers._BLOCK", block)
+    for layout, between in (("lines", "\n"), ("paragraphs", "\n \n"), ("endoftext", "<|endoftext|>")):
+        path = write(tmp_path / "a.txt", between.join(TEXT[:4]))
+        found = cut(path, 12, layout)
+        assert len(found) == 4
+        assert [text for begin, end, _ in found for text in read_part(path, begin, end, layout=layout)] == TEXT[:4]
+
+
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst", "a.jsonl.zst", "a.json"])
 def test_compressed_files_have_one_part(tmp_path, name):
     whole = {".json": json.dumps(TEXT), ".jsonl": "\n".join(map(json.dumps, TEXT))}
