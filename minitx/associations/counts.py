@@ -245,11 +245,12 @@ class Scores(Shown):
         n_vocab = len(g) if n_vocab is None else whole_number("n_vocab", n_vocab, len(g))
         spread = g.max(axis=1) - g.min(axis=1)
         scale = float(2.0 ** np.frexp(spread.max())[1])
+        scaled, spread = g / scale, spread / scale
         attention, position, n_windows = Sums.zeros(SCORE_BITS, *g.shape), Sums.zeros(SCORE_BITS, 1, 0), 0
         for chunk in _chunks(windows, n_vocab, len(g)):
             if n_windows == 0:
                 position = Sums.zeros(SCORE_BITS, 1, chunk.shape[1] - 1)
-            kernels.count_scores(*_distinct(chunk, len(g)), g / scale, spread / scale, SCORE_BITS, attention.arrays,
+            kernels.count_scores(*_distinct(chunk, len(g)), scaled, spread, SCORE_BITS, attention.arrays,
                                  position.arrays)
             n_windows += len(chunk)
         return cls(_digest(g), n_vocab, position.whole.shape[1], n_windows, scale, attention.carried(),
