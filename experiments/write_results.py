@@ -28,6 +28,7 @@ RUNS = {
     "topics_text": "experiments/topics_text.py TINYSTORIES.txt",
     "next_token": "experiments/next_token.py",
     "benchmark": "experiments/benchmark.py",
+    "benchmark_counts": "experiments/benchmark_counts.py TINYSTORIES.txt",
 }
 HEAD = """# Measured results
 

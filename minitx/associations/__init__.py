@@ -32,6 +32,8 @@ reduced dynamics and the expansion in eta.
         Phi = U sigma Z^T, x = eta sqrt(L) sigma                                .closed_form
     loss without the projection of trained weights on their leading         interventions                 Table 3
         terms, with nothing else, or without a random direction
+    the same statistics by sums that merge, exact for any split             Counts, Scores         (minitx)
+    statistics of texts of any size, on any executor                        text_statistics        (minitx)
     words that go together under B, Sigma_B, Phi                            words.similarity, .associates Fig. 5
     training with one prediction for each cell of contexts                  reduced.descend               (minitx)
     Theta(s) = sum_m eta^m sum_d C(s, d) Theta_{m,d}                        expand                        (minitx)
@@ -41,26 +43,40 @@ enters W_O at eta^3 (linearly in L), V at eta^4, W and P at eta^6, and layers pa
 V, W and P. The first correction that matters is L C(s,3) eta^3 B Phi Phi^T of W_O; reference dynamics takes all orders
 of this kind together, and grows with the rate sqrt(L) sigma_1(Phi) until the loss visibly falls.
 
-Modules: ``basis`` (statistics), ``leading`` (leading terms and bounds), ``next_order``, ``reference_dynamics``,
-``terms`` (the split gradient) and ``layer_terms`` (that of several layers), ``recording`` (its terms over training),
-``interventions``, ``words``, ``reduced``, ``expansion``; ``figures``, ``tables`` and ``command`` are those of ``minitx
-associate``.
+Modules: ``basis`` (statistics), ``counts`` and ``streaming`` (the same by parts of a text), ``leading`` (leading terms
+and bounds), ``next_order``, ``reference_dynamics``, ``terms`` (the split gradient) and ``layer_terms`` (that of several
+layers), ``recording`` (its terms over training), ``interventions``, ``words``, ``reduced``, ``expansion``; ``figures``,
+``tables`` and the files that begin with ``command`` are those of the command line.
 """
 
-from minitx.associations import basis, expansion, leading, recording, reduced, reference_dynamics, terms, words
+from minitx.associations import (
+    basis,
+    counts,
+    expansion,
+    leading,
+    recording,
+    reduced,
+    reference_dynamics,
+    streaming,
+    terms,
+    words,
+)
 from minitx.associations.basis import Statistics, statistics
+from minitx.associations.counts import Counts, Scores
 from minitx.associations.expansion import Expansion, expand
 from minitx.associations.interventions import Intervention, interventions
 from minitx.associations.leading import Beside, Bounds, beside, bounds, leading_weights, second_order_output
 from minitx.associations.next_order import NextOrder, next_order
 from minitx.associations.recording import TermRecorder, TermsOverTraining, record_terms
+from minitx.associations.streaming import text_statistics
 from minitx.associations.terms import first_exceeds, gradient_terms
 
 __all__ = [
-    "Beside", "Bounds", "Expansion", "Intervention", "NextOrder", "Statistics", "TermRecorder", "TermsOverTraining",
-    "basis", "beside", "bounds", "expand", "expansion", "first_exceeds", "gradient_terms", "interventions", "leading",
-    "leading_weights", "next_order", "record_terms", "recording", "reduced", "reference_dynamics",
-    "second_order_output", "statistics", "terms", "words",
+    "Beside", "Bounds", "Counts", "Expansion", "Intervention", "NextOrder", "Scores", "Statistics", "TermRecorder",
+    "TermsOverTraining", "basis", "beside", "bounds", "counts", "expand", "expansion", "first_exceeds",
+    "gradient_terms", "interventions", "leading", "leading_weights", "next_order", "record_terms", "recording",
+    "reduced", "reference_dynamics", "second_order_output", "statistics", "streaming", "terms", "text_statistics",
+    "words",
 ]
 
 

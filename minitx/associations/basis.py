@@ -21,6 +21,7 @@ from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model import kernels as model_kernels
 
+ROWS = 512  # Rows of a sparse product that are computed at a time.
 CHUNKS = 16  # Partial sums of the position gradient. A constant, so that the number of threads changes no result.
 
 
@@ -33,9 +34,12 @@ class Statistics(Shown):
     context             (V, V)  Phi. Row = next token, column = token of its prefix. Columns sum to 0.
     value               (V, V)  Phi^T B^T. Row = attended token, column = current token whose bigram row it resembles.
     attention           (V, V)  Q. Row = query (current) token, column = key (attended) token.
-    position            (T,)    Delta, by distance t - j.
+    position            (T,)    Delta, by distance t - j. It and Q are None where counts were finished without scores.
     frequency           (V,)    alpha: relative frequency as current token.
     share               (V,)    V mu: mean share of a token in the prefix.
+
+    Statistics of the K most frequent tokens of a larger vocabulary have K rows and columns; ``n_vocab`` is V all the
+    same (default: K), and sums over tokens within products are over the K. See :class:`minitx.associations.Counts`.
 
     TypeError or ValueError says which array is not of these shapes, or no real numbers.
     """
@@ -52,16 +56,16 @@ class Statistics(Shown):
     position: NDArray[np.float64]
     frequency: NDArray[np.float64]
     share: NDArray[np.float64]
+    n_vocab: int = 0
 
     def __post_init__(self):
-        for name in self.SHAPES:
-            object.__setattr__(self, name, reals(name, getattr(self, name), finite=False))
-        require_shapes({name: getattr(self, name) for name in self.SHAPES}, self.SHAPES)
-
-    @property
-    def n_vocab(self) -> int:
-        """V."""
-        return len(self.frequency)
+        given = {name: array for name in self.SHAPES if (array := getattr(self, name)) is not None
+                 or name not in ("attention", "position")}
+        arrays = {name: reals(name, array, finite=False) for name, array in given.items()}
+        require_shapes(arrays, self.SHAPES)
+        n_vocab = whole_number("n_vocab", self.n_vocab or len(self.frequency), len(self.frequency))
+        for name, value in {**arrays, "n_vocab": n_vocab}.items():
+            object.__setattr__(self, name, value)
 
 
 @one_blas_thread()
@@ -73,15 +77,46 @@ def statistics(batch: Batch, n_vocab: int) -> Statistics:
     """
     n_vocab = next_token_vocabulary(batch, n_vocab)
     pairs, alpha = bigram_counts(batch, n_vocab)
-    # B = pairs - alpha 1^T / V, so its products are those of the few pairs that occur, and a rank-one correction.
-    B = bigram(pairs, alpha)
-    mean_next = pairs.T @ alpha / n_vocab
-    Sigma_B = (pairs.T @ pairs).toarray() - mean_next[:, None] - mean_next + alpha @ alpha / n_vocab**2
     Phi, share = context(batch, n_vocab)
-    B_Phi = pairs @ Phi  # needs no correction, because the columns of Phi sum to 0
-    Sigma_B_Phi = pairs.T @ B_Phi - alpha @ B_Phi / n_vocab
+    B_Phi, Sigma_B_Phi = compositions(pairs, alpha, Phi, n_vocab)
     Q, Delta = scores(batch, Sigma_B_Phi.T)
-    return Statistics(B, Sigma_B, Phi, B_Phi.T, Q, Delta, alpha, share)
+    return Statistics(bigram(pairs, alpha, n_vocab), interchangeability(pairs, alpha, n_vocab), Phi, B_Phi.T, Q, Delta,
+                      alpha, share, n_vocab)
+
+
+# B = pairs - alpha 1^T / V, so its products are those of the few pairs that occur, and rank-one corrections.
+
+
+def bigram(pairs: sparse.csr_array, frequency: NDArray[np.float64], n_vocab: int) -> NDArray[np.float64]:
+    """B = pairs - frequency 1^T / V, from :func:`bigram_counts`: the descent direction of the ``direct`` table. (V, V)
+
+    Row = current token, column = next token; rows sum to 0 (Im et al. 2026, bigram function).
+    """
+    return pairs.toarray() - frequency[:, None] / n_vocab
+
+
+@one_blas_thread()
+def interchangeability(pairs: sparse.csr_array, frequency: NDArray[np.float64], n_vocab: int) -> NDArray[np.float64]:
+    """Sigma_B = B^T B, (V, V), by blocks of rows, because a sparse product takes twice the memory of a dense one."""
+    following, mean_next = pairs.T.tocsr(), pairs.T @ frequency / n_vocab
+    product = np.empty(pairs.shape)
+    for first in range(0, len(product), ROWS):
+        rows = slice(first, first + ROWS)
+        product[rows] = (following[rows] @ pairs).toarray()
+    product -= mean_next[:, None]
+    product += frequency @ frequency / n_vocab**2 - mean_next
+    return product
+
+
+@one_blas_thread()
+def compositions(pairs: sparse.csr_array, frequency: NDArray[np.float64], Phi: NDArray[np.float64],
+                 n_vocab: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """B Phi and Sigma_B Phi = B^T B Phi, (V, V) both; column = token of the prefix.
+
+    The column sums of Phi are 0, unless it is a block of a larger one.
+    """
+    B_Phi = pairs @ Phi - np.outer(frequency, Phi.sum(axis=0)) / n_vocab
+    return B_Phi, pairs.T @ B_Phi - frequency @ B_Phi / n_vocab
 
 
 def next_token_vocabulary(batch: Batch, n_vocab: int) -> int:
@@ -105,14 +140,6 @@ def bigram_counts(batch: Batch, n_vocab: int) -> tuple[sparse.csr_array, NDArray
     pairs = sparse.coo_array((weight, (current, following)), shape=(n_vocab, n_vocab)).tocsr()
     frequency = np.bincount(current, weight, n_vocab)
     return pairs, frequency  # type: ignore[return-value]  # with weights, bincount returns float64
-
-
-def bigram(pairs: sparse.csr_array, frequency: NDArray[np.float64]) -> NDArray[np.float64]:
-    """B = pairs - frequency 1^T / V, from :func:`bigram_counts`: the descent direction of the ``direct`` table. (V, V)
-
-    Row = current token, column = next token; rows sum to 0 (Im et al. 2026, bigram function).
-    """
-    return pairs.toarray() - frequency[:, None] / len(frequency)
 
 
 def context(batch: Batch, n_vocab: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

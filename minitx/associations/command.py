@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from minitx.associations import figures, reduced, reference_dynamics, tables, terms, words
 from minitx.associations.basis import Statistics, statistics
+from minitx.associations.counts import Counts
 from minitx.associations.interventions import interventions
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
 from minitx.associations.recording import TermRecorder
@@ -27,7 +30,9 @@ from minitx.base.options import add_options, option, read_options, require_memor
 from minitx.base.parallel import matmul
 from minitx.base.tables import number
 from minitx.data.batch import Batch
-from minitx.data.corpus import BUILTIN, LAYOUTS, OMIT, UNKNOWN, builtin_corpus, file_kind, load_corpus
+from minitx.data.corpus import BUILTIN, OMIT, UNKNOWN, builtin_corpus, load_corpus
+from minitx.data.readers import LAYOUTS, file_kind
+from minitx.data.tokenizers import FileTokenizer
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import DescentEnded, Trajectory, descend, descent
 from minitx.model.layers import LayeredWeights
@@ -37,6 +42,8 @@ N_RECORDS = 12  # rows of the tables, beside the first three steps
 HEAT_MAP_WORDS = 40
 N_ASSOCIATES = 8
 INTERVENED = 64  # windows on which a model of one layer is intervened with; of L layers, 1/L of them
+MEASURES = " (bigram: by the entries of B; interchangeability and context: by cosines)"
+N_WORDS, LONG_WORD = 5, 4  # of counts, the associates of the most frequent words of so many letters are listed
 STORY_WORDS = ("fish", "bird", "happy", "red", "mom")  # whose associates in the stories are known
 # {basis function: (what a row is, what a column is, what to look for)}
 BASIS_FUNCTIONS = {
@@ -65,7 +72,7 @@ LEADING, REFERENCE, REDUCED = "leading terms", "reference dynamics", "reduced dy
 class Options(base_options.Options):
     """The configuration of a run; ``results.json`` keeps it."""
 
-    text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz of each; without it, an embedded corpus",
+    text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz, .zst of each; else an embedded corpus",
                               positional=True, metavar="TEXT")
     builtin: str = option(BUILTIN[0], "the embedded corpus to use when no TEXT is given", choices=BUILTIN)
     vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, quick=300,
@@ -74,8 +81,12 @@ class Options(base_options.Options):
     windows: int | None = option(512, "use at most the first N windows", least=1, quick=64)
     unknown: str = option(UNKNOWN, "what becomes of rarer words: mapped to <unk>, or their document omitted",
                           choices=(UNKNOWN, OMIT))
+    tokenizer: str | None = option(None, "a tokenizer.json, as minitx tokenizer writes; its tokens instead of words",
+                                   metavar="FILE")
     layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
                                 choices=tuple(LAYOUTS))
+    counts: str | None = option(None, "counts that minitx count wrote, instead of a text: what needs no training",
+                                metavar="FILE")
     learning_rate: float = option(1.0, "learning rate of gradient descent", above_zero=True, below=1e60, metavar="ETA")
     steps: int = option(100, "number of steps", least=1, quick=12, metavar="S")
     layers: int = option(1, "number of layers", least=1, most=4, metavar="L")
@@ -108,7 +119,24 @@ def main(parsed: argparse.Namespace) -> int:
         about = typed.get("text", "the embedded corpus")
         raise ValueError(f"--layout is {typed['layout']}, but {about} has its documents apart already; leave it out "
                          "(it is for a .txt file)")
+    if "tokenizer" in typed:
+        _require_no_words(typed)
+    if "counts" in typed:
+        if others := sorted(typed.keys() - {"counts", "words", "out", "threads"}):
+            other = "TEXT" if others[0] == "text" else f"--{others[0].replace('_', '-')}"
+            raise ValueError(f"--counts leaves no use for {other}; leave it out (unlike --words and --out)")
+        return run_command(read_options(Options, typed), typed, run_counts, FIGURES)
     return run_command(read_options(Options, typed), typed, run, FIGURES)
+
+
+def _require_no_words(typed):
+    """ValueError if options were typed that a tokenizer of a file leaves no use for."""
+    if "text" not in typed:
+        raise ValueError(f"--tokenizer is {typed['tokenizer']}, but no TEXT was typed; the embedded corpora are words")
+    for name in ("vocabulary", "unknown"):
+        if name in typed:
+            raise ValueError(f"--{name} is {typed[name]}, but --tokenizer {typed['tokenizer']} has a vocabulary of its "
+                             f"own; leave --{name} out")
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -158,8 +186,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
         heads = virtual_heads(trajectory.weights, basis, leading, corpus, asked)
     _say_results(options, recorder, split, crossings, changes, say)
     if associates:
-        say("\nstrongest associates (bigram: by the entries of B; interchangeability and context: by cosines)\n"
-            + tables.words_table(associates))
+        say(f"\nstrongest associates{MEASURES}\n{tables.words_table(associates)}")
     if associates and heads:
         say("\nwhat attended words write to the output (entries over the norm of their column), beside the leading "
             f"term;\ncosine: of the table of all words with that of its leading terms\n{tables.heads_table(**heads)}")
@@ -211,13 +238,40 @@ def _say_results(options, recorder, split, crossings, changes, say):
             f"all but their projection\n{tables.interventions_table(changes['loss'], changes['changes'])}")
 
 
+def run_counts(options: Options, say: Callable[[str], None]) -> Outcome:
+    """Show what counts say without training; the keys of results.json are ``corpus``, ``vocabulary``, ``associates``.
+    """
+    path = Path(options.counts or "")
+    counts, name = Counts.load(path), path.name
+    vocabulary = counts.vocabulary
+    require_memory(80.0 * len(vocabulary) ** 2, ("counts", name))
+    say(f"counts of {counts.n_windows:,} windows of {counts.length} + 1 tokens, {len(vocabulary):,} of "
+        f"{counts.n_vocab:,} tokens; {counts.coverage:.2%} of the pairs of neighbours are of these")
+    basis = counts.finish()
+    if options.words is None:
+        by_frequency = (vocabulary[token] for token in np.argsort(-basis.frequency, kind="stable"))
+        asked = list(islice((word for word in by_frequency if sum(map(str.isalpha, word)) >= LONG_WORD), N_WORDS))
+    else:
+        asked = [word for word in map(str.strip, options.words.split(",")) if word in vocabulary]
+        if absent := [word for word in map(str.strip, options.words.split(",")) if word and word not in vocabulary]:
+            say(f"not in the vocabulary, so their associates are not listed: {', '.join(absent)}")
+    scores = words.similarity(basis, [vocabulary.index(word) for word in asked])
+    associates = {word: {function: words.strongest(rows[i], vocabulary, word, N_ASSOCIATES)
+                         for function, rows in scores.items()} for i, word in enumerate(asked)}
+    say(f"\nstrongest associates{MEASURES}\n{tables.words_table(associates)}")
+    corpus = {**counts.totals, "windows": counts.n_windows, "length": counts.length, "vocabulary": counts.n_vocab}
+    return Outcome(f"minitx associate: {name}", {"corpus": corpus, "vocabulary": vocabulary, "associates": associates},
+                   basis_figures(basis, vocabulary))
+
+
 def _asked_words(options, corpus, say):
     """The words whose associates are listed; says which of those that were typed cannot be."""
     if options.words is None:
         if options.text is None and options.builtin == BUILTIN[0]:
             return [word for word in STORY_WORDS if word in corpus.vocabulary]
         return words.content_words(corpus, len(STORY_WORDS))
-    asked = [word for word in map(str.strip, options.words.lower().split(",")) if word]
+    typed = options.words if options.tokenizer else options.words.lower()
+    asked = [word for word in map(str.strip, typed.split(",")) if word]
     used = {corpus.vocabulary[token] for token in np.unique(corpus.tokens)}
     if absent := [word for word in asked if word not in corpus.vocabulary]:
         say(f"not in the vocabulary, so their associates are not listed: {', '.join(absent)}")
@@ -232,6 +286,8 @@ def _read(options):
     if options.text is None:
         require_memory(8.0 * (options.windows or 1) * options.length, ("length", options.length))
         return builtin_corpus(options.builtin, rng=options.seed, **settings)
+    if options.tokenizer is not None:
+        settings |= {"n_vocab": None, "unknown": UNKNOWN, "tokenizer": FileTokenizer.read(options.tokenizer)}
     return read_with_bar(load_corpus, options.text, layout=options.layout, **settings)
 
 
@@ -429,4 +485,4 @@ def basis_figures(basis: Statistics, vocabulary: Sequence[str]) -> dict[str, tup
     labels = [style.tick_label(vocabulary[token], named=True) for token in frequent]
     return {f"{name}.png": (figures.heat_map(getattr(basis, name)[np.ix_(frequent, frequent)], labels, row, column,
                                              title=f"{name} function, {len(frequent)} most frequent tokens"), caption)
-            for name, (row, column, caption) in BASIS_FUNCTIONS.items()}
+            for name, (row, column, caption) in BASIS_FUNCTIONS.items() if getattr(basis, name) is not None}

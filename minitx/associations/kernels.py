@@ -90,6 +90,81 @@ def reference_position(tokens, lengths, targets, weight, g, position):
                 position[t - j] += share * (scores[j] - mean)
 
 
+# ---------------------------------------------------------- counts that merge: the same sums, exactly, in whole numbers
+#
+# An entry is whole + part / 2^bits, both int64, so that no sum is ever rounded and every order of additions gives the
+# same bits. What is added to a row is at most ``grown`` units of 2^bits since its parts were last carried over.
+
+
+@ordered_kernel
+def carry(whole, part, bits):
+    """Move what ``part`` has above 2^bits to ``whole``; then 0 <= part < 2^bits."""
+    for i in range(part.shape[0]):
+        for a in range(part.shape[1]):
+            over = part[i, a] >> bits
+            if over != 0:  # memory of entries that stay 0 is never touched
+                whole[i, a] += over
+                part[i, a] -= over << bits
+
+
+@ordered_kernel
+def make_room(whole, part, grown, row, amount, bits):
+    """Carry a row over before ``amount`` more would overflow its parts."""
+    grown[row] += amount
+    if grown[row] > 2.0 ** (62 - bits):
+        carry(whole[row:row + 1], part[row:row + 1], bits)
+        grown[row] = 1.0 + amount
+
+
+@ordered_kernel
+def count_contexts(targets, slots, words, shares, bits, whole, part, grown):
+    """Add (count of a among x_0 .. x_t) shares[t] to the entry (y_t, a); shares[t] is 2^bits / (t + 1), rounded."""
+    count = np.zeros(words.shape[1], np.int64)
+    for s in range(targets.shape[0]):
+        count[:] = 0
+        seen = 0
+        for t in range(targets.shape[1]):
+            count[slots[s, t]] += 1
+            seen = max(seen, slots[s, t] + 1)
+            make_room(whole, part, grown, targets[s, t], 1.001, bits)
+            row = part[targets[s, t]]
+            for u in range(seen):
+                row[words[s, u]] += shares[t] * count[u]
+
+
+@ordered_kernel
+def count_scores(tokens, targets, slots, words, g, spread, bits, qk, position):
+    """Add the terms of reference_attention and reference_position, rounded to multiples of 2^-bits, to both tables.
+
+    ``qk`` and ``position`` are (whole, part, grown). No two entries of g[y, :] differ by more than spread[y], which is
+    at most 1.
+    """
+    count = np.zeros(words.shape[1], np.int64)
+    centred = np.empty(words.shape[1])
+    term = np.empty(words.shape[1], np.int64)
+    unit = 2.0 ** bits
+    for s in range(tokens.shape[0]):
+        count[:] = 0
+        seen = 0
+        for t in range(tokens.shape[1]):
+            x, y = tokens[s, t], targets[s, t]
+            count[slots[s, t]] += 1
+            seen = max(seen, slots[s, t] + 1)
+            mean = 0.0
+            for u in range(seen):
+                centred[u] = g[y, words[s, u]]
+                mean += count[u] * centred[u]
+            mean /= t + 1
+            make_room(qk[0], qk[1], qk[2], x, 1.001 * spread[y], bits)
+            make_room(position[0], position[1], position[2], 0, 1.001 * spread[y], bits)
+            row = qk[1][x]
+            for u in range(seen):
+                term[u] = np.int64(np.rint(unit / (t + 1) * (centred[u] - mean)))
+                row[words[s, u]] += count[u] * term[u]
+            for j in range(t + 1):
+                position[1][0, t - j] += term[slots[s, j]]
+
+
 # ------------------------------------------------------------------------ reduced dynamics: sums over loss positions
 #
 # A loss position i is (sequence[i], at[i]). A kernel visits one piece of the work, the positions first .. last - 1, or

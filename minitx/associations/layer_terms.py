@@ -92,7 +92,7 @@ def _leading_weights(weights, batch, leading):
         return leading.W_O, np.repeat(leading.V[None], weights.n_layers, axis=0)
     pairs, alpha = bigram_counts(batch, weights.n_vocab)
     value = (pairs @ context(batch, weights.n_vocab)[0]).T
-    return (projection(weights.W_O, bigram(pairs, alpha)),
+    return (projection(weights.W_O, bigram(pairs, alpha, weights.n_vocab)),
             np.stack([projection(V, value) for V in weights.V]))
 
 

@@ -28,10 +28,14 @@ def leading_weights(statistics: Statistics, *, steps: int, learning_rate: float)
     Raises
     ------
     ValueError
-        ``steps`` is not a whole number from 0 to 10^12, or ``learning_rate`` is not a number above 0.
+        ``steps`` is not a whole number from 0 to 10^12, or ``learning_rate`` is not a number above 0; the statistics
+        are of counts without scores.
     """
     instance("statistics", statistics, Statistics)
     _require_run(steps, learning_rate)
+    if statistics.attention is None:
+        raise ValueError("statistics have no scores, so W and P cannot be predicted; finish counts with their scores: "
+                         "counts.finish(Scores.of(windows, counts.score_table()))")
     attention = (3 * comb(steps, 4) + 2 * comb(steps, 3)) * learning_rate**4
     return OneHotWeights(W_O=steps * learning_rate * statistics.bigram,
                          V=comb(steps, 2) * learning_rate**2 * statistics.value,

@@ -104,7 +104,7 @@ def gradient_terms(weights: OneHotWeights | LayeredWeights | Circuits, batch: Ba
     circuits = valid_circuits(weights, batch)
     given = _given_leading(leading, weights)
     pairs, alpha = bigram_counts(batch, circuits.n_vocab)
-    B = bigram(pairs, alpha)
+    B = bigram(pairs, alpha, circuits.n_vocab)
     Phi, _ = context(batch, circuits.n_vocab)
     if isinstance(weights, Circuits):
         return _terms_of_tables(circuits, batch, B, Phi, given)

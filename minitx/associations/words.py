@@ -14,7 +14,7 @@ frequent words. Each function is therefore given the scale-free reading that its
 Legend: V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +26,32 @@ from minitx.base.parallel import matmul
 from minitx.data.corpus import UNKNOWN, Corpus
 
 
-def similarity(statistics: Statistics) -> dict[str, NDArray[np.float64]]:
-    """{function: (V, V) scores}. Row = word, column = the word it may go together with; a larger score is stronger."""
+def similarity(statistics: Statistics, tokens: Sequence[int] | None = None) -> dict[str, NDArray[np.float64]]:
+    """{function: (V, V) scores}. Row = word, column = the word it may go together with; a larger score is stronger.
+
+    With ``tokens``, only their rows are computed: (n, V).
+    """
     instance("statistics", statistics, Statistics)
+    rows = np.arange(len(statistics.frequency)) if tokens is None else np.asarray(tokens, np.intp)
     Sigma = statistics.interchangeability
     total = statistics.frequency.sum()
     # words that are the next token somewhere; the others are interchangeable with none
     follows = statistics.bigram.sum(axis=0) + total / statistics.n_vocab > 1e-12 * total
     size = np.where(follows, np.sqrt(np.maximum(np.diagonal(Sigma), 0)), 0)
-    return {"bigram": statistics.bigram, "interchangeability": _divide(_divide(Sigma, size).T, size),
-            "context": _context_similarity(statistics)}
+    scaled = _divide(Sigma[rows], size).T
+    return {"bigram": statistics.bigram[rows], "interchangeability": _divide(scaled, size[rows]).T,
+            "context": _context_similarity(statistics, rows)}
 
 
-def _context_similarity(statistics):
+def _context_similarity(statistics, rows):
     n_vocab = statistics.n_vocab
     O = np.maximum(statistics.context + statistics.share / n_vocab, 0)
     following = O.sum(axis=1, keepdims=True)  # how often b is the next token
     total = statistics.share.sum()
     surplus = np.maximum(np.sqrt(O) - np.sqrt(following * (statistics.share / total)), 0)
-    profile = np.hstack([surplus, surplus.T])
-    profile = _divide(profile.T, norm(profile, axis=1)).T
-    return matmul(profile, profile.T)
+    size = np.hypot(norm(surplus, axis=1), norm(surplus, axis=0))  # of each word's profile, its row and its column
+    product = matmul(surplus[rows], surplus.T) + matmul(surplus.T[rows], surplus)
+    return _divide(_divide(product, size).T, size[rows]).T
 
 
 def _divide(matrix, scale):
@@ -62,10 +67,14 @@ def associates(scores: NDArray[np.float64], corpus: Corpus, word: str, *, k: int
     """
     instance("corpus", corpus, Corpus)
     scores, k = square("scores", scores, len(corpus.vocabulary)), whole_number("k", k, 1)
-    row = scores[corpus.id(word)].copy()
-    row[[token for token, other in enumerate(corpus.vocabulary) if other in (word, UNKNOWN)]] = -np.inf
-    strongest = np.argsort(-row, kind="stable")[:k]
-    return [(corpus.vocabulary[token], float(row[token])) for token in strongest if row[token] > 0]
+    return strongest(scores[corpus.id(word)], corpus.vocabulary, word, k)
+
+
+def strongest(row: NDArray[np.float64], vocabulary: Sequence[str], word: str, k: int) -> list[tuple[str, float]]:
+    """As :func:`associates`, from the row (V,) of ``word``."""
+    row = row.copy()
+    row[[token for token, other in enumerate(vocabulary) if other in (word, UNKNOWN)]] = -np.inf
+    return [(vocabulary[token], float(row[token])) for token in np.argsort(-row, kind="stable")[:k] if row[token] > 0]
 
 
 def content_words(corpus: Corpus, k: int) -> list[str]:

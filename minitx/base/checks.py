@@ -6,7 +6,9 @@ import os
 import tempfile
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
@@ -219,6 +221,14 @@ def _held(given, found):
     return f"dtype {found.dtype}" if found.ndim or isinstance(given, np.ndarray) else described(given)
 
 
+def extra_package(module: str, what: str, package: str, extra: str) -> ModuleType:
+    """The ``module`` of an optional ``package``. ValueError, with the line that installs it, if it is not there."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ValueError(f"{what} need {package} ({error}): pip install 'minitx[{extra}]'") from error
+
+
 def existing_file(path: Any, needed: str = "a file") -> Path:
     """``path`` as a Path. TypeError, FileNotFoundError or ValueError unless it names a file; ``needed`` says which."""
     if not isinstance(path, (str, os.PathLike)):
@@ -250,6 +260,12 @@ def atomic(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         if isinstance(error, OSError):
             raise OSError(f"cannot write {path}: {error.strerror or error}") from error
         raise
+
+
+def writable_file(path: str) -> None:
+    """ValueError, before any work is done, if ``--out`` is no file name in a folder that can be written to."""
+    if not path or Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK):
+        raise ValueError(f"--out is {path!r}; it must name a file, in a folder that is there and can be written to")
 
 
 def output_folder(path: str | os.PathLike) -> Path:

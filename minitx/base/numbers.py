@@ -3,7 +3,7 @@
 Sums are NumPy's and not those of BLAS, whose bits depend on its number of threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from minitx.base.checks import described, reals
-from minitx.base.parallel import one_blas_thread
+from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.shown import Shown
 
 
@@ -46,6 +46,24 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
         return float("nan")
     x, y = x / np.abs(x).max(), y / np.abs(y).max()
     return float(np.clip(np.sum(x * y) / np.sqrt(np.sum(x * x) * np.sum(y * y)), -1.0, 1.0))
+
+
+def cosine_of_products(one: Sequence[ArrayLike], other: Sequence[ArrayLike], *, rows: int = 512) -> float:
+    """The :func:`cosine` of two products of matrices, without forming them: by blocks of ``rows`` rows.
+
+    Each is a pair of factors, (n, m) and (m, p); the cosine of ``(Phi.T, B.T)`` and another pair is that of two value
+    matrices. It is nan if a product is all zero; ValueError if shapes do not fit.
+    """
+    (a, b), (c, d) = ([np.atleast_2d(reals("a factor", factor)) for factor in pair] for pair in (one, other))
+    if a.shape[1] != b.shape[0] or c.shape[1] != d.shape[0] or (len(a), b.shape[1]) != (len(c), d.shape[1]):
+        raise ValueError(f"factors have shapes {a.shape} x {b.shape} and {c.shape} x {d.shape}; their products must "
+                         "exist and have the same shape")
+    a, b, c, d = (factor / (np.abs(factor).max() or 1.0) for factor in (a, b, c, d))
+    sums = np.zeros(3)
+    for first in range(0, len(a), rows):
+        x, y = matmul(a[first:first + rows], b), matmul(c[first:first + rows], d)
+        sums += np.sum(x * y), np.sum(x * x), np.sum(y * y)
+    return float(np.clip(sums[0] / np.sqrt(sums[1] * sums[2]), -1.0, 1.0)) if sums[1] and sums[2] else float("nan")
 
 
 def relative_error(a: ArrayLike, reference: ArrayLike) -> float:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 MOST = 10**9  # largest whole number that an option accepts, unless it has a limit of its own
+MANY = tuple[str, ...]  # the type of a positional option that may be typed several times
 SHOWN = 60  # characters of a value that a message shows
 # What library functions call the settings that an option of another name gives.
 ELSEWHERE = {"n_vocab": "vocabulary", "n_windows": "windows", "n_topics": "topics", "n_samples": "samples",
-             "n_classes": "classes", "n_documents": "documents"}
+             "n_classes": "classes", "n_tokens": "tokens", "n_documents": "documents"}
 
 
 class NotAccepted(Exception):
@@ -32,7 +33,7 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), least: int
     ``most`` (default: ``MOST``, which no table or training that fits into a computer reaches), it is a number
     ``above_zero`` and ``below`` a limit, or it ``is_probability``. With ``--quick``, the value of an option that was
     not typed is at most ``quick``. Help calls the value ``metavar`` (by default a letter for its type). An option that
-    is ``positional`` is typed without its name.
+    is ``positional`` is typed without its name; of the type ``tuple[str, ...]``, it may be typed several times.
     """
     return dataclasses.field(default=default, metadata={
         "help": help, "choices": choices, "least": least, "above_zero": above_zero, "below": below,
@@ -41,8 +42,8 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), least: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options that every command has. A command's own dataclass extends it; an instance is a checked configuration.
+class Settings:
+    """A command's own dataclass of options extends it; an instance is a checked configuration.
 
     Raises
     ------
@@ -52,10 +53,6 @@ class Options:
 
     next_word: ClassVar[int] = 0  # 1 if --length counts the word after a window, which a corpus does not count
     quick_note: ClassVar[str] = ""  # what --quick makes smaller besides options
-    seed: int = option(0, "seed of everything that is drawn", least=0, most=2**63 - 1)
-    threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
-    out: str = option("minitx-out", "folder for figures, results.json, report.html and weights", metavar="DIR")
-    quick: bool = option(False, "the same job in seconds: small sizes and few steps")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -64,11 +61,24 @@ class Options:
                 continue
             if reason := _refusal(says, value):
                 raise ValueError(f"{name} is {shown(value)}; it must be {reason}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Settings):
+    """The options that every command has that trains; ValueError as of :class:`Settings`."""
+
+    seed: int = option(0, "seed of everything that is drawn", least=0, most=2**63 - 1)
+    threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
+    out: str = option("minitx-out", "folder for figures, results.json, report.html and weights", metavar="DIR")
+    quick: bool = option(False, "the same job in seconds: small sizes and few steps")
+
+    def __post_init__(self):
+        super().__post_init__()
         if not self.out:
             raise ValueError("--out is empty; it must name a folder")
 
 
-Some = TypeVar("Some", bound=Options)
+Some = TypeVar("Some", bound=Settings)
 
 
 @typing.runtime_checkable
@@ -85,7 +95,7 @@ def typed_name(name: str, value: Any = None) -> str:
     return ("--no-" if value is False else "--") + name.replace("_", "-")
 
 
-def add_options(parser: argparse.ArgumentParser, kinds: dict[str, type[Options]]) -> None:
+def add_options(parser: argparse.ArgumentParser, kinds: dict[str, type[Settings]]) -> None:
     """Declare on ``parser`` the options of one or several dataclasses, {heading: dataclass}.
 
     An option of several dataclasses is declared once. Options that are not typed stay unset, so that
@@ -116,7 +126,7 @@ def _described(having):
     """The help of an option with its default, and where dataclasses differ, that of each."""
     texts = {}
     for heading, field in having.items():
-        shown = "" if field.default in (None, "", False, True) else f" (default: {field.default})"
+        shown = "" if field.default in (None, "", False, True, ()) else f" (default: {field.default})"
         texts[heading.removeprefix("options ")] = (field.metadata["help"] + shown).replace("%", "%%")
     first, *others = texts.items()
     return "; ".join([first[1], *(f"{heading}: {text}" for heading, text in others if text != first[1])])
@@ -127,12 +137,13 @@ def _add(group, field, text):
     kind = value_type(field)
     if kind is bool:
         settings["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
-    else:
+    elif kind != MANY:
         among = "{" + ",".join(says["choices"]) + "}" if says["choices"] else None
         settings |= {"type": _reader(field, kind),
                      "metavar": says["metavar"] or among or {int: "N", float: "X", str: "STR"}[kind]}
     if says["positional"]:
-        group.add_argument(field.name, nargs="?", **settings)
+        many = {"nargs": "*", "metavar": says["metavar"]} if kind == MANY else {"nargs": "?"}
+        group.add_argument(field.name, **many, **settings)
     else:
         group.add_argument(typed_name(field.name), **settings)
 
@@ -211,7 +222,7 @@ def read_options(kind: type[Some], typed: dict[str, Any]) -> Some:
         raise ValueError(as_typed(error, kind)) from error
 
 
-def lowered(kind: type[Options], typed: dict[str, Any]) -> dict[str, Any]:
+def lowered(kind: type[Settings], typed: dict[str, Any]) -> dict[str, Any]:
     """What ``--quick`` makes of the options that were not typed, {name: value}; nothing without ``--quick``."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind) if typed.get("quick") else ():
@@ -240,7 +251,7 @@ def require_memory(needed: float, *settings: tuple[str, Any]) -> None:
                          f"{memory / 1e9:,.0f} GB; use smaller values")
 
 
-def as_typed(error: BaseException, kind: type[Options]) -> str:
+def as_typed(error: BaseException, kind: type[Settings]) -> str:
     """What a library function found wrong, in one line, in which settings have the names of the options that give them.
 
     An error may tell it itself: its method ``as_typed(next_word)`` gives the sentence. In other messages ``n_vocab``

@@ -1,18 +1,24 @@
 """What comes before a model: texts and drawn stories become windows of tokens, and windows become batches.
 
 - ``stories``: short stories drawn from a known law of word classes and word companions.
-- ``corpus``: readers of text files, the word tokenizer, vocabularies and windows. ``load_corpus`` takes a text through
-  them in this order: documents, words, vocabulary, windows. ``Corpus.batch()`` predicts the next token in all windows.
+- ``readers``: text files become documents. ``tokenizers``: a document becomes token ids, of words or of byte pairs.
+- ``corpus``: vocabularies and windows. ``load_corpus`` takes a text through these in this order: documents, words,
+  vocabulary, windows. ``Corpus.batch()`` predicts the next token in all windows.
+- ``streams``: texts of any size, read part by part by any executor.
 - ``batch``: a :class:`Batch` holds tokens, targets, weights in the loss, mask and head, all checked. Every model
   reads it, and the theories make batches of their own laws of data.
 """
 
-from minitx.data import batch, corpus, stories
+from minitx.data import batch, corpus, readers, stories, streams, tokenizers
 from minitx.data.batch import Batch
-from minitx.data.corpus import Corpus, builtin_corpus, load_corpus, read_documents
+from minitx.data.corpus import Corpus, builtin_corpus, load_corpus
+from minitx.data.readers import read_documents
+from minitx.data.streams import Texts
+from minitx.data.tokenizers import FileTokenizer, Tokenizer, WordTokenizer
 
 __all__ = [
-    "Batch", "Corpus", "batch", "builtin_corpus", "corpus", "load_corpus", "read_documents", "stories",
+    "Batch", "Corpus", "FileTokenizer", "Texts", "Tokenizer", "WordTokenizer", "batch", "builtin_corpus", "corpus",
+    "load_corpus", "read_documents", "readers", "stories", "streams", "tokenizers",
 ]
 
 

@@ -1,193 +1,28 @@
-"""Texts become windows of tokens: readers of documents, the word tokenizer, vocabularies and built-in corpora.
-
-A word token is a maximal run of letters, or any other single character that is not a space. Capitals become small.
+"""Texts become windows of tokens: vocabularies, windows and built-in corpora.
 
 Legend: N windows of T = ``length`` positions, V words in the vocabulary.
 """
 
-import codecs
 import difflib
-import gzip
-import io
 import itertools
-import json
-import re
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import (
-    MOST_ENTRIES,
-    described,
-    existing_file,
-    function,
-    integers,
-    one_of,
-    table_size,
-    whole_number,
-)
+from minitx.base.checks import MOST_ENTRIES, described, existing_file, function, integers, table_size, whole_number
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
+from minitx.data.readers import TEXT_FILE, Progress, read_documents
 from minitx.data.stories import LEXICON, stories
+from minitx.data.tokenizers import UNKNOWN, Tokenizer, split_words
 
-UNKNOWN = "<unk>"  # no text holds this word, because the tokenizer makes three tokens of it
 OMIT = "omit"
-# {layout: the regular expression of what separates documents}
-LAYOUTS = {"lines": r"\n", "paragraphs": r"\n[^\S\n]*\n", "endoftext": r"<\|endoftext\|>"}
 BUILTIN = ("stories", "python-docs")
-TEXT_FILE = "one text file (.txt, .jsonl or .json, possibly .gz)"
-Progress = Callable[[int, int], object]  # called with (bytes read, bytes in the file)
-
-_WORD = re.compile(r"[^\W\d_]+|\S")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_BLOCK = 1 << 20  # bytes that are read at a time; the layout is judged by the first of these blocks
-
-
-def read_documents(path: str | Path, *, layout: str | None = None, progress: Progress | None = None) -> Iterator[str]:
-    """Iterate over the documents of a file, in order; blank ones are left out.
-
-    A ``.jsonl`` file holds one document a line, as a string or as the field ``text`` of an object; a ``.json`` file
-    holds an array of such strings or objects. Any other file is plain text. All are UTF-8 and may be compressed
-    (``.gz``); all but ``.json`` are read piece by piece.
-
-    Parameters
-    ----------
-    layout : {"lines", "paragraphs", "endoftext"}, optional
-        Where documents of a plain text end: at each line end, at blank lines, or at the mark ``<|endoftext|>``.
-        Default: "endoftext" if the first megabyte holds the mark, else "paragraphs" if at least one of its lines in
-        twenty is followed by a blank one, else "lines".
-    progress : callable, optional
-        Called as ``progress(bytes_done, bytes_in_file)`` while reading.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        No such file, a folder, an unknown layout. While iterating: a file that is blank, binary, not UTF-8 or damaged,
-        or an object without ``text``.
-    """
-    if layout is not None:
-        one_of("layout", layout, (*LAYOUTS, None))
-    path = existing_file(path, TEXT_FILE)
-    blocks, kind = _blocks(path, progress), file_kind(path)
-    if kind == ".jsonl":
-        documents = (_text(item, place) for place, item in _json_lines(path, blocks))
-    elif kind == ".json":
-        documents = _json_array(path, blocks)
-    else:
-        head = next(blocks)
-        documents = _split(itertools.chain([head], blocks), LAYOUTS[layout or _detect(head)])
-    return _filled(path, documents)
-
-
-def read_json_lines(path: str | Path, *, progress: Progress | None = None) -> Iterator[tuple[str, Any]]:
-    """Iterate over the values of a file that holds one JSON value a line, as pairs (place, value).
-
-    ``place`` names file and line, for messages. Blank lines are left out. Parameters, encoding and errors are those of
-    :func:`read_documents`; a line that is not valid JSON is a ValueError too.
-    """
-    path = existing_file(path, TEXT_FILE)
-    return _json_lines(path, _blocks(path, progress))
-
-
-def file_kind(path: str | Path) -> str:
-    """Ending of the file name in lower case, such as ".jsonl"; an ending ".gz" is left out."""
-    path = Path(path)
-    return (path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
-
-
-def _filled(path, documents):
-    """The documents without spaces at their ends and without blank ones. ValueError if none is left."""
-    found = False
-    for document in map(str.strip, documents):
-        if document:
-            found = True
-            yield document
-    if not found:
-        raise ValueError(f"{path} is empty or blank: it holds no document; give a file with text in it")
-
-
-def _blocks(path, progress):
-    """Decoded pieces of a file, with newlines as ``\\n`` and without a byte order mark; the last piece may be blank."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
-    done, block = 0, None  # done counts bytes after decompression
-    with open(path, "rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
-        while block != b"":
-            try:
-                block = stream.read(_BLOCK)
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise ValueError(f"{path} is not a whole gzip file ({error}); compress or download it again") from error
-            if b"\0" in block:
-                raise ValueError(f"{path} is a binary file: NUL byte at offset {done + block.index(0)}; "
-                                 "text in UTF-8 is needed")
-            begin = done - len(decoder.getstate()[0])  # a character may lie in two blocks
-            try:
-                text = newlines.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                bad = f"bad byte 0x{error.object[error.start]:02x} at offset {begin + error.start}"
-                raise ValueError(f"{path} is not UTF-8: {bad}; convert it, as iconv -f latin1 -t utf-8 does") from error
-            yield text if done else text.removeprefix("\ufeff")
-            done += len(block)
-            if progress and block and file.seekable():  # a pipe has no size
-                progress(file.tell(), path.stat().st_size)
-
-
-def _split(blocks, separator):
-    """Pieces of the blocks' text between matches of a separator. Memory holds only the current piece and block."""
-    separator = re.compile(separator)
-    rest = ""
-    for block in blocks:
-        *whole, rest = separator.split(rest + block)
-        yield from whole
-    yield rest
-
-
-def _detect(head):
-    if re.search(LAYOUTS["endoftext"], head):
-        return "endoftext"
-    lines = [bool(line.strip()) for line in head.strip().split("\n")]
-    gaps = sum(before and not after for before, after in itertools.pairwise(lines))
-    return "paragraphs" if gaps and gaps * 20 >= len(lines) - gaps else "lines"
-
-
-def _json_lines(path, blocks):
-    for number, line in enumerate(_split(blocks, r"\n"), start=1):
-        if line.strip():
-            place = f"{path}, line {number}"
-            yield place, _parse(line, place)
-
-
-def _json_array(path, blocks):
-    items = _parse("".join(blocks).strip() or "[]", path)
-    if not isinstance(items, list):
-        raise ValueError(f"{path} holds one JSON {type(items).__name__}; an array is needed (or, for a file of one "
-                         "object a line, a name that ends in .jsonl)")
-    for number, item in enumerate(items, start=1):
-        yield _text(item, f"{path}, item {number}")
-
-
-def _parse(text, place):
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: not valid JSON ({error})") from error
-
-
-def _text(item, place):
-    text = item.get("text") if isinstance(item, dict) else item
-    if not isinstance(text, str):
-        found = f"the fields {', '.join(item) or '(none)'}" if isinstance(item, dict) else f"a {type(item).__name__}"
-        raise ValueError(f'{place}: found {found}; an object with a string in its field "text" is needed')
-    if _SURROGATE.search(text):
-        raise ValueError(f"{place}: the text holds half a character (a lone \\ud800 to \\udfff), not valid in UTF-8")
-    return text
 
 
 class NoWindow(ValueError):
@@ -228,7 +63,7 @@ class Corpus(Shown):
     n_words: int  # word tokens that were read
     n_distinct: int  # distinct ones among them
     n_covered: int  # word tokens that are in the vocabulary
-    unknown: str  # "<unk>" or "omit", what became of words outside the vocabulary; "" if there are none
+    unknown: str  # what words outside the vocabulary became: a token such as <unk>, or "omit"; "" if there are none
 
     def __post_init__(self):
         if not isinstance(self.name, str):
@@ -311,19 +146,20 @@ class Corpus(Shown):
 
     def summary(self) -> str:
         """Six lines to print: name, documents, tokens, vocabulary, what became of other words, windows."""
-        others = {OMIT: "their documents are left out", "": "there are none"}.get(self.unknown, f"read as {UNKNOWN}")
+        others = {OMIT: "their documents are left out", "": "there are none"}
         return "\n".join([
             f"corpus      {self.name}",
             f"documents   {self.n_documents:,} read, {self.n_left_out:,} of them without a window",
             f"tokens      {self.n_words:,} read, {self.n_distinct:,} distinct",
             f"vocabulary  {len(self.vocabulary):,} words, covering {self.n_covered / self.n_words:.2%} of the tokens",
-            f"other words {others}",
+            f"other words {others.get(self.unknown, f'read as {self.unknown}')}",
             f"windows     {len(self.tokens):,} of {self.length} + 1 tokens",
         ])
 
 
-def load_corpus(path: str | Path, *, n_vocab: int, length: int, unknown: str = UNKNOWN, n_windows: int | None = None,
-                layout: str | None = None, progress: Progress | None = None) -> Corpus:
+def load_corpus(path: str | Path, *, n_vocab: int | None = None, length: int, unknown: str = UNKNOWN,
+                n_windows: int | None = None, tokenizer: Tokenizer | None = None, layout: str | None = None,
+                progress: Progress | None = None) -> Corpus:
     """Read a text file, choose its vocabulary and cut it into windows.
 
     A window of ``length + 1`` tokens begins at every ``length``-th token of a document, so that no token is an input
@@ -336,6 +172,7 @@ def load_corpus(path: str | Path, *, n_vocab: int, length: int, unknown: str = U
     n_vocab : int
         Size V of the vocabulary, at least 2. It holds the most frequent words in order of frequency; of equally
         frequent words the first in the text comes first. It is smaller when the text has fewer distinct words.
+        It is left out when there is a ``tokenizer``.
     length : int
         Positions T of a window, at least 1.
     unknown : {"<unk>", "omit"}
@@ -343,19 +180,25 @@ def load_corpus(path: str | Path, *, n_vocab: int, length: int, unknown: str = U
         are left out.
     n_windows : int, optional
         Keep at most the first ``n_windows`` windows.
+    tokenizer : Tokenizer, optional
+        Its tokens instead of words; its vocabulary, whole and in its order, is that of the corpus.
 
     Raises
     ------
     FileNotFoundError, ValueError
         Files that cannot be read as text, settings out of range, settings that leave no window.
     """
-    settings = _checked(n_vocab, length, unknown, n_windows)
+    if (tokenizer is None) == (n_vocab is None):
+        raise ValueError("give either n_vocab, the size of a vocabulary of words, or a tokenizer, which has its own")
+    settings = _checked(2 if n_vocab is None else n_vocab, length, unknown, n_windows)
     if progress is not None:
         function("progress", progress, "progress(bytes_done, bytes_in_file)")
     file = existing_file(path, TEXT_FILE)
     name = file.name.encode("utf-8", "replace").decode()  # what is not UTF-8 can be neither drawn nor printed
     documents = read_documents(path, layout=layout, progress=progress)
-    return _corpus(name, *_number(map(_words, documents)), **settings)
+    if tokenizer is not None:
+        return _tokenized(name, tokenizer, documents, length, n_windows)
+    return _corpus(name, *_number(map(split_words, documents)), **settings)
 
 
 def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: str = UNKNOWN,
@@ -392,7 +235,7 @@ def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: 
         return _corpus(name, LEXICON, made.ravel(), np.full(len(made), length + 1), **settings)
     from pydoc_data.topics import topics  # half a megabyte, which is read only when it is asked for
 
-    return _corpus(name, *_number(map(_words, itertools.islice(topics.values(), n_documents))), **settings)
+    return _corpus(name, *_number(map(split_words, itertools.islice(topics.values(), n_documents))), **settings)
 
 
 def _tokens_and_words(tokens, vocabulary):
@@ -429,14 +272,10 @@ def _checked(n_vocab, length, unknown, n_windows):
     return {"n_vocab": n_vocab, "length": length, "unknown": unknown, "n_windows": n_windows}
 
 
-def _words(text):
-    return _WORD.findall(text.lower())
-
-
 def _document_words(number, document):
     """The tokens of a document that a user gave. TypeError unless it is a string or a list of strings."""
     if isinstance(document, str):
-        return _words(document)
+        return split_words(document)
     if isinstance(document, bytes) or not isinstance(document, Iterable):
         raise TypeError(f"document {number} is {described(document)}; it must be a string, or a list of tokens")
     words = list(document)
@@ -472,16 +311,34 @@ def _corpus(name, words, ids, sizes, *, n_vocab, length, unknown, n_windows):
     tokens = rank[ids]
     lowest = np.minimum.reduceat(tokens, np.cumsum(sizes) - sizes)  # of each document; no document is empty
     usable = np.where(lowest < 0, 0, sizes)
-    begin = _window_starts(sizes, usable, length)
-    if not len(begin):
-        raise _no_window(name, sizes, usable, length, unknown)
-    windows = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[begin[:n_windows]]
-    return Corpus(name, vocabulary, windows, n_documents=len(sizes), n_words=len(ids), n_distinct=len(order),
+    return Corpus(name, vocabulary, _windows(name, tokens, sizes, usable, length, unknown, n_windows),
+                  n_documents=len(sizes), n_words=len(ids), n_distinct=len(order),
                   n_left_out=int(np.count_nonzero(usable <= length)), n_covered=int(frequency[kept].sum()),
                   unknown=unknown)
 
 
-def _window_starts(sizes, usable, length):
+def _tokenized(name, tokenizer, documents, length, n_windows):
+    """Corpus of the documents in the tokens of a tokenizer."""
+    ids = [tokenizer.encode(document) for document in documents]
+    sizes, tokens = np.array([len(row) for row in ids]), np.concatenate(ids)
+    vocabulary, unknown = tokenizer.vocabulary, tokenizer.unknown
+    frequency = np.bincount(tokens, minlength=len(vocabulary))
+    n_unknown = int(frequency[vocabulary.index(unknown)]) if unknown else 0
+    return Corpus(name, vocabulary, _windows(name, tokens, sizes, sizes, length, unknown, n_windows),
+                  n_documents=len(sizes), n_words=len(tokens), n_distinct=int(np.count_nonzero(frequency)),
+                  n_left_out=int(np.count_nonzero(sizes <= length)), n_covered=len(tokens) - n_unknown,
+                  unknown=unknown)
+
+
+def _windows(name, tokens, sizes, usable, length, unknown, n_windows):
+    """(N, T + 1): the first windows of all documents. ValueError if there is none."""
+    begin = window_starts(sizes, usable, length)
+    if not len(begin):
+        raise _no_window(name, sizes, usable, length, unknown)
+    return np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[begin[:n_windows]]
+
+
+def window_starts(sizes: NDArray, usable: NDArray, length: int) -> NDArray:
     """Where each window begins in the row of all documents; ``usable`` are their sizes, 0 for a document left out."""
     count = np.maximum(usable - 1, 0) // length
     number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # of the window in its document
@@ -493,8 +350,8 @@ def _no_window(name, sizes, usable, length, unknown):
     longest = int(usable.max())
     left = f"is left of the {len(sizes):,} documents of {name}"
     longest_one = f"the longest usable one has {longest} tokens" if longest else "each holds an unknown word"
-    shorter = len(_window_starts(sizes, usable, longest - 1)) if longest > 1 else 0
-    kept = len(_window_starts(sizes, sizes, length)) if unknown == OMIT else None
+    shorter = len(window_starts(sizes, usable, longest - 1)) if longest > 1 else 0
+    kept = len(window_starts(sizes, sizes, length)) if unknown == OMIT else None
 
     def sentence(no_window, length_is, unknown_is):
         parts = [f"{no_window} {left}", longest_one]

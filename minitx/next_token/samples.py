@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from minitx.base.checks import described, function, integers, reals, require_shapes, table_size, whole_number
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
-from minitx.data.corpus import file_kind, read_json_lines
+from minitx.data.readers import file_kind, read_json_lines
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ Legend: D documents of at most L tokens, T topics, V words in the vocabulary. Wo
 :class:`Documents`, in which token 0 is [MASK].
 """
 
-import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from minitx.base.checks import generator, instance, positive, probability, reals, truth, whole_number
+from minitx.base.checks import extra_package, generator, instance, positive, probability, reals, truth, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
@@ -134,11 +133,7 @@ def fit_topics(documents: Documents, content: NDArray[np.bool_], n_topics: int,
 
 
 def _scikit_learn(module):
-    try:
-        importlib.import_module("sklearn")
-        return importlib.import_module(f"sklearn.{module}")
-    except ImportError as error:
-        raise ValueError(f"topics of a text need scikit-learn ({error}): pip install 'minitx[topics]'") from error
+    return extra_package(f"sklearn.{module}", "topics of a text", "scikit-learn", "topics")
 
 
 def dominant_topics(topic_word: NDArray[np.float64], share: NDArray[np.float64],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.base.numbers import cosine, norm, relative_error
+from minitx.base.numbers import cosine, cosine_of_products, norm, relative_error
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from((1e-200, 1e-10, 1.0, 1e10, 1e200)))
@@ -19,6 +19,17 @@ def test_cosine_does_not_depend_on_scale(seed, scale):
     assert cosine(a, -scale * a) == pytest.approx(-1, abs=1e-14)
     assert relative_error(a, b) == pytest.approx(np.linalg.norm(a - b) / np.linalg.norm(b), rel=1e-13)
     assert relative_error(scale * a, scale * b) == pytest.approx(relative_error(a, b), rel=1e-13)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from((1e-200, 1.0, 1e200)))
+def test_the_cosine_of_products_is_that_of_the_products(seed, rows, scale):
+    a, b, c, d = np.random.default_rng(seed).standard_normal((4, 5, 5))
+    found = cosine_of_products((scale * a, b), (c[:, :3], d[:3]), rows=rows)
+    assert found == pytest.approx(cosine(a @ b, c[:, :3] @ d[:3]), abs=1e-13)
+    assert cosine_of_products((a, b), (a, b), rows=rows) == pytest.approx(1, abs=1e-14)
+    assert math.isnan(cosine_of_products((a, 0 * b), (c, d)))
+    with pytest.raises(ValueError, match=r"factors have shapes \(5, 5\) x \(3, 5\)"):
+        cosine_of_products((a, b[:3]), (c, d))
 
 
 def test_undefined_where_a_matrix_is_zero():

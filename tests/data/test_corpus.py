@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from minitx import associations
 from minitx.data.batch import Batch
-from minitx.data.corpus import BUILTIN, Corpus, builtin_corpus, load_corpus, read_documents
+from minitx.data.corpus import BUILTIN, Corpus, builtin_corpus, load_corpus
+from minitx.data.readers import read_documents
 from minitx.data.stories import LEXICON, stories
 
 STORIES = DATA / "tinystories-1000.txt"
@@ -115,7 +116,7 @@ def test_a_stray_blank_line_does_not_make_paragraphs(tmp_path):
 @pytest.mark.parametrize("layout", ["lines", "paragraphs", "endoftext"])
 def test_pieces_may_end_anywhere(tmp_path, monkeypatch, block, layout):
     between = {"lines": "\r\n", "paragraphs": "\r\n \r\n", "endoftext": "<|endoftext|>"}[layout]
-    monkeypatch.setattr("minitx.data.corpus._BLOCK", block)
+    monkeypatch.setattr("minitx.data.readers._BLOCK", block)
     documents = ["né 漢", "🦊", "the end"]
     for name in ("a.txt", "a.txt.gz"):
         path = write(tmp_path / name, "\ufeff" * (block >= 3) + between.join(documents))
@@ -131,7 +132,7 @@ def test_other_suffixes_are_plain_text_and_capitals_do_not_matter(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.json", "a.jsonl"])
 def test_progress_ends_at_the_size_of_the_file(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("minitx.data.corpus._BLOCK", 100)
+    monkeypatch.setattr("minitx.data.readers._BLOCK", 100)
     text = "".join(random.Random(0).choices("abcdefgh ", k=4000))
     text = json.dumps([text] if name == "a.json" else text)
     path, calls = write(tmp_path / name, text), []
@@ -195,7 +196,7 @@ def test_damaged_gzip(tmp_path, damage):
 
 @pytest.mark.parametrize("block", [1, 2, 5])
 def test_offset_of_a_bad_byte_in_a_later_piece(tmp_path, monkeypatch, block):
-    monkeypatch.setattr("minitx.data.corpus._BLOCK", block)
+    monkeypatch.setattr("minitx.data.readers._BLOCK", block)
     for tail, offset in ((b"\xffz", 7), ("漢".encode()[:2] + b"z", 7), ("漢".encode()[:2], 7)):
         with pytest.raises(ValueError, match=f"at offset {offset};"):
             list(read_documents(write(tmp_path / "a.txt", "ab漢\r\n".encode() + tail)))
