@@ -8,7 +8,7 @@ before it, after attention, and after the MLP (n x d, row = token), its query-ke
 W_E W_V^h W_O^h W_U of its heads.
 
 **The text's side.** Leading terms between the n most frequent tokens, counted over windows of the text with the model's
-own tokenizer; no token is invented at their ends, and sums within products run over the whole vocabulary.
+own tokenizer; no token is invented at their ends. Sums within products run over the 4,000 most frequent tokens.
 
 =============================================================================  =========================================
 quantity                                                                       function

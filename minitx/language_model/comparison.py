@@ -78,7 +78,7 @@ class Features(Shown):
         if centre_rows:
             R = R - R.mean(axis=0)
         with one_blas_thread():
-            folded = np.linalg.qr(R, mode="r")
+            folded: Array = np.asarray(np.linalg.qr(R, mode="r"))
         return cls.of(matmul(L, folded.T))
 
     @cached_property

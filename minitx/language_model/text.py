@@ -1,81 +1,79 @@
-"""The text's side: its leading terms for the most frequent tokens, of as large a vocabulary as a language model has.
+"""The text's side: its leading terms between the most frequent tokens of a language model's vocabulary.
 
-Legend: V tokens in the vocabulary, n of them compared, K of them summed over, N windows of T positions.
+Legend: V tokens in the vocabulary, n of them compared, K of them counted one by one, T positions of a window.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.associations.basis import bigram_counts, context, scores
-from minitx.base.checks import instance, whole_number
-from minitx.base.parallel import one_blas_thread
+from minitx.associations.streaming import text_statistics
+from minitx.base.checks import whole_number
+from minitx.base.parallel import matmul
 from minitx.base.shown import Shown
-from minitx.data.batch import Batch
-from minitx.data.corpus import Corpus
+from minitx.data.readers import Progress
+from minitx.data.streams import Texts
+from minitx.data.tokenizers import Tokenizer
 
-SUMMED = 8_000  # K: tables have K^2 numbers; in sums over the vocabulary, products of rarer tokens' counts count as 0
+COUNTED = 4_000  # K, if V is larger; tables have K^2 numbers, and rarer tokens are in no sum within a product
+LEAST = 4  # tokens that can be compared
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class LeadingTerms(Shown):
-    """The leading terms of a text between its n most frequent tokens, (n, n) each (Im et al. 2026, Section 4).
-
-    Sums within a product, such as that of B^T B, run over the whole vocabulary.
-    """
+    """The leading terms of a text between its n most frequent tokens, (n, n) each (Im et al. 2026, Section 4)."""
 
     tokens: NDArray[np.int64]  # (n,): ids, most frequent first
+    words: tuple[str, ...]  # (n,): these tokens, as the tokenizer names them
     bigram: Array  # B: row = current token, column = next token
     interchangeability: Array  # Sigma_B = B^T B
     value: Array  # Phi^T B^T: row = attended token, column = current token
     value_output: Array  # Phi^T Sigma_B = Phi^T B^T B: row = attended token, column = output token
     attention: Array  # Q: row = query (current) token, column = key (attended) token
-    n_summed: int  # K
-    left_out: float  # share of the text's tokens that are not among the K
+    coverage: float  # share of the current tokens of the text that are among the K
 
 
-@one_blas_thread()
-def leading_terms(corpus: Corpus, n_tokens: int, *, n_summed: int = SUMMED) -> LeadingTerms:
-    """Leading terms of the windows of ``corpus`` between its ``n_tokens`` most frequent tokens.
+def leading_terms(files: str | Path | Iterable[str | Path], tokenizer: Tokenizer, *, n_tokens: int, length: int = 64,
+                  n_counted: int = COUNTED, layout: str | None = None,
+                  progress: Progress | None = None) -> LeadingTerms:
+    """Leading terms of texts, in the tokens of ``tokenizer``, without invented tokens at the ends of documents.
 
-    All are computed from counts of the K = ``n_summed`` most frequent tokens, or of all that occur, if these are fewer.
-    Tokens that are not among the K stay in windows, as one token that is in no sum over the vocabulary.
+    Parameters
+    ----------
+    files, layout
+        As for :meth:`minitx.data.Texts.of`.
+    tokenizer : Tokenizer
+        That of the model.
+    n_tokens : int
+        n, at least 4; there are fewer if fewer occur in windows.
+    length : int
+        T, positions of a window.
+    n_counted : int
+        K, at least n: the most frequent tokens of the text. Sums within products, such as that of B^T B, run over them.
+    progress : callable, optional
+        Called as ``progress(bytes_done, bytes_of_all_files)``, in each of three passes.
 
     Raises
     ------
-    TypeError, ValueError
-        No Corpus; numbers out of range; fewer than 4 tokens occur.
+    FileNotFoundError, ValueError
+        A text cannot be read, or gives no window; numbers out of range; fewer than 4 tokens occur.
     """
-    instance("corpus", corpus, Corpus)
-    n_tokens, n_summed = whole_number("n_tokens", n_tokens, 4), whole_number("n_summed", n_summed, 4)
-    V, frequency = len(corpus.vocabulary), np.bincount(corpus.tokens.ravel(), minlength=len(corpus.vocabulary))
-    ranked = np.argsort(-frequency, kind="stable")[:np.count_nonzero(frequency)]
-    K = min(len(ranked), max(n_summed, n_tokens))
-    n = min(n_tokens, K)
-    if n < 4:
-        raise ValueError(f"{corpus.name} holds {n} different tokens; at least 4 are needed to compare them")
-    number = np.full(V, K, np.int32)  # K stands for all rarer tokens
-    number[ranked[:K]] = np.arange(K)
-    rows = number[corpus.tokens]
-    batch = Batch(rows[:, :-1], rows[:, 1:])
-    # with M = K + 2 tokens: the rarer ones, and one that never occurs, which takes the rest of a sum over all V outputs
-    pairs, alpha = bigram_counts(batch, K + 2)
-    Phi, share = context(batch, K + 2)
-    Phi += share / (K + 2)  # counts, as `pairs` are: row = next token, column = token of its prefix
-    P, O, alpha, share = pairs[:K, :K], Phi[:K, :K], alpha[:K], share[:K]
-    # B = P - alpha 1^T / V and Phi = O - 1 share^T / V over all V tokens, whose columns and rows sum to 0
-    B_Phi = P @ O - np.outer(alpha, share) / V
-    output = P.T @ B_Phi - alpha @ B_Phi / V  # Sigma_B Phi: row = output token, column = attended token
-    ov = np.zeros((K + 2, K + 2))
-    ov[:K, :K] = output.T
-    ov[:K, K] = -(alpha @ B_Phi) / V
-    ov[:K, K + 1] = -ov[:K].sum(axis=1)
-    Q, _ = scores(batch, ov)
-    following = P[:, :n]
-    mean = following.T @ alpha / V
-    Sigma = (following.T @ following).toarray() - mean[:, None] - mean + alpha @ alpha / V**2
-    return LeadingTerms(ranked[:n], P[:n, :n].toarray() - alpha[:n, None] / V, Sigma, B_Phi[:n, :n].T, output[:n, :n].T,
-                        Q[:n, :n], K, 1 - frequency[ranked[:K]].sum() / corpus.tokens.size)
+    V, n_tokens = len(tokenizer.vocabulary), whole_number("n_tokens", n_tokens, LEAST)
+    K = min(V, max(n_tokens, whole_number("n_counted", n_counted, LEAST)))
+    texts = Texts.of(files, tokenizer=tokenizer, length=length, n_tokens=K, layout=layout)
+    texts = texts.with_vocabulary(progress=progress)
+    found = text_statistics(texts, progress=progress)
+    at = np.flatnonzero(found.frequency > 0)[:n_tokens]
+    if len(at) < LEAST:
+        raise ValueError(f"the windows of {texts.shown} hold {len(at)} different tokens; at least {LEAST} are needed "
+                         "to compare them")
+    block, vocabulary = np.ix_(at, at), texts.vocabulary
+    return LeadingTerms(np.argsort(texts.ranks)[at],  # type: ignore[arg-type]  # there are ranks where K was given
+                        tuple(vocabulary[i] for i in at), found.bigram[block], found.interchangeability[block],
+                        found.value[block], matmul(found.value[at], found.bigram[:, at]), found.attention[block],
+                        float(found.frequency.sum()))

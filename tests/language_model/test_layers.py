@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minitx.data.corpus import Corpus
+from minitx.data.tokenizers import WordTokenizer
 from minitx.language_model import read_model
 from minitx.language_model.comparison import Features, centred, scaled
 from minitx.language_model.layers import STATES, compare_layers
@@ -25,9 +25,12 @@ def cosine(a, b):
 
 
 @pytest.fixture(scope="module")
-def terms():
-    tokens = np.minimum(np.random.default_rng(0).geometric(0.1, (40, 17)), 60) - 1
-    return leading_terms(Corpus.from_tokens(tokens, [f"w{i}" for i in range(60)]), 20)
+def terms(tmp_path_factory):
+    ids = np.minimum(np.random.default_rng(0).geometric(0.1, (40, 17)), 60) - 1
+    words = [chr(97 + i % 26) * (1 + i // 26) for i in range(60)]
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n".join(" ".join(words[i] for i in row) for row in ids))
+    return leading_terms(path, WordTokenizer(tuple(words)), n_tokens=20, length=16)
 
 
 @pytest.mark.parametrize("family", ["gpt-neox", "gpt2", "llama"])
