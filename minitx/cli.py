@@ -29,6 +29,8 @@ COMMANDS = {
         "next_token.command", "train attention on samples or a text and compare it with the automaton it becomes"),
     "count": ("associations.command_count", "count texts of any size, whole or in parts that merge"),
     "tokenizer": ("data.command", "train byte pairs on texts; associate --tokenizer reads them"),
+    "language-model": (
+        "language_model.command", "compare pre-trained models with the leading terms of a text"),
 }
 
 

@@ -39,7 +39,7 @@ def test_records_are_those_of_dense_maps(family, terms):
     model = read_model(CHECKPOINTS / family)
     H, G = model.architecture.n_heads, model.architecture.n_groups
     Q = scaled(terms.attention)
-    for state, records in zip(model.states(terms.tokens[:, None]), compare_layers(model, terms), strict=True):
+    for state, records in compare_layers(model, terms):
         layer, x = state.layer, state.before[:, 0].astype(float)
         kept = {(one.part, one.theory, one.head): one for one in records}
         assert len(kept) == len(records) == 3 + 2 * (2 + H) + 3 * H
@@ -74,6 +74,6 @@ def test_a_model_whose_embeddings_are_the_leading_term_is_recognised(terms):
     planted = np.zeros((60, 32), np.float32)
     planted[terms.tokens] = scaled(terms.value) @ basis + 3
     object.__setattr__(model, "embedding", lambda ids: planted[ids])
-    first = next(compare_layers(model, terms))[0]
+    first = next(compare_layers(model, terms))[1][0]
     assert first.part == "before" and first.centred.z > 5 and first.rows.z > 5
     assert first.published.value - first.published.mean < 0.2
