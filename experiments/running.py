@@ -15,7 +15,7 @@ from minitx.base.report import environment, write_json
 from minitx.base.tables import table
 
 
-def command_line(name, doc, *, quick, text=None):
+def command_line(name, doc, *, quick, text=None, models=None):
     """Read the command line of the experiment ``name``.
 
     Parameters
@@ -28,15 +28,20 @@ def command_line(name, doc, *, quick, text=None):
         What ``--quick`` does.
     text : str, optional
         What the argument TEXT is, for an experiment that reads a text.
+    models : str, optional
+        What the arguments MODEL after it are, for an experiment that reads models.
 
     Returns
     -------
     argparse.Namespace
-        ``quick``, ``out`` (a Path; the folder exists) and, where ``text`` is given, ``text`` (None if not typed).
+        ``quick``, ``out`` (a Path; the folder exists) and, where they are given, ``text`` (None if not typed) and
+        ``models`` (a list).
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     if text:
         parser.add_argument("text", nargs="?", help=text)
+    if models:
+        parser.add_argument("models", nargs="*", metavar="MODEL", help=models)
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--out", default=f"results/{name}", metavar="DIR", help="folder for JSON file and figures")
     arguments = parser.parse_args()

@@ -26,6 +26,7 @@ RUNS = {
     "topics": "experiments/topics.py",
     "topics_text": "experiments/topics_text.py TINYSTORIES.txt",
     "next_token": "experiments/next_token.py",
+    "language_model": "experiments/language_model.py TINYSTORIES.txt",
     "benchmark": "experiments/benchmark.py",
     "benchmark_counts": "experiments/benchmark_counts.py TINYSTORIES.txt",
 }
