@@ -32,11 +32,21 @@ COMMANDS = {
     "language-model": (
         "language_model.command", "compare pre-trained models with the leading terms of a text"),
 }
+# {(command, option): module}; where the option is typed, this module does the work.
+INSTEAD = {("topics", "embeddings"): "language_model.topics_command"}
 
 
 def module_of(command: str) -> ModuleType:
     """The module of a command; its ``add_arguments(parser)`` declares options, its ``main(parsed)`` does the work."""
     return import_module(f"minitx.{COMMANDS[command][0]}")
+
+
+def _worker_of(parsed: argparse.Namespace) -> ModuleType:
+    """The module whose ``main(parsed)`` does the work."""
+    for (command, option), module in INSTEAD.items():
+        if parsed.command == command and hasattr(parsed, option):
+            return import_module(f"minitx.{module}")
+    return module_of(parsed.command)
 
 
 class Parser(argparse.ArgumentParser):
@@ -158,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     with _signals_interrupt() as came:
         try:
             parsed = _parse(sys.argv[1:] if arguments is None else arguments)
-            return module_of(parsed.command).main(parsed)
+            return _worker_of(parsed).main(parsed)
         except KeyboardInterrupt:
             return _interrupted()
         except Exception as error:
