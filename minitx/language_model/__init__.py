@@ -25,9 +25,17 @@ all of them, for every layer and head                                          `
 
 Each statistic stands beside its mean and standard deviation over permutations of the tokens. What all tokens share, a
 common vector, makes the published cosine large whichever token is which: its permutations then have the same value.
+A large z says that the agreement is not chance; it does not say why: both sides may follow how frequent tokens are.
 
-**What was run.** Files of random weights, against `transformers` and plain loops; and the two small trained models of
-the package `glassllm` (`experiments/language_model.py`). Pythia itself was not run.
+**What was run.** Files of random weights, against `transformers` and plain loops; random weights of the shape of
+Pythia-1.4B (`experiments/large_model.py`); and the two small trained models of the package `glassllm`
+(`experiments/language_model.py`). Pythia itself was not run. With its checkpoints in folders:
+
+    pip install 'minitx[llm]'
+    minitx language-model pythia-1.4b-step0 pythia-1.4b-step512 pythia-1.4b-step143000 --text my.txt
+
+`minitx topics TEXT --embeddings MODEL` asks of a model what the theory of topics predicts: do words of one topic have
+embeddings that resemble, and attend to each other?
 """
 
 from minitx.language_model import comparison, forward, layers, reading, text

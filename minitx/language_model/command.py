@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
 from minitx.base.console import progress_bar
-from minitx.base.options import MANY, add_options, option, read_options
+from minitx.base.options import MANY, add_options, option, read_options, require_memory
 from minitx.base.tables import number, table
 from minitx.data.readers import LAYOUTS
 from minitx.data.tokenizers import FileTokenizer
@@ -33,6 +32,7 @@ N_WORDS, N_NEIGHBOURS = 6, 7
 class Options(base_options.Options):
     """The configuration of a run; ``results.json`` keeps it."""
 
+    trains = False
     models: MANY = option((), "folders of a model or of checkpoints of one training, each with config.json and "
                           "model.safetensors; GPT-NeoX (Pythia), GPT-2 or Llama", positional=True, metavar="MODEL")
     text: str = option("", "text whose statistics are compared: a file, a folder or a pattern", metavar="FILE")
@@ -76,13 +76,17 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
       :class:`minitx.language_model.layers.Record`.
     - ``neighbours``: {token: {"text": [...], "model": [...]}}, nearest first.
     """
+    require_memory(200.0 * options.tokens**2, ("tokens", options.tokens))
     models = [read_model(folder) for folder in options.models]
     tokenizer = FileTokenizer.read(options.tokenizer) if options.tokenizer else read_tokenizer(options.models[0])
     for model in models:
         if model.architecture.n_vocab < len(tokenizer.vocabulary):
             raise ValueError(f"{model.name} has embeddings of {model.architecture.n_vocab:,} tokens, but the tokenizer "
                              f"has {len(tokenizer.vocabulary):,}; give the tokenizer of the model as --tokenizer")
-    steps = [training_step(Path(folder).resolve().name) for folder in options.models]
+    steps = [training_step(model.name) for model in models]
+    if None not in steps:  # checkpoints, in the order of training
+        order = sorted(range(len(steps)), key=lambda i: steps[i] or 0)
+        models, steps = [models[i] for i in order], [steps[i] for i in order]
     terms = _read_text(options, tokenizer, say)
     records: dict[str, list[Record]] = {}
     for model in models:
@@ -121,20 +125,19 @@ def _compare(options: Options, model: Transformer, terms: LeadingTerms,
     say(f"\nmodel       {model.name}: {size.family}, {size.n_layers} layers of width {size.width} with {size.n_heads} "
         "heads")
     found: list[Record] = []
-    best, nearest = -np.inf, None
+    best, nearest = -np.inf, leading_value(terms).plain  # the first layer replaces both
     with progress_bar(total=size.n_layers, unit="layer", desc=model.name) as bar:
         for state, records in compare_layers(model, terms, rng=options.seed):
             found += records
             bar.update()
             after = next(one for one in records if one.part == "after")
-            if nearest is None or after.centred.z > best:
+            if not after.centred.z <= best:
                 best, nearest = after.centred.z, Features.of(state.after[:, 0])
     say("states of tokens, and mean query-key maps (permuted: mean over all permutations of the tokens; z: standard "
         f"deviations above it)\n{layers_table(found, STATES)}\n{layers_table(found, QUERY_KEY)}")
     say("heads: largest z of the cosine of entries, centred over rows and columns\n" + heads_table(found))
     for line in verdict(found):
         say(line)
-    assert nearest is not None  # a model has a layer
     return found, nearest
 
 
@@ -208,18 +211,20 @@ def neighbours_table(neighbours: dict[str, dict[str, list[str]]]) -> str:
 
 
 def _figures(records: dict[str, list[Record]], steps: list[int | None]) -> dict[str, tuple[Any, str]]:
-    names = list(records)
+    names, known = list(records), [step for step in steps if step is not None]
     title = style.literal(names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}")
-    known = [step for step in steps if step is not None]
-    x = None if len(names) == 1 else known if len(known) == len(names) else list(range(len(names)))
-    if x is not None:  # checkpoints in the order of training
-        order = sorted(range(len(x)), key=x.__getitem__)
-        records, x = {names[i]: records[names[i]] for i in order}, [x[i] for i in order]
-    last = list(records)[-1]
+    if len(names) == 1:
+        x, xlabel = None, "layer"
+    elif len(known) == len(names):
+        x, xlabel = known, "step of training"
+    else:
+        x, xlabel = list(range(1, len(names) + 1)), "model, in the order typed"
     return {
-        "states.png": (figures.states(records, x, title=title), "States of tokens beside Φᵀ Bᵀ. Where the band lies on "
-                       "the curve, the statistic does not tell tokens apart: any other order of the tokens gives it."),
-        "maps.png": (figures.maps(records, x, title=title), "Mean query-key maps beside Q, in the same way."),
-        "heads.png": (figures.heads(records[last], title=style.literal(last)), "Maps of every head beside leading "
-                      "terms, in standard deviations above (red) or below (blue) permuted tokens. Look for heads that "
-                      "stand out.")}
+        "states.png": (figures.states(records, x, title=title, xlabel=xlabel), "States of tokens beside Φᵀ Bᵀ. Where "
+                       "the band lies on the curve, the statistic does not tell tokens apart: any other order of the "
+                       "tokens gives it."),
+        "maps.png": (figures.maps(records, x, title=title, xlabel=xlabel), "Mean query-key maps beside Q, in the same "
+                     "way."),
+        "heads.png": (figures.heads(records[names[-1]], title=style.literal(names[-1])), "Maps of every head beside "
+                      "leading terms, in standard deviations above (red) or below (blue) permuted tokens. Look for "
+                      "heads that stand out.")}

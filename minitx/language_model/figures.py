@@ -20,17 +20,20 @@ SHOWN = {"before": "before the layer", "attended": "after attention", "after": "
          "query-key": "mean query-key map", "query-key without norm": "the same without norm"}
 
 
-def states(records: Records, steps: Sequence[int] | None, *, title: str) -> Figure:
-    """Covariances of states beside those of Phi^T B^T. ``steps``: those of the checkpoints, None for one model."""
-    return _panels(records, steps, STATES, "Φᵀ Bᵀ", ("published", "centred"), title)
+def states(records: Records, steps: Sequence[int] | None, *, title: str, xlabel: str) -> Figure:
+    """Covariances of states beside those of Phi^T B^T.
+
+    ``steps`` are those of the checkpoints, with a curve for each layer; None for one model, with its layers along x.
+    """
+    return _panels(records, steps, STATES, "Φᵀ Bᵀ", ("published", "centred"), title, xlabel)
 
 
-def maps(records: Records, steps: Sequence[int] | None, *, title: str) -> Figure:
+def maps(records: Records, steps: Sequence[int] | None, *, title: str, xlabel: str) -> Figure:
     """Mean query-key maps beside Q, as :func:`states`."""
-    return _panels(records, steps, QUERY_KEY, "Q", ("published", "centred", "entries"), title)
+    return _panels(records, steps, QUERY_KEY, "Q", ("published", "centred", "entries"), title, xlabel)
 
 
-def _panels(records, steps, parts, theory, statistics, title):
+def _panels(records, steps, parts, theory, statistics, title, xlabel):
     figure = Figure(figsize=(4.2 * len(parts), 3.2 * len(statistics) + 1), layout="constrained")
     grid = figure.subplots(len(statistics), len(parts), squeeze=False, sharex=True, sharey="row")
     for row, statistic in zip(grid, statistics, strict=True):
@@ -46,7 +49,7 @@ def _panels(records, steps, parts, theory, statistics, title):
             if axis in grid[0]:
                 axis.set_title(SHOWN[part])
     for axis in grid[-1]:
-        axis.set_xlabel("layer" if steps is None else "step of training")
+        axis.set_xlabel(xlabel)
     if steps is not None:
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(8, len(labels)))

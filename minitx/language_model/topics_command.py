@@ -44,6 +44,7 @@ class Options(CommonOptions):
     """The configuration of a run; ``results.json`` keeps it. Help and meaning are those of ``minitx topics TEXT``."""
 
     next_word = 1
+    trains = False
     embeddings: str = option("", "folder of a pre-trained model", metavar="MODEL")
     text: str = option("", "text to read", positional=True, metavar="TEXT")
     vocabulary: int = option(800, "number of words in the vocabulary", least=3, quick=300)

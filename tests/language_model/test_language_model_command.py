@@ -69,7 +69,7 @@ def test_one_model_prints_and_writes_everything(run, folder, tmp_path):
 def test_checkpoints_are_drawn_over_their_steps(run, folder, tmp_path):
     status, _, _, results = run(*(folder / name for name in ("step1000", "step0", "step512")), "--quick")
     assert status == 0
-    assert [model["step"] for model in results["models"]] == [1000, 0, 512]
+    assert [model["step"] for model in results["models"]] == [0, 512, 1000]
     same = [model["records"] for model in results["models"]]
     assert same[0] == same[1] == same[2]  # these checkpoints are copies of one
     for name in command.FIGURES:
