@@ -2,7 +2,7 @@
 
     python experiments/large_model.py [--quick] [--out DIR]
 
-All layers have the same shape and one is in memory at a time, so 4 of the 24 are written, in float16 (0.8 GB, deleted
+All layers have the same shape and one is in memory at a time, so 2 of the 24 are written, in float16 (0.6 GB, deleted
 at the end). Every token that the tokenizer has is given to the model alone; 2,000 of them are compared with random
 leading terms, at the cost of a text's.
 """
@@ -20,7 +20,7 @@ from minitx.base.parallel import get_threads
 from minitx.base.tables import number
 from minitx.language_model import LeadingTerms, compare_layers, read_model
 
-FULL = {"d": 2048, "m": 8192, "heads": 16, "layers": 4, "rows": 50_304, "tokens": 50_277, "compared": 2000}
+FULL = {"d": 2048, "m": 8192, "heads": 16, "layers": 2, "rows": 50_304, "tokens": 50_277, "compared": 2000}
 QUICK = {"d": 64, "m": 256, "heads": 4, "layers": 2, "rows": 512, "tokens": 500, "compared": 100}
 
 
