@@ -32,10 +32,9 @@ from minitx.topics.averages import (
     pair_averages,
     permutation_test,
 )
-from minitx.topics.command import fitting
+from minitx.topics.command import FILES, fitting
 from minitx.topics.command_text import averages_table, topics_table
 
-FIGURES = ("permutations.png",)
 WINDOWS = 200  # windows of the text over which attention is averaged, at most
 
 
@@ -64,7 +63,7 @@ def main(parsed: argparse.Namespace) -> int:
     if not typed.get("text"):
         raise ValueError(f"--embeddings is {typed['embeddings']}, but no TEXT was typed; its topics are needed")
     typed = fitting(typed, Options, "--embeddings, which trains nothing", "leave --embeddings out")
-    return run_command(read_options(Options, typed), typed, run, FIGURES)
+    return run_command(read_options(Options, typed), typed, run, FILES)
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:

@@ -12,6 +12,8 @@ from minitx.base.command import run_command
 from minitx.base.options import Options, add_options, read_options, shown, typed_name
 from minitx.topics import command_documents, command_text
 
+FILES = (*command_documents.FIGURES, *command_documents.WEIGHTS, *command_text.FIGURES)  # of all modes
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of both modes."""
@@ -29,8 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
     mode, about, remedy = ((command_text, "a TEXT", "give no TEXT") if "text" in typed else
                            (command_documents, "documents of known topics", "give a TEXT"))
     typed = fitting(typed, mode.Options, about, remedy)
-    file_names = (*command_documents.FIGURES, *command_documents.WEIGHTS, *command_text.FIGURES)
-    return run_command(read_options(mode.Options, typed), typed, mode.run, file_names)
+    return run_command(read_options(mode.Options, typed), typed, mode.run, FILES)
 
 
 def fitting(typed: dict[str, Any], kind: type[Options], about: str, remedy: str) -> dict[str, Any]:
