@@ -15,7 +15,7 @@ from minitx.base.report import environment, write_json
 from minitx.base.tables import table
 
 
-def command_line(name, doc, *, quick, text=None, layers=None):
+def command_line(name, doc, *, quick, text=None, layers=None, models=None):
     """Read the command line of the experiment ``name``.
 
     Parameters
@@ -30,12 +30,14 @@ def command_line(name, doc, *, quick, text=None, layers=None):
         What the argument TEXT is, for an experiment that reads a text.
     layers : int, optional
         The most layers, for an experiment that trains one layer or several.
+    models : str, optional
+        What the arguments MODEL after it are, for an experiment that reads models.
 
     Returns
     -------
     argparse.Namespace
-        ``quick``, ``out`` (a Path; the folder exists) and, where they are given, ``text`` (None if not typed) and
-        ``layers``.
+        ``quick``, ``out`` (a Path; the folder exists) and, where they are given, ``text`` (None if not typed),
+        ``layers`` and ``models`` (a list).
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     if text:
@@ -43,6 +45,8 @@ def command_line(name, doc, *, quick, text=None, layers=None):
     if layers:
         parser.add_argument("--layers", type=int, default=1, choices=range(1, layers + 1), metavar="L",
                             help=f"number of layers, 1 to {layers} (default: 1)")
+    if models:
+        parser.add_argument("models", nargs="*", metavar="MODEL", help=models)
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--out", default=f"results/{name}", metavar="DIR", help="folder for JSON file and figures")
     arguments = parser.parse_args()

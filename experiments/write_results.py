@@ -27,6 +27,8 @@ RUNS = {
     "topics": "experiments/topics.py",
     "topics_text": "experiments/topics_text.py TINYSTORIES.txt",
     "next_token": "experiments/next_token.py",
+    "language_model": "experiments/language_model.py TINYSTORIES.txt",
+    "large_model": "experiments/large_model.py",
     "benchmark": "experiments/benchmark.py",
     "benchmark_counts": "experiments/benchmark_counts.py TINYSTORIES.txt",
 }

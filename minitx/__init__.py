@@ -4,7 +4,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # True for type checkers; importing it from typing would take most of the time of this import
 if TYPE_CHECKING:  # for editors and type checkers; Python itself finds the names by __getattr__
-    from minitx import associations, base, data, model, next_token, testing, topics
+    from minitx import associations, base, data, language_model, model, next_token, testing, topics
     from minitx.associations.terms import gradient_terms
     from minitx.base.numbers import agreement, cosine, relative_error
     from minitx.base.parallel import get_threads, set_threads
@@ -21,8 +21,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Batch", "Circuits", "Corpus", "EmbeddedWeights", "LastTokenWeights", "LayeredWeights", "OneHotWeights", "Samples",
     "Trajectory", "agreement", "associations", "attention_and_output", "base", "builtin_corpus", "cosine", "data",
-    "descend", "get_threads", "gradient_terms", "load", "load_corpus", "loss_and_gradient", "model", "next_token",
-    "relative_error", "set_threads", "testing", "topics",
+    "descend", "get_threads", "gradient_terms", "language_model", "load", "load_corpus", "loss_and_gradient", "model",
+    "next_token", "relative_error", "set_threads", "testing", "topics",
 ]
 
 # {public name: the module that defines it}; the other public names are modules.

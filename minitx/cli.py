@@ -29,12 +29,24 @@ COMMANDS = {
         "next_token.command", "train attention on samples or a text and compare it with the automaton it becomes"),
     "count": ("associations.command_count", "count texts of any size, whole or in parts that merge"),
     "tokenizer": ("data.command", "train byte pairs on texts; associate --tokenizer reads them"),
+    "language-model": (
+        "language_model.command", "compare pre-trained models with the leading terms of a text"),
 }
+# {(command, option): module}; where the option is typed, this module does the work.
+INSTEAD = {("topics", "embeddings"): "language_model.topics_command"}
 
 
 def module_of(command: str) -> ModuleType:
     """The module of a command; its ``add_arguments(parser)`` declares options, its ``main(parsed)`` does the work."""
     return import_module(f"minitx.{COMMANDS[command][0]}")
+
+
+def _worker_of(parsed: argparse.Namespace) -> ModuleType:
+    """The module whose ``main(parsed)`` does the work."""
+    for (command, option), module in INSTEAD.items():
+        if parsed.command == command and hasattr(parsed, option):
+            return import_module(f"minitx.{module}")
+    return module_of(parsed.command)
 
 
 class Parser(argparse.ArgumentParser):
@@ -156,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     with _signals_interrupt() as came:
         try:
             parsed = _parse(sys.argv[1:] if arguments is None else arguments)
-            return module_of(parsed.command).main(parsed)
+            return _worker_of(parsed).main(parsed)
         except KeyboardInterrupt:
             return _interrupted()
         except Exception as error:

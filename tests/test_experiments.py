@@ -31,6 +31,9 @@ def test_quick(script, tmp_path, experiments):
     """A quick run leaves a JSON file and prints the Markdown section that follows from this file alone."""
     if script.stem == "topics_text":
         pytest.importorskip("sklearn")
+    if script.stem in ("language_model", "large_model"):
+        for package in ("safetensors", "tokenizers", *["glassllm"] * (script.stem == "language_model")):
+            pytest.importorskip(package)
     command = [sys.executable, str(script), "--quick", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -70,8 +70,8 @@ def each_and_all(names):
     return [pytest.param(names, id="all"), *(pytest.param([name], id=name, marks=pytest.mark.slow) for name in names)]
 
 
-@pytest.mark.parametrize("rooms", each_and_all(["associations", "base", "data", "model", "next_token", "testing",
-                                                "topics"]))
+@pytest.mark.parametrize("rooms", each_and_all(["associations", "base", "data", "language_model", "model",
+                                                "next_token", "testing", "topics"]))
 def test_tab_completion_of_a_room_shows_what_is_public_and_no_more(rooms):
     """In a fresh interpreter, after ``import minitx`` alone; every name that is shown is there, and is documented."""
     script = (f"import minitx\nfrom inspect import getdoc\nfor name in {rooms}:\n"

@@ -11,6 +11,7 @@ ROOT = Path(minitx.__file__).parent
 FILES = {path.relative_to(ROOT).with_suffix("").parts: path for path in sorted(ROOT.rglob("*.py"))}
 BELOW = {"base": set(), "data": {"base"}, "model": {"base", "data"}}
 BELOW |= {theory: {"base", "data", "model"} for theory in ("associations", "topics", "next_token")}
+BELOW["language_model"] = {"base", "data", "associations", "topics"}  # above the theories that it compares with
 BELOW |= {"testing": {"model"}, "__main__": {"cli"}}
 BELOW |= {"cli": {"minitx", "base"}, "minitx": set()}  # both import theories, but only when somebody asks for one
 

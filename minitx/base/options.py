@@ -53,6 +53,7 @@ class Settings:
 
     next_word: ClassVar[int] = 0  # 1 if --length counts the word after a window, which a corpus does not count
     quick_note: ClassVar[str] = ""  # what --quick makes smaller besides options
+    trains: ClassVar[bool] = True  # whether --quick cuts a training short
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -239,7 +240,8 @@ def quick_line(options: Options, typed: dict[str, Any]) -> str | None:
     changes = [f"{typed_name(name)} {value:,}" for name, value in lowered(type(options), typed).items()]
     if options.quick_note:
         changes.append(options.quick_note)
-    return "--quick: training is cut short; this run has " + ", ".join(changes or ["every size as it was typed"])
+    short = "training is cut short; " if options.trains else ""
+    return f"--quick: {short}this run has " + ", ".join(changes or ["every size as it was typed"])
 
 
 def require_memory(needed: float, *settings: tuple[str, Any]) -> None:

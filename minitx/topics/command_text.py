@@ -37,6 +37,8 @@ class Options(CommonOptions):
     quick_note = f"{QUICK_COPIES} masked copies of each document"
     text: str = option("", "text to read: .txt, .jsonl, .json, or .gz of each; without it, documents of known topics",
                        positional=True, metavar="TEXT")
+    embeddings: str | None = option(None, "folder of a pre-trained model (GPT-NeoX, GPT-2, Llama): its embeddings and "
+                                    "attention are measured, and nothing is trained", metavar="MODEL")
     vocabulary: int = option(800, "number of words in the vocabulary, the most frequent ones; rarer ones become <unk>",
                              least=3, quick=300)
     length: int = option(128, "tokens of a document: each text is cut into windows of so many", least=2, quick=64)
@@ -213,7 +215,7 @@ def _say_result(result, say):
     if stopped := result.last.trajectory.stopped:
         say(f"\nstopped early: {stopped}")
     say(f"\naverages over pairs of words; p and z are of {result.options.permutations} shuffles of the words' topics\n"
-        + averages_table(result))
+        + averages_table(result.averages, result.tests))
     if "attention" in result.tables:
         say("Attention is multiplied by the document's length: 1 is uniform. Its averages are over all occurrences in\n"
             "held-out documents, so that a few frequent pairs decide them; by pair, each pair that meets counts once.")
@@ -223,15 +225,14 @@ def _say_result(result, say):
             "included")
 
 
-def averages_table(result: Result) -> str:
+def averages_table(averages: dict[str, Averages], tests: dict[str, PermutationTest]) -> str:
     """Averages of each quantity by class of pairs, and the permutation test of same against different topic."""
     heads = (" ", "same word", "same topic", "different topic", "same topic or word", "same - different", "p", "z")
     rows = []
-    for name, found in result.averages.items():
+    for name, found in averages.items():
         values = (found.same_word, found.same_topic, found.different_topic, found.same_topic_including,
                   found.difference)
-        test = result.tests[name]
-        rows.append((name, *map(number, values), f"{test.p_value:.2g}", f"{test.z:.1f}"))
+        rows.append((name, *map(number, values), f"{tests[name].p_value:.2g}", f"{tests[name].z:.1f}"))
     return table(heads, rows)
 
 

@@ -1,0 +1,93 @@
+"""``minitx language-model``: what it prints, draws and writes for one model and for checkpoints of one training."""
+
+import inspect
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minitx import cli
+from minitx.base import report
+from minitx.language_model import command
+
+pytest.importorskip("safetensors", reason="language models need the extra: pip install 'minitx[llm]'")
+tokenizers = pytest.importorskip("tokenizers", reason="language models need the extra: pip install 'minitx[llm]'")
+CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
+WORDS = [chr(97 + i % 26) * (4 + i // 26) for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A text, and the small GPT-NeoX with a tokenizer of its words, as three checkpoints of one training."""
+    folder = tmp_path_factory.mktemp("models")
+    ids = np.minimum(np.random.default_rng(0).geometric(0.08, (60, 21)), 60) - 1
+    (folder / "text.txt").write_text("\n".join(" ".join(WORDS[i] for i in row) for row in ids))
+    ids_of = {word: i for i, word in enumerate(WORDS)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids_of, unk_token="aaaa"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    for name in ("step1000", "step0", "step512"):
+        shutil.copytree(CHECKPOINTS / "gpt-neox", folder / name)
+        made.save(str(folder / name / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture
+def run(folder, tmp_path, capsys):
+    def run(*arguments):
+        status = cli.main(["language-model", *map(str, arguments), "--text", str(folder / "text.txt"), "--length", "20",
+                           "--out", str(tmp_path / "out")])
+        captured = capsys.readouterr()
+        path = tmp_path / "out" / "results.json"
+        return status, captured.out, captured.err, json.loads(path.read_text()) if path.exists() else None
+
+    return run
+
+
+def test_one_model_prints_and_writes_everything(run, folder, tmp_path):
+    status, out, _, results = run(folder / "step0", "--tokens", "30", "--words", "aaaa,bbbb")
+    assert status == 0
+    for heading in ("tokens      30 compared", "step0: gpt_neox, 2 layers of width 32 with 4 heads", "published",
+                    "query-key without norm", "output-value", "heads with z > 5", "permuting the tokens changes",
+                    "nearest tokens"):
+        assert heading in out, heading
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {*command.FIGURES, "results.json", "report.html"}
+    [model] = results["models"]
+    assert model["step"] == 0 and len(model["records"]) == 2 * (3 + 2 * (2 + 4) + 3 * 4)
+    first = model["records"][0]
+    assert first["part"] == "before" and set(first["centred"]) == {"value", "mean", "deviation", "z"}
+    assert f"{first['centred']['value']:.3f}" in out
+    assert set(results["neighbours"]) == {"aaaa", "bbbb"} and len(results["tokens"]) == 30
+    accounts = " ".join(inspect.getdoc(maker) for maker in (command.run, report.write_json))
+    assert not results.keys() - set(re.findall(r"``([^`]+)``", accounts))
+
+
+@pytest.mark.drawn
+def test_checkpoints_are_drawn_over_their_steps(run, folder, tmp_path):
+    status, _, _, results = run(*(folder / name for name in ("step1000", "step0", "step512")), "--quick")
+    assert status == 0
+    assert [model["step"] for model in results["models"]] == [0, 512, 1000]
+    same = [model["records"] for model in results["models"]]
+    assert same[0] == same[1] == same[2]  # these checkpoints are copies of one
+    for name in command.FIGURES:
+        assert (tmp_path / "out" / name).stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["no-such"], "there is no folder no-such"),
+    (["{folder}/step0", "--words", "zz"], "--words names zz, not among the "),
+])
+def test_a_mistake_is_told_in_one_line(arguments, says, run, folder, tmp_path):
+    status, _, err, _ = run(*(argument.format(folder=folder) for argument in arguments))
+    assert status == 2 and err.count("\n") == 1 and says in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(run, folder, tmp_path):
+    many = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"w{i}": i for i in range(61)}, unk_token="w0"))
+    many.save(str(tmp_path / "tok.json"))
+    status, _, err, _ = run(folder / "step0", "--tokenizer", tmp_path / "tok.json")
+    assert status == 2 and "step0 has embeddings of 60 tokens, but the tokenizer has 61" in err
