@@ -224,6 +224,7 @@ def _held(given, found):
 def extra_package(module: str, what: str, package: str, extra: str) -> ModuleType:
     """The ``module`` of an optional ``package``. ValueError, with the line that installs it, if it is not there."""
     try:
+        import_module(module.partition(".")[0])
         return import_module(module)
     except ImportError as error:
         raise ValueError(f"{what} need {package} ({error}): pip install 'minitx[{extra}]'") from error
