@@ -199,7 +199,7 @@ def test_overflow_is_divergence():
 
 
 @pytest.mark.parametrize(("change", "error", "says"), [
-    ({"V": np.zeros((3, 5, 5))}, ValueError, r"W has shape \(2, 5, 5\); it must be \(L, V, V\) with V = 5, L = 3"),
+    ({"V": np.zeros((3, 5, 5))}, ValueError, r"W has shape \(2, 5, 5\); it must be \(L, V, V\) with L = 3, V = 5"),
     ({"P": np.zeros(6)}, ValueError, "P has shape"),
     ({"W": None}, TypeError, "W must be an array of float64"),
     ({"W_O": np.zeros((5, 5), np.float32)}, TypeError, "all weights must be float64, or all float32"),
