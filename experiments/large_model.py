@@ -34,7 +34,8 @@ def section(results):
         f"Random weights in float16, width {size['d']:,}, MLP {size['m']:,}, {size['heads']} heads, {size['rows']:,} "
         f"embeddings, {size['layers']} layers of the 24, which are alike. Seconds are those of a layer, in the median, "
         f"on {results['threads']} threads, with the reading of its weights, and those of all processors together; "
-        "memory is the peak of the process. Other programs were running, which the seconds of processors leave out.",
+        "memory is the peak of the process. Other programs ran at a higher priority, so the first number is far above "
+        "what the job needs, and the second, divided by the number of threads, is near it.",
         block(("job ", "tokens", "seconds a layer", "of processors", "peak memory"),
               [(job, tokens, number(seconds, 1), number(processors, 1), f"{memory / 1e9:.1f} GB")
                for job, tokens, seconds, processors, memory in rows]))
