@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
-# A teaching file, which test_one_layer.py runs, what associations.py runs with --layers, and two tools.
-NO_RUNS = {"one_layer", "several_layers", "running", "write_results"}
+# A teaching file, which test_one_layer.py runs; parts of associations.py and of benchmark.py; and two tools.
+NO_RUNS = {"one_layer", "several_layers", "dense", "running", "write_results"}
 SCRIPTS = [script for script in sorted(FOLDER.glob("*.py")) if script.stem not in NO_RUNS]
 QUICK = "expansion"  # The others are slow: a stranger runs one, `.ci/run` runs all.
 RESULTS = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
