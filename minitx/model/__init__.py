@@ -37,7 +37,7 @@ what                                                            where
 3  A_l = softmax_j(sum over S of B_l C_S^T + P_l[t - j])        paths.follow, layer_kernels.softmax_forward
 4  C_(S+l) = A_l C_S                                            paths.follow
 5  out_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)      paths.forward
-6  loss = sum_t weight_t (-log softmax(out_t)[y_t]),  R         paths.forward, layer_kernels.cross_entropy
+6  loss = sum_t weight_t (-log softmax(out_t)[y_t]),  R         paths.forward, kernels.residuals
 5' dC_S = R (M_S W_O)^T,  d(M_S W_O) = C_S^T R                  paths.backward
 4' dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l) paths.backward
 3' dS_tj = A_tj (dA_tj - sum_k A_tk dA_tk),  dB = dS C          paths.backward, layer_kernels.softmax_backward

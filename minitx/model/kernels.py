@@ -278,6 +278,30 @@ def cross_entropy(out, targets, weight, begin, total, kind, scale, losses):
 
 
 @kernel
+def residuals(out, targets, weight):
+    """In place, outputs (M, V) with one answer y each become R = dL/dout under cross-entropy. Returns the loss.
+
+    As :func:`cross_entropy` with one token, for a sequence by itself:  R = weight / Z (e - Z onehot(y)).
+    """
+    loss = 0.0
+    for m in range(out.shape[0]):
+        row, y = out[m], targets[m]
+        top = _largest(row)
+        lag = row[y] - top
+        row[y] = -np.inf
+        Z = out.dtype.type(0)
+        for b in range(row.size):
+            row[b] = exp(row[b] - top)
+            Z += row[b]
+        row[y] = -Z  # Z of the others
+        loss += weight[m] * (math.log1p(Z) if lag == 0.0 else math.log(Z + math.exp(lag)) - lag)
+        share = out.dtype.type(weight[m] / (Z + math.exp(lag)))
+        for b in range(row.size):
+            row[b] *= share
+    return loss
+
+
+@kernel
 def probabilities(out):
     """Each row of ``out`` becomes exp(out) / sum of exp(out), in place."""
     for i in range(out.shape[0]):

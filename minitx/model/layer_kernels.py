@@ -1,6 +1,6 @@
-"""The numba kernels of a model of several layers: gathers, softmax, loss and scatters of one sequence at a time.
+"""The numba kernels of a model of several layers: gathers, softmax and scatters of one sequence at a time.
 
-Legend: T positions, V vocabulary; of a sequence: U distinct tokens, M loss positions; K columns of a row of tables.
+Legend: T positions, V vocabulary; of a sequence: U distinct tokens, M loss positions.
 
 Every kernel takes C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed order.
 """
@@ -97,29 +97,6 @@ def scatter_scores(table, tokens, dS):
         row = table[tokens[t]]
         for j in range(t + 1):
             row[tokens[j]] += dS[t, j]
-
-
-@kernel
-def cross_entropy(E, shifted, targets, weight):
-    """In place, E = exp(out - maximum) becomes R = dL/dout. Returns the loss; ``shifted`` is out_y - maximum, (M,).
-
-    loss = sum_t weight_t (log Z_t - shifted_t) and R = weight / Z (E - Z onehot(y)), whose entry at y is minus the sum
-    of the others, never E_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
-    """
-    loss = 0.0
-    for t in range(E.shape[0]):
-        row, y, lag = E[t], targets[t], shifted[t]
-        own = row[y]
-        row[y] = 0.0
-        others = 0.0
-        for b in range(row.size):
-            others += row[b]
-        loss += weight[t] * (math.log1p(others) if lag == 0.0 else math.log(others + own) - lag)
-        row[y] = -others
-        scale = weight[t] / (others + own)
-        for b in range(row.size):
-            row[b] *= scale
-    return loss
 
 
 @kernel

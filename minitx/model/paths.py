@@ -236,10 +236,7 @@ def forward(weights: "LayeredWeights", seq: Sequence, cache: Cache, space: Space
     np.matmul(cache.C[seq.at, len(seq.words):], cache.output, out=F)
     layer_kernels.add_gathered_rows(weights.W_O, seq.tokens[seq.at], F)
     # 6  loss = sum_t weight_t (-log softmax(F_t)[y_t]); in place, F becomes R
-    F -= F.max(axis=1, keepdims=True)
-    shifted = F[np.arange(len(F)), seq.targets]
-    np.exp(F, out=F)  # NumPy's exp is vectorised; numba's, without Intel's library, is not
-    return layer_kernels.cross_entropy(F, shifted, seq.targets, seq.weight), F
+    return kernels.residuals(F, seq.targets, seq.weight), F
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import numpy as np
 
 from minitx.base.parallel import matmul, workers
 from minitx.data.batch import Batch
-from minitx.model import layer_kernels
+from minitx.model import kernels, layer_kernels
 from minitx.model.parameters import Array
 
 if TYPE_CHECKING:
@@ -114,10 +114,7 @@ def stream_gradient(weights: "LayeredWeights", batch: Batch) -> tuple[float, dic
         streams, F = forward(weights, tokens)
         at = np.nonzero(batch.weight[rows])
         out, targets, weight = F[at], batch.targets[rows][at], batch.weight[rows][at]
-        out -= out.max(axis=1, keepdims=True)
-        shifted = out[np.arange(len(out)), targets]
-        np.exp(out, out=out)
-        losses.append(layer_kernels.cross_entropy(out, shifted, targets, weight))
+        losses.append(kernels.residuals(out, targets, weight))
         F[:] = 0
         F[at] = out
         backward(weights, tokens, streams, F, found)
