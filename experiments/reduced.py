@@ -73,7 +73,7 @@ class Theories:
         """{theory: {parameter: predicted array}} after ``step`` steps."""
         for name, walk in self.descents.items():
             while len(self.loss[name]) <= step:
-                loss, self.weights[name], _ = next(walk)
+                loss, self.weights[name], *_ = next(walk)
                 self.loss[name].append(loss)
         output = associations.second_order_output(self.statistics, steps=step, learning_rate=self.learning_rate)
         return ({LEADING: self.leading(step).parameters(), OUTPUT: {"W_O": output}}

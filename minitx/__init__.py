@@ -14,15 +14,17 @@ if TYPE_CHECKING:  # for editors and type checkers; Python itself finds the name
     from minitx.model.descent import Trajectory, descend
     from minitx.model.files import load
     from minitx.model.layers import LayeredWeights
+    from minitx.model.optimisers import Adam, AdamW, GradientDescent, Momentum
     from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights
     from minitx.next_token.samples import Samples
 
 __version__ = "0.1.0"
 __all__ = [
-    "Batch", "Circuits", "Corpus", "EmbeddedWeights", "LastTokenWeights", "LayeredWeights", "OneHotWeights", "Samples",
-    "Trajectory", "agreement", "associations", "attention_and_output", "base", "builtin_corpus", "cosine", "data",
-    "descend", "get_threads", "gradient_terms", "language_model", "load", "load_corpus", "loss_and_gradient", "model",
-    "next_token", "relative_error", "set_threads", "testing", "topics",
+    "Adam", "AdamW", "Batch", "Circuits", "Corpus", "EmbeddedWeights", "GradientDescent", "LastTokenWeights",
+    "LayeredWeights", "Momentum", "OneHotWeights", "Samples", "Trajectory", "agreement", "associations",
+    "attention_and_output", "base", "builtin_corpus", "cosine", "data", "descend", "get_threads", "gradient_terms",
+    "language_model", "load", "load_corpus", "loss_and_gradient", "model", "next_token", "relative_error",
+    "set_threads", "testing", "topics",
 ]
 
 # {public name: the module that defines it}; the other public names are modules.
@@ -32,6 +34,7 @@ _DEFINED_IN = {name: module for module, names in {
     "data.batch": "Batch", "data.corpus": "Corpus builtin_corpus load_corpus",
     "model.circuits": "Circuits attention_and_output loss_and_gradient", "model.descent": "Trajectory descend",
     "model.files": "load", "model.layers": "LayeredWeights",
+    "model.optimisers": "Adam AdamW GradientDescent Momentum",
     "model.weights": "EmbeddedWeights LastTokenWeights OneHotWeights",
 }.items() for name in names.split()}
 

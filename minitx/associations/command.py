@@ -368,7 +368,7 @@ class Recorder:
         """Take one step of the theory that is walked as well; record ``step`` if it is one of ``at``."""
         self.last, predicted_loss, predicted = step, None, None
         with suppress(DescentEnded, FloatingPointError, StopIteration):
-            predicted_loss, predicted, _ = next(self.walk)
+            predicted_loss, predicted, *_ = next(self.walk)
             self.predicted_loss.append(predicted_loss)
         if step not in self.at:
             return

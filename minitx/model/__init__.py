@@ -18,7 +18,7 @@ batch -> blocks that fit a core's cache                         blocks.blocks
 d_ov[u] += D_u,  d_direct[x_t] += dout_t,  d_bias += dout_t     pieces.add_pieces
 d_qk[x_t, x_j] += dscore_tj,  d_position[t - j] += dscore_tj    pieces.add_pieces
 gradient of the tables -> gradient of the weights               ``pullback()`` of a parametrisation (weights)
-weights - learning_rate gradient                                descent.descend
+weights - learning_rate gradient, or another rule               descent.descend, optimisers
 ==============================================================  ===================================================
 
 circuits.forward takes steps 1 to 4, circuits.backward 3' to 1', and circuits.loss_and_gradient everything but the
@@ -49,21 +49,23 @@ Where layers are many, sequences few or the vocabulary small, the dense stream (
 layers.operations counts both forms and layers.loss_and_gradient takes the cheaper one.
 
 Modules import in one direction: parameters, kernels, blocks, pieces, circuits, weights, then paths and streams, layers,
-files and descent; testing holds any parametrisation to the complex-step derivative.
+files, optimisers and descent; testing holds any parametrisation to the complex-step derivative.
 """
 
-from minitx.model import circuits, descent, layers, parameters, testing, weights
+from minitx.model import circuits, descent, layers, optimisers, parameters, testing, weights
 from minitx.model.circuits import Circuits, attention_and_output, loss_and_gradient
 from minitx.model.descent import DescentEnded, Stopped, Trajectory, descend
 from minitx.model.files import load
 from minitx.model.layers import LayeredWeights
+from minitx.model.optimisers import Adam, AdamW, GradientDescent, Momentum, Optimiser
 from minitx.model.parameters import Parameters
 from minitx.model.weights import EmbeddedWeights, LastTokenWeights, OneHotWeights
 
 __all__ = [
-    "Circuits", "DescentEnded", "EmbeddedWeights", "LastTokenWeights", "LayeredWeights", "OneHotWeights", "Parameters",
-    "Stopped", "Trajectory", "attention_and_output", "circuits", "descend", "descent", "layers", "load",
-    "loss_and_gradient", "parameters", "testing", "weights",
+    "Adam", "AdamW", "Circuits", "DescentEnded", "EmbeddedWeights", "GradientDescent", "LastTokenWeights",
+    "LayeredWeights", "Momentum", "OneHotWeights", "Optimiser", "Parameters", "Stopped", "Trajectory",
+    "attention_and_output", "circuits", "descend", "descent", "layers", "load", "loss_and_gradient", "optimisers",
+    "parameters", "testing", "weights",
 ]
 
 

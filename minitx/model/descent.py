@@ -5,7 +5,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from minitx.base.checks import (
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
+from minitx.model.optimisers import GradientDescent, Optimiser
 from minitx.model.parameters import Array, Parameters, Seed, read_only
 
 DEFAULT = loss_and_gradient
@@ -66,8 +67,8 @@ class Trajectory(Shown):
     learning rate of each step.
 
     A run goes on, bit for bit as if it had not stopped, by ``descend(run.weights, batch, start_step=run.next_step,
-    rng=run.rng, ...)`` with the other settings as before. ``rng`` is the state of the random generator before the first
-    mini-batch of step 0, which JSON can hold.
+    rng=run.rng, optimiser=run.optimiser, ...)`` with the other settings as before. ``rng`` is the state of the random
+    generator before the first mini-batch of step 0, which JSON can hold; ``optimiser`` holds what it remembers.
     """
 
     loss: Array
@@ -77,6 +78,7 @@ class Trajectory(Shown):
     stopped: Stopped | None
     start_step: int = 0
     rng: dict[str, Any] | None = None
+    optimiser: Optimiser = GradientDescent()  # noqa: RUF009  it is frozen
 
     @property
     def steps(self) -> int:
@@ -107,9 +109,9 @@ LearningRate = float | Sequence[float] | Callable[[int], float]
 
 def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, steps: int, batch_size: int | None = None,
             rng: Seed | dict[str, Any] = None, start_step: int = 0, keep: Iterable[int] = (),
-            frozen: Iterable[str] = (), normalised: bool = False, callback: Callable | None = None,
-            loss_and_gradient: Callable = loss_and_gradient) -> Trajectory:
-    """Gradient descent: weights - learning_rate dL/dweights, ``steps`` times.
+            frozen: Iterable[str] = (), normalised: bool = False, optimiser: Optimiser | None = None,
+            callback: Callable | None = None, loss_and_gradient: Callable = loss_and_gradient) -> Trajectory:
+    """Gradient descent: weights - learning_rate dL/dweights, ``steps`` times; or another rule, the ``optimiser``.
 
     Parameters
     ----------
@@ -131,7 +133,10 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
         Steps whose weights are kept (``start_step``: the start), and names of weights that stay as they are.
     normalised : bool
         Divide the gradient by its norm (Frobenius, over all parts that are not frozen), so that every step has length
-        ``learning_rate``.
+        ``learning_rate``; for gradient descent only.
+    optimiser : Optimiser, optional
+        What a step makes of the gradient, such as ``minitx.Adam()``; see :mod:`minitx.model.optimisers`. Default:
+        gradient descent, for which alone the closed forms of the theories hold.
     callback
         ``callback(step, loss, weights, gradient)`` for ``start_step`` .. ``start_step + steps``, with the weights after
         that many steps; their arrays are read-only.
@@ -170,15 +175,16 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
     rate, draw = _schedule(learning_rate, start_step + steps), _generator(rng)
     state = dict(draw.bit_generator.state)
     walk = descent(weights, batch, learning_rate=learning_rate, batch_size=batch_size, rng=draw, start_step=start_step,
-                   frozen=frozen, normalised=normalised, loss_and_gradient=loss_and_gradient)
+                   frozen=frozen, normalised=normalised, optimiser=optimiser, loss_and_gradient=loss_and_gradient)
     last: Any = weights
+    rule = optimiser or GradientDescent()
     kept: dict[int, Any] = {}
     losses: list[float] = []
     stopped = None
     try:
         for step in range(start_step, start_step + steps + 1):
             try:
-                loss, last, gradient = next(walk)
+                loss, last, gradient, rule = next(walk)
             except DescentEnded as ended:
                 stopped = ended.stopped
                 break
@@ -193,7 +199,16 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
         stopped = Stopped.interrupted(start_step + len(losses) - 1)
     used = learning_rate if isinstance(learning_rate, numbers.Real) else np.array(
         [rate(start_step + k) for k in range(len(losses) - 1)])
-    return Trajectory(np.array(losses), last, kept, used, stopped, start_step, state)
+    return Trajectory(np.array(losses), last, kept, used, stopped, start_step, state, rule)
+
+
+class Step(NamedTuple):
+    """What is known after a number of steps."""
+
+    loss: float
+    weights: Any
+    gradient: Any
+    optimiser: Optimiser  # with what it remembers of the steps so far
 
 
 class DescentEnded(ArithmeticError):
@@ -206,10 +221,11 @@ class DescentEnded(ArithmeticError):
 
 def descent(weights: Parameters, batch: Any, *, learning_rate: LearningRate, batch_size: int | None = None,
             rng: Seed | dict[str, Any] = None, start_step: int = 0, frozen: Iterable[str] = (),
-            normalised: bool = False, loss_and_gradient: Callable = loss_and_gradient) -> Iterator:
+            normalised: bool = False, optimiser: Optimiser | None = None,
+            loss_and_gradient: Callable = loss_and_gradient) -> Iterator[Step]:
     """The endless iterator under :func:`descend`: each ``next`` takes a step, so a theory can walk beside training.
 
-    The parameters are those of :func:`descend`. Yields loss, weights and gradient after 0, 1, 2, ... steps. Raises as
+    The parameters are those of :func:`descend`. Yields a Step after 0, 1, 2, ... steps. Raises as
     :func:`descend`; ``next`` raises DescentEnded when no further step can be taken.
     """
     instance("weights", weights, Parameters)
@@ -225,9 +241,13 @@ def descent(weights: Parameters, batch: Any, *, learning_rate: LearningRate, bat
                          f"{', '.join(weights.parameters())}")
     if not (isinstance(batch, Batch) or hasattr(batch, "__next__") or loss_and_gradient is not DEFAULT):
         raise TypeError(f"batch is {described(batch)}; give a Batch, or an iterator of Batches like iter([...])")
+    optimiser = GradientDescent() if optimiser is None else optimiser
+    instance("optimiser", optimiser, Optimiser)
+    if normalised and (not isinstance(optimiser, GradientDescent) or optimiser.decay):
+        raise ValueError(f"normalised is for gradient descent without decay; leave it out beside {optimiser}")
     draw = _batches(batch, batch_size, _generator(rng), start_step)
     start = weights.map(lambda array: read_only(np.array(array)))
-    return _descent(start, draw, rate, start_step, frozen, normalised, loss_and_gradient)
+    return _descent(start, draw, rate, start_step, frozen, normalised, optimiser, loss_and_gradient)
 
 
 def _schedule(learning_rate, steps=0):
@@ -266,7 +286,7 @@ def _generator(rng):
     return np.random.Generator(bits)
 
 
-def _descent(weights, draw, rate, start_step, frozen, normalised, loss_and_gradient):
+def _descent(weights, draw, rate, start_step, frozen, normalised, optimiser, loss_and_gradient):
     gradient = None
     for step in itertools.count(start_step):
         if step > start_step:
@@ -274,7 +294,7 @@ def _descent(weights, draw, rate, start_step, frozen, normalised, loss_and_gradi
             if normalised and (slopes := _normalised(slopes)) is None:
                 raise _ended("no direction", step, "the gradient is exactly 0 and has no direction; "
                                                    "the weights stay as they are")
-            weights = _step(weights, slopes, learning_rate)
+            weights, optimiser = _step(weights, slopes, learning_rate, optimiser)
             if broken := weights.not_finite():
                 raise _ended("diverged", step, f"{', '.join(broken)} not finite; use a smaller learning rate than "
                                                f"{learning_rate}")
@@ -288,7 +308,7 @@ def _descent(weights, draw, rate, start_step, frozen, normalised, loss_and_gradi
             if step == start_step:
                 raise
             raise _ended("diverged", step, f"{error}; the learning rate is {learning_rate}") from error
-        yield loss, weights, gradient
+        yield Step(loss, weights, gradient, optimiser)
 
 
 def _ended(kind, step, reason):
@@ -338,11 +358,13 @@ def _normalised(slopes):
         return {name: slope / norm for name, slope in slopes.items()}
 
 
-def _step(weights, slopes, learning_rate):
+def _step(weights, slopes, learning_rate, optimiser):
+    """The weights after a step, and the optimiser with what it remembers."""
     with np.errstate(over="ignore", invalid="ignore"):  # the caller finds and reports what is not finite
-        changes = {name: learning_rate * slope for name, slope in slopes.items()}
-        return replace(weights, **{name: read_only(np.subtract(getattr(weights, name), change, out=change))
-                                   for name, change in changes.items()})
+        changes, optimiser = optimiser.step(weights.parameters(), slopes, learning_rate)
+        moved = {name: read_only(np.subtract(getattr(weights, name), change, out=change))
+                 for name, change in changes.items()}
+    return replace(weights, **moved), optimiser
 
 
 def _batches(batch, batch_size, rng, start_step):

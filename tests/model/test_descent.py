@@ -257,7 +257,7 @@ def test_a_descent_can_be_taken_step_by_step(batch):
     run = descend(start, batch, steps=4, **settings)
     walk = descent(start, batch, **settings)
     for loss in run.loss:
-        found, weights, gradient = next(walk)
+        found, weights, gradient, _ = next(walk)
         assert found == loss
     for name, array in run.weights.parameters().items():
         np.testing.assert_array_equal(getattr(weights, name), array)
