@@ -43,6 +43,60 @@ enters W_O at eta^3 (linearly in L), V at eta^4, W and P at eta^6, and layers pa
 V, W and P. The first correction that matters is L C(s,3) eta^3 B Phi Phi^T of W_O; reference dynamics takes all orders
 of this kind together, and grows with the rate sqrt(L) sigma_1(Phi) until the loss visibly falls.
 
+**An example for a pencil.** Four sentences are made of four tokens. Each has three pairs of a current and a next token,
+so T = 3, and each of the 12 pairs has the weight 1/12.
+
+>>> import minitx, numpy as np
+>>> tokens = ["the", "pond", "contains", "fish"]
+>>> text = ["the pond contains fish", "the fish contains pond", "pond contains the fish", "the pond the fish"]
+>>> ids = np.array([[tokens.index(word) for word in sentence.split()] for sentence in text])
+>>> batch = minitx.Batch(ids[:, :-1], ids[:, 1:])
+>>> found = minitx.associations.statistics(batch, n_vocab=4)
+
+Row = current token, column = next token. Three pairs are (the, fish), and "the" is the current token of five, so alpha
+of "the" is 5/12 and B[the, fish] = 3/12 - (5/12)/4 = 7/48.
+
+>>> print((48 * found.bigram).round().astype(int))
+[[-5  3 -5  7]
+ [ 1 -3  5 -3]
+ [ 1  1 -3  1]
+ [-1 -1  3 -1]]
+
+Sigma_B[the, fish] is the product of two columns of B, (-5 * 7 - 1 * 3 + 1 * 1 + 1 * 1) / 48^2 = -36/2304: the tokens
+that are followed by "the" are not those that are followed by "fish", so the two are not interchangeable.
+
+>>> print((2304 * found.interchangeability).round().astype(int))
+[[ 28 -16  24 -36]
+ [-16  20 -36  32]
+ [ 24 -36  68 -56]
+ [-36  32 -56  60]]
+
+Row = next token, column = token of the prefix. Where "fish" is next, the shares of "the" in the prefix are 1/3, 1, 1/3
+and 2/3, whose sum over 12 is 7/36. At all 12 positions they sum to 37/6, so mu of "the" is (37/6) / 12 / 4 = 37/288 and
+Phi[fish, the] = 7/36 - 37/288 = 19/288.
+
+>>> print((288 * found.context).round().astype(int))
+[[-25   3   3  -5]
+ [ 19 -21  -1   3]
+ [-13  15  -9   7]
+ [ 19   3   7  -5]]
+
+The leading term of the value matrix is the composition Phi^T B^T. Its entry for "the" attended to from "the" is column
+"the" of Phi times row "the" of B, (25 * 5 + 19 * 3 + 13 * 5 + 19 * 7) / (288 * 48) = 380/13824.
+
+>>> print((13824 * found.value).round().astype(int))
+[[ 380 -204   52  -52]
+ [-132  132  -60   60]
+ [  76  -60   36  -36]
+ [ -36   36  -28   28]]
+
+After five small steps from zero the trained weights point along these matrices and the next composition, Q and Delta.
+
+>>> run = minitx.descend(minitx.OneHotWeights.zeros(4, 3), batch, learning_rate=0.01, steps=5)
+>>> leading = minitx.associations.leading_weights(found, steps=5, learning_rate=0.01)
+>>> {name: f"{cosine:.5f}" for name, cosine in minitx.agreement(run.weights, leading).cosine.items()}
+{'W_O': '1.00000', 'V': '1.00000', 'W': '1.00000', 'P': '1.00000'}
+
 Modules: ``basis`` (statistics), ``counts`` and ``streaming`` (the same by parts of a text), ``leading`` (leading terms
 and bounds), ``next_order``, ``reference_dynamics``, ``terms`` (the split gradient) and ``layer_terms`` (that of several
 layers), ``recording`` (its terms over training), ``interventions``, ``words``, ``reduced``, ``expansion``; ``figures``,

@@ -1,5 +1,7 @@
 """Statistics, leading terms and bounds of the associations theory (Im et al. 2026)."""
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -161,3 +163,9 @@ def test_refusals(corpus):
                      {"steps": 1, "learning_rate": 0.0}):
         with pytest.raises(ValueError, match="it must be"):
             associations.leading_weights(found, **settings)
+
+
+def test_the_example_of_the_account_is_what_it_prints():
+    done = doctest.testmod(associations)
+    assert done.attempted == 13
+    assert done.failed == 0
