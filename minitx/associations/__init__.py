@@ -24,6 +24,7 @@ reduced dynamics and the expansion in eta.
         + products of these corrections
     the step at which a correction exceeds a share of the leading term      first_exceeds                 (minitx)
     all of this over training, in one call, or as a callback of descend     record_terms, TermRecorder    (minitx)
+    loss and predictions of the leading terms alone, beside training        explained                     (minitx)
     W_O and V to the next order, any number of layers L;                    next_order                    (minitx)
         V_l - V_m ~ (m - l) kappa eta^4 (Phi_2^T Sigma_B Phi
         - B Phi Phi_2^T B^T),  kappa = 3 C(s,4) + 2 C(s,3)
@@ -99,12 +100,14 @@ After five small steps from zero the trained weights point along these matrices 
 
 Modules: ``basis`` (statistics), ``counts`` and ``streaming`` (the same by parts of a text), ``leading`` (leading terms
 and bounds), ``next_order``, ``reference_dynamics``, ``terms`` (the split gradient) and ``layer_terms`` (that of several
-layers), ``recording`` (its terms over training), ``interventions``, ``words``, ``reduced``, ``expansion``; ``figures``,
-``tables`` and the files that begin with ``command`` are those of the command line.
+layers), ``recording`` (its terms over training), ``composed`` (the model of leading terms alone), ``interventions``,
+``words``, ``reduced``, ``expansion``; ``figures``, ``tables`` and the files that begin with ``command`` are those of
+the command line.
 """
 
 from minitx.associations import (
     basis,
+    composed,
     counts,
     expansion,
     leading,
@@ -116,6 +119,7 @@ from minitx.associations import (
     words,
 )
 from minitx.associations.basis import Statistics, statistics
+from minitx.associations.composed import Explained, explained
 from minitx.associations.counts import Counts, Scores
 from minitx.associations.expansion import Expansion, expand
 from minitx.associations.interventions import Intervention, interventions
@@ -126,11 +130,11 @@ from minitx.associations.streaming import text_statistics
 from minitx.associations.terms import first_exceeds, gradient_terms
 
 __all__ = [
-    "Beside", "Bounds", "Counts", "Expansion", "Intervention", "NextOrder", "Scores", "Statistics", "TermRecorder",
-    "TermsOverTraining", "basis", "beside", "bounds", "counts", "expand", "expansion", "first_exceeds",
-    "gradient_terms", "interventions", "leading", "leading_weights", "next_order", "record_terms", "recording",
-    "reduced", "reference_dynamics", "second_order_output", "statistics", "streaming", "terms", "text_statistics",
-    "words",
+    "Beside", "Bounds", "Counts", "Expansion", "Explained", "Intervention", "NextOrder", "Scores", "Statistics",
+    "TermRecorder", "TermsOverTraining", "basis", "beside", "bounds", "composed", "counts", "expand", "expansion",
+    "explained", "first_exceeds", "gradient_terms", "interventions", "leading", "leading_weights", "next_order",
+    "record_terms", "recording", "reduced", "reference_dynamics", "second_order_output", "statistics", "streaming",
+    "terms", "text_statistics", "words",
 ]
 
 
