@@ -23,6 +23,7 @@ RUNS = {
     "associations_stories": "experiments/associations.py --out results/associations_stories",
     "associations_layers": "experiments/associations.py TINYSTORIES.txt --layers 3 --out results/associations_layers",
     "reduced": "experiments/reduced.py TINYSTORIES.txt",
+    "composed": "experiments/composed.py TINYSTORIES.txt",
     "expansion": "experiments/expansion.py TINYSTORIES.txt",
     "topics": "experiments/topics.py",
     "topics_text": "experiments/topics_text.py TINYSTORIES.txt",
