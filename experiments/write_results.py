@@ -24,6 +24,7 @@ RUNS = {
     "associations_layers": "experiments/associations.py TINYSTORIES.txt --layers 3 --out results/associations_layers",
     "reduced": "experiments/reduced.py TINYSTORIES.txt",
     "composed": "experiments/composed.py TINYSTORIES.txt",
+    "reduced_layers": "experiments/reduced_layers.py TINYSTORIES.txt",
     "expansion": "experiments/expansion.py TINYSTORIES.txt",
     "topics": "experiments/topics.py",
     "topics_text": "experiments/topics_text.py TINYSTORIES.txt",
