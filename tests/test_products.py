@@ -22,7 +22,7 @@ SPARSE = "the product is of a sparse matrix, by SciPy's own loops in one thread"
 ALLOWED = {  # file: {function: why its products need no guard}
     "topics/uniform_attention.py": {"moments": SPARSE},
     "base/parallel.py": {"matmul": "the product is so small that OpenBLAS runs it on one thread"},
-    "associations/terms.py": {"gradient_terms": SPARSE},
+    "associations/terms.py": {"reference_point": SPARSE},
     "associations/layer_terms.py": {"_leading_weights": SPARSE},
 }
 

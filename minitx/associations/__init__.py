@@ -38,6 +38,11 @@ reduced dynamics and the expansion in eta.
     words that go together under B, Sigma_B, Phi                            words.similarity, .associates Fig. 5
     training with one prediction for each cell of contexts                  reduced.descend               (minitx)
     Theta(s) = sum_m eta^m sum_d C(s, d) Theta_{m,d}                        expand                        (minitx)
+    entry of B, Sigma_B, Phi, Phi^T B^T, Q, Delta, or of a gradient and     attribution                   (minitx)
+        its terms = sum over positions of what each adds
+    Theta(s) - Theta(0) = - sum over steps and positions of eta_k times     record_attribution            (minitx)
+        the part of the gradient of the step's batch
+    W_O + V W_O ~ s eta B + C(s,2) s eta^3 Phi^T Sigma_B, by positions      logit_parts                   (minitx)
 
 **Several layers** (:class:`minitx.model.layers.LayeredWeights`) have the same leading terms in every layer. Depth
 enters W_O at eta^3 (linearly in L), V at eta^4, W and P at eta^6, and layers part from each other at the same orders of
@@ -91,6 +96,15 @@ The leading term of the value matrix is the composition Phi^T B^T. Its entry for
  [  76  -60   36  -36]
  [ -36   36  -28   28]]
 
+Attribution says which position of which sentence added what. To B[the, fish] the three positions of "the" with "fish"
+next add (1 - 1/4) / 12 = 3/48 each, the two others of "the" -1/48 each, and all other positions nothing.
+
+>>> print((48 * minitx.associations.attribution(found, batch, "bigram", row=0, column=3).parts).round().astype(int))
+[[-1  0  0]
+ [ 3  0  0]
+ [ 0  0  3]
+ [-1  0  3]]
+
 After five small steps from zero the trained weights point along these matrices and the next composition, Q and Delta.
 
 >>> run = minitx.descend(minitx.OneHotWeights.zeros(4, 3), batch, learning_rate=0.01, steps=5)
@@ -100,9 +114,9 @@ After five small steps from zero the trained weights point along these matrices 
 
 Modules: ``basis`` (statistics), ``counts`` and ``streaming`` (the same by parts of a text), ``leading`` (leading terms
 and bounds), ``next_order``, ``reference_dynamics``, ``terms`` (the split gradient) and ``layer_terms`` (that of several
-layers), ``recording`` (its terms over training), ``composed`` (the model of leading terms alone), ``interventions``,
-``words``, ``reduced``, ``expansion``; ``figures``, ``tables`` and the files that begin with ``command`` are those of
-the command line.
+layers), ``recording`` (its terms over training), ``attribution`` and ``gradient_parts`` (which windows an entry comes
+from), ``composed`` (the model of leading terms alone), ``interventions``, ``words``, ``reduced``, ``expansion``;
+``figures``, ``tables`` and the files that begin with ``command`` are those of the command line.
 """
 
 from minitx.associations import (
@@ -118,6 +132,13 @@ from minitx.associations import (
     terms,
     words,
 )
+from minitx.associations.attribution import (
+    Attribution,
+    AttributionOverTraining,
+    attribution,
+    logit_parts,
+    record_attribution,
+)
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.composed import Explained, explained
 from minitx.associations.counts import Counts, Scores
@@ -130,11 +151,12 @@ from minitx.associations.streaming import text_statistics
 from minitx.associations.terms import first_exceeds, gradient_terms
 
 __all__ = [
-    "Beside", "Bounds", "Counts", "Expansion", "Explained", "Intervention", "NextOrder", "Scores", "Statistics",
-    "TermRecorder", "TermsOverTraining", "basis", "beside", "bounds", "composed", "counts", "expand", "expansion",
-    "explained", "first_exceeds", "gradient_terms", "interventions", "leading", "leading_weights", "next_order",
-    "record_terms", "recording", "reduced", "reference_dynamics", "second_order_output", "statistics", "streaming",
-    "terms", "text_statistics", "words",
+    "Attribution", "AttributionOverTraining", "Beside", "Bounds", "Counts", "Expansion", "Explained", "Intervention",
+    "NextOrder", "Scores", "Statistics", "TermRecorder", "TermsOverTraining", "attribution", "basis", "beside",
+    "bounds", "composed", "counts", "expand", "expansion", "explained", "first_exceeds", "gradient_terms",
+    "interventions", "leading", "leading_weights", "logit_parts", "next_order", "record_attribution", "record_terms",
+    "recording", "reduced", "reference_dynamics", "second_order_output", "statistics", "streaming", "terms",
+    "text_statistics", "words",
 ]
 
 

@@ -24,6 +24,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, exp, log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ SUMMED = [((True, False, False), ("direct", "ov")), ((False, True, False), ("ov"
           *((held, ("qk", "position")) for held in itertools.product((False, True), repeat=3) if any(held))]
 SHARES = (0.01, 0.1, 0.5)  # Thresholds at which a correction is visible (1%), matters (10%), dominates (50%).
 
+Array = NDArray[np.float64]
 Norms = dict[str, dict[str, float]]  # {parameter: {term: Frobenius norm}}
 Crossings = dict[str, dict[str, dict[float, float | None]]]  # {parameter: {correction: {share: step, or None}}}
 
@@ -102,49 +104,50 @@ def gradient_terms(weights: OneHotWeights | LayeredWeights | Circuits, batch: Ba
     batch.require_next_token()
     weights = weights.astype(np.float64)
     circuits = valid_circuits(weights, batch)
-    given = _given_leading(leading, weights)
-    pairs, alpha = bigram_counts(batch, circuits.n_vocab)
-    B = bigram(pairs, alpha, circuits.n_vocab)
-    Phi, _ = context(batch, circuits.n_vocab)
+    B, Phi, at = reference_point(weights, batch, leading)
     if isinstance(weights, Circuits):
-        return _terms_of_tables(circuits, batch, B, Phi, given)
-    if given is None:
-        W_O_leading, V_leading = projection(weights.W_O, B), projection(weights.V, (pairs @ Phi).T)
-    else:
-        W_O_leading, V_leading = given.W_O, given.V
-    ov_leading = matmul(V_leading, W_O_leading)
+        return _terms_of_tables(circuits, batch, B, Phi, at.ov)
+    ov_leading = matmul(at.V, at.W_O)
     # 1 to 5
     tables = _circuit_terms(circuits, batch, B, Phi, (ov_leading, circuits.ov - ov_leading))
     # 6
     terms = {weight: {term_name(*held): term for held, term in tables[table].items()}
              for weight, table in (("W_O", "direct"), ("W", "qk"), ("P", "position"))} | {"V": {}}
-    W_O_rest = weights.W_O - W_O_leading
+    W_O_rest = weights.W_O - at.W_O
     for (saturation, drift, _), d_ov in tables["ov"].items():
         terms["W_O"][term_name(saturation, drift, True)] = matmul(weights.V.T, d_ov)
-        terms["V"][term_name(saturation, drift, False)] = matmul(d_ov, W_O_leading.T)
+        terms["V"][term_name(saturation, drift, False)] = matmul(d_ov, at.W_O.T)
         terms["V"][term_name(saturation, drift, True)] = matmul(d_ov, W_O_rest.T)
     return Terms({name: terms[name] for name in weights.parameters()})
 
 
-def _given_leading(leading, weights):
-    """``leading``. TypeError or ValueError unless they are finite leading terms of the ``weights``, or None."""
-    if leading is None:
-        return None
-    instance("leading", leading, type(weights))
-    read = ("ov",) if isinstance(weights, Circuits) else ("W_O", "V")
-    if any(np.shape(getattr(leading, name)) != np.shape(getattr(weights, name)) for name in read) \
-            or leading.not_finite():
-        raise ValueError("leading must be finite and of the same vocabulary as the weights, as the leading terms from "
-                         "minitx.associations.leading_weights are")
-    return leading
+def reference_point(weights: OneHotWeights | Circuits, batch: Batch, leading: Any) -> tuple[Array, Array, Any]:
+    """B and Phi of ``batch``, and the leading terms of ``weights``: ``leading`` if given, else the nearest multiples.
+
+    TypeError or ValueError unless ``leading`` are finite leading terms of the ``weights``, or None.
+    """
+    if leading is not None:
+        instance("leading", leading, type(weights))
+        read = ("ov",) if isinstance(weights, Circuits) else ("W_O", "V")
+        if any(np.shape(getattr(leading, name)) != np.shape(getattr(weights, name)) for name in read) \
+                or leading.not_finite():
+            raise ValueError("leading must be finite and of the same vocabulary as the weights, as the leading terms "
+                             "from minitx.associations.leading_weights are")
+    n_vocab = len(weights.ov if isinstance(weights, Circuits) else weights.W_O)
+    pairs, alpha = bigram_counts(batch, n_vocab)
+    B, (Phi, _) = bigram(pairs, alpha, n_vocab), context(batch, n_vocab)
+    if leading is not None:
+        return B, Phi, leading
+    if isinstance(weights, Circuits):
+        return B, Phi, replace(weights, ov=projection(weights.ov, Phi.T))
+    return B, Phi, replace(weights, W_O=projection(weights.W_O, B), V=projection(weights.V, (pairs @ Phi).T))
 
 
-def _terms_of_tables(circuits, batch, B, Phi, leading):
+def _terms_of_tables(circuits, batch, B, Phi, ov_leading):
     """The terms of the tables themselves, and of the bias; an absent table has none, and counts as 0."""
     zeros = np.zeros_like(circuits.ov)
     absent = {"direct": zeros, "qk": zeros, "position": np.zeros(batch.tokens.shape[1])}
     whole = replace(circuits, **{name: zero for name, zero in absent.items() if getattr(circuits, name) is None})
-    ov_leading = projection(circuits.ov, Phi.T) if leading is None else leading.ov
     tables = _circuit_terms(whole, batch, B, Phi, (ov_leading, circuits.ov - ov_leading))
     tables["bias"] = {held: term.sum(axis=0) for held, term in tables["direct"].items()}  # d_bias = sum_t r_t
     return Terms({name: {term_name(*held): term for held, term in tables[name].items()}

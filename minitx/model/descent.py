@@ -172,7 +172,7 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
     asked = steps_within("keep", keep, start_step, start_step + steps)
     if callback is not None:
         function("callback", callback, "callback(step, loss, weights, gradient)")
-    rate, draw = _schedule(learning_rate, start_step + steps), _generator(rng)
+    rate, draw = schedule(learning_rate, start_step + steps), _generator(rng)
     state = dict(draw.bit_generator.state)
     walk = descent(weights, batch, learning_rate=learning_rate, batch_size=batch_size, rng=draw, start_step=start_step,
                    frozen=frozen, normalised=normalised, optimiser=optimiser, loss_and_gradient=loss_and_gradient)
@@ -230,7 +230,7 @@ def descent(weights: Parameters, batch: Any, *, learning_rate: LearningRate, bat
     """
     instance("weights", weights, Parameters)
     function("loss_and_gradient", loss_and_gradient, "loss_and_gradient(weights, batch)")
-    rate, normalised = _schedule(learning_rate), truth("normalised", normalised)
+    rate, normalised = schedule(learning_rate), truth("normalised", normalised)
     start_step = whole_number("start_step", start_step, 0)
     if isinstance(frozen, str) or not isinstance(frozen, Iterable):
         raise TypeError(f"frozen is {'the string ' * isinstance(frozen, str)}{described(frozen)}; give a tuple of "
@@ -250,8 +250,11 @@ def descent(weights: Parameters, batch: Any, *, learning_rate: LearningRate, bat
     return _descent(start, draw, rate, start_step, frozen, normalised, optimiser, loss_and_gradient)
 
 
-def _schedule(learning_rate, steps=0):
-    """``rate(k)``, the learning rate that multiplies the gradient after k steps; a sequence must last for ``steps``."""
+def schedule(learning_rate: LearningRate, steps: int = 0) -> Callable[[int], float]:
+    """``rate(k)``, the learning rate that multiplies the gradient after k steps; a sequence must last for ``steps``.
+
+    TypeError or ValueError if it is no number above 0, or holds or gives one that is not.
+    """
     if callable(learning_rate):
         return lambda step: positive(f"learning_rate({step})", learning_rate(step))
     if not isinstance(learning_rate, (Sequence, np.ndarray)) or isinstance(learning_rate, str):
