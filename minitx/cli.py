@@ -31,6 +31,8 @@ COMMANDS = {
     "tokenizer": ("data.command", "train byte pairs on texts; associate --tokenizer reads them"),
     "language-model": (
         "language_model.command", "compare pre-trained models with the leading terms of a text"),
+    "why": (
+        "associations.command_why", "say where an association of two words comes from, and which windows taught it"),
 }
 # {(command, option): module}; where the option is typed, this module does the work.
 INSTEAD = {("topics", "embeddings"): "language_model.topics_command"}
@@ -60,19 +62,22 @@ class Parser(argparse.ArgumentParser):
 def in_full(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
     """The typed ``words`` with the name of every option in full and joined to its value: --len 5 becomes --length=5.
 
+    Options come first, so that argparse takes all other words together, wherever they were typed.
+
     ValueError says which word is no option, or may be several, or lacks a value, or has one that it does not take.
     """
     from minitx.base.options import shown
 
     actions = parser._option_string_actions  # argparse has no public name for them
     found: list[str] = []
+    others: list[str] = []
     left = list(words)
     while left:
         word = left.pop(0)
         if word == "--":  # what follows it are no options
-            return [*found, word, *left]
+            return [*found, word, *others, *left]
         if len(word) < 2 or word[0] != "-":
-            found.append(word)
+            others.append(word)
             continue
         typed, equals, value = word.partition("=")
         names = [typed] if typed in actions else [name for name in actions if name.startswith(typed) and len(typed) > 2]
@@ -89,7 +94,7 @@ def in_full(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
             found.append(f"{name}={value if equals else left.pop(0)}")
         else:
             raise ValueError(f"{name} has no value; type one after it, as {parser.prog} --help shows")
-    return found
+    return [*found, *others]
 
 
 def _unknown(parser, word):

@@ -8,12 +8,14 @@ import pytest
 
 from minitx import cli
 from minitx.associations import command as associations
+from minitx.associations import command_why
 from minitx.base import report
 from minitx.next_token import command as next_token
 from minitx.topics import command_documents as topics
 
 JOBS = {
     "associate": (["--vocabulary", "9", "--length", "4", "--windows", "6", "--steps", "2"], (associations.run,)),
+    "why": (["a", "long", "--vocabulary", "9", "--length", "4", "--windows", "6", "--steps", "2"], (command_why.run,)),
     "automaton": (["--quick", "--steps", "3", "--contexts", "5"], (next_token.run, next_token._numbers)),
     "topics": (["--quick", "--topics", "3", "--words", "2", "--documents", "40", "--length", "8"], (topics.numbers,)),
 }

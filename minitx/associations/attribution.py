@@ -197,7 +197,8 @@ def _of_statistics(statistics, batch, parameter, row, column):
     """The attribution of an entry of ``statistics``."""
     require_same_text(statistics, batch)
     matrices = {name: array for name in PARTS if (array := getattr(statistics, name)) is not None}
-    if parameter in PARTS and parameter not in matrices:
+    one_of("parameter", parameter, list(PARTS))
+    if parameter not in matrices:
         raise ValueError(f"parameter is {parameter!r}, but these statistics have no scores; make them with "
                          f"{Statistics.MADE_BY}")
     row, column = _checked_entry(matrices, parameter, row, column)

@@ -17,22 +17,20 @@ from numpy.typing import NDArray
 
 from minitx.associations import figures, reduced, reference_dynamics, tables, terms, words
 from minitx.associations.basis import Statistics, statistics
+from minitx.associations.command_corpus import TextOptions, counted, read, require_batch_size, require_one_text
 from minitx.associations.counts import Counts
 from minitx.associations.interventions import interventions
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
 from minitx.associations.recording import TermRecorder
-from minitx.base import options as base_options
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
-from minitx.base.console import Forecast, progress_bar, read_with_bar, rise
+from minitx.base.console import Forecast, progress_bar, rise
 from minitx.base.numbers import Agreement, agreement, cosine, norm
 from minitx.base.options import add_options, option, read_options, require_memory
 from minitx.base.parallel import matmul
 from minitx.base.tables import number
 from minitx.data.batch import Batch
-from minitx.data.corpus import BUILTIN, OMIT, UNKNOWN, builtin_corpus, load_corpus
-from minitx.data.readers import LAYOUTS, file_kind
-from minitx.data.tokenizers import FileTokenizer
+from minitx.data.corpus import BUILTIN
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import DescentEnded, Trajectory, descend, descent
 from minitx.model.layers import LayeredWeights
@@ -69,22 +67,9 @@ LEADING, REFERENCE, REDUCED = "leading terms", "reference dynamics", "reduced dy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(base_options.Options):
+class Options(TextOptions):
     """The configuration of a run; ``results.json`` keeps it."""
 
-    text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz, .zst of each; else an embedded corpus",
-                              positional=True, metavar="TEXT")
-    builtin: str = option(BUILTIN[0], "the embedded corpus to use when no TEXT is given", choices=BUILTIN)
-    vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, quick=300,
-                             metavar="V")
-    length: int = option(64, "tokens in a window", least=1, most=1_000_000, quick=24, metavar="T")
-    windows: int | None = option(512, "use at most the first N windows", least=1, quick=64)
-    unknown: str = option(UNKNOWN, "what becomes of rarer words: mapped to <unk>, or their document omitted",
-                          choices=(UNKNOWN, OMIT))
-    tokenizer: str | None = option(None, "a tokenizer.json, as minitx tokenizer writes; its tokens instead of words",
-                                   metavar="FILE")
-    layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
-                                choices=tuple(LAYOUTS))
     counts: str | None = option(None, "counts that minitx count wrote, instead of a text: what needs no training",
                                 metavar="FILE")
     learning_rate: float = option(1.0, "learning rate of gradient descent", above_zero=True, below=1e60, metavar="ETA")
@@ -108,35 +93,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(parsed: argparse.Namespace) -> int:
     """Run the command from parsed arguments; returns the exit status of :func:`minitx.base.command.run_command`."""
     typed = {name: value for name, value in vars(parsed).items() if name != "command"}
-    if typed.get("text") == "":
-        raise ValueError("TEXT is empty; it must name a file, or be left out")
-    if {"text", "builtin"} <= typed.keys():
-        raise ValueError(f"give a TEXT ({typed['text']}) or --builtin {typed['builtin']}, not both")
+    require_one_text(typed)
     if "init_scale" in typed and typed.get("init") != "gaussian":
         raise ValueError(f"--init-scale is {typed['init_scale']:g}, but initial weights are zero; leave it out, or add "
                          "--init gaussian")
-    if "layout" in typed and ("text" not in typed or file_kind(typed["text"]) in (".json", ".jsonl")):
-        about = typed.get("text", "the embedded corpus")
-        raise ValueError(f"--layout is {typed['layout']}, but {about} has its documents apart already; leave it out "
-                         "(it is for a .txt file)")
-    if "tokenizer" in typed:
-        _require_no_words(typed)
     if "counts" in typed:
         if others := sorted(typed.keys() - {"counts", "words", "out", "threads"}):
             other = "TEXT" if others[0] == "text" else f"--{others[0].replace('_', '-')}"
             raise ValueError(f"--counts leaves no use for {other}; leave it out (unlike --words and --out)")
         return run_command(read_options(Options, typed), typed, run_counts, FIGURES)
     return run_command(read_options(Options, typed), typed, run, FIGURES)
-
-
-def _require_no_words(typed):
-    """ValueError if options were typed that a tokenizer of a file leaves no use for."""
-    if "text" not in typed:
-        raise ValueError(f"--tokenizer is {typed['tokenizer']}, but no TEXT was typed; the embedded corpora are words")
-    for name in ("vocabulary", "unknown"):
-        if name in typed:
-            raise ValueError(f"--{name} is {typed[name]}, but --tokenizer {typed['tokenizer']} has a vocabulary of its "
-                             f"own; leave --{name} out")
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -162,11 +128,9 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     - ``heads``: ``cosines``, that of each virtual head, such as V 1 W_O, and what the leading terms make of it; and
       again ``heads``, {word: {head: [(word, score), ...]}}, those of Phi^T B^T B among them.
     """
-    corpus = _read(options)
+    corpus = read(options)
     batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
-    if options.batch_size is not None and options.batch_size > len(batch):
-        raise ValueError(f"--batch-size is {options.batch_size}, but there are {len(batch)} windows; lower it, or "
-                         "leave it out for full batches")
+    require_batch_size(options.batch_size, len(batch))
     n_tables = 25.0 if options.layers == 1 else 19.0 * 2**options.layers
     require_memory(8 * n_tables * n_vocab**2 + 24.0 * len(batch) * options.length, ("vocabulary", n_vocab),
                    ("length", options.length))
@@ -194,10 +158,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     setting = f"V = {n_vocab}, T = {options.length}" + (f", L = {options.layers}" if options.layers > 1 else "")
     title = style.literal(f"{corpus.name}: {setting}, ") + rf"$\eta$ = {options.learning_rate:g}"
     results = {
-        "corpus": {"name": corpus.name, "documents": corpus.n_documents,
-                   "documents without a window": corpus.n_left_out, "tokens": corpus.n_words,
-                   "distinct": corpus.n_distinct, "covered": corpus.n_covered, "unknown": corpus.unknown,
-                   "vocabulary": n_vocab, "windows": len(batch), "length": corpus.length},
+        "corpus": counted(corpus),
         "vocabulary": corpus.vocabulary, "records": recorder.leading,
         "loss": trajectory.loss, **recorder.predicted, "predicted_loss": recorder.predicted_loss,
         "norms_of_terms": recorder.terms.records, "split": split, "interventions": changes,
@@ -278,17 +239,6 @@ def _asked_words(options, corpus, say):
     if unused := [word for word in asked if word in corpus.vocabulary and word not in used]:
         say(f"in the vocabulary but not in the windows used, so their associates are not listed: {', '.join(unused)}")
     return [word for word in asked if word in used]
-
-
-def _read(options):
-    settings = {"n_vocab": options.vocabulary, "length": options.length, "unknown": options.unknown,
-                "n_windows": options.windows}
-    if options.text is None:
-        require_memory(8.0 * (options.windows or 1) * options.length, ("length", options.length))
-        return builtin_corpus(options.builtin, rng=options.seed, **settings)
-    if options.tokenizer is not None:
-        settings |= {"n_vocab": None, "unknown": UNKNOWN, "tokenizer": FileTokenizer.read(options.tokenizer)}
-    return read_with_bar(load_corpus, options.text, layout=options.layout, **settings)
 
 
 # ------------------------------------------------------------------------------------------- training and measurements

@@ -1,5 +1,6 @@
 """Figures of the associations theory: weights and gradients of training beside theory (Im et al., ICLR 2026)."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from minitx.associations.interventions import Intervention
 from minitx.associations.terms import Crossings, term_order
-from minitx.base.style import COLOURS, DASHES, MARKERS, log_ticks
+from minitx.base.style import COLOURS, DASHES, MARKERS, literal, log_ticks
 
 ROUNDING = 1e-8  # A term below this part of the largest is not there yet, or is rounding, and is not drawn.
 FURTHEST = 1e-6  # 1 - cosine at the top of the scale of nines; a smaller value shows more nines
@@ -206,4 +207,41 @@ def heat_map(matrix: NDArray[np.float64], words: Sequence[str], row: str, column
     decades = [largest * 10.0**-k for k in range(3)]
     figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1],
                     format="%.1e", label=f"entry (logarithmic colours, linear within ±{largest * 1e-3:.1e})")
+    return figure
+
+
+def why(labels: Sequence[str], shares: NamedSeries, course: NamedSeries, heading: str, sign: str, *,
+        title: str) -> Figure:
+    """Which windows taught an association, and the entry of W_O over training.
+
+    Parameters
+    ----------
+    labels : K texts of windows, the strongest first
+    shares : dict {what is attributed: (K,) float}
+        The part of each window among all parts of the ``sign``.
+    course : dict {name: (S + 1,) float}
+        The trained entry and what it is compared with, after 0 .. S steps; empty if nothing was trained.
+    """
+    figure = Figure(figsize=(14 if course else 9.5, 1.6 + 0.62 * max(len(labels), 5)), layout="constrained")
+    panels = figure.subplots(1, 2, width_ratios=(3, 2)) if course else [figure.subplots()]
+    rows, height = np.arange(len(labels)), 0.8 / len(shares)
+    for k, (name, values) in enumerate(shares.items()):
+        panels[0].barh(rows + height * (k - (len(shares) - 1) / 2), 100 * np.asarray(values), height,
+                       color=COLOURS[k], label=name)
+    panels[0].set_yticks(rows, [literal(textwrap.fill(label, 60)) for label in labels], fontsize=8)
+    panels[0].invert_yaxis()
+    panels[0].axvline(0, color="black", linewidth=0.8)
+    panels[0].set(xlabel=f"what the window adds, in % of all {sign} parts", title=heading)
+    figure.legend(loc="outside lower left", ncols=len(shares), fontsize=9)
+    styles: list[dict[str, Any]] = [{"color": "black", "linewidth": 3, "alpha": 0.35}, *(
+        {"color": COLOURS[k], "linestyle": dash} for k, dash in enumerate(("--", "-.", ":")))]
+    for (name, series), line in zip(course.items(), styles, strict=False):
+        panels[1].plot(range(len(series)), series, label=name, **line)
+    if course:
+        panels[1].set(xlabel="gradient descent steps $s$", title="entry of the output matrix $W_O$")
+        panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[1].legend(fontsize=9)
+    for panel in panels:
+        panel.grid(alpha=0.3)
+    figure.suptitle(title)
     return figure

@@ -71,8 +71,9 @@ def write_json(path: str | Path, results: Any) -> None:
 
     Every command writes ``asked`` (the options that were typed), ``configuration`` (all options), ``environment`` (see
     :func:`environment`) and ``stopped`` (why training ended early, or null) besides its own keys. These are documented
-    where they are made: ``run`` of minitx.associations.command, ``numbers`` of minitx.topics.command_documents,
-    ``_numbers`` of minitx.topics.command_text, ``run`` and ``_numbers`` of minitx.next_token.command.
+    where they are made: ``run`` of minitx.associations.command and of minitx.associations.command_why, ``numbers`` of
+    minitx.topics.command_documents, ``_numbers`` of minitx.topics.command_text, ``run`` and ``_numbers`` of
+    minitx.next_token.command.
     """
     text = json.dumps(plain(results), indent=1, allow_nan=False)
     with atomic(path) as file:

@@ -1,5 +1,8 @@
 """Attribution: the parts of every entry equal slow loops, and sum to the entry, also over training."""
 
+import doctest
+import tracemalloc
+
 import naive_attribution
 import numpy as np
 import pytest
@@ -251,8 +254,6 @@ def test_no_bit_depends_on_the_number_of_threads():
 
 def test_memory_holds_no_array_of_windows_by_positions_by_tokens():
     """500 windows of 64 positions and 500 words: N T V floats would be 128 MB."""
-    import tracemalloc
-
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 500, (500, 65))
     batch = Batch(tokens[:, :-1], tokens[:, 1:])
@@ -297,3 +298,9 @@ def test_float32_weights_and_absent_tables():
         attribution(only, batch, "direct", 0, 0)
     found = record_attribution(weights, batch, "W_O", 1, 2, steps=2, learning_rate=0.5)
     assert found.attribution.start + found.attribution.parts.sum() == pytest.approx(found.attribution.entry, abs=1e-6)
+
+
+def test_the_example_of_the_account_is_true():
+    done = doctest.testmod(associations)
+    assert done.attempted > 4
+    assert done.failed == 0
