@@ -19,7 +19,6 @@ from minitx.associations.attribution import (
 )
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.command_corpus import TextOptions, counted, read, require_batch_size, require_one_text
-from minitx.associations.leading import leading_weights
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
 from minitx.base.console import Forecast, progress_bar
@@ -34,8 +33,8 @@ FIGURES = ("why.png",)
 # {basis function: its symbol}, in the order in which they are shown
 FUNCTIONS = {"bigram": "B", "interchangeability": "Sigma_B", "context": "Phi"}
 CAPTION = (
-    "Left: the windows that add most to the function in which the two words are closest; each bar is the part of a "
-    "window among all parts of its sign, in that function, in the other two, and in the trained W_O. Look for rows in "
+    "Left: the windows that taught the pair, first those that add most to the function in which it is closest; each "
+    "bar is the part of a window among all parts of a sign, in each function and in the trained W_O. Look for rows in "
     "which all bars are long: that window taught the pair in every way. Right: the trained entry of W_O over training, "
     "the sums of its positive and of its negative parts, and its leading term. Look for the step at which the entry "
     "leaves the leading term.")
@@ -92,7 +91,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     - ``functions``: {basis function: its ``entry``, the sums of its ``positive`` and ``negative`` parts, at how many
       positions the pair ``meets``, the ``rank`` of the other word among the associates of the word (null if they never
       meet), and the strongest ``windows``, as :class:`minitx.associations.attribution.Taught`}.
-    - ``listed``: the function whose windows are printed.
+    - ``listed``: the windows that are printed, each with the number of the ``window`` and the ``function`` that it is
+      listed for.
     - ``logit``: ``leading``, what the leading terms after the last step make of W_O[word, other] + (V W_O)[word,
       other]: {bigram, context, interchangeability: number}; and the ``trained`` W_O and V W_O. Null with --steps 0.
     - ``training``: the ``loss`` after 0, 1, 2, ... steps, the entry W_O[word, other] after as many (``course``), the
@@ -120,18 +120,19 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     if training and logit:
         say(f"\nlogit of {pair.other!r} where {pair.word!r} is the current word and has all attention, after "
             f"{training.trajectory.steps} steps, eta = {options.learning_rate:g}\n" + _logit_table(logit))
-    listed = pair.closest(found, ranks)
     strongest = {name: one.strongest(N_WINDOWS, corpus=corpus) for name, one in found.items()}
-    _say_windows(pair, corpus, found, listed, strongest, training, say)
+    side, listed = teaching(found, ranks, strongest)
+    _say_windows(pair, side, listed, training, say)
     results = {
-        "corpus": counted(corpus), "word": pair.word, "other": pair.other, "ids": pair.ids, "listed": listed,
+        "corpus": counted(corpus), "word": pair.word, "other": pair.other, "ids": pair.ids,
+        "listed": [{"function": name, "window": window.windows[0]} for name, window in listed],
         "functions": {name: {"entry": one.entry, "positive": one.positive, "negative": one.negative,
                              "meets": pair.meets(name), "rank": ranks[name], "windows": strongest[name]}
                       for name, one in found.items()},
         "logit": logit, "training": _training_results(training, corpus)}
     drawn = {}
-    if strongest[listed]:
-        drawn["why.png"] = (_figure(options, pair, corpus, found, listed, strongest[listed], training, basis), CAPTION)
+    if listed:
+        drawn["why.png"] = (_figure(options, pair, found, side, listed, training, basis), CAPTION)
     return Outcome(f"minitx why: {pair.arrow} in {corpus.name}", results, drawn,
                    {"weights.npz": training.trajectory.weights.arrays()} if training else {},
                    training.trajectory.stopped if training else None)
@@ -224,10 +225,20 @@ class Words:
                         f"{count['context']:,} negative parts, 1/V of the share of {word!r} at each position after it")
         return says
 
-    def closest(self, found: Mapping[str, Attribution], ranks: Mapping[str, int | None]) -> str:
-        """The function with the best rank among those in which the pair meets and the entry is positive; else B."""
-        known = {name: rank for name, rank in ranks.items() if rank is not None and found[name].entry > 0}
-        return min(known, key=lambda name: known[name], default="bigram")
+
+def teaching(found: Mapping[str, Attribution], ranks: Mapping[str, int | None],
+             strongest: Mapping[str, Sequence[Taught]]) -> tuple[int, list[tuple[str, Taught]]]:
+    """The side, 1 or -1, and the windows that taught the pair, each with the function that it is listed for.
+
+    The functions in which the pair meets and has a positive entry are taken by the rank of the pair, and of each the
+    strongest windows that are not listed yet. If there is none, the windows are those that add most to the side of B.
+    """
+    known = {name: rank for name, rank in ranks.items() if rank is not None and found[name].entry > 0}
+    listed: dict[int, tuple[str, Taught]] = {}
+    for name in sorted(known, key=lambda name: known[name]) or ["bigram"]:
+        for window in strongest[name]:
+            listed.setdefault(window.windows[0], (name, window))
+    return (1 if known or found["bigram"].entry > 0 else -1), list(listed.values())[:N_WINDOWS]
 
 
 def train(options: Options, batch: Batch, n_vocab: int, pair: Words,
@@ -283,28 +294,29 @@ def _logit_table(logit: Mapping[str, Any]) -> str:
                          for name, *values in rows])
 
 
-def _say_windows(pair: Words, corpus: Corpus, found: Mapping[str, Attribution], listed: str,
-                 strongest: Mapping[str, Sequence[Taught]], training: AttributionOverTraining | None,
-                 say: Callable[[str], None]) -> None:
+def _say_windows(pair: Words, side: int, listed: Sequence[tuple[str, Taught]],
+                 training: AttributionOverTraining | None, say: Callable[[str], None]) -> None:
     """Print the windows that taught the pair, as text."""
-    one, symbol = found[listed], FUNCTIONS[listed]
-    if not strongest[listed]:
-        say(f"\nno window adds anything to the entry of {symbol}: {pair.word!r} is the current word of no position")
+    if not listed:
+        say(f"\nno window adds anything to the entry of B: {pair.word!r} is the current word of no position")
         return
-    taught = "taught it" if one.parts.sum() > 0 else "taught the contrary"
-    heads, rows = ["window ", f"part of {symbol}", *(["trained W_O"] if training else []), "text "], []
-    for window in strongest[listed]:
+    heads, rows = ["window ", "function ", "its part", *(["trained W_O"] if training else []), "text "], []
+    for name, window in listed:
         others = f" (and {len(window.windows) - 1} like it)" if len(window.windows) > 1 else ""
         trained = [f"{training.attribution.windows[list(window.windows)].sum():+.2e}"] if training else []
-        rows.append([f"{window.windows[0]}{others}", f"{window.value:+.2e}", *trained,
-                     snippet(pair, corpus.tokens[window.windows[0]], window.position)])
-    say(f"\nthe windows that {taught}, by their part of {symbol} ({listed}), with the text around their strongest "
-        f"position\n{tables.table(heads, rows)}")
+        rows.append([f"{window.windows[0]}{others}", FUNCTIONS[name], f"{window.value:+.2e}", *trained,
+                     snippet(pair, window)])
+    say(f"\nthe windows that taught {'it' if side > 0 else 'the contrary'}, by their part of the function in which the "
+        "pair is closest, then of the others;\ntheir text is that around the strongest position\n"
+        + tables.table(heads, rows))
 
 
-def snippet(pair: Words, tokens: np.ndarray, position: int) -> str:
-    """The words of a window around the target of a position, and around the last first word before; both in brackets.
+def snippet(pair: Words, window: Taught) -> str:
+    """The words of a window around the next word of its strongest position, and around the last WORD before it.
+
+    Both words of the pair are in brackets wherever they are shown.
     """
+    tokens, position = pair.corpus.tokens[window.windows[0]], window.position
     near = {*range(position + 1 - BEFORE, position + 1 + AFTER)}
     if len(before := np.flatnonzero(tokens[:position + 1] == pair.ids[0])):
         near |= {*range(before[-1] - 1, before[-1] + AFTER)}
@@ -323,27 +335,26 @@ def _training_results(training: AttributionOverTraining | None, corpus: Corpus) 
             "negative": training.negative, "windows": training.attribution.strongest(N_WINDOWS, corpus=corpus)}
 
 
-def _figure(options: Options, pair: Words, corpus: Corpus, found: Mapping[str, Attribution], listed: str,
-            strongest: Sequence[Taught], training: AttributionOverTraining | None, basis: Statistics) -> Any:
+def _figure(options: Options, pair: Words, found: Mapping[str, Attribution], side: int,
+            listed: Sequence[tuple[str, Taught]], training: AttributionOverTraining | None, basis: Statistics) -> Any:
     """The picture: parts of the listed windows, and the course of training beside the leading term."""
     drawn_as = {"bigram": "$B$", "interchangeability": r"$\Sigma_B$", "context": r"$\Phi$"}
     attributed = {f"{name} {symbol}": found[name] for name, symbol in drawn_as.items()}
     if training:
         attributed["trained $W_O$"] = training.attribution
-    side = 1 if found[listed].parts.sum() > 0 else -1
     shares = {}
     for name, one in attributed.items():
         whole = one.positive if side > 0 else one.negative
         shares[name] = [float(one.windows[list(window.windows)].sum()) / whole if whole else 0.0
-                        for window in strongest]
-    labels = [snippet(pair, corpus.tokens[one.windows[0]], one.position) for one in strongest]
+                        for _, window in listed]
+    labels = [snippet(pair, window) for _, window in listed]
     course: dict[str, Any] = {}
     if training:
         course = {"trained": training.course,
                   "sum of positive parts": np.concatenate([[0.0], np.cumsum(training.positive)]),
                   "sum of negative parts": np.concatenate([[0.0], np.cumsum(training.negative)]),
-                  "leading term": [float(leading_weights(basis, steps=step, learning_rate=options.learning_rate)
-                                         .W_O[pair.ids]) for step in range(training.trajectory.steps + 1)]}
+                  "leading term": options.learning_rate * np.arange(len(training.course)) * basis.bigram[pair.ids]}
+    corpus = pair.corpus
     title = style.literal(f"{pair.arrow} in {corpus.name}: V = {len(corpus.vocabulary)}, {len(corpus.tokens)} windows")
-    heading = f"windows that add most to {drawn_as[listed]}" + " (against the pair)" * (side < 0)
+    heading = f"windows that taught {'the pair' if side > 0 else 'the contrary'}"
     return figures.why(labels, shares, course, heading, "positive" if side > 0 else "negative", title=title)
