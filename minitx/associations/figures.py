@@ -234,7 +234,8 @@ def why(labels: Sequence[str], shares: NamedSeries, course: NamedSeries, heading
     panels[0].set(xlabel=f"what the window adds, in % of all {sign} parts", title=heading)
     figure.legend(loc="outside lower left", ncols=len(shares), fontsize=9)
     styles: list[dict[str, Any]] = [{"color": "black", "linewidth": 3, "alpha": 0.35}, *(
-        {"color": COLOURS[k], "linestyle": dash} for k, dash in enumerate(("--", "-.", ":")))]
+        {"color": colour, "linestyle": dash}
+        for colour, dash in zip(COLOURS[4:7], ("--", "-.", ":"), strict=True))]
     for (name, series), line in zip(course.items(), styles, strict=False):
         panels[1].plot(range(len(series)), series, label=name, **line)
     if course:
