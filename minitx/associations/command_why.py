@@ -112,6 +112,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     scores = words.similarity(basis, [pair.ids[0]])
     ranks = {name: pair.rank(scores[name][0]) if pair.meets(name) else None for name in FUNCTIONS}
     say(f"\n{pair.arrow}: its entry in each basis function, and the parts of positions that sum to it\n"
+        f"(rank: that of {pair.other!r} among the words that go with {pair.word!r}; meets: positions where they meet)\n"
         + _functions_table(found, ranks, n_vocab, pair))
     for line in pair.never_meets(found):
         say(line)

@@ -1,5 +1,6 @@
 """The trained weights on 1,000 real stories (exact, full batch) against numbers measured independently by autodiff."""
 
+import numpy as np
 import pytest
 
 from minitx import OneHotWeights, associations, descend, gradient_terms, load_corpus
@@ -53,3 +54,17 @@ def test_losses_are_those_measured(trained):
 def test_terms_sum_to_the_gradient(trained):
     for _, misses in trained[0].values():
         assert max(misses) < 1e-13
+
+
+def test_parts_sum_to_the_entries_of_a_large_vocabulary(tinystories):
+    """V = 3,000 and N = 2,048: every statistic, of frequent words and of rare ones."""
+    corpus = load_corpus(tinystories, n_vocab=3000, length=64, n_windows=2048)
+    batch = corpus.batch()
+    statistics = associations.statistics(batch, 3000)
+    pairs = [("red", "truck"), ("the", "."), ("<unk>", "dog"), ("happy", "sad")]
+    for word, other in pairs:
+        for name in ("bigram", "interchangeability", "context", "value", "attention"):
+            found = associations.attribution(statistics, batch, name, corpus.id(word), corpus.id(other))
+            assert abs(found.parts.sum() - found.entry) <= 1e-13 * np.abs(found.parts).sum()
+    found = associations.attribution(statistics, batch, "position", 3)
+    assert abs(found.parts.sum() - found.entry) <= 1e-13 * np.abs(found.parts).sum()
