@@ -12,6 +12,7 @@ import multiprocessing
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,35 +51,43 @@ def write_text(path, source, n_words, n_pool):
             file.write(" ".join(spelled[ids]))
 
 
-def shortest(work, rounds=3):
-    """The least processor time of some rounds, in seconds, and the last result."""
-    times = []
+def shortest(works, rounds):
+    """The least processor time of each of ``works``, {name: function}, in seconds; rounds visit all of them in turn."""
+    times = {key: [] for key in works}
     for _ in range(rounds):
-        began = time.process_time()
-        result = work()
-        times.append(time.process_time() - began)
-    return min(times), result
+        for key, work in works.items():
+            began = time.process_time()
+            work()
+            times[key].append(time.process_time() - began)
+    return {key: min(found) for key, found in times.items()}
 
 
 def speeds(path, n_vocab, rounds):
     """{pass: {"streamed", "in memory": tokens a second}} on one core."""
     set_threads(1)
-    texts = Texts.of(path, n_vocab=n_vocab, length=LENGTH, layout="lines")
-    seconds = {}
-    seconds["vocabulary"], texts = shortest(texts.with_vocabulary, rounds)
-    read, corpus = shortest(lambda: load_corpus(path, n_vocab=n_vocab, length=LENGTH, layout="lines"), rounds)
-    batch = corpus.batch()
-    seconds["counts"], counts = shortest(lambda: count_texts(texts), rounds)
-    counted, _ = shortest(lambda: (basis.context(batch, n_vocab), basis.bigram_counts(batch, n_vocab)), rounds)
-    seconds["scores"], _ = shortest(lambda: score_texts(texts, counts), rounds)
-    ov = counts.score_table().T
-    scored, _ = shortest(lambda: basis.scores(batch, ov), rounds)
-    memory = {"vocabulary": read, "counts": read + counted, "scores": read + scored}
-    alone, _ = shortest(lambda: Counts.of(corpus.tokens, n_vocab), rounds)
+    unread = Texts.of(path, n_vocab=n_vocab, length=LENGTH, layout="lines")
+    texts = unread.with_vocabulary()
+    counts = count_texts(texts)
+    load = partial(load_corpus, path, n_vocab=n_vocab, length=LENGTH, layout="lines")
+    corpus = load()
+    batch, (pairs, alpha), (Phi, _) = corpus.batch(), *_sums(corpus.batch(), n_vocab)
+    seconds = shortest({
+        "vocabulary": unread.with_vocabulary, "load": load,
+        "counts": lambda: count_texts(texts), "sums": lambda: _sums(batch, n_vocab),
+        "scores": lambda: score_texts(texts, counts),
+        "sums of scores": lambda: basis.scores(batch, basis.compositions(pairs, alpha, Phi, n_vocab)[1].T),
+        "windows only": lambda: Counts.of(corpus.tokens, n_vocab)}, rounds)
     n = counts.totals["tokens"]
-    assert sum(counts.totals[key] for key in ("documents",)) == corpus.n_documents
-    return {"tokens": n, "windows only": {"streamed": n / alone, "in memory": n / counted},
-            **{key: {"streamed": n / seconds[key], "in memory": n / memory[key]} for key in seconds}}
+    assert counts.totals["documents"] == corpus.n_documents
+    load_seconds = seconds["load"]
+    memory = {"vocabulary": load_seconds, "counts": load_seconds + seconds["sums"],
+              "scores": load_seconds + seconds["sums of scores"], "windows only": seconds["sums"]}
+    return {"tokens": n, **{key: {"streamed": n / seconds[key], "in memory": n / memory[key]} for key in memory}}
+
+
+def _sums(batch, n_vocab):
+    """The sums over a batch in memory that counts stand for: (pairs, frequency) and (context, share)."""
+    return basis.bigram_counts(batch, n_vocab), basis.context(batch, n_vocab)
 
 
 def large_text(path, n_vocab):
@@ -127,7 +136,8 @@ def section(results):
         f"Million tokens per second of one core, {speed['tokens']:,} tokens, V = {results['vocabulary']:,}, "
         f"T = {LENGTH}. "
         "In memory, vocabulary stands for load_corpus; counts and scores for load_corpus and the sums over its batch, "
-        "in float64; windows only leaves reading out. All times are processor times.",
+        "in float64; scores begin with Sigma_B Phi on both sides; windows only leaves reading out. All times are "
+        "processor times.",
         block(["pass ", "streamed", "in memory", "ratio"], rows),
         f"A text of {text['bytes'] / 1e9:.2f} GB ({text['tokens']:,} tokens) was counted in {text['seconds']:.0f} s "
         f"(two passes) with at most {text['peak'] / 1e9:.2f} GB of memory; twice the tokens of the first half took "

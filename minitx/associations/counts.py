@@ -32,7 +32,8 @@ from minitx.model import kernels as model_kernels
 
 SHARE_BITS = 53  # Larger is more exact; smaller needs fewer carries, one for every 2^(62 - bits) positions of a row.
 SCORE_BITS = 58
-CHUNK = 2**18  # Positions that are counted at a time.
+CHUNK = 2**21  # Positions that are counted at a time; more than a stream yields at a time.
+PAIRS = 2**22  # Positions whose pairs are held until they are added: an addition copies the sparse table.
 
 
 class Sums:
@@ -115,12 +116,16 @@ class Counts(Shown):
         table_size(f"counts of {n_tokens:,} tokens", size, size)
         pairs, contexts = sparse.csr_array((size, size), dtype=np.int64), Sums.zeros(SHARE_BITS, size, size)
         n_windows = length = 0
+        held: list[tuple[NDArray, NDArray]] = []
         for chunk in _chunks(windows, n_vocab, size):
             tokens, targets, slots, words = _distinct(chunk, size)
-            ones = np.ones(tokens.size, np.int64)
-            pairs += sparse.coo_array((ones, (tokens.ravel(), targets.ravel())), shape=pairs.shape).tocsr()
             length, n_windows = tokens.shape[1], n_windows + len(tokens)
             kernels.count_contexts(targets, slots, words, _shares(length), SHARE_BITS, *contexts.arrays)
+            held.append((tokens.ravel(), targets.ravel()))
+            if sum(following.size for _, following in held) >= PAIRS:
+                pairs, held = pairs + _pairs(held, size), []
+        if held:
+            pairs += _pairs(held, size)
         return cls(n_vocab, n_tokens, length, n_windows, pairs, contexts.carried(), vocabulary)
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -253,7 +258,7 @@ class Scores(Shown):
             kernels.count_scores(*_distinct(chunk, len(g)), scaled, spread, SCORE_BITS, attention.arrays,
                                  position.arrays)
             n_windows += len(chunk)
-        return cls(_digest(g), n_vocab, position.whole.shape[1], n_windows, scale, attention.carried(),
+        return cls(digest(g), n_vocab, position.whole.shape[1], n_windows, scale, attention.carried(),
                    position.carried())
 
     def __add__(self, other: "Scores") -> "Scores":
@@ -270,7 +275,7 @@ class Scores(Shown):
 
     def require_of(self, counts: Counts) -> None:
         """Raise ValueError unless these are the scores of ``counts``: of its table, and of as many windows."""
-        if self.of_table != _digest(counts.score_table()) or self.n_windows != counts.n_windows:
+        if self.of_table != digest(counts.score_table()) or self.n_windows != counts.n_windows:
             raise ValueError(f"the scores, of {self.n_windows:,} windows, are not those of these counts, of "
                              f"{counts.n_windows:,} windows; sum all windows for counts.score_table()")
 
@@ -315,8 +320,15 @@ def _json(**about):
     return np.frombuffer(json.dumps(about).encode(), np.uint8)
 
 
-def _digest(g):
-    return hashlib.sha256(g.tobytes()).hexdigest()
+def digest(g: NDArray[np.float64]) -> str:
+    """SHA-256 of a table."""
+    return hashlib.sha256(np.ascontiguousarray(g)).hexdigest()
+
+
+def _pairs(held, size):
+    """(M, M) int64, sparse: how often each target follows each token, in arrays (tokens, targets)."""
+    tokens, targets = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+    return sparse.coo_array((np.ones(tokens.size, np.int64), (tokens, targets)), shape=(size, size)).tocsr()
 
 
 def _shares(length):
@@ -343,7 +355,7 @@ def _chunks(windows: Any, n_vocab: int, size: int) -> Iterator[NDArray[np.int32]
 
 
 def _distinct(chunk, size):
-    """(N, T) each: tokens, targets, and slots; and (N, U): words, the distinct tokens of each window."""
+    """(N, T) each: tokens, targets, and slots; and (N, U): words, the distinct tokens of each window, both unsigned."""
     tokens, targets = np.ascontiguousarray(chunk[:, :-1]), np.ascontiguousarray(chunk[:, 1:])
     slots, words, n_words = model_kernels.distinct(tokens, np.full(len(tokens), tokens.shape[1], np.int32), size)
-    return tokens, targets, slots, np.ascontiguousarray(words[:, :n_words.max()])
+    return tokens, targets, slots.view(np.uint32), np.ascontiguousarray(words[:, :n_words.max()]).view(np.uint32)

@@ -93,7 +93,8 @@ def reference_position(tokens, lengths, targets, weight, g, position):
 # ---------------------------------------------------------- counts that merge: the same sums, exactly, in whole numbers
 #
 # An entry is whole + part / 2^bits, both int64, so that no sum is ever rounded and every order of additions gives the
-# same bits. What is added to a row is at most ``grown`` units of 2^bits since its parts were last carried over.
+# same bits. What is added to an entry of a row is at most ``grown`` units of 2^bits since its parts were last carried
+# over. Words and slots are unsigned: an index that cannot be negative lets the lookups be vectorised.
 
 
 @ordered_kernel
@@ -108,28 +109,30 @@ def carry(whole, part, bits):
 
 
 @ordered_kernel
-def make_room(whole, part, grown, row, amount, bits):
-    """Carry a row over before ``amount`` more would overflow its parts."""
-    grown[row] += amount
-    if grown[row] > 2.0 ** (62 - bits):
-        carry(whole[row:row + 1], part[row:row + 1], bits)
-        grown[row] = 1.0 + amount
+def make_room(whole, part, grown, row, bits):
+    """Carry one row over, so that its parts have room for more."""
+    carry(whole[row:row + 1], part[row:row + 1], bits)
+    grown[row] = 1.0
 
 
 @ordered_kernel
 def count_contexts(targets, slots, words, shares, bits, whole, part, grown):
     """Add (count of a among x_0 .. x_t) shares[t] to the entry (y_t, a); shares[t] is 2^bits / (t + 1), rounded."""
-    count = np.zeros(words.shape[1], np.int64)
+    count, room = np.zeros(words.shape[1], np.int64), 2.0 ** (62 - bits)
     for s in range(targets.shape[0]):
         count[:] = 0
-        seen = 0
+        seen = most = 0  # most: the largest count
         for t in range(targets.shape[1]):
-            count[slots[s, t]] += 1
-            seen = max(seen, slots[s, t] + 1)
-            make_room(whole, part, grown, targets[s, t], 1.001, bits)
-            row = part[targets[s, t]]
+            y, slot, share = targets[s, t], slots[s, t], shares[t]
+            count[slot] += 1
+            seen, most = max(seen, slot + 1), max(most, count[slot])
+            amount = 1.001 * most / (t + 1)
+            if grown[y] + amount > room:
+                make_room(whole, part, grown, y, bits)
+            grown[y] += amount
+            row = part[y]
             for u in range(seen):
-                row[words[s, u]] += shares[t] * count[u]
+                row[words[s, u]] += share * count[u]
 
 
 @ordered_kernel
@@ -139,30 +142,34 @@ def count_scores(tokens, targets, slots, words, g, spread, bits, qk, position):
     ``qk`` and ``position`` are (whole, part, grown). No two entries of g[y, :] differ by more than spread[y], which is
     at most 1.
     """
-    count = np.zeros(words.shape[1], np.int64)
+    count, room = np.zeros(words.shape[1], np.int64), 2.0 ** (62 - bits)
     centred = np.empty(words.shape[1])
     term = np.empty(words.shape[1], np.int64)
-    unit = 2.0 ** bits
     for s in range(tokens.shape[0]):
         count[:] = 0
-        seen = 0
+        seen = most = 0  # most: the largest count
         for t in range(tokens.shape[1]):
-            x, y = tokens[s, t], targets[s, t]
-            count[slots[s, t]] += 1
-            seen = max(seen, slots[s, t] + 1)
-            mean = 0.0
+            x, y, slot = tokens[s, t], targets[s, t], slots[s, t]
+            count[slot] += 1
+            seen, most = max(seen, slot + 1), max(most, count[slot])
+            to_next, mean = g[y], 0.0
             for u in range(seen):
-                centred[u] = g[y, words[s, u]]
+                centred[u] = to_next[words[s, u]]
                 mean += count[u] * centred[u]
             mean /= t + 1
-            make_room(qk[0], qk[1], qk[2], x, 1.001 * spread[y], bits)
-            make_room(position[0], position[1], position[2], 0, 1.001 * spread[y], bits)
-            row = qk[1][x]
+            amount, unit = 1.001 * spread[y] / (t + 1), 2.0 ** bits / (t + 1)
+            if qk[2][x] + most * amount > room:
+                make_room(qk[0], qk[1], qk[2], x, bits)
+            if position[2][0] + amount > room:
+                make_room(position[0], position[1], position[2], 0, bits)
+            qk[2][x] += most * amount
+            position[2][0] += amount
+            row, near = qk[1][x], position[1][0]
             for u in range(seen):
-                term[u] = np.int64(np.rint(unit / (t + 1) * (centred[u] - mean)))
+                term[u] = np.int64(np.rint(unit * (centred[u] - mean)))
                 row[words[s, u]] += count[u] * term[u]
             for j in range(t + 1):
-                position[1][0, t - j] += term[slots[s, j]]
+                near[t - j] += term[slots[s, j]]
 
 
 # ------------------------------------------------------------------------ reduced dynamics: sums over loss positions

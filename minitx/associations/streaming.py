@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.associations.basis import Statistics
-from minitx.associations.counts import Counts, Scores, read_npz
+from minitx.associations.counts import Counts, Scores, digest, read_npz
 from minitx.base.checks import instance
 from minitx.data.readers import Progress
 from minitx.data.streams import Part, Texts, over_parts
@@ -67,7 +67,7 @@ def count_texts(texts: Texts, *, keep: str | Path | None = None, **settings: Any
 def score_texts(texts: Texts, counts: Counts, *, keep: str | Path | None = None, **settings: Any) -> Scores:
     """The scores of the windows of all parts of ``texts``, for the finished ``counts``; as :func:`count_texts`."""
     g = counts.score_table()
-    of = identity(texts) + hashlib.sha256(g.tobytes()).hexdigest()
+    of = identity(texts) + digest(g)
     return _summed(Scores, partial(score_part, g=g), of, texts, keep, settings)
 
 

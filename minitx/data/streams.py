@@ -26,7 +26,7 @@ from minitx.data.readers import LAYOUTS, TEXT_FILE, Progress, cut, read_part
 from minitx.data.tokenizers import UNKNOWN, Tokenizer, WordTokenizer, split_words
 
 PART = 2**25  # Bytes of a part. Larger parts cost fewer additions of tables; less is lost when a run is killed.
-TOGETHER = 2**18  # Tokens of documents that are cut into windows together.
+TOGETHER = 2**20  # Tokens of documents that are cut into windows together; reading drives tables out of the cache.
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,15 @@ def test_scores_with_many_carries_are_those_of_the_batch():
     np.testing.assert_allclose(found[1], Delta, rtol=0, atol=1e-12 * np.abs(Delta).max())
 
 
+@pytest.mark.parametrize(("chunk", "pairs"), [(7, 1), (20, 30)])
+def test_pieces_of_any_size_give_the_same_bits(monkeypatch, chunk, pairs):
+    windows = np.random.default_rng(0).integers(0, 5, (9, 8))
+    expected = bits(Counts.of(windows, 5))
+    monkeypatch.setattr(associations.counts, "CHUNK", chunk)
+    monkeypatch.setattr(associations.counts, "PAIRS", pairs)
+    assert bits(Counts.of(windows, 5)) == expected
+
+
 def test_files_keep_every_bit(tmp_path):
     windows = np.random.default_rng(1).integers(0, 5, (9, 8))
     counts = Counts.of(windows, 5, n_tokens=3, vocabulary=("a", "b", "c"))
