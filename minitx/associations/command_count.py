@@ -1,6 +1,16 @@
-"""``minitx count``: count texts of any size, whole or in parts, and merge the counts of parts."""
+"""``minitx count``: count texts of any size, whole or in parts, and merge the counts of parts.
+
+Jobs of a batch queue need nothing of each other but the vocabulary, which one of them chooses:
+
+    minitx count news/ --vocabulary 3000 --vocabulary-to vocabulary.json
+    minitx count news/ --vocabulary-from vocabulary.json --part 1/8 --out counts-1.npz      (and so on, to 8/8)
+    minitx count --merge counts-*.npz --out counts.npz
+    minitx count news/ --scores counts.npz --part 1/8 --out scores-1.npz                    (and so on, to 8/8)
+    minitx count --merge scores-*.npz --out scores.npz
+"""
 
 import argparse
+import json
 import re
 import signal
 from concurrent.futures import ProcessPoolExecutor
@@ -12,7 +22,7 @@ from typing import Any
 
 from minitx.associations.counts import Counts, Scores, read_npz
 from minitx.associations.streaming import count_texts, score_texts
-from minitx.base.checks import writable_file
+from minitx.base.checks import atomic, existing_file, writable_file
 from minitx.base.console import Printer, progress_bar
 from minitx.base.options import Settings, add_options, as_typed, option, read_options
 from minitx.base.parallel import get_threads
@@ -42,8 +52,11 @@ class Options(Settings):
     layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
                                 choices=tuple(LAYOUTS))
     skip_bad: bool = option(False, "count lines of JSON that hold no text and leave them out, instead of refusing them")
-    part: str | None = option(None, "count the i-th of n parts, such as 2/8; every part reads the whole text once for "
-                              "the vocabulary", metavar="I/N")
+    part: str | None = option(None, "count the i-th of n parts, such as 2/8; without --vocabulary-from, every part "
+                              "reads the whole text once for the vocabulary", metavar="I/N")
+    vocabulary_to: str | None = option(None, "only choose the vocabulary, and write it to this file", metavar="FILE")
+    vocabulary_from: str | None = option(None, "the vocabulary that --vocabulary-to wrote, so that the texts are not "
+                                         "read for it", metavar="FILE")
     scores: str | None = option(None, "sum the scores for these merged counts, whose settings are used; Q and Delta "
                                 "need them", metavar="COUNTS")
     merge: bool = option(False, "add counts, or scores, that were written before")
@@ -61,13 +74,19 @@ def main(parsed: argparse.Namespace) -> int:
     """Run the command from parsed arguments; returns the exit status 0."""
     typed = {name: value for name, value in vars(parsed).items() if name != "command"}
     options = read_options(Options, typed)
+    chosen = {"vocabulary", "tokens", "unknown"}
     for one, others in (("merge", set(typed) - {"merge", "texts", "out"}), ("tokenizer", {"vocabulary", "unknown"}),
-                        ("scores", {"vocabulary", "tokens", "length", "unknown"})):
+                        ("scores", {*chosen, "length", "vocabulary_to", "vocabulary_from"}),
+                        ("vocabulary_from", {*chosen, "vocabulary_to"}), ("vocabulary_to", {"part", "length", "out"})):
         if one in typed and (both := sorted(others & set(typed))):
-            raise ValueError(f"--{one} leaves no use for --{both[0].replace('_', '-')}; leave one of them out")
+            one, other = (name.replace("_", "-") for name in (one, both[0]))
+            raise ValueError(f"--{one} leaves no use for --{other}; leave one of them out")
     if not options.texts:
         raise ValueError("--merge has nothing to add; name files of counts" if options.merge else
                          "no TEXT was typed; minitx count needs at least one to read")
+    if options.vocabulary_to and options.tokenizer and not options.tokens:
+        raise ValueError("--vocabulary-to has nothing to choose, because all tokens of the tokenizer are counted; add "
+                         "--tokens K, or leave --vocabulary-to out")
     number, of = _part(options.part)
     try:
         if options.merge:
@@ -91,14 +110,14 @@ def _part(typed):
 
 def _count(options, number, of):
     """Count one of so many parts of the texts, or sum its scores."""
-    about = read_npz(options.scores, "counts")[0] if options.scores else None
+    about = read_npz(options.scores, "counts")[0] if options.scores else _vocabulary(options.vocabulary_from)
     size = sum(path.stat().st_size for path in text_files(options.texts))
     n_workers = min(options.workers or get_threads(), 1 + size // of // SMALL)
     # The parts of a text depend on nothing else, so that machines of a cluster agree on them.
     texts = _texts(options, about, max(1, min(PART, size // of, max(SMALL, size // of // 4))))
     if number > len(texts.parts):
         raise ValueError(f"--part is {number}/{of}, but the texts can be cut into fewer parts only; use a smaller N")
-    writable_file(options.out)
+    writable_file(options.vocabulary_to or options.out)
     keep = Path(options.out).with_name(f".{Path(options.out).name}.kept")
     cuts = [of, *((part.path.name, part.begin, part.end) for part in texts.parts)]
     with ExitStack() as stack:
@@ -109,31 +128,65 @@ def _count(options, number, of):
             settings = {"executor": stack.enter_context(pool), "ahead": 2 * n_workers}
         if texts.needs_vocabulary:
             texts = _with_bar("vocabulary", texts.with_vocabulary, settings)
+        if options.vocabulary_to:
+            _write_vocabulary(texts, options.vocabulary_to)
+            return
         texts = replace(texts, parts=texts.parts[number - 1::of])
-        if about:
+        if options.scores:
             found = _with_bar("scores", score_texts, settings, texts, Counts.load(options.scores), keep=keep)
         else:
             found = _with_bar("counts", count_texts, settings, texts, keep=keep)
-    words = texts.tokenizer.vocabulary if isinstance(texts.tokenizer, WordTokenizer) else None
-    order = None if texts.ranks is None else texts.ranks.argsort().tolist()
-    _write(found, options.out, parts=[f"{number}/{of}"], cuts=cuts, words=words, order=order, unknown=texts.unknown)
+    _write(found, options.out, parts=[f"{number}/{of}"], cuts=cuts, **_chosen(texts))
+
+
+def _chosen(texts):
+    """What was chosen for texts: words, or None for a tokenizer's; ids by frequency, if K are told apart; unknown."""
+    return {"words": texts.tokenizer.vocabulary if isinstance(texts.tokenizer, WordTokenizer) else None,
+            "order": None if texts.ranks is None else texts.ranks.argsort().tolist(), "unknown": texts.unknown}
+
+
+def _write_vocabulary(texts, path):
+    """Write the vocabulary of texts, as JSON, for jobs that count parts of them."""
+    with atomic(path) as file:
+        json.dump({"kind": "vocabulary", "n_vocab": texts.n_vocab, "n_tokens": texts.n_tokens, **_chosen(texts)}, file,
+                  ensure_ascii=False)
+    Printer()(f"written {path}: {texts.n_vocab:,} tokens, for minitx count TEXT --vocabulary-from {path} --part I/N")
+
+
+def _vocabulary(path):
+    """What :func:`_write_vocabulary` wrote; None without a path. ValueError if the file holds no vocabulary."""
+    if path is None:
+        return None
+    path = existing_file(path, "a vocabulary, as minitx count --vocabulary-to writes")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        n_vocab, words, order = about["n_vocab"], about["words"], about["order"]
+        named = words is None or 2 <= n_vocab == len(words) == len(set(map(str, words)))
+        ordered = order is None or (sorted(order) == [*range(n_vocab)] and 2 <= about["n_tokens"] <= n_vocab)
+        whole = named and ordered and about["kind"] == "vocabulary" and about["unknown"] in (UNKNOWN, OMIT)
+    except (ValueError, TypeError, LookupError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} holds no vocabulary; give a file that minitx count --vocabulary-to wrote")
+    return about
 
 
 def _texts(options, about, part_size):
-    """The texts to count; with the vocabulary and settings of the counts that ``about`` tells of, if there are some."""
+    """The texts to count; with vocabulary and settings of the counts, or of the vocabulary, that ``about`` tells of."""
     settings = {"part_size": part_size, "layout": options.layout, "skip_bad": options.skip_bad,
                 "length": options.length, "n_tokens": options.tokens, "unknown": options.unknown}
     tokenizer = FileTokenizer.read(options.tokenizer) if options.tokenizer else None
     if about is None:
         return Texts.of(options.texts, n_vocab=None if tokenizer else options.vocabulary, tokenizer=tokenizer,
                         **settings)
+    name = options.scores or options.vocabulary_from
     if tokenizer is None and about["words"] is None:
-        raise ValueError(f"{options.scores} counts tokens of a file; name it with --tokenizer")
+        raise ValueError(f"{name} was made with the tokenizer of a file; name it with --tokenizer")
     texts = Texts.of(options.texts, tokenizer=tokenizer or WordTokenizer(tuple(about["words"])),
-                     **(settings | {"length": about["length"], "unknown": about["unknown"]}))
+                     **(settings | {"length": about.get("length", options.length), "unknown": about["unknown"]}))
     if texts.n_vocab != about["n_vocab"]:
-        raise ValueError(f"--tokenizer {options.tokenizer} has {texts.n_vocab:,} tokens, but {options.scores} counts "
-                         f"{about['n_vocab']:,}; give the file that was used for the counts")
+        raise ValueError(f"--tokenizer {options.tokenizer} has {texts.n_vocab:,} tokens, but {name} was made with "
+                         f"{about['n_vocab']:,}; give the file that was used for it")
     return replace(texts, n_tokens=about["n_tokens"]).ranked(about["order"]) if about["order"] else texts
 
 

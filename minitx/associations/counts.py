@@ -322,7 +322,7 @@ def _json(**about):
 
 def digest(g: NDArray[np.float64]) -> str:
     """SHA-256 of a table."""
-    return hashlib.sha256(np.ascontiguousarray(g)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(g).data).hexdigest()
 
 
 def _pairs(held, size):

@@ -7,7 +7,8 @@
     with Client(scheduler_file="scheduler.json").get_executor() as executor:
         statistics = text_statistics(texts, executor=executor, ahead=200)
 
-Each pass reads every part once: for the vocabulary, for the counts, for the scores.
+Each pass reads every part once: for the vocabulary, for the counts, for the scores. ``minitx count`` does the same in
+jobs of a batch queue; :mod:`minitx.associations.command_count` gives the five lines.
 """
 
 import hashlib

@@ -60,6 +60,29 @@ def test_parts_merge_to_the_whole(folder, capsys):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("settings", [(), ("--tokens", "4"), ("--unknown", "omit", "--vocabulary", "10")])
+def test_parts_take_the_vocabulary_from_a_file(folder, capsys, monkeypatch, settings):
+    """They have the bits of parts that choose it themselves, and read nothing for it."""
+    length = ["--length", "6"]
+    choose = ["--vocabulary", "9", *settings]
+    run("news", *choose, *length, "--out", "whole.npz")
+    run("news", *choose, "--vocabulary-to", "vocabulary.json")
+    assert f"written vocabulary.json: {10 if 'omit' in settings else 9} tokens" in capsys.readouterr().out
+
+    def refuse(texts, part):
+        raise AssertionError("the texts were read for the vocabulary")
+
+    monkeypatch.setattr("minitx.data.streams._count_tokens", refuse)
+    for i in (1, 2):
+        run("news", "--vocabulary-from", "vocabulary.json", *length, "--part", f"{i}/2", "--out", f"c{i}.npz")
+    run("--merge", "c1.npz", "c2.npz", "--out", "merged.npz")
+    whole, merged = Counts.load("whole.npz"), Counts.load("merged.npz")
+    assert same(whole, merged) and (whole.pairs != merged.pairs).nnz == 0 and whole.totals == merged.totals
+    assert whole.vocabulary == merged.vocabulary and whole.n_tokens == merged.n_tokens
+    run("news", "--scores", "merged.npz", "--out", "s.npz")
+    merged.finish(Scores.load("s.npz"))
+
+
 @pytest.mark.slow
 def test_processes_count_the_same(folder, monkeypatch):
     monkeypatch.setattr(command_count, "SMALL", 100)
@@ -86,6 +109,10 @@ def test_byte_pairs(folder):
     assert set(counts.vocabulary) < set(tokenizer.vocabulary) and counts.n_vocab == len(tokenizer.vocabulary)
     run(*settings, "--scores", "c.npz", "--out", "s.npz")
     counts.finish(Scores.load("s.npz"))
+    run(*settings, "--tokens", "5", "--vocabulary-to", "v.json")
+    run(*settings, "--length", "6", "--vocabulary-from", "v.json", "--out", "again.npz")
+    again = Counts.load("again.npz")
+    assert same(again, counts) and again.vocabulary == counts.vocabulary
 
 
 def test_associate_shows_what_needs_no_training(folder, capsys):
@@ -115,6 +142,10 @@ def test_associate_shows_what_needs_no_training(folder, capsys):
     (["--merge", "c.npz", "d.npz"], "d.npz and c.npz hold parts of different texts, or for another N of --part"),
     (["news", "--part", "9/9"], "--part is 9/9, but the texts can be cut into fewer parts only"),
     (["news", "--scores", "c.npz", "--length", "3"], "--scores leaves no use for --length; leave one of them out"),
+    (["news", "--vocabulary-from", "v.json", "--tokens", "3"], "--vocabulary-from leaves no use for --tokens"),
+    (["news", "--vocabulary-from", "news/a.txt"], "news/a.txt holds no vocabulary; give a file that minitx count"),
+    (["news", "--vocabulary-from", "twice.json"], "twice.json holds no vocabulary"),
+    (["news", "--vocabulary-from", "gone.json"], "there is no file gone.json"),
     (["news", "gone.txt"], "there is no file gone.txt"),
     (["news", "news/a.txt"], "is named twice; its text would count twice"),
     (["bad.jsonl"], "bad.jsonl, line 2: not valid JSON"),
@@ -126,6 +157,8 @@ def test_mistakes(folder, capsys, arguments, says):
     run("news/b.txt", "--vocabulary", "9", "--length", "5", "--part", "1/2", "--out", "d.npz")
     run("news/b.txt", "--vocabulary", "9", "--length", "6", "--part", "2/2", "--out", "e.npz")
     (folder / "bad.jsonl").write_text('{"text": "a few words and no more"}\n{"text": \n')
+    (folder / "twice.json").write_text(json.dumps({
+        "kind": "vocabulary", "n_vocab": 2, "n_tokens": None, "words": ["a", "a"], "order": None, "unknown": "omit"}))
     (folder / "blank").mkdir()
     (folder / "blank" / "x.txt").write_text(" \n")
     if arguments[:2] == ["news", "--part"]:  # files that cannot be cut
