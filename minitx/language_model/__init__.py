@@ -26,6 +26,7 @@ all of them, for every layer and head                                          `
 Each statistic stands beside its mean and standard deviation over permutations of the tokens. What all tokens share, a
 common vector, makes the published cosine large whichever token is which: its permutations then have the same value.
 A large z says that the agreement is not chance; it does not say why: both sides may follow how frequent tokens are.
+Checkpoints of one training are drawn over their steps, by layer and by head.
 
 **What was run.** Files of random weights, against `transformers` and plain loops; random weights of the shape of
 Pythia-1.4B (`experiments/large_model.py`); and the two small trained models of the package `glassllm`

@@ -24,6 +24,7 @@ from minitx.language_model.reading import read_model, read_tokenizer, training_s
 from minitx.language_model.text import COUNTED, LEAST, LeadingTerms, leading_terms
 
 FIGURES = ("states.png", "maps.png", "heads.png")
+OVER_STEPS = {f"heads-{statistic}.png": statistic for statistic in ("published", "centred", "entries")}  # of several
 ABOVE = 5.0  # standard deviations from which a statistic counts as above chance
 N_WORDS, N_NEIGHBOURS = 6, 7
 
@@ -62,7 +63,7 @@ def main(parsed: argparse.Namespace) -> int:
                          "model.safetensors")
     if not options.text:
         raise ValueError("--text was not typed; it must name the text whose statistics are compared")
-    return run_command(options, typed, run, FIGURES)
+    return run_command(options, typed, run, (*FIGURES, *OVER_STEPS))
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -83,6 +84,11 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
         if model.architecture.n_vocab < len(tokenizer.vocabulary):
             raise ValueError(f"{model.name} has embeddings of {model.architecture.n_vocab:,} tokens, but the tokenizer "
                              f"has {len(tokenizer.vocabulary):,}; give the tokenizer of the model as --tokenizer")
+        size, first = model.architecture, models[0].architecture
+        if (size.n_layers, size.n_heads) != (first.n_layers, first.n_heads):
+            raise ValueError(f"{models[0].name} has {first.n_layers} layers with {first.n_heads} heads, but "
+                             f"{model.name} has {size.n_layers} with {size.n_heads}; name checkpoints of one training, "
+                             "or one model")
     steps = [training_step(model.name) for model in models]
     if None not in steps:  # checkpoints, in the order of training
         order = sorted(range(len(steps)), key=lambda i: steps[i] or 0)
@@ -219,6 +225,11 @@ def _figures(records: dict[str, list[Record]], steps: list[int | None]) -> dict[
         x, xlabel = known, "step of training"
     else:
         x, xlabel = list(range(1, len(names) + 1)), "model, in the order typed"
+    over_steps = {} if x is None else {name: (figures.heads_over_steps(records, x, statistic, title=title,
+                                                                       xlabel=xlabel),
+                                              "Maps of every head beside leading terms. A head stands above chance "
+                                              "where its curve leaves the band of its colour.")
+                                       for name, statistic in OVER_STEPS.items()}
     return {
         "states.png": (figures.states(records, x, title=title, xlabel=xlabel), "States of tokens beside Φᵀ Bᵀ. Where "
                        "the band lies on the curve, the statistic does not tell tokens apart: any other order of the "
@@ -227,4 +238,4 @@ def _figures(records: dict[str, list[Record]], steps: list[int | None]) -> dict[
                      "way."),
         "heads.png": (figures.heads(records[names[-1]], title=style.literal(names[-1])), "Maps of every head beside "
                       "leading terms, in standard deviations above (red) or below (blue) permuted tokens. Look for "
-                      "heads that stand out.")}
+                      "heads that stand out."), **over_steps}

@@ -62,22 +62,54 @@ def _curves(axis: Any, records: Records, steps: Sequence[int] | None, wanted: Ca
     """One curve over the layers of one model, or one of each layer over the steps."""
     found = [[getattr(one, statistic) for one in one_model if wanted(one)] for one_model in records.values()]
     if steps is None:
-        _curve(axis, range(len(found[0])), found[0], COLOURS[0], "all layers")
+        _curve(axis, range(len(found[0])), found[0], *_look(0), "all layers")
         return
     if max(steps) > WIDE * max(1, min(steps)):
         axis.set_xscale("symlog", linthresh=1)
     for layer, over_steps in enumerate(zip(*found, strict=True)):
-        _curve(axis, steps, over_steps, COLOURS[layer % len(COLOURS)], f"layer {layer}",
-               MARKERS[layer // len(COLOURS) % len(MARKERS)])
+        _curve(axis, steps, over_steps, *_look(layer), f"layer {layer}")
 
 
-def _curve(axis: Any, x: Sequence[int], found: Sequence[Similarity], colour: str, label: str,
-           marker: str = "o") -> None:
+def _look(number: int) -> tuple[str, str]:
+    """Colour and marker of the curve of so many."""
+    return COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+
+
+def _curve(axis: Any, x: Sequence[int], found: Sequence[Similarity], colour: str, marker: str, label: str) -> None:
     value, mean, deviation = (np.array([getattr(one, name) for one in found])
                               for name in ("value", "mean", "deviation"))
     axis.plot(x, value, color=colour, marker=marker, markersize=4, label=label)
     axis.plot(x, mean, color=colour, linestyle="--", linewidth=1)
     axis.fill_between(x, mean - 2 * deviation, mean + 2 * deviation, color=colour, alpha=0.2)
+
+
+def heads_over_steps(records: Records, steps: Sequence[int], statistic: str, *, title: str, xlabel: str) -> Figure:
+    """A ``statistic`` of every head's maps over the steps of checkpoints. Row = layer, column = map and leading term.
+    """
+    by_head = [{(one.layer, (one.part, one.theory), one.head): getattr(one, statistic) for one in one_model
+                if one.head is not None} for one_model in records.values()]
+    layers, kinds, numbers = (list(dict.fromkeys(names)) for names in zip(*by_head[0], strict=True))
+    figure = Figure(figsize=(3 * len(kinds) + 0.5, 2.2 * len(layers) + 1.5), layout="constrained")
+    grid = figure.subplots(len(layers), len(kinds), squeeze=False, sharex=True, sharey="col")
+    for layer, row in zip(layers, grid, strict=True):
+        row[0].set_ylabel(f"layer {layer}")
+        for kind, axis in zip(kinds, row, strict=True):
+            if max(steps) > WIDE * max(1, min(steps)):
+                axis.set_xscale("symlog", linthresh=1)
+            else:
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            for head in numbers:
+                found = [one_model[layer, kind, head] for one_model in by_head]
+                _curve(axis, steps, found, *_look(head), f"head {head}")
+            axis.grid(alpha=0.3)
+            if axis in grid[0]:
+                axis.set_title(f"{kind[0]}\nand {kind[1]}", fontsize=10)
+    for axis in grid[-1]:
+        axis.set_xlabel(xlabel)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(8, len(labels)))
+    figure.suptitle(f"{title}\n{LABELS[statistic]}\nsolid: observed; dashed and band: tokens permuted, mean ± 2 s.d.")
+    return figure
 
 
 def heads(records: Sequence[Record], *, title: str) -> Figure:

@@ -11,7 +11,9 @@ import pytest
 
 from minitx import cli
 from minitx.base import report
-from minitx.language_model import command
+from minitx.language_model import command, figures
+from minitx.language_model.comparison import Similarity
+from minitx.language_model.layers import Record
 
 pytest.importorskip("safetensors", reason="language models need the extra: pip install 'minitx[llm]'")
 tokenizers = pytest.importorskip("tokenizers", reason="language models need the extra: pip install 'minitx[llm]'")
@@ -72,8 +74,40 @@ def test_checkpoints_are_drawn_over_their_steps(run, folder, tmp_path):
     assert [model["step"] for model in results["models"]] == [0, 512, 1000]
     same = [model["records"] for model in results["models"]]
     assert same[0] == same[1] == same[2]  # these checkpoints are copies of one
-    for name in command.FIGURES:
+    for name in (*command.FIGURES, *command.OVER_STEPS):
         assert (tmp_path / "out" / name).stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("steps", [(0, 512, 1000), (1, 2, 3)])
+def test_every_head_has_a_curve_and_a_band_over_the_steps(steps):
+    """The curves hold each head's values at every step; bands reach two deviations from the mean of permutations."""
+    rng, layers, numbers = np.random.default_rng(0), range(2), range(3)
+    kinds = (("query-key", "Q"), ("output-value", "B"))
+    drawn = {(step, layer, kind, head): Similarity(*rng.random(3)) for step in steps for layer in layers
+             for kind in kinds for head in numbers}
+    records = {str(step): [Record(layer, head, *kind, found, 0.0, 0.0, found, found, entries=found)
+                           for (at, layer, kind, head), found in drawn.items() if at == step] for step in steps}
+    figure = figures.heads_over_steps(records, steps, "entries", title="t", xlabel="step")
+    grid = np.array(figure.axes).reshape(len(layers), len(kinds))
+    for (layer, column), axis in np.ndenumerate(grid):
+        observed = {line.get_label(): line for line in axis.lines if line.get_label().startswith("head")}
+        assert list(observed) == [f"head {head}" for head in numbers]
+        for head, band in zip(numbers, axis.collections, strict=True):
+            found = [drawn[step, layer, kinds[column], head] for step in steps]
+            np.testing.assert_array_equal(observed[f"head {head}"].get_ydata(), [one.value for one in found])
+            edges = band.get_paths()[0].vertices
+            for step, one in zip(steps, found, strict=True):
+                y = edges[edges[:, 0] == step, 1]
+                np.testing.assert_allclose([y.min(), y.max()], one.mean + 2 * one.deviation * np.array([-1, 1]))
+
+
+def test_models_of_different_sizes_are_no_checkpoints_of_one_training(run, folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder / "step0", other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    status, _, err, _ = run(folder / "step0", other)
+    assert status == 2 and "step0 has 2 layers with 4 heads, but other has 1 with 4" in err
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
