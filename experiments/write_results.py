@@ -22,6 +22,7 @@ RUNS = {
     "associations": "experiments/associations.py TINYSTORIES.txt",
     "associations_stories": "experiments/associations.py --out results/associations_stories",
     "associations_layers": "experiments/associations.py TINYSTORIES.txt --layers 3 --out results/associations_layers",
+    "byte_pairs": "experiments/byte_pairs.py TINYSTORIES.txt",
     "reduced": "experiments/reduced.py TINYSTORIES.txt",
     "composed": "experiments/composed.py TINYSTORIES.txt",
     "reduced_layers": "experiments/reduced_layers.py TINYSTORIES.txt",

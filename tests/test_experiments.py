@@ -31,6 +31,8 @@ def test_quick(script, tmp_path, experiments):
     """A quick run leaves a JSON file and prints the Markdown section that follows from this file alone."""
     if script.stem == "topics_text":
         pytest.importorskip("sklearn")
+    if script.stem == "byte_pairs":
+        pytest.importorskip("tokenizers")
     if script.stem in ("language_model", "large_model"):
         for package in ("safetensors", "tokenizers", *["glassllm"] * (script.stem == "language_model")):
             pytest.importorskip(package)
