@@ -157,8 +157,8 @@ def section(results):
         block(("eta", "s eta", *NAMES.values(), "loss"), [row for run in runs for row in _course(run)]),
         "Descent of a loss whose largest curvature (sharpness) exceeds 2 / eta overshoots along that direction, so "
         "that the loss rises. Where each rate meets this limit (the sharpness is that of the last recorded step before "
-        "the loss rises; at a large rate the next step passes from below the limit to far above it, as the sharpness at "
-        "the same s eta of a smaller rate shows):",
+        "the loss rises; at a large rate the next step passes from below the limit to far above it, as the sharpness "
+        "at the same s eta of a smaller rate shows):",
         "\n".join(f"- {_fate(run)}" for run in runs),
         "Table 3 of the paper, with controls: the change of the loss when trained weights lose their projection on the "
         "leading term, lose a random direction of the same norm (20 draws, mean and s.d.), or are nothing but the "
