@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from minitx.base import parallel, style
+from minitx.base import page, parallel, style, svg
 
 # Everybody has one profile, which draws the same examples on every machine. Hypothesis has a profile of its own where
 # CI is set; the parent keeps ours from inheriting it. `pytest --hypothesis-profile=explore` draws other examples on
@@ -33,7 +33,7 @@ def _threads_put_back():
 
 @pytest.fixture(autouse=True)
 def _figures_not_drawn(request, monkeypatch):
-    """Commands make all figures, but write only the first bytes of a PNG: drawing takes most of the time of a run."""
+    """Commands make all figures, but write only the first bytes of a PNG, and no SVG: drawing takes most of a run."""
 
     def first_bytes(figure, path):
         assert figure.axes, path
@@ -41,6 +41,7 @@ def _figures_not_drawn(request, monkeypatch):
 
     if not request.config.getoption("--draw") and "drawn" not in request.keywords:
         monkeypatch.setattr(style, "save", first_bytes)
+        monkeypatch.setattr(svg, "drawn", lambda figure, name: page.element("svg", id=f"{name}-not-drawn"))
 
 
 @pytest.fixture(scope="session")

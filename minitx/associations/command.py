@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from minitx.associations import figures, reduced, reference_dynamics, tables, terms, words
+from minitx.associations import figures, page, reduced, reference_dynamics, tables, terms, words
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.command_corpus import TextOptions, counted, read, require_batch_size, require_one_text
 from minitx.associations.counts import Counts
@@ -38,6 +38,8 @@ from minitx.model.weights import OneHotWeights
 
 N_RECORDS = 12  # rows of the tables, beside the first three steps
 HEAT_MAP_WORDS = 40
+SNAPSHOT_WORDS = 24  # of the trained weights, entries between so many words are kept at each recorded step
+PAGE_WORDS = 1000  # the page lists the associates of so many words, the most frequent ones
 N_ASSOCIATES = 8
 INTERVENED = 64  # windows on which a model of one layer is intervened with; of L layers, 1/L of them
 MEASURES = " (bigram: by the entries of B; interchangeability and context: by cosines)"
@@ -82,7 +84,7 @@ class Options(TextOptions):
                         choices=("float64", "float32"))
     words: str | None = option(None, "comma-separated words whose associates are listed; when not given, five frequent "
                                "content words of the text", metavar="WORDS")
-    out: str = option("minitx-associate", "folder for figures, results.json, report.html, weights.npz", metavar="DIR")
+    out: str = option("minitx-associate", "folder for figures, results.json, index.html, weights.npz", metavar="DIR")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +126,10 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
       the terms misses (``miss``), and the ``digits`` to which they agree.
     - ``interventions``: on the first ``windows`` windows, the ``loss`` of the trained weights and, as ``changes``,
       :class:`minitx.associations.interventions.Intervention` of each weight; null if training diverged.
-    - ``associates``: {word: {basis function: [(word, score), ...]}}.
+    - ``associates``: {word: {basis function: [(word, score), ...]}}. ``nearest``: the same of the ``words`` that are
+      most frequent, as :func:`minitx.associations.words.nearest` has it, {basis function: ...} in ``functions``.
+    - ``snapshots``: between the most frequent ``words``, the ``trained`` weights {parameter: (R, n, n)} and the
+      ``statistics`` {name: (n, n)} that they are predicted to be multiples of, with four digits.
     - ``heads``: ``cosines``, that of each virtual head, such as V 1 W_O, and what the leading terms make of it; and
       again ``heads``, {word: {head: [(word, score), ...]}}, those of Phi^T B^T B among them.
     """
@@ -162,7 +167,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
         "vocabulary": corpus.vocabulary, "records": recorder.leading,
         "loss": trajectory.loss, **recorder.predicted, "predicted_loss": recorder.predicted_loss,
         "norms_of_terms": recorder.terms.records, "split": split, "interventions": changes,
-        "associates": associates, "heads": heads,
+        "associates": associates, "heads": heads, "nearest": nearest(basis, similarity, corpus.vocabulary),
+        "snapshots": recorder.snapshots.written(corpus.vocabulary),
         "first_exceeds": {parameter: {correction: {str(share): step for share, step in steps.items()}
                                       for correction, steps in found.items()}
                           for parameter, found in crossings.items()}}
@@ -174,7 +180,19 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             "direction of the same norm (mean and standard deviation), or is nothing but the projection. Look for the "
             "weights whose projection is worth more than a random direction: there the theory says what was learned.")
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
-                   {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped)
+                   {"weights.npz": trajectory.weights.arrays()}, page.inside, verdict(recorder), trajectory.stopped)
+
+
+def verdict(recorder: "Recorder") -> str:
+    """The sentence that says how well theory predicted the weights after the last recorded step."""
+    if not recorder.leading:
+        return "Training ended before its first step."
+    last = recorder.leading[-1]
+    found = f"After {last.step:,} steps the lowest cosine of a trained weight with its leading term is " \
+            f"{number(np.nanmin(list(last.cosine.values())))}"
+    further = recorder.predicted[recorder.key][-1]
+    return found + (f", and with {recorder.walked} {number(np.nanmin(list(further.cosine.values())))}."
+                    if further else ".")
 
 
 def _say_results(options, recorder, split, crossings, changes, say):
@@ -200,7 +218,8 @@ def _say_results(options, recorder, split, crossings, changes, say):
 
 
 def run_counts(options: Options, say: Callable[[str], None]) -> Outcome:
-    """Show what counts say without training; the keys of results.json are ``corpus``, ``vocabulary``, ``associates``.
+    """Show what counts say without training; the keys of results.json are ``corpus``, ``vocabulary``, ``associates``
+    and ``nearest``, as of :func:`run`.
     """
     path = Path(options.counts or "")
     counts, name = Counts.load(path), path.name
@@ -221,8 +240,23 @@ def run_counts(options: Options, say: Callable[[str], None]) -> Outcome:
                          for function, rows in scores.items()} for i, word in enumerate(asked)}
     say(f"\nstrongest associates{MEASURES}\n{tables.words_table(associates)}")
     corpus = {**counts.totals, "windows": counts.n_windows, "length": counts.length, "vocabulary": counts.n_vocab}
-    return Outcome(f"minitx associate: {name}", {"corpus": corpus, "vocabulary": vocabulary, "associates": associates},
-                   basis_figures(basis, vocabulary))
+    return Outcome(f"minitx associate: {name}", {"corpus": corpus, "vocabulary": vocabulary, "associates": associates,
+                                                "nearest": nearest(basis, None, vocabulary)},
+                   basis_figures(basis, vocabulary), inside=page.inside,
+                   found=f"Nothing was trained: {name} alone says which words go together.")
+
+
+def nearest(basis: Statistics, similarity: dict[str, NDArray[np.float64]] | None,
+            vocabulary: Sequence[str]) -> dict[str, Any]:
+    """``words``, the most frequent ones, and the associates of each (``functions``), for the search on the page.
+
+    Without ``similarity``, that of all words, it is computed of the rows that are needed.
+    """
+    frequent = np.argsort(-basis.frequency, kind="stable")[:PAGE_WORDS]
+    rows = words.similarity(basis, frequent.tolist()) if similarity is None else \
+        {function: scores[frequent] for function, scores in similarity.items()}
+    return {"words": [vocabulary[token] for token in frequent],
+            "functions": words.nearest(rows, frequent, vocabulary, N_ASSOCIATES)}
 
 
 def _asked_words(options, corpus, say):
@@ -298,6 +332,7 @@ class Recorder:
         self.leading: list[Beside] = []
         self.predicted: dict[str, list[Agreement | None]] = {name: [] for name in ("reference", self.key)}
         self.terms = TermRecorder(batch)
+        self.snapshots = Snapshots(basis)
         self.predicted_loss: list[float] = []
 
     def _start_theories(self, start: OneHotWeights | LayeredWeights) -> None:
@@ -334,6 +369,7 @@ class Recorder:
             self.predicted["reference"].append(
                 agreement(weights, exact) if exact and not exact.not_finite() else None)
         self.terms.add(step, weights, leading)
+        self.snapshots.add(weights)
         rows, header = tables.theories_table(tables.columns_of(options.layers, "loss", self.key),
                                              (LEADING, self.walked))
         if len(self.leading) == 1:
@@ -343,6 +379,32 @@ class Recorder:
         found = self.predicted[self.key][-1]
         self.say(tables.rows_of_step(rows, options.layers, [str(step), number(loss), number(predicted_loss)],
                                      [self.leading[-1].cosine, tables.measure(found, "cosine")]))
+
+
+class Snapshots:
+    """The entries of the trained weights between the most frequent words, at each recorded step."""
+
+    def __init__(self, basis: Statistics):
+        self.basis, self.tokens = basis, np.argsort(-basis.frequency, kind="stable")[:SNAPSHOT_WORDS]
+        self.trained: dict[str, list[Any]] = {}
+
+    def add(self, weights: OneHotWeights | LayeredWeights) -> None:
+        """Keep what the weights are now."""
+        for name, array in weights.matrices().items():
+            if array.ndim == 2:
+                self.trained.setdefault(name, []).append(self._entries(array))
+
+    def _entries(self, matrix):
+        """Entries between the words, with four digits, as lists."""
+        return [[float(f"{value:.4g}") for value in row] for row in matrix[np.ix_(self.tokens, self.tokens)]]
+
+    def written(self, vocabulary: Sequence[str]) -> dict[str, Any] | None:
+        """What results.json holds of them; None if no step was recorded."""
+        if not self.trained:
+            return None
+        return {"words": [vocabulary[token] for token in self.tokens], "trained": self.trained,
+                "statistics": {name: self._entries(getattr(self.basis, name))
+                               for name in ("bigram", "value", "attention")}}
 
 
 def intervene(options: Options, weights: OneHotWeights | LayeredWeights, batch: Batch,

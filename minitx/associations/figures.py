@@ -44,7 +44,7 @@ def theories(steps: Series, cosine: Mapping[str, NamedSeries], loss: Series, pre
         for name, values in cosine.items():
             if parameter in values:
                 apart = np.maximum(1 - np.asarray(values[parameter]), FURTHEST)
-                lines[name], = axes[parameter].plot(steps, apart, **styles[name])
+                lines[name], = axes[parameter].plot(steps, apart, **styles[name], label=name)
         _scale_of_nines(axes[parameter])
         axes[parameter].set_title(words)
     for parameter in ("W_O", "W"):
@@ -66,6 +66,7 @@ def theories(steps: Series, cosine: Mapping[str, NamedSeries], loss: Series, pre
 def _scale_of_nines(axes):
     """Log scale of 1 - cosine, upside down, labelled with the cosines; those above the last label are at the top."""
     axes.set_yscale("log")
+    axes.fmt_ydata = lambda apart: f"{1 - apart:.6f}"
     decades = range(round(-np.log10(FURTHEST)) + 1)
     labels = [f"{1 - 10.0**-k:.{k}f}" for k in decades]
     axes.set_yticks([10.0**-k for k in decades], [*labels[:-1], f"≥ {labels[-1]}"])
@@ -89,7 +90,7 @@ def gradient_terms(steps: Series, norms: Mapping[str, NamedSeries], *, title: st
                 values = np.array(terms[name], np.float64)
                 values[values <= largest * ROUNDING] = np.nan
                 lines[name], = axes.plot(steps, values, color=colour, marker=marker, markersize=4,
-                                         linewidth=2.5 if name == "leading" else 1.2)
+                                         linewidth=2.5 if name == "leading" else 1.2, label=name)
         if largest > 0:
             axes.set_yscale("log")
         else:
@@ -120,7 +121,7 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
             share = np.divide(values, leading, out=np.full(len(values), np.nan), where=leading > 0)
             share[share <= ROUNDING] = np.nan
             largest = np.nanmax([largest, *share])
-            lines[name], = axes.plot(steps, share, **styles[name], linewidth=1.2)
+            lines[name], = axes.plot(steps, share, **styles[name], linewidth=1.2, label=name)
             recorded = dict(zip(steps, share, strict=True))  # the first record may exceed a share already
             axes.plot([step for step in at.values() if step],
                       [max(limit, recorded.get(step, limit)) for limit, step in at.items() if step],
@@ -135,6 +136,7 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
         log_ticks(axes.xaxis)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        axes.fmt_ydata = "{:.3%}".format
     figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 

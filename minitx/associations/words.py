@@ -15,6 +15,7 @@ Legend: V vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,27 @@ def strongest(row: NDArray[np.float64], vocabulary: Sequence[str], word: str, k:
     row = row.copy()
     row[[token for token, other in enumerate(vocabulary) if other in (word, UNKNOWN)]] = -np.inf
     return [(vocabulary[token], float(row[token])) for token in np.argsort(-row, kind="stable")[:k] if row[token] > 0]
+
+
+def nearest(scores: Mapping[str, NDArray[np.float64]], tokens: NDArray[np.integer], vocabulary: Sequence[str],
+            k: int) -> dict[str, dict[str, list[list[Any]]]]:
+    """The strongest associates of each of n ``tokens`` among them: {function: {"tokens": [...], "scores": [...]}}.
+
+    ``scores`` {function: (n, V)} are rows of :func:`similarity`. Both lists have an entry for each token: the places in
+    ``tokens`` of up to ``k`` others whose score is positive, strongest first, and their scores.
+    """
+    found: dict[str, dict[str, list[list[Any]]]] = {}
+    unknown = [place for place, token in enumerate(tokens) if vocabulary[token] == UNKNOWN]
+    for function, rows in scores.items():
+        among = rows[:, tokens].copy()
+        np.fill_diagonal(among, -np.inf)
+        among[:, unknown] = -np.inf
+        order = np.argsort(-among, axis=1, kind="stable")[:, :k]
+        kept = [[place for place in places if row[place] > 0] for row, places in zip(among, order, strict=True)]
+        found[function] = {"tokens": [[int(place) for place in places] for places in kept],
+                           "scores": [[float(f"{row[place]:.5g}") for place in places]
+                                      for row, places in zip(among, kept, strict=True)]}
+    return found
 
 
 def content_words(corpus: Corpus, k: int) -> list[str]:

@@ -5,7 +5,8 @@
 - ``parallel``: threads, the same bits for any number of them, and the flags of all numba kernels.
 - ``numbers``: norm, cosine, relative error, agreement of weights, total variation, and Newton's method.
 - ``options``: a dataclass becomes a command line. ``tables``: results become lines of text. ``console``: what a run
-  shows on a terminal. ``style``: what figures share. ``report``: results become JSON and an HTML page.
+  shows on a terminal. ``style``: what figures share. ``report``: results become JSON.
+- ``page``: one self-contained HTML page, with ``page.css`` and ``page.js``; ``svg``: the figures inside it.
 - ``command``: how every command runs, from its options to its files and its exit status.
 """
 
@@ -13,10 +14,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minitx.base import checks, command, console, numbers, options, parallel, report, shown, style, tables
+    from minitx.base import (
+        checks,
+        command,
+        console,
+        numbers,
+        options,
+        page,
+        parallel,
+        report,
+        shown,
+        style,
+        svg,
+        tables,
+    )
 
 __all__ = [
-    "checks", "command", "console", "numbers", "options", "parallel", "report", "shown", "style", "tables",
+    "checks", "command", "console", "numbers", "options", "page", "parallel", "report", "shown", "style", "svg",
+    "tables",
 ]
 
 

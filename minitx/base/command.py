@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 
-from minitx.base import parallel, style
+from minitx.base import page, parallel, style, svg
 from minitx.base.checks import atomic, output_folder
 from minitx.base.console import Printer
 from minitx.base.options import Options, as_typed, quick_line, typed_name
-from minitx.base.report import environment, write_json, write_page
+from minitx.base.report import environment, plain, write_json
 
 # {kind of what stopped a run: exit status}; it is no failure that nothing was left to do.
 STATUS = {"interrupted": 130, "diverged": 1}
@@ -27,6 +27,8 @@ class Outcome:
     results: dict[str, Any]  # what results.json holds besides the configuration and the environment
     figures: dict[str, tuple[Any, str]] = field(default_factory=dict)  # {file name: (matplotlib Figure, caption)}
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # .npz files, {file name: {name: array}}
+    inside: page.Builder | None = None  # the page of the results; None shows every figure
+    found: str = ""  # the sentence that says what was found
     stopped: Any = None  # a minitx.model.descent.Stopped, which says why training ended early; None when it did not
 
 
@@ -70,18 +72,27 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
         if isinstance(error, (ValueError, OSError, FloatingPointError)):
             raise ValueError(as_typed(error, type(options))) from error
         raise
-    _delete_earlier(folder, [*file_names, *outcome.arrays, "report.html", "weights.npz", "results.json"])
+    _delete_earlier(folder, [*file_names, *outcome.arrays, page.FILE, "weights.npz", "results.json"])
     for name, arrays in outcome.arrays.items():
         with atomic(folder / name, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
-    write_json(folder / "results.json", {"asked": typed, "configuration": options, "environment": environment(),
-                                         **outcome.results, "stopped": outcome.stopped})
+    results = plain({"asked": typed, "configuration": options, "environment": environment(), **outcome.results,
+                     "curves": svg.values(outcome.figures), "printed": say.lines, "stopped": outcome.stopped})
+    write_json(folder / "results.json", results)
     for name, (figure, _) in outcome.figures.items():
         style.save(figure, folder / name)
-    captions = {name: caption for name, (_, caption) in outcome.figures.items()}
-    write_page(folder / "report.html", outcome.title, "\n".join(say.lines), captions)
-    say(f"\nwritten to {folder}/: {', '.join([*captions, 'report.html', *outcome.arrays, 'results.json'])}")
+    write_page(folder / page.FILE, outcome, results)
+    say(f"\nwritten to {folder}/: {', '.join([*outcome.figures, page.FILE, *outcome.arrays, 'results.json'])}")
+    say(" ".join(filter(None, [outcome.found, f"Open {folder / page.FILE} in a browser."])))
     return STATUS.get(outcome.stopped.kind, 0) if outcome.stopped else 0
+
+
+def write_page(path: str | Path, outcome: Outcome, results: dict[str, Any]) -> None:
+    """Write the page of an outcome, whose numbers are those of ``results``, as results.json holds them."""
+    found, draw = page.Found(results), svg.figures(outcome.figures)
+    with rc_context({"font.family": list(style.fonts())}):
+        inside = outcome.inside(found, draw) if outcome.inside else map(draw, outcome.figures)
+        page.write(path, outcome.title, [*inside, page.printed(found["printed"])])
 
 
 def _set_threads(asked, say):

@@ -70,7 +70,7 @@ class Options(Settings):
 
     seed: int = option(0, "seed of everything that is drawn", least=0, most=2**63 - 1)
     threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
-    out: str = option("minitx-out", "folder for figures, results.json, report.html and weights", metavar="DIR")
+    out: str = option("minitx-out", "folder for figures, results.json, index.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: small sizes and few steps")
 
     def __post_init__(self):

@@ -1,7 +1,6 @@
-"""Results are written as one JSON file and as one HTML page that shows the printed lines and the figures."""
+"""Results are written as one JSON file; :mod:`minitx.base.page` writes the page that shows them."""
 
 import dataclasses
-import html
 import json
 import math
 import platform
@@ -70,7 +69,8 @@ def write_json(path: str | Path, results: Any) -> None:
     """Write ``results`` in the form that :func:`plain` gives them, completely or not at all.
 
     Every command writes ``asked`` (the options that were typed), ``configuration`` (all options), ``environment`` (see
-    :func:`environment`) and ``stopped`` (why training ended early, or null) besides its own keys. These are documented
+    :func:`environment`), ``curves`` (what the figures show under the pointer), ``printed`` (the lines that the command
+    printed) and ``stopped`` (why training ended early, or null) besides its own keys. These are documented
     where they are made: ``run`` of minitx.associations.command and of minitx.associations.command_why, ``numbers`` of
     minitx.topics.command_documents, ``_numbers`` of minitx.topics.command_text, ``run`` and ``_numbers`` of
     minitx.next_token.command.
@@ -78,19 +78,3 @@ def write_json(path: str | Path, results: Any) -> None:
     text = json.dumps(plain(results), indent=1, allow_nan=False)
     with atomic(path) as file:
         file.write(text + "\n")
-
-
-def write_page(path: str | Path, title: str, text: str, figures: dict[str, str]) -> None:
-    """Write an HTML page of the printed ``text`` and the figures, {file name beside the page: caption}."""
-    images = "\n".join(f'<figure><img src="{html.escape(name)}" alt="{html.escape(caption)}">'
-                       f"<figcaption>{html.escape(caption)}</figcaption></figure>" for name, caption in figures.items())
-    with atomic(path) as file:
-        file.write(f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
-<style>body {{ font: 16px sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
-pre {{ overflow-x: auto; font-size: 13px }} img {{ max-width: 100% }} figure {{ margin: 2rem 0 }}</style></head>
-<body><h1>{html.escape(title)}</h1>
-<pre>{html.escape(text)}</pre>
-{images}
-</body></html>
-""")

@@ -16,7 +16,7 @@ from minitx.base.options import MANY, add_options, option, read_options, require
 from minitx.base.tables import number, table
 from minitx.data.readers import LAYOUTS
 from minitx.data.tokenizers import FileTokenizer
-from minitx.language_model import figures
+from minitx.language_model import figures, page
 from minitx.language_model.comparison import Features, Similarity
 from minitx.language_model.forward import Transformer
 from minitx.language_model.layers import QUERY_KEY, STATES, Record, compare_layers, leading_value
@@ -46,7 +46,7 @@ class Options(base_options.Options):
                                 choices=tuple(LAYOUTS))
     words: str | None = option(None, "comma-separated tokens whose neighbours are listed, as tokenizer.json writes "
                                "them; frequent ones when not given", metavar="WORDS")
-    out: str = option("minitx-language-model", "folder for figures, results.json and report.html", metavar="DIR")
+    out: str = option("minitx-language-model", "folder for figures, results.json and index.html", metavar="DIR")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
         "text": {"tokens": len(terms.tokens), "coverage": terms.coverage}, "tokens": terms.words,
         "models": [{"name": name, "step": step, "records": found}
                    for (name, found), step in zip(records.items(), steps, strict=True)],
-        "neighbours": neighbours}, _figures(records, steps))
+        "neighbours": neighbours}, _figures(records, steps), inside=page.inside,
+        found=verdict(list(records.values())[-1])[0] + ".")
 
 
 def _read_text(options, tokenizer, say):

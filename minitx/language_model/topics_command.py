@@ -22,7 +22,7 @@ from minitx.data.tokenizers import Tokenizer
 from minitx.language_model.forward import Transformer
 from minitx.language_model.reading import read_model, read_tokenizer
 from minitx.topics import figures as plots
-from minitx.topics import text
+from minitx.topics import page, text
 from minitx.topics.averages import (
     Averages,
     PairTable,
@@ -33,7 +33,7 @@ from minitx.topics.averages import (
     permutation_test,
 )
 from minitx.topics.command import FILES, fitting
-from minitx.topics.command_text import averages_table, topics_table
+from minitx.topics.command_text import averages_table, topics_table, verdict
 
 WINDOWS = 200  # windows of the text over which attention is averaged, at most
 
@@ -54,7 +54,7 @@ class Options(CommonOptions):
     stop_words: bool = option(True, "leave English stop words out of the topics")
     exclude: str = option("", "comma-separated words to leave out of the topics as well")
     permutations: int = option(999, "shuffles of the words' topics in each permutation test", least=1, quick=199)
-    out: str = option("minitx-topics", "folder for figures, results.json and report.html", metavar="DIR")
+    out: str = option("minitx-topics", "folder for figures, results.json and index.html", metavar="DIR")
 
 
 def main(parsed: argparse.Namespace) -> int:
@@ -162,4 +162,5 @@ def _outcome(options: Options, say: Callable[[str], None], name: str, words: lis
                                          xlabel="same topic minus different topic")
     results = {"model": name, "words": kept, "averages": averages, "tests": tests}
     caption = "Same topic minus different topic, observed and with the topics of the words shuffled."
-    return Outcome(f"minitx topics: embeddings of {name}", results, {"permutations.png": (figure, caption)})
+    return Outcome(f"minitx topics: embeddings of {name}", results, {"permutations.png": (figure, caption)},
+                   inside=page.inside_text, found=verdict(tests))

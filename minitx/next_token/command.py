@@ -20,7 +20,7 @@ from minitx.base.numbers import norm
 from minitx.base.options import Options, add_options, option, read_options, require_memory, typed_name
 from minitx.model.descent import Run
 from minitx.model.weights import LastTokenWeights
-from minitx.next_token import command_tables, figures, training
+from minitx.next_token import command_tables, figures, page, training
 from minitx.next_token.automaton import STATUSES, Automaton
 from minitx.next_token.command_data import Data, HeldOut, load
 from minitx.next_token.command_tables import MODES, RECORDS, printable
@@ -56,7 +56,7 @@ class AutomatonOptions(Options):
                         least=1, quick=400)
     learning_rate: float = option(0.01, "length of a step of normalised descent", above_zero=True, below=1e30)
     contexts: int = option(500, "number of held-out contexts", least=0, quick=100)
-    out: str = option("minitx-automaton", "folder for figures, results.json, report.html and weights.npz",
+    out: str = option("minitx-automaton", "folder for figures, results.json, index.html and weights.npz",
                       metavar="DIR")
 
     def __post_init__(self):
@@ -159,7 +159,8 @@ def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
     except InfeasibleError as error:
         say("\n" + command_tables.infeasible_words(error, data.vocabulary, dim, rows.shape[1]))
         found = {"infeasible": {"certificate": error.certificate, "residual": error.residual}}
-        return Outcome(title, results | found, draw(data, graphs))
+        return Outcome(title, results | found, draw(data, graphs), inside=page.inside,
+                       found="No weights satisfy all priorities of the samples with these embeddings.")
     say("\n" + command_tables.limit_words(automaton, options.loss))
     runs, stopped = _train(options, automaton, say)
     held_out = HeldOut(data, [automaton.predict(context) for context in data.contexts],
@@ -173,7 +174,22 @@ def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
     arrays = {f"W_{mode}": run.weights.W for mode, run in runs.items()}
     arrays |= {"W_svm": automaton.svm.W, "W_fin": automaton.soft.W} | ({} if E is None else {"E": E})
     return Outcome(title, results | _numbers(automaton, runs, held_out), draw(data, graphs, runs, held_out, dim),
-                   {"weights.npz": arrays}, stopped)
+                   {"weights.npz": arrays}, page.inside, verdict(held_out), stopped)
+
+
+def verdict(held_out: HeldOut) -> str:
+    """The sentence that says how near trained attention is to the predicted limit."""
+    found = {MODES[mode]: at["determined"] for mode, at in _medians(held_out).items() if "determined" in at}
+    if not found:
+        return "No held-out context has a limit that is determined."
+    parts = ", ".join(f"{command_tables.tiny(median)} ({mode})" for mode, median in found.items())
+    return f"On held-out contexts attention is so far from the automaton, in median total variation: {parts}."
+
+
+def _medians(held_out):
+    """{mode: {status: median total variation}} of the statuses that occur."""
+    return {mode: {name: float(np.median(distance[held_out.status == name])) for name in STATUSES
+                   if (held_out.status == name).any()} for mode, distance in held_out.distances.items()}
 
 
 def _embeddings(options, n_vocab):
@@ -249,7 +265,8 @@ def _numbers(automaton, runs, held_out):
     - ``records``: {mode: :class:`minitx.next_token.training.Record` of each recorded step}.
     - ``contexts``: of each held-out ``context`` the ``status`` and ``gap`` of its prediction, its distinct ``tokens``,
       those ``retrieved``, and attention to its tokens in the ``limit`` and ``trained`` by mode.
-    - ``total variation``: {mode: {status: distances between trained attention and the limit}}.
+    - ``total variation``: {mode: {status: distances between trained attention and the limit}}; and their ``median total
+      variation``, of the statuses that occur.
     """
     svm, soft, contexts = automaton.svm, automaton.soft, []
     for i, (context, prediction) in enumerate(zip(held_out.data.contexts, held_out.predictions, strict=True)):
@@ -263,7 +280,8 @@ def _numbers(automaton, runs, held_out):
                       "dimension": soft.dim},
             "records": {mode: run.records for mode, run in runs.items()}, "contexts": contexts,
             "total variation": {mode: {name: distance[held_out.status == name] for name in STATUSES}
-                                for mode, distance in held_out.distances.items()}}
+                                for mode, distance in held_out.distances.items()},
+            "median total variation": _medians(held_out)}
 
 
 def draw(data: Data, graphs: dict[int, PriorityGraph], runs: dict[str, Run] | None = None,
@@ -276,18 +294,19 @@ def draw(data: Data, graphs: dict[int, PriorityGraph], runs: dict[str, Run] | No
     drawn = {"priority_graphs.png": (
         figures.priority_graphs({k: graphs[k] for k in order}, words and [printable(word, LONGEST) for word in words],
                                 title=f"Priority graphs: {name}"),
-        "Priority graphs: which tokens have priority over which, by last token. Attention retrieves the highest SCC.")}
+        "A graph for each last token: a token has priority over those below it. Attention is predicted to retrieve the "
+        "highest box that is present in a context. Look for coloured boxes of several tokens: attention mixes these.")}
     if runs and any(len(run.records) > 1 for run in runs.values()):
         records = {MODES[mode]: run.records for mode, run in runs.items()}
         drawn["training.png"] = (
             figures.next_token_training(records, title=f"Training: {name}", has_cycles=dim > 0),
-            "Training: 1 - correlation of W with W_svm, distance of the part of W in S_fin from W_fin, norm of W, and "
-            "attention outside the label's SCC.")
+            "1 - correlation of W with W_svm, distance of the part of W in S_fin from W_fin, norm of W, and attention "
+            "outside the label's SCC. Look for lines that fall: W turns towards W_svm while its norm grows for ever.")
     if held_out and held_out.predictions and held_out.trained:
         trained, distances = ({MODES[mode]: of[mode] for mode in of} for of in (held_out.trained, held_out.distances))
         drawn["predictions.png"] = (
             figures.next_token_predictions(held_out.limit, trained, distances, held_out.status,
                                            title=f"Held-out contexts: {name}"),
-            "Held-out contexts: trained attention against the predicted limit by status of the context, and the total "
-            "variation between the two.")
+            "Above, trained attention against the predicted limit, by status of the context; look for points on the "
+            "diagonal. Below, the total variation between the two; look for lines that rise far to the left.")
     return drawn

@@ -81,7 +81,7 @@ def limit_words(automaton: Automaton, loss: str = "log") -> str:
              f"{kkt.complementarity:.1e}, duality gap {kkt.gap:.1e}"]
     if soft.dim:
         lines.append(f"soft composition  |W_fin| = {norm(soft.W):.6g} in S_fin, whose dimension is {soft.dim}; minimal "
-                     f"log loss {soft.loss:.6g}, norm of its gradient {_tiny(soft.gradient_norm)}")
+                     f"log loss {soft.loss:.6g}, norm of its gradient {tiny(soft.gradient_norm)}")
     else:
         lines.append("soft composition  W_fin = 0, because S_fin has dimension 0: no SCC has several tokens")
     if soft.dim and loss != "log":
@@ -114,12 +114,13 @@ def mode_rows(mode: str, settings: dict[str, Any], run: Run) -> str:
            "accelerated": "{0}: starts at W_fin and minimises log(loss - minimal loss)"}[mode]
     records = run.records
     at = np.unique(np.rint(np.linspace(0, len(records) - 1, min(SHOWN_RECORDS, len(records)))).astype(int))
-    rows = [RECORDS.row((f"{one.step:,}", number(one.loss, 6), _gap(one.correlation), _tiny(one.cyclic_distance, 2),
+    rows = [RECORDS.row((f"{one.step:,}", number(one.loss, 6), _gap(one.correlation), tiny(one.cyclic_distance, 2),
                          f"{one.norm:.4g}", f"{one.label_mass:.9f}")) for one in (records[i] for i in at)]
     return "\n".join([how.format(MODES[mode], **settings), *rows])
 
 
-def _tiny(value, digits=1):
+def tiny(value: float, digits: int = 1) -> str:
+    """A distance; below ``ROUNDING`` it is said to be so."""
     return f"{value:.{digits}e}" if value >= ROUNDING else f"< {ROUNDING:.0e}"
 
 
@@ -159,7 +160,7 @@ def distances_table(held_out: HeldOut) -> str:
         chosen = held_out.status == name
         if chosen.any():
             distances = [distance[chosen] for distance in held_out.distances.values()]
-            numbers = [_tiny(f(distance)) for distance in distances for f in (np.median, np.max)]
+            numbers = [tiny(f(distance)) for distance in distances for f in (np.median, np.max)]
             rows[name] = [name, f"{chosen.sum():,}", *numbers]
     return "\n".join(["total variation between trained attention and the predicted limit on held-out contexts",
                       table(heads, rows.values()), *(f"  {name}: {MEANING[name]}" for name in rows)])

@@ -295,7 +295,7 @@ def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has
             points = [(record.step, quantity(record)) for record in records if record.step > 0 and quantity(record) > 0]
             steps, values = zip(*points, strict=True) if points else ((), ())
             lines[mode], = axes.plot(steps, values, color=colour, marker=marker, markersize=4, linestyle=dashes,
-                                     linewidth=1.3, markevery=max(1, len(points) // 12))
+                                     linewidth=1.3, markevery=max(1, len(points) // 12), label=mode)
         if any(len(line.get_xdata()) for line in axes.lines):
             axes.set_xscale("log")
             axes.set_yscale("log")

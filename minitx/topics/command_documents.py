@@ -20,7 +20,7 @@ from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.descent import Run, Stopped, descend
 from minitx.model.weights import EmbeddedWeights
-from minitx.topics import attention, training
+from minitx.topics import attention, page, training
 from minitx.topics import values as closed_forms
 from minitx.topics.backtracking import Backtracking
 from minitx.topics.command_documents_figures import figures
@@ -62,7 +62,7 @@ class Options(base_options.Options):
     head: str = option("squared", "loss of the single stages; the joint training is always by cross-entropy",
                        choices=("squared", "cross_entropy"))
     seeds: int = option(3, "number of seeds; --seed is the first", least=1, quick=1, most=1000)
-    out: str = option("minitx-topics", "folder for figures, results.json, report.html and weights", metavar="DIR")
+    out: str = option("minitx-topics", "folder for figures, results.json, index.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: one seed, 1,000 documents, a tenth of the steps")
 
     def __post_init__(self):
@@ -257,7 +257,19 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
     result = train_stages(options, say)
     weights = {f"weights-{name}.npz": stage.runs[0].weights.arrays() for name, stage in result.stages.items()}
-    return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped)
+    return Outcome("minitx topics", numbers(result), figures(result), weights, page.inside, verdict(result),
+                   result.stopped)
+
+
+def verdict(result: Result) -> str:
+    """The sentence that sets the trained attention ratio, or else the value matrix, beside its closed form."""
+    infinite, value = result.infinite, result.stages.get("value")
+    if infinite and infinite.predicted and infinite.path:
+        return f"Attention to the same topic ends at {number(infinite.path[-1]['rho'])} times that to another; " \
+               f"theory predicts {number(infinite.predicted.rho)}."
+    end = value.at_end() if value else {}
+    return f"The trained value matrix has {number(end['same topic'].mean())} between words of a topic, and " \
+           f"{number(end['different topic'].mean())} between words of two." if end else "Nothing was recorded."
 
 
 def train_stages(options: Options, say: Callable[[str], None]) -> Result:

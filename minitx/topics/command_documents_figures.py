@@ -38,7 +38,8 @@ def figures(result: Any) -> Figures:
         found |= _attention_loss(result.infinite.path, law)
     if law.h < math.inf:
         found["two_limits.png"] = (two_limits(law), "Value matrix of least squared loss against the ridge. Infinite "
-                                   "documents first, as in the paper, and no ridge first lead to different matrices.")
+                                   "documents first, as in the paper, and no ridge first lead to different matrices. "
+                                   "Look how curves of longer documents stay longer at the first limit.")
     return found
 
 
@@ -47,7 +48,9 @@ def _matrix(stage, result, about):
     law, weights = result.options.law, stage.recorded[0].weights
     squared = result.options.head == "squared"  # the cross-entropy has no closed form of all entries
     title, topics = f"{_stage_name(stage)}\n{about}", law.topic_of_token
-    settings, caption = {}, f"{stage.title}. First seed, tokens grouped by topic."
+    settings: dict[str, Any] = {}
+    caption = (f"{_how(stage)}, first seed, tokens grouped by topic. Look for the squares on the diagonal: words of "
+               "one topic have more in common than words of two.")
     if stage.part == "value":
         matrices = {"trained $W_V$": weights.circuits().ov.T}
         if squared:
@@ -63,13 +66,18 @@ def _matrix(stage, result, about):
         matrices = {f"trained attention, {ATTENTION[stage.name]}": np.log2(np.where(mean > 0, mean, np.nan))}
         settings = {"row_label": "query", "column_label": "key",
                     "value_label": "log2 of attention × length, 0: uniform"}
-        caption = (f"{stage.title}. Average on held-out documents, words grouped by topic; +1: twice, −1: half of "
-                   "uniform attention.")
+        caption = (f"{_how(stage)}, average on held-out documents, words grouped by topic; +1 is twice and −1 half of "
+                   "uniform attention. Look for red squares on the diagonal: words attend to their own topic.")
     return {f"{stage.name}_matrix.png": (plots.topic_heat_maps(matrices, topics, title=title, **settings), caption)}
 
 
 def _stage_name(stage):
     return style.literal(stage.title.partition(";")[0])
+
+
+def _how(stage):
+    """How the stage was trained: its title behind its name."""
+    return stage.title.partition(";")[2].strip() or stage.title
 
 
 def _training(stage, about):
@@ -78,7 +86,9 @@ def _training(stage, about):
     final = {label: stage.final[label] for label in CLASSES if np.isfinite(stage.final.get(label, np.nan))}
     figure = plots.block_values(steps, measured, closed=stage.trajectory, final=final, ylabel=LABELS[stage.part],
                                 title=f"{_stage_name(stage)}\n{about}")
-    return figure, f"{stage.title}. Over training, {len(stage.recorded)} run(s)."
+    ends = ", and whether lines end at the dotted closed forms" if final else ""
+    return figure, (f"Averages by class of word pair over training: {_how(stage)}. Look how far same topic stays above "
+                    f"different topic{ends}.")
 
 
 def _attention_loss(path, law):
@@ -99,9 +109,9 @@ def _attention_loss(path, law):
         trained=(end, attention.attention_loss(law, end, end)),
         title=rf"Loss against the attention ratio $\rho$, $W_V = W_\infty$, T = {law.T}, v = {v}")
     return {"attention_loss.png": (surface, "Loss of attention on infinite documents over its two values, and the way "
-                                            "of training."),
+                                            "of training. Look whether the way ends in the valley, the dashed line."),
             "attention_ratio.png": (ratio, "The same loss against the ratio rho: the best ratio, its bound, and the "
-                                           "trained ratio.")}
+                                           "trained ratio. Look whether the cross is in the ring.")}
 
 
 def _around(ends, shown, count):

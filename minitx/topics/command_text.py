@@ -18,7 +18,7 @@ from minitx.base.tables import number, table
 from minitx.data.corpus import Corpus, load_corpus
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import Run
-from minitx.topics import command_text_figures, text, training
+from minitx.topics import command_text_figures, page, text, training
 from minitx.topics.averages import Averages, PairTable, PermutationTest, pair_averages, permutation_test
 from minitx.topics.documents import Documents, mask_tokens, valid_masking
 
@@ -66,7 +66,7 @@ class Options(CommonOptions):
                                     above_zero=True, below=LARGEST)
     dtype: str = option("float32", "precision of training; averages and tests are always float64",
                         choices=("float32", "float64"))
-    out: str = option("minitx-topics", "folder for figures, results.json, report.html and weights", metavar="DIR")
+    out: str = option("minitx-topics", "folder for figures, results.json, index.html and weights", metavar="DIR")
 
     def __post_init__(self):
         super().__post_init__()
@@ -118,7 +118,14 @@ def run(options: Options, say: Printer) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known. Raises as :func:`study`."""
     result = study(options, say)
     return Outcome(f"minitx topics: {result.corpus.name}", _numbers(result), command_text_figures.figures(result),
-                   {"weights.npz": result.last.weights.arrays()}, result.last.trajectory.stopped)
+                   {"weights.npz": result.last.weights.arrays()}, page.inside_text, verdict(result.tests),
+                   result.last.trajectory.stopped)
+
+
+def verdict(tests: dict[str, PermutationTest]) -> str:
+    """The sentence that says whether words of one topic have more in common than shuffled topics would."""
+    found = [f"{name} {number(test.difference)} (p = {test.p_value:.2g})" for name, test in tests.items()]
+    return f"Words of one topic exceed words of different topics by: {', '.join(found)}."
 
 
 def study(options: Options, say: Printer) -> Result:

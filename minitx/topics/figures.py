@@ -204,8 +204,9 @@ def block_values(steps: NDArray[np.integer], measured: Mapping[str, tuple[NDArra
     for name, value in final.items():
         axes.axhline(value, color=_darker(BLOCKS[name][0]), linestyle=LIMITS[0], linewidth=1.4)
     for name, (fine, values) in closed.items():
-        axes.plot(fine, values, color=_darker(BLOCKS[name][0]), linestyle=DASHES[1], linewidth=1.4, zorder=4)
-    banded = [_measured(axes, steps, mean, sd, *BLOCKS[name]) for name, (mean, sd) in measured.items()]
+        axes.plot(fine, values, color=_darker(BLOCKS[name][0]), linestyle=DASHES[1], linewidth=1.4, zorder=4,
+                  label=f"{name}, closed form")
+    banded = [_measured(axes, steps, mean, sd, name) for name, (mean, sd) in measured.items()]
     if closed:
         axes.set_xscale("log")
         log_ticks(axes.xaxis)
@@ -234,9 +235,10 @@ def _with_zero(axes, drawn):
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
-def _measured(axes, steps, mean, sd, colour, marker):
+def _measured(axes, steps, mean, sd, name):
     """Line with markers, and a band unless ``sd`` is zero or unknown; returns whether there is a band."""
-    axes.plot(steps, mean, color=colour, linewidth=2.5, alpha=0.6)
+    colour, marker = BLOCKS[name]
+    axes.plot(steps, mean, color=colour, linewidth=2.5, alpha=0.6, label=name)
     axes.plot(steps, mean, color=colour, linestyle="none", marker=marker, markersize=6, markevery=_every(len(steps)),
               markeredgecolor="white", markeredgewidth=0.5, zorder=3)
     banded = bool((_finite(sd) > 0).any())
@@ -346,7 +348,7 @@ def loss_surface(alpha: ArrayLike, beta: ArrayLike, loss: ArrayLike, *,
                               "linestyle": "none"}
     axes.plot(*path, color="white", linewidth=4)
     trained: dict[str, Any] = {"color": COLOURS[1], "linewidth": 2}
-    axes.plot(*path, **trained)
+    axes.plot(*path, **trained, label="trained")
     along, across = path
     axes.plot(along[0], across[0], color=COLOURS[1], **RING)
     axes.plot(along[-1], across[-1], color=COLOURS[1], marker="o", markersize=10, markeredgecolor="white")
@@ -403,7 +405,7 @@ def loss_over_ratio(rho: ArrayLike, loss: ArrayLike, *, best: tuple[float, float
     bound: dict[str, Any] = {"color": COLOURS[0], "linestyle": LIMITS[0], "linewidth": 1.2}
     end: dict[str, Any] = {"color": _darker(COLOURS[0]), "marker": "x", "markersize": 9, "markeredgewidth": 2,
                            "linestyle": "none"}
-    axes.plot(rho, loss - uniform, **curve)
+    axes.plot(rho, loss - uniform, label=f"loss, {label}", **curve)
     axes.axvline(best[1], **bound)
     axes.plot(best[0], lowest - uniform, color=COLOURS[0], zorder=3, **RING)
     axes.plot(trained[0], trained[1] - uniform, zorder=4, **end)

@@ -11,6 +11,7 @@ import sys
 import time
 
 import numpy as np
+import pages
 import pytest
 
 import minitx
@@ -24,7 +25,7 @@ from minitx.model.descent import Stopped
 
 SMALL = ["--vocabulary", "12", "--length", "8", "--windows", "12", "--steps", "5"]
 FILES = {"cosines.png", "gradient_terms.png", "corrections.png", "interventions.png", "bigram.png",
-         "interchangeability.png", "context.png", "attention.png", "report.html", "weights.npz", "results.json"}
+         "interchangeability.png", "context.png", "attention.png", "index.html", "weights.npz", "results.json"}
 
 
 @pytest.fixture
@@ -58,8 +59,9 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
     assert results["environment"]["packages"]["numpy"] == np.__version__
     for record in results["records"]:
         assert f"{record['loss']:8.4f}" in out
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert all(f'src="{name}"' in page for name in FILES if name.endswith(".png"))
+    pages.check(tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<figcaption") == sum(name.endswith(".png") for name in FILES) + 1  # and the heat maps that move
 
 
 def test_results_are_those_of_the_library(run, tmp_path):

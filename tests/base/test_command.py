@@ -22,7 +22,7 @@ def outcome(stopped=None):
     figure = Figure()
     figure.subplots()
     figures, arrays = {"one.png": (figure, "a caption")}, {"w.npz": {"a": np.arange(3)}}
-    return Outcome("A title", {"answer": 42}, figures, arrays, stopped)
+    return Outcome("A title", {"answer": 42}, figures, arrays, found="The answer is 42.", stopped=stopped)
 
 
 def run(folder, stopped=None):
@@ -38,14 +38,16 @@ def test_everything_is_written_and_figures_of_an_earlier_run_are_not_left(tmp_pa
     for name in ("two.png", "weights.npz", "weights-2.npz"):
         (tmp_path / name).write_text("of an earlier run")
     assert run(tmp_path) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "w.npz", "results.json", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "w.npz", "results.json", "index.html"}
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
     assert np.load(tmp_path / "w.npz")["a"].tolist() == [0, 1, 2]
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["answer"], results["asked"], results["configuration"]["seed"]) == (42, {"seed": 3}, 3)
-    page = (tmp_path / "report.html").read_text()
-    assert all(text in page for text in ("A title", "a line", 'src="one.png"', "a caption"))
-    assert capsys.readouterr().out.splitlines()[-1].endswith("/: one.png, report.html, w.npz, results.json")
+    page = (tmp_path / "index.html").read_text()
+    assert all(text in page for text in ("A title", "a line", "<svg", "a caption"))
+    *_, files, found = capsys.readouterr().out.splitlines()
+    assert files.endswith("/: one.png, index.html, w.npz, results.json")
+    assert found == f"The answer is 42. Open {tmp_path / 'index.html'} in a browser."
 
 
 @pytest.mark.parametrize(("kind", "status"), [("diverged", 1), ("interrupted", 130), ("no more batches", 0),
@@ -141,10 +143,10 @@ def test_a_run_that_is_refused_leaves_no_folder(tmp_path):
 
 def test_what_a_killed_run_left_is_deleted_and_its_page_does_not_stay(tmp_path):
     """Files in the folder that are not ours stay."""
-    for name in (".one.png.12345", ".results.json.77", ".w.npz.3", ".report.html.4", "mine.png", ".mine.5"):
+    for name in (".one.png.12345", ".results.json.77", ".w.npz.3", ".index.html.4", "mine.png", ".mine.5"):
         (tmp_path / name).write_text("left")
     run(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "w.npz", "results.json", "report.html", "mine.png",
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "w.npz", "results.json", "index.html", "mine.png",
                                                           ".mine.5"}
 
 

@@ -53,7 +53,7 @@ def test_the_command_prints_and_writes_everything(planted, tmp_path, capsys, mon
                        "--length", "20", "--permutations", "99", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     assert status == 0 and "17 of these 18 words are whole tokens" in out and "attention, layer 1" in out
-    assert {path.name for path in tmp_path.iterdir()} == {"permutations.png", "report.html", "results.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"permutations.png", "index.html", "results.json"}
     results = json.loads((tmp_path / "results.json").read_text())
     assert sorted(map(len, results["words"].values())) == [5, 6, 6]
     assert results["tests"]["cosines, mean token removed"]["p_value"] == 0.01

@@ -56,7 +56,7 @@ def test_one_model_prints_and_writes_everything(run, folder, tmp_path):
                     "nearest tokens"):
         assert heading in out, heading
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {*command.FIGURES, "results.json", "report.html"}
+    assert written == {*command.FIGURES, "results.json", "index.html"}
     [model] = results["models"]
     assert model["step"] == 0 and len(model["records"]) == 2 * (3 + 2 * (2 + 4) + 3 * 4)
     first = model["records"][0]

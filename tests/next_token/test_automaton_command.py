@@ -4,6 +4,7 @@ import gzip
 import json
 
 import numpy as np
+import pages
 import pytest
 
 from minitx import cli
@@ -21,7 +22,7 @@ from minitx.next_token.samples import Samples, holds_samples, read_samples
 from minitx.next_token.svm import graph_svm
 
 SMALL = ["--steps", "40", "--contexts", "30"]
-FILES = {*automaton.FIGURES, "report.html", "results.json", "weights.npz"}
+FILES = {*automaton.FIGURES, "index.html", "results.json", "weights.npz"}
 LINES = [(["a", "b", "c"], "a"), (["b", "a", "c"], "b"), (["a", "d", "c"], "a"), (["a", "d", "b"], "d"),
          (["d", "d", "a", "b"], "d")]
 
@@ -77,8 +78,9 @@ def test_a_run_prints_and_writes_everything(finished):
                     "held-out contexts", "true law", "total variation"):
         assert heading in printed, heading
     assert {path.name for path in folder.iterdir()} == FILES
-    page = (folder / "report.html").read_text()
-    assert all(f'src="{name}"' in page for name in automaton.FIGURES)
+    pages.check(folder)
+    page = (folder / "index.html").read_text()
+    assert page.count("<figcaption") == len(automaton.FIGURES)
     assert "hard retrieval" in page
     assert results["asked"] == {"steps": 40, "contexts": 200, "out": str(folder)}
     assert results["environment"]["packages"]["numpy"] == np.__version__
@@ -196,7 +198,7 @@ def test_infeasible_samples_are_said_with_their_certificate(run, tmp_path):
     assert sum(weight for _, weight in results["infeasible"]["certificate"]) == pytest.approx(1)
     assert "S_fin has dimension 1; W has 1 entries.\n  S_fin is the whole space" in out
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"priority_graphs.png", "report.html", "results.json"}
+    assert written == {"priority_graphs.png", "index.html", "results.json"}
 
 
 @pytest.mark.parametrize("stopped_mode", ["descent", "accelerated"])

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pages
 import pytest
 
 import minitx
@@ -16,7 +17,7 @@ from minitx.topics import training as topic_training
 
 SMALL = ["--topics", "3", "--words", "2", "--length", "12", "--documents", "60", "--quick"]
 STAGES = ("value", "embedding", "attention", "copying", "joint")
-FILES = {*command_documents.FIGURES, "report.html", "results.json", *(f"weights-{stage}.npz" for stage in STAGES)}
+FILES = {*command_documents.FIGURES, "index.html", "results.json", *(f"weights-{stage}.npz" for stage in STAGES)}
 
 
 STEPS_OF_A_USER = command_documents.Options.steps
@@ -54,8 +55,9 @@ def test_a_run_prints_and_writes_everything(run, tmp_path):
     best = topics.optimal_value(topics.TopicModel(3, 2, 12, tau=2))
     assert results["stages"]["value"]["closed"]["closed form, end of descent"]["same word"] == best.same_word
     assert f"{best.same_word:.5f}" in out
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert all(f'src="{name}"' in page for name in FILES if name.endswith(".png"))
+    pages.check(tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<figcaption") == sum(name.endswith(".png") for name in FILES)
     assert minitx.load(tmp_path / "out" / "weights-joint.npz").W_Q.shape == (7, 7)
     for name in STAGES:
         assert np.load(tmp_path / "out" / f"weights-{name}.npz")["kind of weights"] == "EmbeddedWeights"

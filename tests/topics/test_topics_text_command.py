@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pages
 import pytest
 
 import minitx
@@ -74,7 +75,7 @@ def test_planted_topics_are_found_and_learned(done):
 
 def test_everything_is_written(done):
     result, folder = done
-    files = [*command_text.FIGURES, "report.html", "weights.npz", "results.json"]
+    files = [*command_text.FIGURES, "index.html", "weights.npz", "results.json"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(files)
     saved = json.loads((folder / "results.json").read_text())
     assert saved["configuration"]["width"] == SMALL["width"]
@@ -88,7 +89,8 @@ def test_everything_is_written(done):
     weights = minitx.load(folder / "weights.npz")
     assert np.load(folder / "weights.npz")["kind of weights"] == "EmbeddedWeights"
     assert set(weights.parameters()) == {"W_E", "W_Q", "W_K", "b"}
-    page = (folder / "report.html").read_text()
+    pages.check(folder)
+    page = (folder / "index.html").read_text()
     assert "left out: 1 no words, or rare (&lt;unk&gt;), 2 stop words" in page
     assert "attention by pair" in page
 

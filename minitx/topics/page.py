@@ -1,0 +1,116 @@
+"""The part of the page that tells of topics: the stages beside their closed forms, from what results.json holds."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from minitx.base import page
+from minitx.base.page import Found, Markup, element, source, text
+from minitx.topics.training import BLOCK_FIELDS, CLASSES
+
+ID = "topics"
+PART = {"value": "value", "embedding": "embedding"}  # of the records of a stage; others are about attention
+SOURCES = {
+    "value": source("W_V = C M⁺; after k steps λ = (C/M) (1 − (1 − 2 η M)ᵏ)", "minitx.topics.optimal_value",
+                    "minitx.topics.value_after"),
+    "embedding": source("Eᵀ E where descent first rests, and where it ends", "minitx.topics.gram_plateau",
+                        "minitx.topics.optimal_gram"),
+    "attention": source("Attention α : β : 1 to the same word, topic, another topic", "minitx.topics.attention_profile",
+                        "minitx.topics.optimal_ratio"),
+    "copying": source("The best α and β with a trained W_V", "minitx.topics.optimal_attention"),
+    "joint": source("Averages of attention by class of word pair", "minitx.topics.attention_table"),
+    "attention_loss": source("Loss as a function of α and β", "minitx.topics.attention_loss"),
+    "attention_ratio": source("The loss depends on one ratio ρ where W_V = W_∞", "minitx.topics.optimal_ratio"),
+    "two_limits": source("C (M + λ)⁻¹, and its limits in either order", "minitx.topics.ridge_value",
+                         "minitx.topics.paper_value", "minitx.topics.other_limit_value"),
+    "permutations": source("Same topic minus different topic under shuffled topics", "minitx.topics.permutation_test"),
+    "cosines": source("Cosines of the columns of W_E", "minitx.topics.cosine_matrix"),
+    "averages": source("Averages by class of word pair", "minitx.topics.pair_averages")}
+
+
+def inside(found: Found, draw: Callable[..., Markup]) -> list[Any]:
+    """The page of ``minitx topics`` without a TEXT."""
+    return [part(found, draw)]
+
+
+def part(found: Found, draw: Callable[..., Markup]) -> Markup:
+    """The part of documents of known topics."""
+    return page.part("Topics: words of one topic have more in common than words of two", *_about(found),
+                     *_stages(found, draw), *_limits(draw), id_=ID)
+
+
+def _about(found: Found) -> Iterator[Markup]:
+    asked = found["configuration"]
+    yield text("Documents mix a few of ", asked["topics"].shown(","), " topics of ", asked["words"].shown(","),
+               " words each; some of their words are hidden, and one attention layer fills them in. It is trained in "
+               "stages: the value matrix W_V alone, the embeddings E alone, then attention. What is learned has "
+               "blocks: one value for the same word, one for two words of a topic, one for words of different topics.")
+    infinite = found["infinite"]
+    if infinite and infinite["path"] and infinite["predicted"]:
+        yield page.headline(infinite["path"][-1]["rho"].shown(), "is the ratio of attention to the same topic over "
+                            "attention to another, trained on infinitely long documents. Theory predicts ",
+                            infinite["predicted"]["rho"].shown(), ".")
+    stages = found["stages"]
+    if "value" in stages and "closed form, end of descent" in stages["value"]["closed"] and \
+            stages["value"]["at end"]:
+        end, closed = stages["value"]["at end"]["same topic"], stages["value"]["closed"]["closed form, end of descent"]
+        yield page.headline(end[0].shown(), "is the mean entry of the trained W_V between two words of a topic (first "
+                            "seed). Its closed form is ", closed["same topic"].shown(), "; between words of different "
+                            "topics training has ", stages["value"]["at end"]["different topic"][0].shown(),
+                            ", and the closed form ", closed["different topic"].shown(), ".")
+
+
+def _stages(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
+    for name, stage in found["stages"].items():
+        title, _, how = stage["title"].value.partition(";")
+        yield element("h3", title[:1].upper() + title[1:])
+        yield draw(f"{name}_matrix.png", SOURCES[name])
+        yield draw(f"{name}_training.png", SOURCES[name])
+        yield from _recorded(stage, PART.get(name, "attention"))
+
+
+def _recorded(stage: Found, name: str) -> Iterator[Markup]:
+    """The averages of the first seed at each recorded step, with a slider, and the closed forms."""
+    records = stage["records"][0] if stage["records"] else stage["records"]
+    if not records:
+        return
+    steps = [record["step"].value for record in records]
+    rows = [[record["step"].shown(","), record["loss"].shown(".5f"),
+             *(record[name][field].shown(".5f") for field in CLASSES.values())] for record in records]
+    yield page.moved(steps, page.table(["step", "loss", *CLASSES], rows, steps=steps, caption="Averages over pairs of "
+                                       "words at each recorded step, first seed."))
+    forms = [(label, form) for label, form in stage["closed"].items() if all(block in form for block in CLASSES)]
+    if forms:
+        blocks = [block for block in BLOCK_FIELDS if all(block in form for _, form in forms)]
+        yield page.table(["closed form", *blocks], [[label, *(form[block].shown(".5f") for block in blocks)]
+                                                    for label, form in forms])
+
+
+def _limits(draw: Callable[..., Markup]) -> Iterator[Any]:
+    yield element("h3", "The loss of attention, and two limits that do not commute")
+    for name in ("attention_loss", "attention_ratio", "two_limits"):
+        yield draw(f"{name}.png", SOURCES[name])
+
+
+def inside_text(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
+    """The page of ``minitx topics TEXT``, and, with fewer figures, that of ``--embeddings``."""
+    tests, averages = found["tests"], found["averages"]
+    yield text("Topics are fitted to the text; the question is whether words of one topic have more in common than "
+               "words of different topics. Shuffled topics show what chance gives.")
+    for name, test in tests.items():
+        yield page.headline(test["p_value"].shown(".2g"), f"is the p-value of {name}: the share of shuffles of the "
+                            "words' topics with a larger difference. The difference is ", test["difference"].shown(),
+                            ", ", test["z"].shown(".1f"), " standard deviations above chance.")
+    if "topics" in found:
+        yield page.table(["topic", "share", "words"], [
+            [str(place), topic["share"].shown(".0%"), " ".join(topic["words"].value[:8]) or "(none)"]
+            for place, topic in enumerate(found["topics"])],
+            caption="The topics of the text, most probable words first.")
+    if "held_out_loss" in found:
+        yield page.table(["loss of held-out documents", "nats a masked word"],
+                         [[when, loss.shown()] for when, loss in found["held_out_loss"].items()])
+    yield page.table(["mean of", *CLASSES, "same topic minus different"], [
+        [name, *(one[field].shown() for field in CLASSES.values()), tests[name]["difference"].shown()]
+        for name, one in averages.items()], caption="Averages over pairs of words.")
+    for name, kind in (("permutations", "permutations"), ("cosines", "cosines"), ("attention", "averages"),
+                       ("cosines_training", "averages"), ("attention_training", "averages")):
+        yield draw(f"{name}.png", SOURCES[kind])
