@@ -33,6 +33,7 @@ COMMANDS = {
         "language_model.command", "compare pre-trained models with the leading terms of a text"),
     "why": (
         "associations.command_why", "say where an association of two words comes from, and which windows taught it"),
+    "report": ("report.command", "train for all three theories at laptop scale and tell of them on one page"),
 }
 # {(command, option): module}; where the option is typed, this module does the work.
 INSTEAD = {("topics", "embeddings"): "language_model.topics_command"}

@@ -17,7 +17,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
-        self.open, self.ids, self.references, self.prose = [], [], [], []
+        self.open, self.ids, self.references, self.prose, self.tags = [], [], [], [], []
         self.numbers, self.functions, self.data = [], [], []  # (attributes, text), names, {class of the parent: JSON}
         self.text = ""
         self.feed(text)
@@ -26,6 +26,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
+        self.tags.append(tag)
         self.ids += [found["id"]] if "id" in found else []
         self.references += [found[name] for name in REFERENCES if name in found]
         self.references += re.findall(r"url\(([^)]*)\)", " ".join(value or "" for value in found.values()))

@@ -12,6 +12,7 @@ FILES = {path.relative_to(ROOT).with_suffix("").parts: path for path in sorted(R
 BELOW = {"base": set(), "data": {"base"}, "model": {"base", "data"}}
 BELOW |= {theory: {"base", "data", "model"} for theory in ("associations", "topics", "next_token")}
 BELOW["language_model"] = {"base", "data", "associations", "topics"}  # above the theories that it compares with
+BELOW["report"] = {"base", "associations", "topics", "next_token"}  # runs them one after the other
 BELOW |= {"testing": {"model"}, "__main__": {"cli"}}
 BELOW |= {"cli": {"minitx", "base"}, "minitx": set()}  # both import theories, but only when somebody asks for one
 

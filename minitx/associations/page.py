@@ -11,6 +11,7 @@ from minitx.base import page
 from minitx.base.page import Found, Markup, element, source, text
 
 ID = "associations"
+TITLE = "Associations: what a text alone says about the weights"
 LEADING = "minitx.associations.leading_weights"
 # {kind of weight: (what a row is, what a column is, statistic, what it is a multiple of early in training)}
 STATISTICS = {
@@ -40,7 +41,7 @@ SOURCES = {
 def part(found: Found, draw: Callable[..., Markup]) -> Markup:
     """The part of a run; of counts, which train nothing, the words and the statistics alone."""
     trained = list(_trained(found, draw)) if "records" in found and found["records"] else []
-    return page.part("Associations: what a text alone says about the weights", *_about(found), *trained,
+    return page.part(TITLE, *_about(found), *headlines(found), *trained,
                      *_words(found), *_statistics(draw), id_=ID)
 
 
@@ -61,8 +62,11 @@ def _about(found: Found) -> Iterator[Markup]:
                    "matrix W and the attention to positions P.")
 
 
-def _trained(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
-    records, steps = found["records"], [record["step"].value for record in found["records"]]
+def headlines(found: Found) -> Iterator[Markup]:
+    """How well each theory predicts the trained weights at the end; nothing where nothing was trained."""
+    if "records" not in found or not found["records"]:
+        return
+    records = found["records"]
     key, walked = ("reduced", "reduced dynamics") if "reduced" in found else ("reference", "reference dynamics")
     yield page.headline(_lowest(records[-1]["cosine"]).shown(), "is the lowest cosine of a trained weight with its "
                         "leading term, a formula of the statistics, after ", records[-1]["step"].shown(","),
@@ -70,10 +74,15 @@ def _trained(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
     if len(found[key]) and found[key][-1].value is not None:
         yield page.headline(_lowest(found[key][-1]["cosine"]).shown(), f"is the lowest cosine with {walked}, which go "
                             "on where the leading terms end, and never compute the output of a position.")
+
+
+def _trained(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
+    records, steps = found["records"], [record["step"].value for record in found["records"]]
     yield draw("cosines.png", SOURCES["cosines.png"])
     if "snapshots" in found and found["snapshots"]:
         yield element("h3", "Watch the weights become statistics")
-        yield page.moved(steps, _maps(found["snapshots"]), _cosines(records, steps))
+        defined = [place for place, record in enumerate(records) if "NaN" not in record["cosine"].value.values()]
+        yield page.moved(steps, _maps(found["snapshots"]), _cosines(records, steps), start=defined[0] if defined else 0)
     yield element("h3", "Where the theory ends, and why")
     yield draw("gradient_terms.png", SOURCES["gradient_terms.png"])
     yield draw("corrections.png", SOURCES["corrections.png"])
@@ -86,7 +95,8 @@ def _trained(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
 
 def _lowest(cosines: Found) -> Found:
     """The lowest of the cosines that are defined."""
-    return min((one for _, one in cosines.items() if one.value != "NaN"), key=lambda one: one.number)
+    defined = (one for _, one in cosines.items() if one.value != "NaN")
+    return min(defined, key=lambda one: one.number, default=cosines["W_O"])
 
 
 def _maps(snapshots: Found) -> Markup:
@@ -98,7 +108,8 @@ def _maps(snapshots: Found) -> Markup:
         axes[name] = row, column
     return page.heat_maps(groups, snapshots["words"], axes, element(
         "span", "Red is above 0 and blue below; colours are logarithmic, and each map has a scale of its own. Look how "
-        "the pattern that the text gives before any training appears in the trained weight, and what later differs. ",
+        "the pattern that the text gives before any training appears in the trained weight; move the slider to see "
+        "what later differs. ",
         element("span", source("Leading terms (Theorem D.7)", LEADING), class_="source")))
 
 
@@ -126,10 +137,10 @@ def _crossings(crossings: Found) -> Markup:
     shares = list(next(iter(next(iter(crossings.value.values())).values())))
     rows = [[f"{parameter}: {correction}", *(at[share].shown(".1f") for share in shares)]
             for parameter, found in crossings.items() for correction, at in found.items()
-            if any(step is not None for step in at.value.values())]
+            if " x " not in correction and any(step is not None for step in at.value.values())]
     return page.table(["correction", *(f"{float(share):.0%}" for share in shares)], rows,
-                      caption="Step at which a correction first exceeds these shares of the leading term (between "
-                      "recorded steps: interpolated).")
+                      caption="Step at which a correction (products left out) first exceeds these shares of the leading "
+                      "term (between recorded steps: interpolated).")
 
 
 def _words(found: Found) -> Iterator[Markup]:

@@ -147,11 +147,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: Any =
         element("tbody", *body)), class_="scroll", tabindex="0"), class_="table")
 
 
-def moved(steps: Sequence[int], *inside: Any) -> Markup:
-    """A slider over the recorded ``steps``, and the heat maps and tables ``inside`` that it moves."""
+def moved(steps: Sequence[int], *inside: Any, start: int | None = None) -> Markup:
+    """A slider over the recorded ``steps``, and the heat maps and tables ``inside`` that it moves.
+
+    It starts at the place ``start`` in ``steps``; by default at the last.
+    """
     last, what = len(steps) - 1, "step of training"
-    slider = element("div", element("label", f"{what} ", element("output", f"{steps[-1]:,}")),
-                     element("input", type="range", min=0, max=last, value=last, step=1, aria_label=what),
+    place = last if start is None else start
+    slider = element("div", element("label", f"{what} ", element("output", f"{steps[place]:,}")),
+                     element("input", type="range", min=0, max=last, value=place, step=1, aria_label=what),
                      embedded([int(step) for step in steps]), class_="slider")
     return element("div", slider, *inside, class_="moved")
 
@@ -186,10 +190,14 @@ def search(words: Found, nearest: Found, explained: Mapping[str, str], first: st
                    element("div", class_="associates"), embedded(data), class_="search")
 
 
+def folded(summary: str, *inside: Any) -> Markup:
+    """What is ``inside`` is shown when the ``summary`` is clicked."""
+    return element("details", element("summary", summary), *inside)
+
+
 def printed(lines: Found) -> Markup:
     """What the command printed, folded; results.json holds the lines."""
-    return element("details", element("summary", "What the command printed"), element("pre", "\n".join(lines.value)),
-                   class_="printed")
+    return folded("What the command printed", element("pre", "\n".join(lines.value)))
 
 
 def write(path: str | Path, title: str, inside: Sequence[Any]) -> None:

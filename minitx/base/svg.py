@@ -33,17 +33,17 @@ def curves(figure: Any) -> Iterator[tuple[Any, Any, np.ndarray]]:
                 yield axes, line, places[::max(1, -(-len(places) // MOST_POINTS))]
 
 
-def figures(made: Mapping[str, tuple[Any, str]]) -> Callable[..., Markup]:
+def figures(made: Mapping[str, tuple[Any, str]], prefix: str = "figure") -> Callable[..., Markup]:
     """``draw(name, *source)``: the figure ``name`` of those that were ``made``, {name: (figure, caption)}.
 
     The caption is followed by its ``source``, the equation and the function. A name that was not made gives nothing,
-    because a run that ended early has fewer figures.
+    because a run that ended early has fewer figures. The ``prefix`` tells the figures of several parts apart.
     """
     def draw(name: str, *source: Any) -> Markup:
         if name not in made:
             return Markup("")
         figure, caption = made[name]
-        place = f"f{list(made).index(name)}"
+        place = f"{prefix}-{list(made).index(name)}"
         return element("figure", drawn(figure, place), element(
             "figcaption", caption, *([element("span", *source, class_="source")] if source else [])), id=place)
 

@@ -9,6 +9,7 @@ from minitx.next_token.automaton import STATUSES
 from minitx.next_token.command_tables import MEANING, MODES, SHORT, tiny
 
 ID = "next-token"
+TITLE = "Next token: attention becomes an automaton"
 N_CONTEXTS = 12  # held-out contexts that the page shows
 SOURCES = {
     "priority_graphs.png": source("G(k): an edge y → x where y was the label and x was present",
@@ -27,7 +28,7 @@ def inside(found: Found, draw: Callable[..., Markup]) -> list[Any]:
 
 def part(found: Found, draw: Callable[..., Markup]) -> Markup:
     """The part of a run; where priorities contradict each other, the graphs alone."""
-    return page.part("Next token: attention becomes an automaton", *_about(found),
+    return page.part(TITLE, *_about(found), *headlines(found),
                      draw("priority_graphs.png", SOURCES["priority_graphs.png"]), *_trained(found, draw), id_=ID)
 
 
@@ -41,9 +42,13 @@ def _about(found: Found) -> Iterator[Markup]:
     if "infeasible" in found:
         yield text("With these embeddings no weights satisfy all priorities, so there is no limit to compare with, and "
                    "nothing was trained.")
-    elif medians := [(mode, found["median total variation"][mode]["determined"]) for mode in MODES
-                     if mode in found["median total variation"]
-                     and "determined" in found["median total variation"][mode]]:
+
+
+def headlines(found: Found) -> Iterator[Markup]:
+    """How far trained attention is from the automaton; nothing where no limit is determined."""
+    medians = [(mode, at["determined"]) for mode, at in found["median total variation"].items()
+               if "determined" in at] if "median total variation" in found else []
+    if medians:
         mode, median = medians[0]
         others = [part for other, value in medians[1:] for part in (f"; {SHORT[other]}: ", value.shown(tiny))]
         yield page.headline(median.shown(tiny), "is the median distance (total variation) between attention after "

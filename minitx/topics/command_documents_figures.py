@@ -77,7 +77,8 @@ def _stage_name(stage):
 
 def _how(stage):
     """How the stage was trained: its title behind its name."""
-    return stage.title.partition(";")[2].strip() or stage.title
+    how = stage.title.partition(";")[2].strip() or stage.title
+    return how[:1].upper() + how[1:]
 
 
 def _training(stage, about):
@@ -87,7 +88,7 @@ def _training(stage, about):
     figure = plots.block_values(steps, measured, closed=stage.trajectory, final=final, ylabel=LABELS[stage.part],
                                 title=f"{_stage_name(stage)}\n{about}")
     ends = ", and whether lines end at the dotted closed forms" if final else ""
-    return figure, (f"Averages by class of word pair over training: {_how(stage)}. Look how far same topic stays above "
+    return figure, (f"Averages by class of word pair over training. {_how(stage)}. Look how far same topic stays above "
                     f"different topic{ends}.")
 
 

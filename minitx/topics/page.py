@@ -8,6 +8,7 @@ from minitx.base.page import Found, Markup, element, source, text
 from minitx.topics.training import BLOCK_FIELDS, CLASSES
 
 ID = "topics"
+TITLE = "Topics: words of one topic have more in common than words of two"
 PART = {"value": "value", "embedding": "embedding"}  # of the records of a stage; others are about attention
 SOURCES = {
     "value": source("W_V = C M⁺; after k steps λ = (C/M) (1 − (1 − 2 η M)ᵏ)", "minitx.topics.optimal_value",
@@ -34,8 +35,7 @@ def inside(found: Found, draw: Callable[..., Markup]) -> list[Any]:
 
 def part(found: Found, draw: Callable[..., Markup]) -> Markup:
     """The part of documents of known topics."""
-    return page.part("Topics: words of one topic have more in common than words of two", *_about(found),
-                     *_stages(found, draw), *_limits(draw), id_=ID)
+    return page.part(TITLE, *_about(found), *headlines(found), *_stages(found, draw), *_limits(draw), id_=ID)
 
 
 def _about(found: Found) -> Iterator[Markup]:
@@ -44,6 +44,10 @@ def _about(found: Found) -> Iterator[Markup]:
                " words each; some of their words are hidden, and one attention layer fills them in. It is trained in "
                "stages: the value matrix W_V alone, the embeddings E alone, then attention. What is learned has "
                "blocks: one value for the same word, one for two words of a topic, one for words of different topics.")
+
+
+def headlines(found: Found) -> Iterator[Markup]:
+    """Attention on infinite documents and the trained value matrix, each beside its closed form."""
     infinite = found["infinite"]
     if infinite and infinite["path"] and infinite["predicted"]:
         yield page.headline(infinite["path"][-1]["rho"].shown(), "is the ratio of attention to the same topic over "
@@ -76,8 +80,9 @@ def _recorded(stage: Found, name: str) -> Iterator[Markup]:
     steps = [record["step"].value for record in records]
     rows = [[record["step"].shown(","), record["loss"].shown(".5f"),
              *(record[name][field].shown(".5f") for field in CLASSES.values())] for record in records]
-    yield page.moved(steps, page.table(["step", "loss", *CLASSES], rows, steps=steps, caption="Averages over pairs of "
-                                       "words at each recorded step, first seed."))
+    averages = page.table(["step", "loss", *CLASSES], rows, steps=steps, caption="Averages over pairs of words at each "
+                          "recorded step, first seed.")
+    yield page.folded("Averages over training", page.moved(steps, averages))
     forms = [(label, form) for label, form in stage["closed"].items() if all(block in form for block in CLASSES)]
     if forms:
         blocks = [block for block in BLOCK_FIELDS if all(block in form for _, form in forms)]
