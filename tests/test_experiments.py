@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
-# A teaching file, which test_one_layer.py runs; parts of associations.py and of benchmark.py; and two tools.
-NO_RUNS = {"one_layer", "several_layers", "dense", "running", "write_results"}
+# A teaching file, which test_one_layer.py runs; a notebook, which runs below; parts of two others; and two tools.
+NO_RUNS = {"one_layer", "three_theories", "several_layers", "dense", "running", "write_results"}
 SCRIPTS = [script for script in sorted(FOLDER.glob("*.py")) if script.stem not in NO_RUNS]
 QUICK = "expansion"  # The others are slow: a stranger runs one, `.ci/run` runs all.
 RESULTS = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
@@ -45,6 +45,26 @@ def test_quick(script, tmp_path, experiments):
     section = experiments(script.stem).section(results)
     assert section.startswith("## ")
     assert section in done.stdout
+
+
+def test_the_cells_of_the_notebook_are_whole():
+    """Each cell compiles by itself; those of words are comments, and none shows a figure."""
+    source = (FOLDER / "three_theories.py").read_text(encoding="utf-8")
+    cells = source.split("\n# %%")[1:]
+    assert len(cells) > 12
+    for cell in cells:
+        kind, _, body = cell.partition("\n")
+        assert compile(body, "cell", "exec")
+        assert (kind == " [markdown]") == all(line.startswith("#") for line in body.strip().splitlines())
+    assert ".show()" not in source and "pyplot" not in source
+
+
+@pytest.mark.slow
+def test_the_notebook_runs():
+    """Its cells hold trained weights to what each theory predicts."""
+    done = subprocess.run([sys.executable, str(FOLDER / "three_theories.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "closed form" in done.stdout and "trained and predicted" in done.stdout
 
 
 def test_results_are_what_the_recorded_runs_give(experiments):

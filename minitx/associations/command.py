@@ -145,6 +145,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     similarity = words.similarity(basis)
     associates = {word: {function: words.associates(scores, corpus, word, k=N_ASSOCIATES)
                          for function, scores in similarity.items()} for word in asked}
+    if asked:
+        say(f"\n{tables.first_words(asked[0], associates[asked[0]])}")
     recorder, trajectory = train(options, batch, basis, say)
     leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
     split = split_gradient(trajectory.weights, batch, leading)
@@ -295,9 +297,12 @@ def train(options: Options, batch: Batch, basis: Statistics,
     with progress_bar(total=options.steps, unit="step") as bar:
 
         def callback(step, loss, weights, gradient):
+            if step:  # before the recorder, which compiles kernels at step 0 and at its first record
+                forecast(step)
             recorder(step, loss, weights)
             bar.update(step > 0)
-            forecast(step)
+            if not step:
+                forecast(step)
 
         trajectory = descend(start, batch, learning_rate=options.learning_rate, steps=options.steps,
                              batch_size=options.batch_size, rng=batch_rng, callback=callback)
@@ -368,8 +373,6 @@ class Recorder:
             exact = self.closed_form.weights(step) if self.closed_form else None
             self.predicted["reference"].append(
                 agreement(weights, exact) if exact and not exact.not_finite() else None)
-        self.terms.add(step, weights, leading)
-        self.snapshots.add(weights)
         rows, header = tables.theories_table(tables.columns_of(options.layers, "loss", self.key),
                                              (LEADING, self.walked))
         if len(self.leading) == 1:
@@ -379,6 +382,8 @@ class Recorder:
         found = self.predicted[self.key][-1]
         self.say(tables.rows_of_step(rows, options.layers, [str(step), number(loss), number(predicted_loss)],
                                      [self.leading[-1].cosine, tables.measure(found, "cosine")]))
+        self.terms.add(step, weights, leading)  # after the row: the first of them compiles kernels
+        self.snapshots.add(weights)
 
 
 class Snapshots:

@@ -139,8 +139,8 @@ def _crossings(crossings: Found) -> Markup:
             for parameter, found in crossings.items() for correction, at in found.items()
             if " x " not in correction and any(step is not None for step in at.value.values())]
     return page.table(["correction", *(f"{float(share):.0%}" for share in shares)], rows,
-                      caption="Step at which a correction (products left out) first exceeds these shares of the leading "
-                      "term (between recorded steps: interpolated).")
+                      caption="Step at which a correction (products left out) first exceeds these shares of the "
+                      "leading term (between recorded steps: interpolated).")
 
 
 def _words(found: Found) -> Iterator[Markup]:

@@ -109,6 +109,13 @@ def split_table(split: Mapping[str, dict[str, Any]]) -> str:
     return table(["term ", *split], [*rows, ["terms sum to it, digits", *digits]])
 
 
+def first_words(word: str, functions: Mapping[str, list[tuple[str, float]]], k: int = 3) -> str:
+    """The line that says, before anything is trained, which words go together with ``word``."""
+    parts = [f"{' '.join(other for other, _ in strongest[:k]) or 'none'} ({function})"
+             for function, strongest in functions.items()]
+    return f"the text alone says of {word!r}: {', '.join(parts)}"
+
+
 def words_table(associates: dict[str, dict[str, list[tuple[str, float]]]]) -> str:
     """The strongest associates of each word under each basis function, strongest first."""
     return table(["word ", "function ", "associates "],

@@ -11,7 +11,7 @@ LONG = 160  # characters; a longer field is shown by its kind
 
 
 class Shown:
-    """Base of dataclasses whose ``repr`` is one line, however large their arrays are.
+    """Base of dataclasses whose ``repr`` is one line, however large their arrays are; in a notebook, a table of fields.
 
     A dataclass writes a ``repr`` of its own, with every entry of every array, unless the class has one already. So
     every subclass is given this one when it is defined.
@@ -21,6 +21,15 @@ class Shown:
         super().__init_subclass__(**settings)
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = _line  # type: ignore[method-assign]
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, which notebooks show."""
+        from minitx.base.page import element
+
+        rows = (element("tr", element("th", field.name, style="text-align: left"),
+                        element("td", brief(getattr(self, field.name)), style="text-align: left"))
+                for field in fields(self) if field.repr)  # type: ignore[arg-type]
+        return element("table", element("caption", type(self).__name__), *rows)
 
 
 def _line(self):

@@ -59,6 +59,11 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
     assert results["environment"]["packages"]["numpy"] == np.__version__
     for record in results["records"]:
         assert f"{record['loss']:8.4f}" in out
+    lines = out.splitlines()  # the first result needs no training, and the last lines say what was found
+    first = next(line for line in lines if line.startswith("the text alone says of 'mom': "))
+    assert lines.index(first) < next(k for k, line in enumerate(lines) if line.startswith("cosine of the trained"))
+    assert lines[-1].startswith("After 12 steps the lowest cosine of a trained weight with its leading term is 0.")
+    assert lines[-1].endswith(f"Open {tmp_path / 'out' / 'index.html'} in a browser.")
     pages.check(tmp_path / "out")
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("<figcaption") == sum(name.endswith(".png") for name in FILES) + 1  # and the heat maps that move

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pages
 import pytest
 
 import minitx
@@ -78,3 +79,13 @@ def test_results_are_shown_on_few_lines():
         assert len(lines) <= 12, name
         assert max(map(len, lines)) <= 1000, name
         assert "array(" not in repr(result), name
+
+
+def test_a_notebook_shows_a_table_of_the_fields():
+    """Text of a field is text; what is long is short, as on the line."""
+    html = Found(np.full((300, 200), 0.5), {"<b>": 1}, ("</td>",))._repr_html_()
+    page = pages.Page(html)
+    assert page.tags == ["table", "caption", *["tr", "th", "td"] * 4]
+    assert page.prose == ["Found", "W", "<300 x 200 float64, norm 122.5>", "parts", "{'<b>': 1}", "words",
+                          "tuple('</td>')", "other", "None"]
+    assert "norm" in minitx.OneHotWeights.zeros(n_vocab=3, length=2)._repr_html_()
