@@ -182,7 +182,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             "direction of the same norm (mean and standard deviation), or is nothing but the projection. Look for the "
             "weights whose projection is worth more than a random direction: there the theory says what was learned.")
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
-                   {"weights.npz": trajectory.weights.arrays()}, page.inside, verdict(recorder), trajectory.stopped)
+                   {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped, page.inside, verdict(recorder))
 
 
 def verdict(recorder: "Recorder") -> str:

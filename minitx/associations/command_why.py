@@ -59,7 +59,7 @@ class Options(TextOptions, Pair):
     steps: int = option(20, "steps of training, each of which costs a forward pass more than without attribution; 0: "
                         "statistics alone", least=0, quick=5, metavar="S")
     batch_size: int | None = option(None, "windows a step; the full batch when not given", least=1, metavar="B")
-    out: str = option("minitx-why", "folder for the figure, results.json, report.html, weights.npz", metavar="DIR")
+    out: str = option("minitx-why", "folder for the figure, results.json, index.html, weights.npz", metavar="DIR")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

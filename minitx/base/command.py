@@ -27,9 +27,9 @@ class Outcome:
     results: dict[str, Any]  # what results.json holds besides the configuration and the environment
     figures: dict[str, tuple[Any, str]] = field(default_factory=dict)  # {file name: (matplotlib Figure, caption)}
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # .npz files, {file name: {name: array}}
+    stopped: Any = None  # a minitx.model.descent.Stopped, which says why training ended early; None when it did not
     inside: page.Builder | None = None  # the page of the results; None shows every figure
     found: str = ""  # the sentence that says what was found
-    stopped: Any = None  # a minitx.model.descent.Stopped, which says why training ended early; None when it did not
 
 
 def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Printer], Outcome],

@@ -174,7 +174,7 @@ def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
     arrays = {f"W_{mode}": run.weights.W for mode, run in runs.items()}
     arrays |= {"W_svm": automaton.svm.W, "W_fin": automaton.soft.W} | ({} if E is None else {"E": E})
     return Outcome(title, results | _numbers(automaton, runs, held_out), draw(data, graphs, runs, held_out, dim),
-                   {"weights.npz": arrays}, page.inside, verdict(held_out), stopped)
+                   {"weights.npz": arrays}, stopped, page.inside, verdict(held_out))
 
 
 def verdict(held_out: HeldOut) -> str:

@@ -257,8 +257,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
     result = train_stages(options, say)
     weights = {f"weights-{name}.npz": stage.runs[0].weights.arrays() for name, stage in result.stages.items()}
-    return Outcome("minitx topics", numbers(result), figures(result), weights, page.inside, verdict(result),
-                   result.stopped)
+    return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped,
+                   page.inside, verdict(result))
 
 
 def verdict(result: Result) -> str:

@@ -118,8 +118,8 @@ def run(options: Options, say: Printer) -> Outcome:
     """Do the job; ``say(line)`` receives what is to be printed, as it becomes known. Raises as :func:`study`."""
     result = study(options, say)
     return Outcome(f"minitx topics: {result.corpus.name}", _numbers(result), command_text_figures.figures(result),
-                   {"weights.npz": result.last.weights.arrays()}, page.inside_text, verdict(result.tests),
-                   result.last.trajectory.stopped)
+                   {"weights.npz": result.last.weights.arrays()}, result.last.trajectory.stopped,
+                   page.inside_text, verdict(result.tests))
 
 
 def verdict(tests: dict[str, PermutationTest]) -> str:
