@@ -90,7 +90,6 @@ function drawMap(words, map, group) {
     const largest = Math.max(...shown.flat().map(Math.abs));
     cells.forEach((rect, k) => {
       const part = strength(shown[Math.floor(k / n)][k % n], largest);
-      rect.setAttribute("fill", `rgba(var(${part < 0 ? "--cold" : "--warm"}), ${Math.abs(part).toFixed(3)})`);
       rect.style.fill = `rgba(var(${part < 0 ? "--cold" : "--warm"}), ${Math.abs(part).toFixed(3)})`;
     });
   };

@@ -6,8 +6,8 @@ is interactive has its data beside it as JSON.
 
 - ``element``: an HTML element. ``Markup``: text that is HTML already; all other text is escaped.
 - ``Found``: a part of what results.json holds; ``shown`` writes its number with its JSON pointer (RFC 6901).
-- ``figure``: a figure of matplotlib with its caption (:mod:`minitx.base.svg`). ``table``: rows of cells.
-- ``headline``: the number that matters, and what it says.
+- ``part``, ``text``, ``table``, ``folded``; ``headline``: the number that matters, and what it says.
+- ``source``: the equation and the function of a figure; :mod:`minitx.base.svg` puts figures of matplotlib on the page.
 - ``moved`` (a slider), ``heat_maps``, ``search``: what page.js moves.
 - ``write``: the whole page.
 """
