@@ -24,3 +24,6 @@ def write_files(folder: Path) -> None:
     (folder / "latin.txt").write_bytes("café au lait\n".encode("latin-1") * 9)
     (folder / "text.txt.gz").write_bytes(gzip.compress(b"a fish and a bird " * 99)[:40])
     (folder / "folder").mkdir()
+    (folder / "done").mkdir()  # the results of a run of minitx topics
+    done = {"command": "topics", "configuration": {"seed": 7}}
+    (folder / "done" / "results.json").write_text(json.dumps(done), encoding="utf-8")

@@ -26,7 +26,7 @@ from minitx.base import style
 from minitx.base.command import Outcome, run_command
 from minitx.base.console import Forecast, progress_bar, rise
 from minitx.base.numbers import Agreement, agreement, cosine, norm
-from minitx.base.options import add_options, option, read_options, require_memory
+from minitx.base.options import HANDLING, PLACES, add_options, option, read_options, require_memory
 from minitx.base.parallel import matmul
 from minitx.base.tables import number
 from minitx.data.batch import Batch
@@ -70,6 +70,7 @@ LEADING, REFERENCE, REDUCED = "leading terms", "reference dynamics", "reduced dy
 class Options(TextOptions):
     """The configuration of a run; ``results.json`` keeps it."""
 
+    command = "associate"
     counts: str | None = option(None, "counts that minitx count wrote, instead of a text: what needs no training",
                                 metavar="FILE")
     learning_rate: float = option(1.0, "learning rate of gradient descent", above_zero=True, below=1e60, metavar="ETA")
@@ -98,7 +99,7 @@ def main(parsed: argparse.Namespace) -> int:
         raise ValueError(f"--init-scale is {typed['init_scale']:g}, but initial weights are zero; leave it out, or add "
                          "--init gaussian")
     if "counts" in typed:
-        if others := sorted(typed.keys() - {"counts", "words", "out", "threads"}):
+        if others := sorted(typed.keys() - {"counts", "words"} - PLACES - HANDLING):
             other = "TEXT" if others[0] == "text" else f"--{others[0].replace('_', '-')}"
             raise ValueError(f"--counts leaves no use for {other}; leave it out (unlike --words and --out)")
         return run_command(read_options(Options, typed), typed, run_counts, FIGURES)

@@ -52,6 +52,7 @@ class Pair(Settings):
 class Options(TextOptions, Pair):
     """The configuration of a run; ``results.json`` keeps it."""
 
+    command = "why"
     vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, metavar="V")
     length: int = option(64, "tokens in a window", least=1, most=1_000_000, metavar="T")
     windows: int | None = option(512, "use at most the first N windows", least=1)

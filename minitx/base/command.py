@@ -12,8 +12,9 @@ from matplotlib import rc_context
 from minitx.base import parallel, style
 from minitx.base.checks import atomic, output_folder
 from minitx.base.console import Printer
-from minitx.base.options import Options, as_typed, quick_line, typed_name
-from minitx.base.report import environment, write_json, write_page
+from minitx.base.folder import RESULTS, identity, require_free
+from minitx.base.options import HANDLING, Options, as_typed, quick_line, typed_name
+from minitx.base.report import environment, plain, write_json, write_page
 
 # {kind of what stopped a run: exit status}; it is no failure that nothing was left to do.
 STATUS = {"interrupted": 130, "diverged": 1}
@@ -51,7 +52,8 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
     int
         The exit status: 0, or 1 after training that diverged, or 130 after Ctrl-C. Files are written in every case.
     """
-    folder = Path(options.out)
+    folder, known = Path(options.out), identity(options)
+    require_free(options, known)
     absent = [one for one in (folder, *folder.parents) if not one.exists()]
     output_folder(options.out)
     say = Printer()
@@ -70,17 +72,19 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
         if isinstance(error, (ValueError, OSError, FloatingPointError)):
             raise ValueError(as_typed(error, type(options))) from error
         raise
-    _delete_earlier(folder, [*file_names, *outcome.arrays, "report.html", "weights.npz", "results.json"])
+    _delete_earlier(folder, [*file_names, *outcome.arrays, "report.html", "weights.npz", RESULTS])
     for name, arrays in outcome.arrays.items():
         with atomic(folder / name, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
-    write_json(folder / "results.json", {"asked": typed, "configuration": options, "environment": environment(),
-                                         **outcome.results, "stopped": outcome.stopped})
+    about = {"command": options.command, "asked": _without_handling(typed),
+             "configuration": _without_handling(plain(options)), "inputs": known["inputs"]}
+    write_json(folder / RESULTS, about | {"environment": environment()} | outcome.results
+               | {"stopped": outcome.stopped})
     for name, (figure, _) in outcome.figures.items():
         style.save(figure, folder / name)
     captions = {name: caption for name, (_, caption) in outcome.figures.items()}
     write_page(folder / "report.html", outcome.title, "\n".join(say.lines), captions)
-    say(f"\nwritten to {folder}/: {', '.join([*captions, 'report.html', *outcome.arrays, 'results.json'])}")
+    say(f"\nwritten to {folder}/: {', '.join([*captions, 'report.html', *outcome.arrays, RESULTS])}")
     return STATUS.get(outcome.stopped.kind, 0) if outcome.stopped else 0
 
 
@@ -91,6 +95,10 @@ def _set_threads(asked, say):
     if asked is not None and asked > cores:
         say(f"--threads {asked:,}: {cores} threads are used, because there are no more cores")
     parallel.set_threads(None if asked is None else min(asked, cores))
+
+
+def _without_handling(settings):
+    return {name: value for name, value in settings.items() if name not in HANDLING}
 
 
 def _delete_earlier(folder, names):

@@ -19,6 +19,12 @@ ELSEWHERE = {"n_vocab": "vocabulary", "n_windows": "windows", "n_topics": "topic
              "n_classes": "classes", "n_tokens": "tokens", "n_documents": "documents"}
 
 
+# Options on which no result depends: those that results.json keeps all the same, and those that it does not keep.
+PLACES = frozenset({"threads", "out"})
+HANDLING = frozenset({"force"})
+INPUTS = ("text", "tokenizer", "counts", "embeddings", "models")  # options that name files to read
+
+
 class NotAccepted(Exception):
     """An option does not accept the word that was typed. It is no ValueError, which argparse would tell in its words.
     """
@@ -68,10 +74,12 @@ class Settings:
 class Options(Settings):
     """The options that every command has that trains; ValueError as of :class:`Settings`."""
 
+    command: ClassVar[str] = ""  # the command whose options these are, as results.json names it
     seed: int = option(0, "seed of everything that is drawn", least=0, most=2**63 - 1)
     threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
     out: str = option("minitx-out", "folder for figures, results.json, report.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: small sizes and few steps")
+    force: bool = option(False, "overwrite the results of another run in the folder")
 
     def __post_init__(self):
         super().__post_init__()

@@ -34,6 +34,7 @@ class Options(base_options.Options):
     """The configuration of a run; ``results.json`` keeps it."""
 
     trains = False
+    command = "language-model"
     models: MANY = option((), "folders of a model or of checkpoints of one training, each with config.json and "
                           "model.safetensors; GPT-NeoX (Pythia), GPT-2 or Llama", positional=True, metavar="MODEL")
     text: str = option("", "text whose statistics are compared: a file, a folder or a pattern", metavar="FILE")

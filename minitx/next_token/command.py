@@ -43,6 +43,7 @@ LONGEST = 14  # letters of a word in a figure
 class AutomatonOptions(Options):
     """The options that do not depend on where the samples come from."""
 
+    command = "automaton"
     text: str | None = option(None, "a text (.txt, .jsonl, .json, or .gz of each), or a .jsonl file of samples, one "
                               "{\"tokens\": [...], \"label\": ...} a line; without it, samples are generated",
                               positional=True, metavar="FILE")

@@ -48,6 +48,7 @@ class Options(base_options.Options):
     """The configuration of a run; ``results.json`` keeps it."""
 
     quick_note = "a tenth of the steps of every stage"
+    command = "topics"
     topics: int = option(10, "number of topics (T)", least=2)
     words: int = option(10, "words of each topic (v)", least=1)
     tau: int | None = option(None, "topics of each document; 2 when neither --tau nor --alpha is given", least=1)

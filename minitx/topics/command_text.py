@@ -34,6 +34,7 @@ class Options(CommonOptions):
     """The options of ``minitx topics TEXT``; an instance is the checked configuration of a run."""
 
     next_word = 1
+    command = "topics"
     quick_note = f"{QUICK_COPIES} masked copies of each document"
     text: str = option("", "text to read: .txt, .jsonl, .json, or .gz of each; without it, documents of known topics",
                        positional=True, metavar="TEXT")

@@ -172,7 +172,7 @@ def test_own_text_and_python_docs(run, tmp_path):
     assert status == 0
     assert results["configuration"]["text"] == str(text)
     assert "fish" in results["associates"]
-    assert run("--builtin", "python-docs", *SMALL)[0] == 0
+    assert run("--builtin", "python-docs", *SMALL, "--force")[0] == 0
 
 
 def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
