@@ -6,6 +6,7 @@
 - ``numbers``: norm, cosine, relative error, agreement of weights, total variation, and Newton's method.
 - ``options``: a dataclass becomes a command line. ``tables``: results become lines of text. ``console``: what a run
   shows on a terminal. ``style``: what figures share. ``report``: results become JSON and an HTML page.
+- ``checkpoint``: what a run has done so far is kept in a file, and read again to the same bits.
 - ``folder``: whose results a folder holds, and whether another run may write there.
 - ``command``: how every command runs, from its options to its files and its exit status.
 """
@@ -14,10 +15,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minitx.base import checks, command, console, folder, numbers, options, parallel, report, shown, style, tables
+    from minitx.base import (
+        checkpoint,
+        checks,
+        command,
+        console,
+        folder,
+        numbers,
+        options,
+        parallel,
+        report,
+        shown,
+        style,
+        tables,
+    )
 
 __all__ = [
-    "checks", "command", "console", "folder", "numbers", "options", "parallel", "report", "shown", "style", "tables",
+    "checkpoint", "checks", "command", "console", "folder", "numbers", "options", "parallel", "report", "shown",
+    "style", "tables",
 ]
 
 
