@@ -108,7 +108,7 @@ def _unknown(parser, word):
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """The options that were typed. ValueError says what cannot be understood; SystemExit follows --help, --version."""
-    from minitx.base.options import NotAccepted, shown
+    from minitx.base.options import shown
 
     # no option of minitx takes a value
     at = next((place for place, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
@@ -122,18 +122,34 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if asked is not None and asked not in COMMANDS:
         raise ValueError(f"there is no command {shown(asked)}; it must be one of {names}")
     words = in_full(parser, arguments[:at])
-    if asked is not None:
-        module_of(asked).add_arguments(parsers[asked])
-        words += [asked, *in_full(parsers[asked], arguments[at + 1:])]
+    if asked is None:
+        parser.parse_args(words)  # --help and --version
+        raise ValueError(f"no command was typed; it must be one of {names}")
+    module_of(asked).add_arguments(parsers[asked])
+
+    def parse(typed):
+        return _parse_options(parsers[asked], typed)
+
+    parsed = parse(arguments[at + 1:])
+    parsed.command = asked
+    if getattr(parsed, "config", None) or getattr(parsed, "resume", False):
+        from minitx.base.config import with_earlier
+
+        return with_earlier(parsed, parsers[asked], parse)
+    return parsed
+
+
+def _parse_options(parser, typed):
+    """The options and names among the ``typed`` words. ValueError says what cannot be understood."""
+    from minitx.base.options import NotAccepted, shown
+
     try:
-        parsed, unknown = parser.parse_known_args(words)
+        parsed, unknown = parser.parse_known_args(in_full(parser, typed))
     except NotAccepted as error:
         raise ValueError(str(error)) from error
     if unknown:
-        raise ValueError(f"found {shown(unknown[0])} after the options and names that minitx {asked} takes; leave it "
+        raise ValueError(f"found {shown(unknown[0])} after the options and names that {parser.prog} takes; leave it "
                          "out")
-    if parsed.command is None:
-        raise ValueError(f"no command was typed; it must be one of {names}")
     return parsed
 
 

@@ -8,6 +8,7 @@
   shows on a terminal. ``style``: what figures share. ``report``: results become JSON and an HTML page.
 - ``checkpoint``: what a run has done so far is kept in a file, and read again to the same bits.
 - ``folder``: whose results a folder holds, and whether another run may write there.
+- ``config``: options of a file, or of the run that goes on.
 - ``command``: how every command runs, from its options to its files and its exit status.
 """
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         checkpoint,
         checks,
         command,
+        config,
         console,
         folder,
         numbers,
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "checkpoint", "checks", "command", "console", "folder", "numbers", "options", "parallel", "report", "shown",
-    "style", "tables",
+    "checkpoint", "checks", "command", "config", "console", "folder", "numbers", "options", "parallel", "report",
+    "shown", "style", "tables",
 ]
 
 

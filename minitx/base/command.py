@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib import rc_context
 
 from minitx.base import parallel, style
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.checks import atomic, output_folder
 from minitx.base.console import Printer
-from minitx.base.folder import RESULTS, identity, require_free
+from minitx.base.folder import CHECKPOINT, RESULTS, identity, is_finished, require_free
 from minitx.base.options import HANDLING, Options, as_typed, quick_line, typed_name
 from minitx.base.report import environment, plain, write_json, write_page
 
@@ -31,8 +32,8 @@ class Outcome:
     stopped: Any = None  # a minitx.model.descent.Stopped, which says why training ended early; None when it did not
 
 
-def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Printer], Outcome],
-                file_names: tuple[str, ...]) -> int:
+def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outcome], file_names: tuple[str, ...], *,
+                resumable: bool = False) -> int:
     """Run a command in its folder and write what it found.
 
     Parameters
@@ -42,7 +43,8 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
     typed : dict {name: value}
         The options that were typed; results.json keeps them besides the configuration.
     run : callable
-        ``run(options, say) -> Outcome``; ``say(line)`` prints.
+        ``run(options, say) -> Outcome``; ``say(line)`` prints. If it is ``resumable``, it is called as ``run(options,
+        say, checkpoint)`` and keeps its parts in the :class:`Checkpoint`, so that ``--resume`` goes on with it.
     file_names : tuple of str
         All figures that the command may write, and all weights but weights.npz. What an earlier run left of them in the
         folder is deleted before anything is written, so that old files never stand beside new ones.
@@ -53,17 +55,29 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
         The exit status: 0, or 1 after training that diverged, or 130 after Ctrl-C. Files are written in every case.
     """
     folder, known = Path(options.out), identity(options)
-    require_free(options, known)
+    if options.resume:
+        if not resumable:
+            raise ValueError("--resume is for runs that train; this one has no checkpoint: leave it out")
+        if is_finished(options, known):
+            print(f"{folder}/ is finished; {folder / RESULTS} has its results, and nothing is left to do")
+            return 0
+    else:
+        require_free(options, known)
     absent = [one for one in (folder, *folder.parents) if not one.exists()]
     output_folder(options.out)
     say = Printer()
+    checkpoint = _checkpoint(folder / CHECKPOINT, options, known | {"asked": _without_handling(typed)}, say)
     try:
+        if resumable:
+            checkpoint.write()
         _set_threads(options.threads, say)
         if line := quick_line(options, typed):
             say(line)
         with rc_context({"font.family": list(style.fonts())}):
-            outcome = run(options, say)
+            outcome = run(options, say, checkpoint) if resumable else run(options, say)
     except BaseException as error:
+        if not checkpoint.parts:
+            checkpoint.path.unlink(missing_ok=True)
         for created in absent:  # a run that is refused leaves no folder
             with suppress(OSError):
                 created.rmdir()
@@ -85,7 +99,18 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[[Any, Pri
     captions = {name: caption for name, (_, caption) in outcome.figures.items()}
     write_page(folder / "report.html", outcome.title, "\n".join(say.lines), captions)
     say(f"\nwritten to {folder}/: {', '.join([*captions, 'report.html', *outcome.arrays, RESULTS])}")
+    if outcome.stopped and outcome.stopped.kind == "interrupted" and resumable:
+        say(f"minitx {options.command} --resume --out {folder} goes on with this run")
+    else:
+        _delete_earlier(folder, [CHECKPOINT])
     return STATUS.get(outcome.stopped.kind, 0) if outcome.stopped else 0
+
+
+def _checkpoint(path, options, about, say):
+    """The checkpoint of this run; of an earlier one, only what ``--resume`` goes on with is left."""
+    if not options.resume:
+        _delete_earlier(path.parent, [path.name])
+    return Checkpoint(path, every=options.checkpoint_every, about=about, say=say)
 
 
 def _set_threads(asked, say):

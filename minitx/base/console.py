@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,23 @@ def read_with_bar(read: Callable[..., Any], path: str, **settings: Any) -> Any:
         return read(path, progress=progress, **settings)
 
 
+@contextmanager
+def progress(name: str, steps: int, say: Callable[[str], object], remedy: str = "", *,
+             title: str | None = None) -> Iterator[Callable[[int], None]]:
+    """Gives the function to call with the number of every step: it moves a bar of ``steps`` steps, and a forecast.
+
+    The bar has a ``title``; ``name`` and ``remedy`` are those of :class:`Forecast`.
+    """
+    forecast = Forecast(name, steps, say, remedy)
+    with progress_bar(total=steps, unit="step", desc=title) as bar:
+
+        def show(step: int) -> None:
+            bar.update(step - bar.n)
+            forecast(step)
+
+        yield show
+
+
 class Forecast:
     """Is called with the number of every step from 0 on, and says once how long the rest will take, if that is long.
 
@@ -56,19 +74,22 @@ class Forecast:
     def __init__(self, name: str, steps: int, say: Callable[[str], object], remedy: str = ""):
         self.name, self.steps, self.say = name, steps, say
         self.remedy = f"; {remedy}" if remedy else ""
+        self.first: int | None = None  # not 0 where a run goes on
         self.began = self.before = 0.0
         self.shortest, self.told = float("inf"), False
 
     def __call__(self, step: int) -> None:
-        if step == 0:
-            self.began = self.before = time.perf_counter()
+        if self.first is None:
+            self.first, self.began = step, time.perf_counter()
+            self.before = self.began
         elif not self.told:
             now = time.perf_counter()
             self.shortest, self.before = min(self.shortest, now - self.before), now
             rest = self.shortest * (self.steps - step)
             if now - self.began >= MEASURED or rest > VERY_LONG:
                 self.told = True
-                judged = "its first step" if step == 1 else f"its first {step:,} steps"
+                taken = step - self.first
+                judged = "its first step" if taken == 1 else f"its first {taken:,} steps"
                 announce(self.name, rest, f"{judged}; Ctrl-C ends it and keeps what is done{self.remedy}", self.say)
 
 

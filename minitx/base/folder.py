@@ -1,4 +1,4 @@
-"""The folder of a run: whose results it holds, and whether another run may write there."""
+"""The folder of a run: whose results, or whose checkpoint, it holds, and whether another run may write there."""
 
 import hashlib
 import json
@@ -6,10 +6,11 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.options import HANDLING, INPUTS, PLACES, Options, shown, typed_name
 from minitx.base.report import plain
 
-RESULTS = "results.json"
+RESULTS, CHECKPOINT = "results.json", "checkpoint.npz"
 
 
 def identity(options: Options) -> dict[str, Any]:
@@ -81,12 +82,47 @@ def results_in(folder: Path) -> dict[str, Any] | None:
 
 
 def require_free(options: Options, mine: dict[str, Any]) -> None:
-    """ValueError if the folder holds the results of another run than ``mine`` (:func:`identity`), without ``--force``.
+    """ValueError if the folder holds a checkpoint, or the results of another run than ``mine`` (:func:`identity`).
+
+    With ``--force`` there is none.
     """
     folder = Path(options.out)
-    if options.force or (theirs := results_in(folder)) is None:
+    if options.force:
         return
-    other = difference(theirs, mine) if theirs else "its results.json is not one that this minitx can read"
+    if (folder / CHECKPOINT).exists():
+        about = Checkpoint(folder / CHECKPOINT).about
+        other = difference(about, mine)
+        raise ValueError(f"--out is {options.out}, which holds the checkpoint of another run ({other}); choose another "
+                         "folder, or begin anew with --force" if other else
+                         f"--out is {options.out}, which holds the checkpoint of this run, which was ended; go on with "
+                         "it by --resume, or begin anew with --force")
+    other = None if (theirs := results_in(folder)) is None else _not_mine(theirs, mine)
     if other:
         raise ValueError(f"--out is {options.out}, which holds the results of another run ({other}); choose another "
                          "folder, or overwrite these results with --force")
+
+
+def is_finished(options: Options, mine: dict[str, Any]) -> bool:
+    """Whether the run that ``--resume`` asks for is finished; False if its checkpoint is there.
+
+    ValueError where there is nothing to go on with, or the folder holds another run than ``mine`` (:func:`identity`).
+    """
+    folder = Path(options.out)
+    if (folder / CHECKPOINT).exists():
+        if other := difference(Checkpoint(folder / CHECKPOINT).about, mine):
+            raise ValueError(f"{folder / CHECKPOINT} is of another run ({other}); --resume needs no options but --out")
+        return False
+    if (theirs := results_in(folder)) is None:
+        raise ValueError(f"--resume finds no checkpoint and no results in {folder} (--out); leave it out to begin")
+    if other := _not_mine(theirs, mine):
+        raise ValueError(f"--resume finds the results of another run in {folder} ({other}); --resume needs no options "
+                         "but --out")
+    if (theirs.get("stopped") or {}).get("kind") == "interrupted":
+        raise ValueError(f"--resume finds no checkpoint in {folder}, whose run was interrupted; begin anew with "
+                         "--force")
+    return True
+
+
+def _not_mine(theirs, mine):
+    """What tells the results ``theirs`` from this run's; None where nothing does."""
+    return difference(theirs, mine) if theirs else "its results.json is not one that this minitx can read"

@@ -21,7 +21,7 @@ ELSEWHERE = {"n_vocab": "vocabulary", "n_windows": "windows", "n_topics": "topic
 
 # Options on which no result depends: those that results.json keeps all the same, and those that it does not keep.
 PLACES = frozenset({"threads", "out"})
-HANDLING = frozenset({"force"})
+HANDLING = frozenset({"config", "force", "resume", "checkpoint_every"})
 INPUTS = ("text", "tokenizer", "counts", "embeddings", "models")  # options that name files to read
 
 
@@ -79,12 +79,19 @@ class Options(Settings):
     threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
     out: str = option("minitx-out", "folder for figures, results.json, report.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: small sizes and few steps")
-    force: bool = option(False, "overwrite the results of another run in the folder")
+    config: str | None = option(None, "read options from a .toml file, or from the results.json of an earlier run, "
+                                "which is then repeated; options that are typed count", metavar="FILE")
+    force: bool = option(False, "overwrite the results, or the checkpoint, of another run in the folder")
+    checkpoint_every: int | None = option(None, "write what is done so far every K steps; every 60 seconds when not "
+                                          "given", least=1, metavar="K")
+    resume: bool = option(False, "go on with the run in the folder that was ended, with the options typed for it")
 
     def __post_init__(self):
         super().__post_init__()
         if not self.out:
             raise ValueError("--out is empty; it must name a folder")
+        if self.force and self.resume:
+            raise ValueError("--resume goes on with a run and --force begins it anew; leave one of them out")
 
 
 Some = TypeVar("Some", bound=Settings)

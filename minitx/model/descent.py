@@ -106,6 +106,34 @@ class Run(Shown):
         return self.trajectory.weights
 
 
+class Recording:
+    """A callback of :func:`descend` that keeps what ``record(step, loss, weights)`` returns, at the steps ``at``.
+
+    It goes on from a checkpoint; ``kinds`` are the dataclasses that records consist of. ``progress(step)``, if given,
+    is called after every step.
+    """
+
+    def __init__(self, record: Callable[[int, float, Any], Any], at: Iterable[int], *, kinds: tuple[type, ...] = (),
+                 progress: Callable[[int], object] | None = None):
+        self.record, self.at, self.KINDS, self.progress = record, set(at), kinds, progress
+        self.records: list[Any] = []
+
+    def __call__(self, step: int, loss: float, weights: Any, gradient: Any = None) -> None:
+        """Record ``step`` if it is one of ``at``."""
+        if step in self.at:
+            self.records.append(self.record(step, loss, weights))
+        if self.progress is not None:
+            self.progress(step)
+
+    def state(self) -> list[Any]:
+        """What a checkpoint keeps."""
+        return list(self.records)
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on with what :meth:`state` returned."""
+        self.records = list(state)
+
+
 LearningRate = float | Sequence[float] | Callable[[int], float]
 
 
@@ -293,8 +321,9 @@ class _Course:
         self.losses, self.weights, self.optimiser = run.loss.tolist(), run.weights, run.optimiser
         self.kept, self.rng = run.kept, run.rng
         self.stopped = None if run.stopped and run.stopped.kind == "interrupted" else run.stopped
-        self.before = found["objective"]
-        for stateful, state in ((self.objective, found["objective"]), (self.callback, found["callback"])):
+        self.before = found["before"]
+        objective = found["objective"] if self.is_over(steps) else self.before  # else the last loss is computed again
+        for stateful, state in ((self.objective, objective), (self.callback, found["callback"])):
             if hasattr(stateful, "restore"):
                 stateful.restore(state)
 
@@ -311,8 +340,8 @@ class _Course:
     def write(self):
         """Write the checkpoint, if there is one and no callback was cut short; else the one before it stays."""
         if self.part is not None and self.whole and self.losses:
-            self.part.write({"trajectory": self.trajectory(), "objective": self.before,
-                             "callback": _state(self.callback)}, self.about)
+            self.part.write({"trajectory": self.trajectory(), "before": self.before,
+                             "objective": _state(self.objective), "callback": _state(self.callback)}, self.about)
 
 
 def _state(stateful):

@@ -14,8 +14,9 @@ from typing import Any, cast
 import numpy as np
 
 from minitx.base import style
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import STATUS, Outcome, run_command
-from minitx.base.console import Forecast, announce, progress_bar, rise
+from minitx.base.console import announce, progress, rise
 from minitx.base.numbers import norm
 from minitx.base.options import Options, add_options, option, read_options, require_memory, typed_name
 from minitx.model.descent import Run
@@ -127,11 +128,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command from parsed arguments. Returns the exit status, see :func:`minitx.base.command.run_command`."""
     typed = {name: value for name, value in vars(arguments).items() if name != "command"}
-    return run_command(options_of(typed), typed, run, FIGURES)
+    return run_command(options_of(typed), typed, run, FIGURES, resumable=True)
 
 
-def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
-    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
+def run(options: AutomatonOptions, say: Callable[[str], object], checkpoint: Checkpoint | None = None) -> Outcome:
+    """Do the job, from the ``checkpoint`` on; ``say(line)`` receives what is to be printed, as it becomes known.
 
     The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`) and of
     ``_numbers``: ``data`` in words, ``vocabulary`` (null: tokens are numbers), ``n_vocab``, ``samples`` (distinct
@@ -162,7 +163,7 @@ def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
         found = {"infeasible": {"certificate": error.certificate, "residual": error.residual}}
         return Outcome(title, results | found, draw(data, graphs))
     say("\n" + command_tables.limit_words(automaton, options.loss))
-    runs, stopped = _train(options, automaton, say)
+    runs, stopped = _train(options, automaton, say, checkpoint)
     held_out = HeldOut(data, [automaton.predict(context) for context in data.contexts],
                        {mode: context_attention(run.weights, data.contexts) for mode, run in runs.items()})
     if data.contexts:
@@ -215,7 +216,7 @@ def _announce_graph_svm(options, graphs, E, say):
     announce("the Graph-SVM", seconds, f"the first {SVM_TRIAL:,} of its {sum(blocks):,} inequalities", say)
 
 
-def _train(options, automaton, say):
+def _train(options, automaton, say, checkpoint):
     """({mode: Run}, why the last one was cut short or None); one with nothing left to minimise was not cut short."""
     E = automaton.split.E
     start = LastTokenWeights.zeros(automaton.split.samples.n_vocab) if E is None else LastTokenWeights.zeros(E=E)
@@ -226,13 +227,10 @@ def _train(options, automaton, say):
     say(RECORDS.header())
     runs = {}
     for mode, settings in modes.items():
-        forecast = Forecast(MODES[mode], settings["steps"], say, "a smaller --steps is quicker")
-        with progress_bar(total=settings["steps"], unit="step", desc=MODES[mode]) as bar:
-            def progress(step, bar=bar, forecast=forecast):
-                bar.update(step > 0)
-                forecast(step)
-
-            runs[mode] = training.train(start, automaton, mode=mode, progress=progress, **settings)
+        remedy = "a smaller --steps is quicker"
+        with progress(MODES[mode], settings["steps"], say, remedy, title=MODES[mode]) as show:
+            runs[mode] = training.train(start, automaton, mode=mode, progress=show,
+                                        checkpoint=checkpoint and checkpoint.part(mode), **settings)
         say(command_tables.mode_rows(mode, settings, runs[mode]))
         if found := rise(runs[mode].trajectory.loss):
             say(f"{MODES[mode]}: {found}")

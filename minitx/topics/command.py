@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
     mode, about, remedy = ((command_text, "a TEXT", "give no TEXT") if "text" in typed else
                            (command_documents, "documents of known topics", "give a TEXT"))
     typed = fitting(typed, mode.Options, about, remedy)
-    return run_command(read_options(mode.Options, typed), typed, mode.run, FILES)
+    return run_command(read_options(mode.Options, typed), typed, mode.run, FILES, resumable=True)
 
 
 def fitting(typed: dict[str, Any], kind: type[Options], about: str, remedy: str) -> dict[str, Any]:

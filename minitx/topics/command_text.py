@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome
-from minitx.base.console import Forecast, Printer, progress_bar, read_with_bar, rise
+from minitx.base.console import Printer, progress, read_with_bar, rise
 from minitx.base.options import Options as CommonOptions
 from minitx.base.options import option
 from minitx.base.tables import number, table
@@ -115,14 +116,14 @@ class Result:
         return list(self.stages.values())[-1]
 
 
-def run(options: Options, say: Printer) -> Outcome:
-    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known. Raises as :func:`study`."""
-    result = study(options, say)
+def run(options: Options, say: Printer, checkpoint: Checkpoint | None = None) -> Outcome:
+    """Do the job, from the ``checkpoint`` on; ``say(line)`` receives what is to be printed. Raises as :func:`study`."""
+    result = study(options, say, checkpoint)
     return Outcome(f"minitx topics: {result.corpus.name}", _numbers(result), command_text_figures.figures(result),
                    {"weights.npz": result.last.weights.arrays()}, result.last.trajectory.stopped)
 
 
-def study(options: Options, say: Printer) -> Result:
+def study(options: Options, say: Printer, checkpoint: Checkpoint | None = None) -> Result:
     """Fit topics, train, and measure.
 
     Raises
@@ -143,7 +144,7 @@ def study(options: Options, say: Printer) -> Result:
                               rng=options.seed)
     say("\n" + topics_table(topics))
     text.require_pairs(topics.of_token, held_out)
-    stages, losses = _stages(options, topics.of_token, documents, held_out, generators, say)
+    stages, losses = _stages(options, topics.of_token, documents, held_out, generators, say, checkpoint)
     for name, trained in stages.items():
         if found := rise(trained.trajectory.loss, mini_batches=True):
             say(f"\ntraining of {name}: {found}")
@@ -156,7 +157,7 @@ def study(options: Options, say: Printer) -> Result:
     return result
 
 
-def _stages(options, of_token, documents, held_out, generators, say):
+def _stages(options, of_token, documents, held_out, generators, say, checkpoint):
     """({stage: Run}, {when: held-out loss}); no second stage when the first was stopped."""
     masks, start, order, attention_start, attention_order = generators
     batch = text.masked_copies(documents, QUICK_COPIES if options.quick else COPIES, **options.masking, rng=masks)
@@ -164,16 +165,11 @@ def _stages(options, of_token, documents, held_out, generators, say):
     batch_size = min(options.batch_size, len(batch.with_loss()))
 
     def train(name, start, learning_rate, steps, rng, frozen):
-        forecast = Forecast(f"training of {name}", steps, say, "smaller --steps, --attention-steps, --vocabulary or "
-                            "--batch-size are quicker")
-        with progress_bar(total=steps, unit="step", desc=f"training {name}") as bar:
-            def progress(step):
-                bar.update(step > 0)
-                forecast(step)
-
+        remedy = "smaller --steps, --attention-steps, --vocabulary or --batch-size are quicker"
+        with progress(f"training of {name}", steps, say, remedy, title=f"training {name}") as show:
             return training.train(start, batch, topics=of_token, documents=held_out, learning_rate=learning_rate,
-                                  steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
-                                  at={1, *training.log_steps(steps)}, progress=progress)
+                                  steps=steps, batch_size=batch_size, frozen=frozen, rng=rng, progress=show,
+                                  at={1, *training.log_steps(steps)}, checkpoint=checkpoint and checkpoint.part(name))
 
     weights = text.start_at_frequencies(documents, width=options.width, scale=options.init_scale, dtype=options.dtype,
                                         rng=start)

@@ -140,6 +140,10 @@ def test_an_objective_goes_on_with_its_memory(batch, tmp_path):
     assert same(descend(START, batch, steps=8, learning_rate=64.0, loss_and_gradient=ended, callback=Recorder(),
                         checkpoint=tmp_path / "run.npz"), whole)
     assert ended.rate < 64
+    read = objective()
+    descend(START, batch, steps=8, learning_rate=64.0, loss_and_gradient=read, callback=Recorder(),
+            checkpoint=tmp_path / "run.npz")
+    assert read.state() == ended.state()  # of a run that is over as well
 
 
 @pytest.mark.parametrize("where", ["callback", "step"])
