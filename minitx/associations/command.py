@@ -28,7 +28,16 @@ from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome, run_command
 from minitx.base.console import progress, rise
 from minitx.base.numbers import Agreement, agreement, cosine, norm
-from minitx.base.options import HANDLING, PLACES, add_options, option, read_options, require_memory
+from minitx.base.options import (
+    HANDLING,
+    PLACES,
+    Resumable,
+    add_options,
+    check_option,
+    option,
+    read_options,
+    require_memory,
+)
 from minitx.base.parallel import matmul
 from minitx.base.tables import number
 from minitx.data.batch import Batch
@@ -65,11 +74,17 @@ BASIS_FUNCTIONS = {
         "columns that are red in most rows: to attend to these words lowers the loss first.")}
 FIGURES = ("cosines.png", "gradient_terms.png", "corrections.png", "interventions.png",
            *(f"{name}.png" for name in BASIS_FUNCTIONS))
+EXAMPLES = (
+    ("minitx associate", "Train on the embedded stories, with the settings of the README."),
+    ("minitx associate stories.txt --steps 500 --out my-run", "Train longer, on a text of your own."),
+    ("minitx associate --resume --out my-run", "Go on with that run after it was ended."),
+    ("minitx associate --config my-run/results.json --check 0.01", "Repeat that run, and fail where reduced dynamics "
+     "miss training by more than 1%."))
 LEADING, REFERENCE, REDUCED = "leading terms", "reference dynamics", "reduced dynamics"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TextOptions):
+class Options(Resumable, TextOptions):
     """The configuration of a run; ``results.json`` keeps it."""
 
     command = "associate"
@@ -85,6 +100,7 @@ class Options(TextOptions):
                         choices=("float64", "float32"))
     words: str | None = option(None, "comma-separated words whose associates are listed; when not given, five frequent "
                                "content words of the text", metavar="WORDS")
+    check: float | None = check_option()
     out: str = option("minitx-associate", "folder for figures, results.json, report.html, weights.npz", metavar="DIR")
 
 
@@ -101,7 +117,8 @@ def main(parsed: argparse.Namespace) -> int:
         raise ValueError(f"--init-scale is {typed['init_scale']:g}, but initial weights are zero; leave it out, or add "
                          "--init gaussian")
     if "counts" in typed:
-        if others := sorted(typed.keys() - {"counts", "words"} - PLACES - HANDLING):
+        allowed = {"counts", "words"} | PLACES | HANDLING - {"check", "checkpoint_every", "resume"}
+        if others := sorted(typed.keys() - allowed):
             other = "TEXT" if others[0] == "text" else f"--{others[0].replace('_', '-')}"
             raise ValueError(f"--counts leaves no use for {other}; leave it out (unlike --words and --out)")
         return run_command(read_options(Options, typed), typed, run_counts, FIGURES)
@@ -178,7 +195,7 @@ def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | N
             "direction of the same norm (mean and standard deviation), or is nothing but the projection. Look for the "
             "weights whose projection is worth more than a random direction: there the theory says what was learned.")
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
-                   {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped)
+                   {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped, recorder.comparisons())
 
 
 def _say_results(options, recorder, split, crossings, changes, say):
@@ -343,6 +360,21 @@ class Recorder:
         if step in self.at:
             self._record(step, loss, weights, predicted_loss, self.walked_to)
         self.show(step)
+
+    def comparisons(self) -> dict[str, tuple[float, float]]:
+        """{what: (trained, predicted)} at the last recorded step, of the theory that is walked; nan where it has ended.
+
+        They are the loss, and the cosine of each weight with its prediction, which theory says is 1.
+        """
+        if self.options.batch_size or not self.leading:
+            return {}
+        record, found = self.leading[-1], self.predicted[self.key][-1]
+        losses = dict(enumerate(self.predicted_loss))
+        compared = {f"loss after {record.step} steps": (record.loss, losses.get(record.step, float("nan")))}
+        for name in record.cosine:
+            value = found.cosine[name] if found else float("nan")
+            compared[f"cosine of {name} with {self.walked}"] = (value, 1.0)
+        return compared
 
     def _record(self, step, loss, weights, predicted_loss, predicted):
         """Set the weights beside the theories, split the gradient, and print a row."""

@@ -27,6 +27,9 @@ from minitx.data.batch import Batch
 from minitx.data.corpus import UNKNOWN, Corpus
 from minitx.model.weights import OneHotWeights
 
+EXAMPLES = (
+    ("minitx why red truck", "Ask about the embedded stories."),
+    ("minitx why red truck stories.txt --steps 0", "Ask about a text of your own, without training."))
 N_WINDOWS = 10  # that are shown
 BEFORE, AFTER = 6, 3  # words of a window that are shown before and after one of the two words
 FIGURES = ("why.png",)

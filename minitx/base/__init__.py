@@ -8,6 +8,7 @@
   shows on a terminal. ``style``: what figures share. ``report``: results become JSON and an HTML page.
 - ``checkpoint``: what a run has done so far is kept in a file, and read again to the same bits.
 - ``folder``: whose results a folder holds, and whether another run may write there.
+- ``manual``: help reads like a manual page.
 - ``config``: options of a file, or of the run that goes on.
 - ``command``: how every command runs, from its options to its files and its exit status.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         config,
         console,
         folder,
+        manual,
         numbers,
         options,
         parallel,
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "checkpoint", "checks", "command", "config", "console", "folder", "numbers", "options", "parallel", "report",
-    "shown", "style", "tables",
+    "checkpoint", "checks", "command", "config", "console", "folder", "manual", "numbers", "options", "parallel",
+    "report", "shown", "style", "tables",
 ]
 
 

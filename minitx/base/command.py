@@ -1,5 +1,6 @@
 """How every command runs: its folder, its printed lines, its files and its exit status."""
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Outcome:
     figures: dict[str, tuple[Any, str]] = field(default_factory=dict)  # {file name: (matplotlib Figure, caption)}
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # .npz files, {file name: {name: array}}
     stopped: Any = None  # a minitx.model.descent.Stopped, which says why training ended early; None when it did not
+    comparisons: dict[str, tuple[float, float]] = field(default_factory=dict)  # {what: (trained, predicted by theory)}
 
 
 def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outcome], file_names: tuple[str, ...], *,
@@ -52,20 +54,19 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outc
     Returns
     -------
     int
-        The exit status: 0, or 1 after training that diverged, or 130 after Ctrl-C. Files are written in every case.
+        The exit status: 0, or 1 after training that diverged or a comparison outside ``--check``, or 130 after Ctrl-C.
+        Files are written in every case.
     """
-    folder, known = Path(options.out), identity(options)
-    if options.resume:
-        if not resumable:
-            raise ValueError("--resume is for runs that train; this one has no checkpoint: leave it out")
+    folder, known, say = Path(options.out), identity(options), Printer(to_stderr=options.json)
+    if getattr(options, "resume", False):
         if is_finished(options, known):
-            print(f"{folder}/ is finished; {folder / RESULTS} has its results, and nothing is left to do")
+            say(f"{folder}/ is finished; {folder / RESULTS} has its results, and nothing is left to do")
+            _print_results(options)
             return 0
     else:
         require_free(options, known)
     absent = [one for one in (folder, *folder.parents) if not one.exists()]
     output_folder(options.out)
-    say = Printer()
     checkpoint = _checkpoint(folder / CHECKPOINT, options, known | {"asked": _without_handling(typed)}, say)
     try:
         if resumable:
@@ -93,7 +94,7 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outc
     about = {"command": options.command, "asked": _without_handling(typed),
              "configuration": _without_handling(plain(options)), "inputs": known["inputs"]}
     write_json(folder / RESULTS, about | {"environment": environment()} | outcome.results
-               | {"stopped": outcome.stopped})
+               | {"comparisons": _compared(outcome), "stopped": outcome.stopped})
     for name, (figure, _) in outcome.figures.items():
         style.save(figure, folder / name)
     captions = {name: caption for name, (_, caption) in outcome.figures.items()}
@@ -103,14 +104,42 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outc
         say(f"minitx {options.command} --resume --out {folder} goes on with this run")
     else:
         _delete_earlier(folder, [CHECKPOINT])
-    return STATUS.get(outcome.stopped.kind, 0) if outcome.stopped else 0
+    within = _within(getattr(options, "check", None), _compared(outcome), say)
+    _print_results(options)
+    return (STATUS.get(outcome.stopped.kind, 0) if outcome.stopped else 0) or (0 if within else 1)
+
+
+def _compared(outcome):
+    """{what: its numbers and their relative error} of what training and theory are compared in."""
+    return {what: {"trained": trained, "predicted": predicted,
+                   "relative error": abs(trained - predicted) / abs(predicted) if predicted else math.inf}
+            for what, (trained, predicted) in outcome.comparisons.items()}
+
+
+def _within(limit, compared, say):
+    """Whether all comparisons are within ``limit``, which is said; what is not finite is outside."""
+    if limit is None:
+        return True
+    outside = {what: one for what, one in compared.items() if not one["relative error"] <= limit}
+    say(f"\n--check {limit:g}: " + (f"{len(compared) - len(outside)} of {len(compared)} comparisons are within it"
+                                    if compared else "there is nothing to compare"))
+    for what, one in outside.items():
+        say(f"outside: {what}: trained {one['trained']:.6g}, predicted {one['predicted']:.6g}, relative error "
+            f"{one['relative error']:.2g}")
+    return bool(compared) and not outside
+
+
+def _print_results(options):
+    """With ``--json``, print what results.json holds."""
+    if options.json:
+        print((Path(options.out) / RESULTS).read_text(encoding="utf-8"), end="")
 
 
 def _checkpoint(path, options, about, say):
     """The checkpoint of this run; of an earlier one, only what ``--resume`` goes on with is left."""
-    if not options.resume:
+    if not getattr(options, "resume", False):
         _delete_earlier(path.parent, [path.name])
-    return Checkpoint(path, every=options.checkpoint_every, about=about, say=say)
+    return Checkpoint(path, every=getattr(options, "checkpoint_every", None), about=about, say=say)
 
 
 def _set_threads(asked, say):

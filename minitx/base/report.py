@@ -71,8 +71,9 @@ def write_json(path: str | Path, results: Any) -> None:
 
     Every command writes ``command`` (its name), ``asked`` (the options that were typed), ``configuration`` (all
     options), ``inputs`` ({option: SHA-256 of the files it names}), ``environment`` (see :func:`environment`) and
-    ``stopped`` (why training ended early, or null) besides its own keys. These are documented where they are made:
-    ``run`` of minitx.associations.command and of minitx.associations.command_why, ``numbers`` of
+    ``comparisons`` ({what: its number ``trained``, that ``predicted`` by theory, and their ``relative error``}, which
+    ``--check`` judges) and ``stopped`` (why training ended early, or null) besides its own keys. These are documented
+    where they are made: ``run`` of minitx.associations.command and of minitx.associations.command_why, ``numbers`` of
     minitx.topics.command_documents, ``_numbers`` of minitx.topics.command_text, ``run`` and ``_numbers`` of
     minitx.next_token.command.
     """

@@ -28,12 +28,15 @@ from minitx.language_model.text import COUNTED, LEAST, LeadingTerms, leading_ter
 FIGURES = ("states.png", "maps.png", "heads.png")
 OVER_STEPS = {f"heads-{statistic}.png": statistic for statistic in ("published", "centred", "entries")}  # of several
 ABOVE = 5.0  # standard deviations from which a statistic counts as above chance
+EXAMPLES = (
+    ("minitx language-model pythia-70m --text stories.txt", "Compare the layers of a model with what a text predicts."),
+    ("minitx language-model steps/* --text stories.txt --tokens 500", "Compare checkpoints of one training."))
 N_WORDS, N_NEIGHBOURS = 6, 7
 KINDS = (Features, Record, Similarity)  # what a checkpoint keeps of a model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(base_options.Options):
+class Options(base_options.Resumable):
     """The configuration of a run; ``results.json`` keeps it."""
 
     trains = False

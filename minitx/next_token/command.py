@@ -18,7 +18,7 @@ from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import STATUS, Outcome, run_command
 from minitx.base.console import announce, progress, rise
 from minitx.base.numbers import norm
-from minitx.base.options import Options, add_options, option, read_options, require_memory, typed_name
+from minitx.base.options import Resumable, add_options, check_option, option, read_options, require_memory, typed_name
 from minitx.model.descent import Run
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token import command_tables, figures, training
@@ -32,6 +32,10 @@ from minitx.next_token.split import cyclic_subspace
 from minitx.next_token.svm import InfeasibleError, solve
 
 FIGURES = ("priority_graphs.png", "training.png", "predictions.png")
+EXAMPLES = (
+    ("minitx automaton", "Draw samples from known priorities, and train on them."),
+    ("minitx automaton samples.jsonl --embedding random --out mine", "Train on samples of your own."),
+    ("minitx automaton stories.txt --vocabulary 60", "Take the samples from a text."))
 PLAIN_RATE = 1.0  # learning rate of plain descent
 ACCELERATED_STEPS = 1000  # most steps of the accelerated mode; after more, |W| exceeds 10,000 and rounding errors grow
 MOST_BYTES = 6e9  # a Graph-SVM that needs more memory than this is refused
@@ -41,7 +45,7 @@ LONGEST = 14  # letters of a word in a figure
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutomatonOptions(Options):
+class AutomatonOptions(Resumable):
     """The options that do not depend on where the samples come from."""
 
     command = "automaton"
@@ -58,6 +62,7 @@ class AutomatonOptions(Options):
                         least=1, quick=400)
     learning_rate: float = option(0.01, "length of a step of normalised descent", above_zero=True, below=1e30)
     contexts: int = option(500, "number of held-out contexts", least=0, quick=100)
+    check: float | None = check_option()
     out: str = option("minitx-automaton", "folder for figures, results.json, report.html and weights.npz",
                       metavar="DIR")
 
@@ -175,7 +180,17 @@ def run(options: AutomatonOptions, say: Callable[[str], object], checkpoint: Che
     arrays = {f"W_{mode}": run.weights.W for mode, run in runs.items()}
     arrays |= {"W_svm": automaton.svm.W, "W_fin": automaton.soft.W} | ({} if E is None else {"E": E})
     return Outcome(title, results | _numbers(automaton, runs, held_out), draw(data, graphs, runs, held_out, dim),
-                   {"weights.npz": arrays}, stopped)
+                   {"weights.npz": arrays}, stopped, comparisons(held_out))
+
+
+def comparisons(held_out: HeldOut) -> dict[str, tuple[float, float]]:
+    """{what: (trained, predicted)}: the attention that training shares with the limit, 1 - total variation.
+
+    It is the median over held-out contexts whose limit is determined; there is none where no context is.
+    """
+    determined = held_out.status == "determined"
+    return {f"attention shared with the limit, {MODES[mode]}": (1 - float(np.median(distance[determined])), 1.0)
+            for mode, distance in held_out.distances.items()} if determined.any() else {}
 
 
 def _embeddings(options, n_vocab):

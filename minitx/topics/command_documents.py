@@ -16,7 +16,7 @@ from minitx.base import options as base_options
 from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome
 from minitx.base.console import progress, rise
-from minitx.base.options import option, require_memory, shown
+from minitx.base.options import check_option, option, require_memory, shown
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.descent import Recording, Run, Stopped, descend
@@ -45,7 +45,7 @@ Columns = dict[str, Any]  # {class of word pairs: value}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(base_options.Options):
+class Options(base_options.Resumable):
     """The configuration of a run; ``results.json`` keeps it."""
 
     quick_note = "a tenth of the steps of every stage"
@@ -64,6 +64,7 @@ class Options(base_options.Options):
     head: str = option("squared", "loss of the single stages; the joint training is always by cross-entropy",
                        choices=("squared", "cross_entropy"))
     seeds: int = option(3, "number of seeds; --seed is the first", least=1, quick=1, most=1000)
+    check: float | None = check_option()
     out: str = option("minitx-topics", "folder for figures, results.json, report.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: one seed, 1,000 documents, a tenth of the steps")
 
@@ -256,7 +257,21 @@ def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | N
     """Do the job, from the ``checkpoint`` on; ``say(line)`` receives what is to be printed, as it becomes known."""
     result = train_stages(options, say, checkpoint)
     weights = {f"weights-{name}.npz": stage.runs[0].weights.arrays() for name, stage in result.stages.items()}
-    return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped)
+    return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped, comparisons(result))
+
+
+def comparisons(result: Result) -> dict[str, tuple[float, float]]:
+    """{what: (trained, predicted)} of what has a closed form: W_V after the steps of its stage, and the ratio rho."""
+    found = {}
+    value, infinite = result.stages.get("value"), result.infinite
+    if value and value.trajectory:
+        trained = value.at_end()
+        found = {f"value matrix, {name}": (float(trained[name].mean()), float(values[-1]))
+                 for name, (_, values) in value.trajectory.items()}
+    if infinite and infinite.predicted:
+        end, best = infinite.path[-1], infinite.predicted
+        found |= {"rho": (end["rho"], best.rho), "loss on infinite documents": (end["loss"], best.loss)}
+    return found
 
 
 def train_stages(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | None = None) -> Result:

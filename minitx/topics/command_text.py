@@ -13,8 +13,7 @@ import numpy as np
 from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome
 from minitx.base.console import Printer, progress, read_with_bar, rise
-from minitx.base.options import Options as CommonOptions
-from minitx.base.options import option
+from minitx.base.options import Resumable, option
 from minitx.base.tables import number, table
 from minitx.data.corpus import Corpus, load_corpus
 from minitx.model.circuits import loss_and_gradient
@@ -31,7 +30,7 @@ COPIES, QUICK_COPIES = 8, 4  # how often each training document is masked anew
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
+class Options(Resumable):
     """The options of ``minitx topics TEXT``; an instance is the checked configuration of a run."""
 
     next_word = 1

@@ -234,7 +234,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
 def test_unknown_options_are_refused(capsys):
     assert cli.main(["associate", "--layered", "2"]) == 2
     assert capsys.readouterr().err == ("minitx: error: minitx associate has no option --layered; similar to it: "
-                                       "--layers, --seed\n")
+                                       "--layers\n")
 
 
 @pytest.mark.slow
