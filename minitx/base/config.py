@@ -69,9 +69,9 @@ def _options_of(path, parsed, parser, parse):
 
 def _parsed(settings, path, parser, parse):
     """``settings`` {option: value} as they are when they are typed."""
-    positional = {action.dest for action in parser._actions if not action.option_strings}
+    positional = [action.dest for action in parser._actions if not action.option_strings]
     words, names = [], []
-    for name, value in settings.items():
+    for name, value in sorted(settings.items(), key=lambda pair: (*positional, pair[0]).index(pair[0])):
         if isinstance(value, dict) or isinstance(value, list) and name not in positional:
             raise ValueError(f"{path}: {name} is {shown(value)}; it must be one value")
         if value is None or value is False and typed_name(name, False) not in parser._option_string_actions:
