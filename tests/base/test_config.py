@@ -36,7 +36,7 @@ def test_a_toml_file_and_the_results_of_a_run_repeat_it_to_the_same_bits(tmp_pat
     file.write_text(TOML + f"text = {json.dumps(str(text))}\n")
     assert cli.main(["associate", str(text), *TYPED, "--out", str(tmp_path / "typed")]) == 0
     whole = results_of(tmp_path / "typed")
-    for name, config in (("toml", file), ("json", tmp_path / "typed" / "results.json")):
+    for name, config in (("toml", file), ("json", tmp_path / "toml" / "results.json")):
         folder = tmp_path / name
         assert cli.main(["associate", "--config", str(config), "--out", str(folder)]) == 0
         found = results_of(folder)
@@ -46,14 +46,15 @@ def test_a_toml_file_and_the_results_of_a_run_repeat_it_to_the_same_bits(tmp_pat
         for array, other in zip(*(np.load(one / "weights.npz").values() for one in (folder, tmp_path / "typed")),
                                 strict=True):
             assert array.tobytes() == other.tobytes()
-    assert cli.main(["associate", "--config", str(file), "--steps", "2", "--out", str(tmp_path / "two")]) == 0
-    assert results_of(tmp_path / "two")["configuration"]["steps"] == 2
     capsys.readouterr()
+    assert cli.main(["associate", "--config", str(file), "--steps", "2", "--out", str(tmp_path / "toml")]) == 2
+    assert "its --steps is 3, and now it is 2" in capsys.readouterr().err
     text.write_text("another text " * 20)
     assert cli.main(["associate", "--config", str(tmp_path / "typed" / "results.json")]) == 2
     assert "is not what that run has read; type the TEXT that is to be read" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_json_is_all_that_stdout_has_and_check_decides_the_exit_status(tmp_path, capsys):
     words = ["associate", *TYPED, "--out", str(tmp_path / "run")]
     assert cli.main([*words, "--json", "--check", "1e-5"]) == 0
@@ -80,6 +81,18 @@ def test_what_cannot_be_compared_is_not_within_check(comparisons, status, tmp_pa
     assert set(results_of(tmp_path)["comparisons"]) == set(comparisons)
 
 
+def test_json_is_what_results_json_holds(tmp_path, capsys):
+    def run(options, say):
+        say("a line")
+        return Outcome("A title", {"answer": 42})
+
+    assert run_command(Options(out=str(tmp_path), json=True), {}, run, ()) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == results_of(tmp_path)
+    assert said.err.startswith("a line\n\nwritten to ")
+
+
+@pytest.mark.slow
 def test_topics_and_automaton_have_comparisons(tmp_path):
     small = ["--topics", "3", "--words", "2", "--documents", "40", "--length", "8"]
     assert cli.main(["topics", "--quick", *small, "--out", str(tmp_path / "t"), "--check", "1e-9"]) == 1

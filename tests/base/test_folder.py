@@ -1,69 +1,85 @@
 """A folder that holds the results of another run is not written to, unless --force says so."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
-from minitx import cli
+from minitx.base.command import Outcome, run_command
+from minitx.base.options import Options, option
 
-TINY = ["associate", "--vocabulary", "9", "--length", "4", "--windows", "6", "--steps", "2"]
+
+@dataclass(frozen=True, kw_only=True)
+class Small(Options):
+    command = "small"
+    steps: int = option(100, "steps", least=1)
+    text: str | None = option(None, "a text")
+
+
+class Other(Small):
+    command = "other"
 
 
 @pytest.fixture
-def minitx(tmp_path, capsys):
-    """``minitx(word, ...) -> (status, last line of stderr, results.json)``, with the folder ``run``."""
-    def run(*words, out="run"):
-        status = cli.main([*map(str, words), "--out", str(tmp_path / out)])
-        results = tmp_path / out / "results.json"
-        return (status, capsys.readouterr().err.strip().split("\n")[-1],
-                json.loads(results.read_text()) if results.exists() else None)
+def run(tmp_path):
+    """``run(kind, option=...)``: the exit status of a run in the folder ``run``, which does nothing."""
+    def run(kind=Small, **typed):
+        typed = {"out": str(tmp_path / "run")} | typed
+        return run_command(kind(**typed), typed, lambda options, say: Outcome("A title", {"answer": 42}), ())
 
     return run
 
 
-def test_the_same_run_may_be_repeated_in_its_folder(minitx):
-    """Threads and the folder itself decide no result."""
-    first, again = minitx(*TINY), minitx(*TINY, "--threads", 1, "--force")
-    assert first[0] == again[0] == minitx(*TINY, "--threads", 1)[0] == 0
-    assert first[2]["loss"] == again[2]["loss"]
-    assert (again[2]["command"], again[2]["inputs"]) == ("associate", {})
-    assert "force" not in again[2]["asked"] | again[2]["configuration"]
+def results_in(folder):
+    return json.loads((folder / "run" / "results.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("other", "says"), [
-    ([*TINY, "--learning-rate", "0.5"], "its --learning-rate is 1.0, and now it is 0.5"),
-    (["automaton", "--quick"], "it is of minitx associate"),
+def test_the_same_run_may_be_repeated_in_its_folder(run, tmp_path):
+    """Threads and the folder itself decide no result; how a run is handled is no part of its results."""
+    for settings in ({}, {"threads": 1, "force": True}, {"threads": 1}):
+        assert run(**settings) == 0
+        found = results_in(tmp_path)
+        assert (found["command"], found["inputs"], found["answer"]) == ("small", {}, 42)
+        assert not {"force", "config", "json"} & (found["asked"] | found["configuration"]).keys()
+
+
+@pytest.mark.parametrize(("kind", "typed", "says"), [
+    (Small, {"steps": 7}, "its --steps is 100, and now it is 7"),
+    (Small, {"text": "a.txt"}, "its --text is not given, and now it is 'a.txt'"),
+    (Other, {}, "it is of minitx small"),
 ])
-def test_another_run_is_refused_before_any_work_and_changes_nothing(other, says, minitx, tmp_path, monkeypatch):
-    minitx(*TINY)
+def test_another_run_is_refused_and_changes_nothing_unless_forced(kind, typed, says, run, tmp_path):
+    run()
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    status, said, _ = minitx(*other)
-    assert status == 2
-    assert said == (f"minitx: error: --out is {tmp_path / 'run'}, which holds the results of another run ({says}); "
-                    "choose another folder, or overwrite these results with --force")
+    with pytest.raises(ValueError) as refused:
+        run(kind, **typed)
+    assert str(refused.value) == (
+        f"--out is {tmp_path / 'run'}, which holds the results of another run ({says}); choose another folder, or "
+        "overwrite these results with --force")
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert run(kind, **typed, force=True) == 0
+    assert results_in(tmp_path)["command"] == kind.command
 
 
-def test_force_overwrites_the_results_of_another_run(minitx):
-    minitx(*TINY)
-    status, _, results = minitx(*TINY, "--learning-rate", 0.5, "--force")
-    assert (status, results["configuration"]["learning_rate"]) == (0, 0.5)
-
-
-def test_a_text_whose_content_has_changed_makes_another_run(minitx, tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("a fish saw a bird and a cat " * 20)
-    command = ["associate", text, *TINY[1:]]
-    assert minitx(*command)[0] == minitx(*command)[0] == 0
-    text.write_text("a bird saw a fish and a cat " * 20)
-    status, said, _ = minitx(*command)
-    assert status == 2 and f"the content of {text} has changed since" in said
+@pytest.mark.parametrize("name", ["text.txt", "folder", "folder/*.txt"])
+def test_a_text_whose_content_has_changed_makes_another_run(name, run, tmp_path):
+    """A text is a file, a folder of files, or a pattern."""
+    (tmp_path / "folder").mkdir()
+    files = [tmp_path / "text.txt", tmp_path / "folder" / "one.txt", tmp_path / "folder" / "two.txt"]
+    for file in files:
+        file.write_text("a fish")
+    text = str(tmp_path / name)
+    assert run(text=text) == run(text=text) == 0
+    for file in files:
+        file.write_text("a bird")
+    with pytest.raises(ValueError, match="another run .the content of .* has changed since"):
+        run(text=text)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "\x00", '{"configuration": 3}'])
-def test_results_that_minitx_did_not_write_are_not_overwritten(content, minitx, tmp_path):
+def test_results_that_minitx_did_not_write_are_not_overwritten(content, run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_text(content)
-    status = cli.main([*TINY, "--out", str(tmp_path / "run")])
-    assert status == 2
+    with pytest.raises(ValueError, match="its results.json is not one that this minitx can read"):
+        run()
     assert (tmp_path / "run" / "results.json").read_text() == content
