@@ -28,7 +28,8 @@ EXAMPLES = {"out": "my-run", "text": "stories.txt", "texts": "stories.txt", "con
             "words": "fish,bird", "exclude": "tom,lily", "embeddings": "pythia-70m", "models": "pythia-70m",
             "length": "100-150", "seed": "7", "threads": "1", "check": "0.01", "alpha": "0.1", "windows": "200",
             "samples": "200", "workers": "2", "batch_size": "16", "width": "32", "tau": "3", "tokens": "1000",
-            "checkpoint_every": "100", "word": "red", "other": "truck"}
+            "checkpoint_every": "100", "word": "red", "other": "truck",
+            "vocabulary_to": "words.json", "vocabulary_from": "words.json"}
 INPUTS = ("text", "tokenizer", "counts", "embeddings", "models")  # options that name files to read
 
 
@@ -194,7 +195,8 @@ def example(field: dataclasses.Field) -> str:
     elif isinstance(default, int) and default:
         value = str(min(default * 2, says["most"]))
     else:
-        value = EXAMPLES[field.name]
+        usual = {int: str(max(says["least"] or 0, 1)), float: "0.5"}.get(kind, f"my-{field.name.replace('_', '-')}")
+        value = EXAMPLES.get(field.name, usual)
         if isinstance(default, str) and "." in default:  # a file to write
             value = f"my-{default}"
     return value if says["positional"] else f"{typed_name(field.name)} {value}"
