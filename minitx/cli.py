@@ -102,14 +102,16 @@ def _unknown(parser, word):
     """The sentence that the command has no such option."""
     from minitx.base.options import shown
 
-    close = difflib.get_close_matches(word, parser._option_string_actions, 3)
-    hint = f"similar to it: {', '.join(close)}" if close else f"{parser.prog} --help names all"
+    names = {name.lstrip("-"): name for name in parser._option_string_actions}
+    close = difflib.get_close_matches(word.lstrip("-"), names, 3)
+    hint = f"similar to it: {', '.join(names[name] for name in close)}" if close else f"{parser.prog} --help names all"
     return f"{parser.prog} has no option {shown(word)[1:-1]}; {hint}"
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """The options that were typed. ValueError says what cannot be understood; SystemExit follows --help, --version."""
-    from minitx.base.options import NotAccepted, shown
+    from minitx.base.manual import Manual, sections
+    from minitx.base.options import shown
 
     # no option of minitx takes a value
     at = next((place for place, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
@@ -117,24 +119,45 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog="minitx", description=minitx.__doc__)
     parser.add_argument("--version", action="version", version=f"minitx {minitx.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    parsers = {name: commands.add_parser(name, help=summary, description=summary)
+    parsers = {name: commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.",
+                                         formatter_class=Manual)
                for name, (_, summary) in COMMANDS.items()}
     names = ", ".join(COMMANDS)
     if asked is not None and asked not in COMMANDS:
-        raise ValueError(f"there is no command {shown(asked)}; it must be one of {names}")
+        close = difflib.get_close_matches(asked, COMMANDS, 1)
+        raise ValueError(f"there is no command {shown(asked)}; it must be one of {names}"
+                         + "".join(f"; similar to it: {name}" for name in close))
     words = in_full(parser, arguments[:at])
-    if asked is not None:
-        module_of(asked).add_arguments(parsers[asked])
-        words += [asked, *in_full(parsers[asked], arguments[at + 1:])]
+    if asked is None:
+        parser.parse_args(words)  # --help and --version
+        raise ValueError(f"no command was typed; it must be one of {names}")
+    own = parsers[asked]
+    module_of(asked).add_arguments(own)
+    own.epilog = sections(getattr(module_of(asked), "EXAMPLES", ()), own._option_string_actions)
+
+    def parse(typed):
+        return parse_options(own, typed)
+
+    parsed = parse(arguments[at + 1:])
+    parsed.command = asked
+    if getattr(parsed, "config", None) or getattr(parsed, "resume", False):
+        from minitx.base.config import with_earlier
+
+        return with_earlier(parsed, own, parse)
+    return parsed
+
+
+def parse_options(parser: argparse.ArgumentParser, typed: list[str]) -> argparse.Namespace:
+    """The options and names among the ``typed`` words. ValueError says what cannot be understood."""
+    from minitx.base.options import NotAccepted, shown
+
     try:
-        parsed, unknown = parser.parse_known_args(words)
+        parsed, unknown = parser.parse_known_args(in_full(parser, typed))
     except NotAccepted as error:
         raise ValueError(str(error)) from error
     if unknown:
-        raise ValueError(f"found {shown(unknown[0])} after the options and names that minitx {asked} takes; leave it "
+        raise ValueError(f"found {shown(unknown[0])} after the options and names that {parser.prog} takes; leave it "
                          "out")
-    if parsed.command is None:
-        raise ValueError(f"no command was typed; it must be one of {names}")
     return parsed
 
 

@@ -24,3 +24,13 @@ def write_files(folder: Path) -> None:
     (folder / "latin.txt").write_bytes("café au lait\n".encode("latin-1") * 9)
     (folder / "text.txt.gz").write_bytes(gzip.compress(b"a fish and a bird " * 99)[:40])
     (folder / "folder").mkdir()
+    (folder / "done").mkdir()  # the results of a run of minitx topics
+    (folder / "cut").mkdir()  # a checkpoint that was cut off
+    (folder / "cut" / "checkpoint.npz").write_bytes(b"PK\3\4")
+    for name, text in {"broken": "steps = ", "options": "steps = 0", "stray": "stesp = 3",
+                       "table": "[associate]\nsteps = 3"}.items():
+        (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+    asked = {"command": "topics", "asked": {"seed": "x"}}
+    (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    done = {"command": "topics", "configuration": {"seed": 7}}
+    (folder / "done" / "results.json").write_text(json.dumps(done), encoding="utf-8")

@@ -21,7 +21,7 @@ FORBIDDEN = re.compile(r"Traceback|Error\b|numpy|allocate|(?<!--)dtype|argument|
                        r"(?<!-)\bn_[a-z]+|[a-z]+='|(?<![-a-z.])(batch_size|learning_rate|init_scale|p_[mcr])\b")
 # These mistakes are not about the value of an option.
 NO_OPTION = re.compile("no command|no option|is a folder|is empty|binary|UTF-8|gzip|JSON|there is no file|holds? |"
-                       "found|line 1|not for|no samples")
+                       r"found|line 1|not for|no samples|is damaged|\.(toml|json): ")
 
 
 @pytest.fixture(scope="module")

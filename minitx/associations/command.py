@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,20 @@ from minitx.associations.interventions import interventions
 from minitx.associations.leading import Beside, beside, bounds, leading_weights
 from minitx.associations.recording import TermRecorder
 from minitx.base import style
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome, run_command
-from minitx.base.console import Forecast, progress_bar, rise
+from minitx.base.console import progress, rise
 from minitx.base.numbers import Agreement, agreement, cosine, norm
-from minitx.base.options import add_options, option, read_options, require_memory
+from minitx.base.options import (
+    HANDLING,
+    PLACES,
+    Resumable,
+    add_options,
+    check_option,
+    option,
+    read_options,
+    require_memory,
+)
 from minitx.base.parallel import matmul
 from minitx.base.tables import number
 from minitx.data.batch import Batch
@@ -65,13 +76,20 @@ BASIS_FUNCTIONS = {
         "columns that are red in most rows: to attend to these words lowers the loss first.")}
 FIGURES = ("cosines.png", "gradient_terms.png", "corrections.png", "interventions.png",
            *(f"{name}.png" for name in BASIS_FUNCTIONS))
+EXAMPLES = (
+    ("minitx associate", "Train on the embedded stories, with the settings of the README."),
+    ("minitx associate stories.txt --steps 500 --out my-run", "Train longer, on a text of your own."),
+    ("minitx associate --resume --out my-run", "Go on with that run after it was ended."),
+    ("minitx associate --config my-run/results.json --check 0.01", "Repeat that run, and fail where reduced dynamics "
+     "miss training by more than 1%."))
 LEADING, REFERENCE, REDUCED = "leading terms", "reference dynamics", "reduced dynamics"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TextOptions):
+class Options(Resumable, TextOptions):
     """The configuration of a run; ``results.json`` keeps it."""
 
+    command = "associate"
     counts: str | None = option(None, "counts that minitx count wrote, instead of a text: what needs no training",
                                 metavar="FILE")
     learning_rate: float = option(1.0, "learning rate of gradient descent", above_zero=True, below=1e60, metavar="ETA")
@@ -84,6 +102,7 @@ class Options(TextOptions):
                         choices=("float64", "float32"))
     words: str | None = option(None, "comma-separated words whose associates are listed; when not given, five frequent "
                                "content words of the text", metavar="WORDS")
+    check: float | None = check_option()
     out: str = option("minitx-associate", "folder for figures, results.json, index.html, weights.npz", metavar="DIR")
 
 
@@ -100,15 +119,17 @@ def main(parsed: argparse.Namespace) -> int:
         raise ValueError(f"--init-scale is {typed['init_scale']:g}, but initial weights are zero; leave it out, or add "
                          "--init gaussian")
     if "counts" in typed:
-        if others := sorted(typed.keys() - {"counts", "words", "out", "threads"}):
+        allowed = {"counts", "words"} | PLACES | HANDLING - {"check", "checkpoint_every", "resume"}
+        if others := sorted(typed.keys() - allowed):
             other = "TEXT" if others[0] == "text" else f"--{others[0].replace('_', '-')}"
             raise ValueError(f"--counts leaves no use for {other}; leave it out (unlike --words and --out)")
         return run_command(read_options(Options, typed), typed, run_counts, FIGURES)
-    return run_command(read_options(Options, typed), typed, run, FIGURES)
+    return run_command(read_options(Options, typed), typed, run, FIGURES, resumable=True)
 
 
-def run(options: Options, say: Callable[[str], None]) -> Outcome:
-    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
+def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | None = None) -> Outcome:
+    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known, and training goes on from the
+    ``checkpoint``.
 
     The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`); R steps are
     recorded, parameters are W_O, V, W and P:
@@ -147,7 +168,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
                          for function, scores in similarity.items()} for word in asked}
     if asked:
         say(f"\n{tables.first_words(asked[0], associates[asked[0]])}")
-    recorder, trajectory = train(options, batch, basis, say)
+    recorder, trajectory = train(options, batch, basis, say, checkpoint)
     leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
     split = split_gradient(trajectory.weights, batch, leading)
     crossings = recorder.terms.crossings
@@ -182,7 +203,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             "direction of the same norm (mean and standard deviation), or is nothing but the projection. Look for the "
             "weights whose projection is worth more than a random direction: there the theory says what was learned.")
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
-                   {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped, page.inside, verdict(recorder))
+                   {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped, recorder.comparisons(),
+                   page.inside, verdict(recorder))
 
 
 def verdict(recorder: "Recorder") -> str:
@@ -280,8 +302,8 @@ def _asked_words(options, corpus, say):
 # ------------------------------------------------------------------------------------------- training and measurements
 
 
-def train(options: Options, batch: Batch, basis: Statistics,
-          say: Callable[[str], None]) -> tuple["Recorder", Trajectory]:
+def train(options: Options, batch: Batch, basis: Statistics, say: Callable[[str], None],
+          checkpoint: Checkpoint | None = None) -> tuple["Recorder", Trajectory]:
     """Train, with a row printed at each recorded step. Returns what was recorded, and the trajectory."""
     n_vocab, length = basis.n_vocab, options.length
     start_rng, batch_rng = np.random.default_rng(options.seed).spawn(2)
@@ -292,20 +314,12 @@ def train(options: Options, batch: Batch, basis: Statistics,
     if options.batch_size:
         say(f"{REDUCED if options.layers == 1 else REFERENCE} predicts full-batch training; it is left out, because "
             "training is by mini-batches")
-    recorder = Recorder(options, batch, basis, start, say)
-    forecast = Forecast("training", options.steps, say, "a smaller --steps, --windows or --vocabulary is quicker")
-    with progress_bar(total=options.steps, unit="step") as bar:
-
-        def callback(step, loss, weights, gradient):
-            if step:  # before the recorder, which compiles kernels at step 0 and at its first record
-                forecast(step)
-            recorder(step, loss, weights)
-            bar.update(step > 0)
-            if not step:
-                forecast(step)
-
-        trajectory = descend(start, batch, learning_rate=options.learning_rate, steps=options.steps,
-                             batch_size=options.batch_size, rng=batch_rng, callback=callback)
+    remedy = "a smaller --steps, --windows or --vocabulary is quicker"
+    with progress("training", options.steps, say, remedy) as show:
+        recorder = Recorder(options, batch, basis, start, say, show)
+        trajectory = descend(start, batch, learning_rate=options.learning_rate, steps=options.steps, rng=batch_rng,
+                             batch_size=options.batch_size, callback=recorder,
+                             checkpoint=checkpoint and checkpoint.part("training"))
     if trajectory.stopped:
         say(f"\nstopped early: {trajectory.stopped}")
     elif found := rise(trajectory.loss, mini_batches=options.batch_size is not None):
@@ -319,17 +333,21 @@ class Recorder:
     ``leading``, ``terms`` (the norms of the terms of the gradient) and each list of ``predicted`` (None where a theory
     has ended) have an entry for each recorded step. A theory that needs all steps, reduced dynamics for one layer and
     reference dynamics for several, is walked beside training: ``predicted_loss`` has its loss at every step from 0 on.
+    ``show(step)`` is called after every step.
     """
 
+    KINDS = (Agreement, Beside, LayeredWeights, OneHotWeights)
+
     def __init__(self, options: Options, batch: Batch, basis: Statistics, start: OneHotWeights | LayeredWeights,
-                 say: Callable[[str], None]):
-        self.options, self.batch, self.basis, self.say = options, batch, basis, say
+                 say: Callable[[str], None], show: Callable[[int], object]):
+        self.options, self.batch, self.basis, self.say, self.show = options, batch, basis, say, show
         n_records = -(-N_RECORDS // options.layers)  # the terms of L layers cost more than L times those of one
         # the first three steps, each of which moves another weight, and n_records more, evenly spaced to the last
         self.at = {*range(1, min(options.steps, 3) + 1),
                    *(max(1, round(options.steps * k / n_records)) for k in range(1, n_records + 1))}
         self.walked, self.key = (REDUCED, "reduced") if options.layers == 1 else (REFERENCE, "reference")
         self.walk: Iterator[Any] = iter(())
+        self.walked_to: OneHotWeights | LayeredWeights | None = None  # None where the theory has ended, or has no walk
         self.closed_form: reference_dynamics.OneLayer | None = None
         if not options.batch_size:
             self._start_theories(start)
@@ -344,24 +362,62 @@ class Recorder:
         """Reduced dynamics in float32, until it diverges, and a closed form; or reference dynamics of several layers.
         """
         options, n_vocab = self.options, self.basis.n_vocab
-        walk: tuple[Any, Any]
+        data: Any
         if isinstance(start, LayeredWeights):
-            walk = (start, reference_dynamics.reference(self.batch, n_vocab, options.layers))
+            data = reference_dynamics.reference(self.batch, n_vocab, options.layers)
             objective: Callable[..., Any] = reference_dynamics.loss_and_gradient
         else:
-            walk = (start.astype(np.float32), reduced.reduce(self.batch, n_vocab))
+            start, data = start.astype(np.float32), reduced.reduce(self.batch, n_vocab)
             objective = reduced.loss_and_gradient
             self.closed_form = reference_dynamics.OneLayer(self.batch, self.basis, learning_rate=options.learning_rate)
-        self.walk = descent(*walk, learning_rate=options.learning_rate, loss_and_gradient=objective)
+        self.walk_from = partial(descent, batch=data, learning_rate=options.learning_rate, loss_and_gradient=objective)
+        self.walk = self.walk_from(start)
 
-    def __call__(self, step: int, loss: float, weights: OneHotWeights | LayeredWeights) -> None:
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, from which :meth:`restore` goes on."""
+        predicted = {name: list(found) for name, found in self.predicted.items()}
+        return {"last": self.last, "leading": list(self.leading), "predicted": predicted, "terms": self.terms.state(),
+                "predicted_loss": list(self.predicted_loss), "walked_to": self.walked_to,
+                "snapshots": {name: list(frames) for name, frames in self.snapshots.trained.items()}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what :meth:`state` returned."""
+        self.last, self.leading, self.predicted = state["last"], state["leading"], state["predicted"]
+        self.predicted_loss, self.walked_to = state["predicted_loss"], state["walked_to"]
+        self.terms.restore(state["terms"])
+        self.snapshots.trained = state["snapshots"]
+        self.walk = iter(())
+        if self.walked_to is not None:
+            self.walk = self.walk_from(self.walked_to, start_step=self.last)
+            next(self.walk)  # the step that the theory has taken already
+
+    def __call__(self, step: int, loss: float, weights: OneHotWeights | LayeredWeights, gradient: Any = None) -> None:
         """Take one step of the theory that is walked as well; record ``step`` if it is one of ``at``."""
-        self.last, predicted_loss, predicted = step, None, None
+        self.last, self.walked_to, predicted_loss = step, None, None
         with suppress(DescentEnded, FloatingPointError, StopIteration):
-            predicted_loss, predicted, *_ = next(self.walk)
+            predicted_loss, self.walked_to, *_ = next(self.walk)
             self.predicted_loss.append(predicted_loss)
-        if step not in self.at:
-            return
+        if step in self.at:
+            self._record(step, loss, weights, predicted_loss, self.walked_to)
+        self.show(step)
+
+    def comparisons(self) -> dict[str, tuple[float, float]]:
+        """{what: (trained, predicted)} at the last recorded step, of the theory that is walked; nan where it has ended.
+
+        They are the loss, and the cosine of each weight with its prediction, which theory says is 1.
+        """
+        if self.options.batch_size or not self.leading:
+            return {}
+        record, found = self.leading[-1], self.predicted[self.key][-1]
+        losses = dict(enumerate(self.predicted_loss))
+        compared = {f"loss after {record.step} steps": (record.loss, losses.get(record.step, float("nan")))}
+        for name in record.cosine:
+            value = found.cosine[name] if found else float("nan")
+            compared[f"cosine of {name} with {self.walked}"] = (value, 1.0)
+        return compared
+
+    def _record(self, step, loss, weights, predicted_loss, predicted):
+        """Set the weights beside the theories, split the gradient, and print a row."""
         options = self.options
         leading = leading_weights(self.basis, steps=step, learning_rate=options.learning_rate)
         proved = bounds(steps=step, learning_rate=options.learning_rate, length=options.length,

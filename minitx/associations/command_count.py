@@ -31,6 +31,10 @@ from minitx.data.readers import LAYOUTS
 from minitx.data.streams import PART, Texts, text_files
 from minitx.data.tokenizers import FileTokenizer, WordTokenizer
 
+EXAMPLES = (
+    ("minitx count stories.txt --vocabulary 3000 --out counts.npz", "Count a text."),
+    ("minitx count texts --part 2/8 --out part-2.npz", "Count the second of eight parts of a folder of texts."),
+    ("minitx count --merge part-1.npz part-2.npz --out counts.npz", "Add the counts of parts."))
 SMALL = 2**22  # bytes; to start a process takes as long as to count so many
 KINDS = {"counts": Counts, "scores": Scores}
 

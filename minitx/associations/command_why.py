@@ -27,6 +27,9 @@ from minitx.data.batch import Batch
 from minitx.data.corpus import UNKNOWN, Corpus
 from minitx.model.weights import OneHotWeights
 
+EXAMPLES = (
+    ("minitx why red truck", "Ask about the embedded stories."),
+    ("minitx why red truck stories.txt --steps 0", "Ask about a text of your own, without training."))
 N_WINDOWS = 10  # that are shown
 BEFORE, AFTER = 6, 3  # words of a window that are shown before and after one of the two words
 FIGURES = ("why.png",)
@@ -52,6 +55,7 @@ class Pair(Settings):
 class Options(TextOptions, Pair):
     """The configuration of a run; ``results.json`` keeps it."""
 
+    command = "why"
     vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, metavar="V")
     length: int = option(64, "tokens in a window", least=1, most=1_000_000, metavar="T")
     windows: int | None = option(512, "use at most the first N windows", least=1)

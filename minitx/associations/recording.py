@@ -53,6 +53,14 @@ class TermRecorder:
         self.records.append(terms.term_norms(terms.gradient_terms(weights, self.batch, leading=leading)))
         self.steps.append(step)
 
+    def state(self) -> dict[str, list]:
+        """What a checkpoint keeps, from which :meth:`restore` goes on."""
+        return {"steps": list(self.steps), "records": list(self.records)}
+
+    def restore(self, state: dict[str, list]) -> None:
+        """Go on with what :meth:`state` returned."""
+        self.steps, self.records = list(state["steps"]), list(state["records"])
+
     @property
     def norms(self) -> dict[str, dict[str, list[float]]]:
         """{parameter: {term: its norm at each of ``steps``}}."""

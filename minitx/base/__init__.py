@@ -7,6 +7,10 @@
 - ``options``: a dataclass becomes a command line. ``tables``: results become lines of text. ``console``: what a run
   shows on a terminal. ``style``: what figures share. ``report``: results become JSON.
 - ``page``: one self-contained HTML page, with ``page.css`` and ``page.js``; ``svg``: the figures inside it.
+- ``checkpoint``: what a run has done so far is kept in a file, and read again to the same bits.
+- ``folder``: whose results a folder holds, and whether another run may write there.
+- ``manual``: help reads like a manual page.
+- ``config``: options of a file, or of the run that goes on.
 - ``command``: how every command runs, from its options to its files and its exit status.
 """
 
@@ -15,9 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minitx.base import (
+        checkpoint,
         checks,
         command,
+        config,
         console,
+        folder,
+        manual,
         numbers,
         options,
         page,
@@ -30,8 +38,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "checks", "command", "console", "numbers", "options", "page", "parallel", "report", "shown", "style", "svg",
-    "tables",
+    "checkpoint", "checks", "command", "config", "console", "folder", "manual", "numbers", "options", "page",
+    "parallel", "report", "shown", "style", "svg", "tables",
 ]
 
 

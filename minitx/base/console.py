@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,27 +12,67 @@ from tqdm import tqdm
 
 LONG = 120.0  # seconds; a job that is estimated to take longer is announced
 VERY_LONG = 600.0  # seconds; such a job is announced after its first step already
+EVERY = 60.0  # seconds between two lines of progress where stderr is no terminal
 MEASURED = 5.0  # seconds of work before an estimate is made
 
 
 class Printer:
-    """Prints every line when it is called, above a progress bar if there is one, and keeps the lines in ``lines``."""
+    """Prints every line when it is called, above a progress bar if there is one, and keeps the lines in ``lines``.
 
-    def __init__(self) -> None:
+    They go to stdout, or to stderr where stdout is for a program that reads results.
+    """
+
+    def __init__(self, *, to_stderr: bool = False) -> None:
         self.lines: list[str] = []
+        self.to_stderr = to_stderr
 
     def __call__(self, text: str = "") -> None:
         self.lines.append(text)
         try:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            stream = sys.stderr if self.to_stderr else sys.stdout
+            tqdm.write(text, file=stream)
+            stream.flush()
         except BrokenPipeError:  # nobody reads on (`| head`), but the run goes on and writes its files
             sys.stdout = open(os.devnull, "w")
 
 
-def progress_bar(**settings: Any) -> tqdm:
-    """A bar of tqdm, which shows itself only if stderr is a terminal."""
-    return tqdm(disable=not sys.stderr.isatty(), leave=False, **settings)
+def progress_bar(**settings: Any) -> Any:
+    """A bar of tqdm if stderr is a terminal; else what takes its place, a :class:`Log`."""
+    return tqdm(leave=False, **settings) if sys.stderr.isatty() else Log(settings.get("desc"), settings.get("total"))
+
+
+class Log:
+    """What is done of a job, and the time left, in a line on stderr every ``EVERY`` seconds; it is used as a bar is."""
+
+    def __init__(self, name: str | None, total: float | None):
+        self.name, self.total, self.n = name or "training", total, 0.0
+        self.first: float | None = None  # what was done when the clock started: a run may go on
+        self.began = self.shown = 0.0
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, more: float = 1) -> None:
+        """So much more is done."""
+        self.n += more
+        now = time.monotonic()
+        if self.first is None:
+            self.first, self.began, self.shown = self.n, now, now
+        elif now - self.shown >= EVERY and self.total and self.n > self.first:
+            self.shown = now
+            left = (now - self.began) * (self.total - self.n) / (self.n - self.first)
+            print(f"minitx: {self.name}: {self.n / self.total:.0%} done, about {duration(left)} left", file=sys.stderr,
+                  flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A time as a reader takes it in at a glance."""
+    if seconds < LONG:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
 
 
 def read_with_bar(read: Callable[..., Any], path: str, **settings: Any) -> Any:
@@ -45,6 +86,23 @@ def read_with_bar(read: Callable[..., Any], path: str, **settings: Any) -> Any:
         return read(path, progress=progress, **settings)
 
 
+@contextmanager
+def progress(name: str, steps: int, say: Callable[[str], object], remedy: str = "", *,
+             title: str | None = None) -> Iterator[Callable[[int], None]]:
+    """Gives the function to call with the number of every step: it moves a bar of ``steps`` steps, and a forecast.
+
+    The bar has a ``title``; ``name`` and ``remedy`` are those of :class:`Forecast`.
+    """
+    forecast = Forecast(name, steps, say, remedy)
+    with progress_bar(total=steps, unit="step", desc=title) as bar:
+
+        def show(step: int) -> None:
+            bar.update(step - bar.n)
+            forecast(step)
+
+        yield show
+
+
 class Forecast:
     """Is called with the number of every step from 0 on, and says once how long the rest will take, if that is long.
 
@@ -56,27 +114,29 @@ class Forecast:
     def __init__(self, name: str, steps: int, say: Callable[[str], object], remedy: str = ""):
         self.name, self.steps, self.say = name, steps, say
         self.remedy = f"; {remedy}" if remedy else ""
+        self.first: int | None = None  # not 0 where a run goes on
         self.began = self.before = 0.0
         self.shortest, self.told = float("inf"), False
 
     def __call__(self, step: int) -> None:
-        if step == 0:
-            self.began = self.before = time.perf_counter()
+        if self.first is None:
+            self.first, self.began = step, time.perf_counter()
+            self.before = self.began
         elif not self.told:
             now = time.perf_counter()
             self.shortest, self.before = min(self.shortest, now - self.before), now
             rest = self.shortest * (self.steps - step)
             if now - self.began >= MEASURED or rest > VERY_LONG:
                 self.told = True
-                judged = "its first step" if step == 1 else f"its first {step:,} steps"
+                taken = step - self.first
+                judged = "its first step" if taken == 1 else f"its first {taken:,} steps"
                 announce(self.name, rest, f"{judged}; Ctrl-C ends it and keeps what is done{self.remedy}", self.say)
 
 
 def announce(name: str, seconds: float, judged_by: str, say: Callable[[str], object]) -> None:
     """Say that the job ``name`` will take about so many ``seconds`` more, if they are more than ``LONG``."""
     if seconds > LONG:
-        duration = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
-        say(f"{name} will take about {duration} more, judged by {judged_by}")
+        say(f"{name} will take about {duration(seconds)} more, judged by {judged_by}")
 
 
 def rise(losses: Any, *, mini_batches: bool = False) -> str | None:

@@ -19,6 +19,20 @@ ELSEWHERE = {"n_vocab": "vocabulary", "n_windows": "windows", "n_topics": "topic
              "n_classes": "classes", "n_tokens": "tokens", "n_documents": "documents"}
 
 
+# Options on which no result depends: those that results.json keeps all the same, and those that it does not keep.
+PLACES = frozenset({"threads", "out"})
+HANDLING = frozenset({"config", "force", "resume", "checkpoint_every", "json", "check"})
+# What the help of an option shows as an example, where its kind and its default do not make one.
+EXAMPLES = {"out": "my-run", "text": "stories.txt", "texts": "stories.txt", "config": "my-run/results.json",
+            "tokenizer": "tokenizer.json", "counts": "counts.npz", "scores": "counts.npz", "part": "2/8",
+            "words": "fish,bird", "exclude": "tom,lily", "embeddings": "pythia-70m", "models": "pythia-70m",
+            "length": "100-150", "seed": "7", "threads": "1", "check": "0.01", "alpha": "0.1", "windows": "200",
+            "samples": "200", "workers": "2", "batch_size": "16", "width": "32", "tau": "3", "tokens": "1000",
+            "checkpoint_every": "100", "word": "red", "other": "truck",
+            "vocabulary_to": "words.json", "vocabulary_from": "words.json"}
+INPUTS = ("text", "tokenizer", "counts", "embeddings", "models")  # options that name files to read
+
+
 class NotAccepted(Exception):
     """An option does not accept the word that was typed. It is no ValueError, which argparse would tell in its words.
     """
@@ -64,19 +78,44 @@ class Settings:
                 raise ValueError(f"{name} is {shown(value)}; it must be {reason}")
 
 
+def check_option() -> Any:
+    """The option ``--check`` of a command that compares training with predictions (``Outcome.comparisons``)."""
+    return option(None, "end with exit status 1 unless every number of training is within this relative error of what "
+                  "theory predicts for it", above_zero=True, metavar="X")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(Settings):
     """The options that every command has that trains; ValueError as of :class:`Settings`."""
 
+    command: ClassVar[str] = ""  # the command whose options these are, as results.json names it
     seed: int = option(0, "seed of everything that is drawn", least=0, most=2**63 - 1)
     threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
     out: str = option("minitx-out", "folder for figures, results.json, index.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: small sizes and few steps")
+    config: str | None = option(None, "read options from a .toml file, or from the results.json of an earlier run, "
+                                "which is then repeated; options that are typed count", metavar="FILE")
+    force: bool = option(False, "overwrite the results, or the checkpoint, of another run in the folder")
+    json: bool = option(False, "print results.json alone to stdout, and what is otherwise printed to stderr")
 
     def __post_init__(self):
         super().__post_init__()
         if not self.out:
             raise ValueError("--out is empty; it must name a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumable(Options):
+    """The options of a command whose run goes on after it was ended; ValueError as of :class:`Settings`."""
+
+    checkpoint_every: int | None = option(None, "write what is done so far every K steps; every 60 seconds when not "
+                                          "given", least=1, metavar="K")
+    resume: bool = option(False, "go on with the run in the folder that was ended, with the options typed for it")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.force and self.resume:
+            raise ValueError("--resume goes on with a run and --force begins it anew; leave one of them out")
 
 
 Some = TypeVar("Some", bound=Settings)
@@ -124,13 +163,43 @@ def _title(headings, n_kinds):
 
 
 def _described(having):
-    """The help of an option with its default, and where dataclasses differ, that of each."""
-    texts = {}
-    for heading, field in having.items():
-        shown = "" if field.default in (None, "", False, True, ()) else f" (default: {field.default})"
-        texts[heading.removeprefix("options ")] = (field.metadata["help"] + shown).replace("%", "%%")
+    """The help of an option: what it is, its default, and where dataclasses differ, those of each; and an example."""
+    texts = {heading.removeprefix("options "): field.metadata["help"] + _default(field)
+             for heading, field in having.items()}
     first, *others = texts.items()
-    return "; ".join([first[1], *(f"{heading}: {text}" for heading, text in others if text != first[1])])
+    field = next(iter(having.values()))
+    parts = ["; ".join([first[1], *(f"{heading}: {text}" for heading, text in others if text != first[1])])]
+    if field.metadata["least"] is not None or field.metadata["above_zero"] or field.metadata["is_probability"]:
+        accepted = _wanted(field.metadata, value_type(field))
+        parts.append(accepted[0].upper() + accepted[1:])
+    return ". ".join([*parts, f"Example: {example(field)}"]).replace("%", "%%")
+
+
+def _default(field):
+    """The default of an option as help shows it, and what --quick makes of it."""
+    shown = [] if field.default in (None, "", False, True, ()) else [f"default: {field.default}"]
+    if field.metadata["quick"] is not None:
+        shown.append(f"with --quick {field.metadata['quick']:,}")
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+def example(field: dataclasses.Field) -> str:
+    """An option as it may be typed, with a value other than its default."""
+    kind, says, default = value_type(field), field.metadata, field.default
+    if kind is bool:
+        return typed_name(field.name, not default)
+    if says["choices"]:
+        value = next(choice for choice in says["choices"] if choice != default)
+    elif isinstance(default, float):
+        value = f"{default / 2:g}"
+    elif isinstance(default, int) and default:
+        value = str(min(default * 2, says["most"]))
+    else:
+        usual = {int: str(max(says["least"] or 0, 1)), float: "0.5"}.get(kind, f"my-{field.name.replace('_', '-')}")
+        value = EXAMPLES.get(field.name, usual)
+        if isinstance(default, str) and "." in default:  # a file to write
+            value = f"my-{default}"
+    return value if says["positional"] else f"{typed_name(field.name)} {value}"
 
 
 def _add(group, field, text):

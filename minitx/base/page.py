@@ -1,6 +1,6 @@
 """One self-contained HTML page: text that is escaped, numbers that name their place in results.json, drawn figures.
 
-A page is a header, one or several parts (a theory each) and the printed lines. Its style and its behaviour are those
+A page is a heading and one or several parts, a theory each. Its style and its behaviour are those
 of ``page.css`` and ``page.js``, files of this folder. Nothing is loaded from anywhere: figures are inline SVG, and what
 is interactive has its data beside it as JSON.
 
@@ -195,12 +195,7 @@ def folded(summary: str, *inside: Any) -> Markup:
     return element("details", element("summary", summary), *inside)
 
 
-def printed(lines: Found) -> Markup:
-    """What the command printed, folded; results.json holds the lines."""
-    return folded("What the command printed", element("pre", "\n".join(lines.value)))
-
-
-def write(path: str | Path, title: str, inside: Sequence[Any]) -> None:
+def write(path: str | Path, title: str, inside: Iterable[Any]) -> None:
     """Write the page, completely or not at all; what it looks like and does is in page.css and page.js."""
     files = resources.files("minitx.base")
     style, behaviour = ((files / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))

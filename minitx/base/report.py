@@ -68,9 +68,11 @@ def plain(value: Any, where: str = "results") -> Any:
 def write_json(path: str | Path, results: Any) -> None:
     """Write ``results`` in the form that :func:`plain` gives them, completely or not at all.
 
-    Every command writes ``asked`` (the options that were typed), ``configuration`` (all options), ``environment`` (see
-    :func:`environment`), ``curves`` (what the figures show under the pointer), ``printed`` (the lines that the command
-    printed) and ``stopped`` (why training ended early, or null) besides its own keys. These are documented
+    Every command writes ``command`` (its name), ``asked`` (the options that were typed), ``configuration`` (all
+    options), ``inputs`` ({option: SHA-256 of the files it names}), ``environment`` (see :func:`environment`),
+    ``comparisons`` ({what: its number ``trained``, that ``predicted`` by theory, and their ``relative error``}, which
+    ``--check`` judges), ``curves`` (what the figures show under the pointer) and ``stopped`` (why training ended
+    early, or null) besides its own keys. These are documented
     where they are made: ``run`` of minitx.associations.command and of minitx.associations.command_why, ``numbers`` of
     minitx.topics.command_documents, ``_numbers`` of minitx.topics.command_text, ``run`` and ``_numbers`` of
     minitx.next_token.command.

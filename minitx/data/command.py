@@ -12,6 +12,10 @@ from minitx.data.readers import LAYOUTS, read_documents
 from minitx.data.streams import text_files
 from minitx.data.tokenizers import BYTES, FileTokenizer
 
+EXAMPLES = (
+    ("minitx tokenizer stories.txt --vocabulary 5000", "Train byte pairs on a text."),
+    ("minitx associate stories.txt --tokenizer tokenizer.json", "Use them."))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Settings):

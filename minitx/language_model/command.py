@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from minitx.base import options as base_options
 from minitx.base import style
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome, run_command
 from minitx.base.console import progress_bar
 from minitx.base.options import MANY, add_options, option, read_options, require_memory
@@ -26,14 +28,19 @@ from minitx.language_model.text import COUNTED, LEAST, LeadingTerms, leading_ter
 FIGURES = ("states.png", "maps.png", "heads.png")
 OVER_STEPS = {f"heads-{statistic}.png": statistic for statistic in ("published", "centred", "entries")}  # of several
 ABOVE = 5.0  # standard deviations from which a statistic counts as above chance
+EXAMPLES = (
+    ("minitx language-model pythia-70m --text stories.txt", "Compare the layers of a model with what a text predicts."),
+    ("minitx language-model steps/* --text stories.txt --tokens 500", "Compare checkpoints of one training."))
 N_WORDS, N_NEIGHBOURS = 6, 7
+KINDS = (Features, Record, Similarity)  # what a checkpoint keeps of a model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(base_options.Options):
+class Options(base_options.Resumable):
     """The configuration of a run; ``results.json`` keeps it."""
 
     trains = False
+    command = "language-model"
     models: MANY = option((), "folders of a model or of checkpoints of one training, each with config.json and "
                           "model.safetensors; GPT-NeoX (Pythia), GPT-2 or Llama", positional=True, metavar="MODEL")
     text: str = option("", "text whose statistics are compared: a file, a folder or a pattern", metavar="FILE")
@@ -63,11 +70,12 @@ def main(parsed: argparse.Namespace) -> int:
                          "model.safetensors")
     if not options.text:
         raise ValueError("--text was not typed; it must name the text whose statistics are compared")
-    return run_command(options, typed, run, (*FIGURES, *OVER_STEPS))
+    return run_command(options, typed, run, (*FIGURES, *OVER_STEPS), resumable=True)
 
 
-def run(options: Options, say: Callable[[str], None]) -> Outcome:
-    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
+def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | None = None) -> Outcome:
+    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known. Models of which the ``checkpoint``
+    has the records are not compared again.
 
     The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`):
 
@@ -97,7 +105,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     records: dict[str, list[Record]] = {}
     for model in models:
         name = model.name if model.name not in records else f"{model.name} ({len(records)})"
-        records[name], nearest = _compare(options, model, terms, say)
+        compare = partial(_compare, options, model, terms, say)
+        records[name], nearest = checkpoint.once(name, compare, *KINDS) if checkpoint else compare()
     neighbours = _neighbours(options, terms, nearest)
     say(f"\nnearest tokens, by cosines of rows centred over tokens: of Φᵀ Bᵀ, and of {models[-1].name} after the layer "
         f"with the largest z\n{neighbours_table(neighbours)}")

@@ -43,6 +43,7 @@ class Options(CommonOptions):
     """The configuration of a run; ``results.json`` keeps it. Help and meaning are those of ``minitx topics TEXT``."""
 
     next_word = 1
+    command = "topics"
     trains = False
     embeddings: str = option("", "folder of a pre-trained model", metavar="MODEL")
     text: str = option("", "text to read", positional=True, metavar="TEXT")

@@ -19,6 +19,7 @@ d_ov[u] += D_u,  d_direct[x_t] += dout_t,  d_bias += dout_t     pieces.add_piece
 d_qk[x_t, x_j] += dscore_tj,  d_position[t - j] += dscore_tj    pieces.add_pieces
 gradient of the tables -> gradient of the weights               ``pullback()`` of a parametrisation (weights)
 weights - learning_rate gradient, or another rule               descent.descend, optimisers
+the same, kept in a file from which a run that ended goes on    ``descend(checkpoint="run.npz")``
 ==============================================================  ===================================================
 
 circuits.forward takes steps 1 to 4, circuits.backward 3' to 1', and circuits.loss_and_gradient everything but the

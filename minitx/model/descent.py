@@ -3,12 +3,14 @@
 import itertools
 import math
 import numbers
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minitx.base.checkpoint import Checkpoint, Part, digest
 from minitx.base.checks import (
     described,
     function,
@@ -104,13 +106,42 @@ class Run(Shown):
         return self.trajectory.weights
 
 
+class Recording:
+    """A callback of :func:`descend` that keeps what ``record(step, loss, weights)`` returns, at the steps ``at``.
+
+    It goes on from a checkpoint; ``kinds`` are the dataclasses that records consist of. ``progress(step)``, if given,
+    is called after every step.
+    """
+
+    def __init__(self, record: Callable[[int, float, Any], Any], at: Iterable[int], *, kinds: tuple[type, ...] = (),
+                 progress: Callable[[int], object] | None = None):
+        self.record, self.at, self.KINDS, self.progress = record, set(at), kinds, progress
+        self.records: list[Any] = []
+
+    def __call__(self, step: int, loss: float, weights: Any, gradient: Any = None) -> None:
+        """Record ``step`` if it is one of ``at``."""
+        if step in self.at:
+            self.records.append(self.record(step, loss, weights))
+        if self.progress is not None:
+            self.progress(step)
+
+    def state(self) -> list[Any]:
+        """What a checkpoint keeps."""
+        return list(self.records)
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on with what :meth:`state` returned."""
+        self.records = list(state)
+
+
 LearningRate = float | Sequence[float] | Callable[[int], float]
 
 
 def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, steps: int, batch_size: int | None = None,
             rng: Seed | dict[str, Any] = None, start_step: int = 0, keep: Iterable[int] = (),
             frozen: Iterable[str] = (), normalised: bool = False, optimiser: Optimiser | None = None,
-            callback: Callable | None = None, loss_and_gradient: Callable = loss_and_gradient) -> Trajectory:
+            callback: Callable | None = None, loss_and_gradient: Callable = loss_and_gradient,
+            checkpoint: str | os.PathLike | Checkpoint | Part | None = None) -> Trajectory:
     """Gradient descent: weights - learning_rate dL/dweights, ``steps`` times; or another rule, the ``optimiser``.
 
     Parameters
@@ -143,6 +174,12 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
     loss_and_gradient
         Another objective ``(weights, batch) -> (loss, gradient)``; it may take anything in the place of ``batch``, as
         :func:`minitx.associations.reduced.loss_and_gradient` does.
+    checkpoint : str, Path, Checkpoint or Part, optional
+        A file (.npz) that keeps the run, written every 60 seconds, or as often as a
+        :class:`minitx.base.checkpoint.Checkpoint` says, and at the end. If it is there already, the run goes on from
+        it, to the same bits as a run that was never ended. A callback, or an objective, that remembers more than it is
+        given has methods ``state()``, which returns plain values and arrays, and ``restore(state)``; dataclasses that
+        its state holds are named in its attribute ``KINDS``. A callback without them is called for later steps only.
 
     Returns
     -------
@@ -152,7 +189,8 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
     Raises
     ------
     ValueError, TypeError, FloatingPointError
-        Settings or a start that are not valid, or a loss that is not finite at the start already.
+        Settings or a start that are not valid, or a loss that is not finite at the start already; a checkpoint that is
+        damaged, or is that of another run.
 
     Examples
     --------
@@ -172,34 +210,35 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
     asked = steps_within("keep", keep, start_step, start_step + steps)
     if callback is not None:
         function("callback", callback, "callback(step, loss, weights, gradient)")
-    rate, draw = schedule(learning_rate, start_step + steps), _generator(rng)
-    state = dict(draw.bit_generator.state)
-    walk = descent(weights, batch, learning_rate=learning_rate, batch_size=batch_size, rng=draw, start_step=start_step,
-                   frozen=frozen, normalised=normalised, optimiser=optimiser, loss_and_gradient=loss_and_gradient)
-    last: Any = weights
-    rule = optimiser or GradientDescent()
-    kept: dict[int, Any] = {}
-    losses: list[float] = []
-    stopped = None
+    instance("weights", weights, Parameters)
+    rate, state = schedule(learning_rate, start_step + steps), dict(_generator(rng).bit_generator.state)
+    optimiser = GradientDescent() if optimiser is None else optimiser
+    course = _Course(weights, optimiser, learning_rate, rate, start_step, state, callback, loss_and_gradient)
+    settings: dict[str, Any] = {
+        "batch_size": batch_size, "normalised": normalised, "loss_and_gradient": loss_and_gradient,
+        "frozen": tuple(frozen) if isinstance(frozen, Iterable) and not isinstance(frozen, str) else frozen}
+    if checkpoint is not None:
+        same = settings | {"weights": weights, "batch": batch, "optimiser": optimiser}
+        if batch_size is not None and rng is not None:
+            same["rng"] = state
+        course.go_on(checkpoint, {name: digest(value) for name, value in same.items()}, steps)
+        if course.is_over(steps):
+            return course.trajectory()
+        if hasattr(batch, "__next__"):  # the batches of the steps that are behind
+            batch = itertools.islice(batch, course.steps, None)
+    first = start_step + course.steps
+    walk = descent(course.weights, batch, learning_rate=learning_rate, rng=course.rng, start_step=first,
+                   optimiser=course.optimiser, **settings)
     try:
-        for step in range(start_step, start_step + steps + 1):
-            try:
-                loss, last, gradient, rule = next(walk)
-            except DescentEnded as ended:
-                stopped = ended.stopped
+        for step in range(first, start_step + steps + 1):
+            if not course.follow(walk, step, asked):
                 break
-            losses.append(loss)
-            if step in asked:
-                kept[step] = last
-            if callback is not None:
-                callback(step, loss, last, gradient)
     except KeyboardInterrupt:
-        if not losses:
+        if not course.losses:
             raise
-        stopped = Stopped.interrupted(start_step + len(losses) - 1)
-    used = learning_rate if isinstance(learning_rate, numbers.Real) else np.array(
-        [rate(start_step + k) for k in range(len(losses) - 1)])
-    return Trajectory(np.array(losses), last, kept, used, stopped, start_step, state, rule)
+        course.stopped = Stopped.interrupted(start_step + course.steps)
+    course.write()
+    return course.trajectory()
 
 
 class Step(NamedTuple):
@@ -209,6 +248,105 @@ class Step(NamedTuple):
     weights: Any
     gradient: Any
     optimiser: Optimiser  # with what it remembers of the steps so far
+
+
+class _Course:
+    """What a descent has reached so far, which a checkpoint can keep. Its attributes are those of a Trajectory."""
+
+    def __init__(self, weights, optimiser, learning_rate, rate, start_step, rng, callback, objective):
+        self.weights, self.optimiser, self.start_step = weights, optimiser, start_step
+        self.learning_rate, self.rate = learning_rate, rate
+        self.rng, self.callback, self.objective = rng, callback, objective
+        self.losses, self.kept, self.about = [], {}, {}
+        self.stopped = self.part = None
+        self.before = None  # the state of the objective before it gave the last loss
+        self.whole = True  # whether callback and losses have seen the same steps
+
+    @property
+    def steps(self):
+        return max(len(self.losses) - 1, 0)
+
+    def follow(self, walk, step, asked):
+        """Take a ``step`` of ``walk``; False where it can take none."""
+        before = _state(self.objective)
+        try:
+            loss, weights, gradient, optimiser = next(walk)
+        except DescentEnded as ended:
+            self.stopped = ended.stopped
+            return False
+        if step < self.start_step + len(self.losses):  # the last step of the checkpoint, which the callback has seen
+            self._require_same(step, loss)
+            return True
+        self.whole, self.before, self.weights, self.optimiser = False, before, weights, optimiser
+        self.losses.append(loss)
+        if step in asked:
+            self.kept[step] = weights
+        if self.callback is not None:
+            self.callback(step, loss, weights, gradient)
+        self.whole = True
+        if self.part is not None and self.part.due(step):
+            self.write()
+        return True
+
+    def trajectory(self):
+        """The trajectory so far."""
+        used = self.learning_rate if isinstance(self.learning_rate, numbers.Real) else np.array(
+            [self.rate(self.start_step + k) for k in range(self.steps)])
+        return Trajectory(np.array(self.losses), self.weights, self.kept, used, self.stopped, self.start_step, self.rng,
+                          self.optimiser)
+
+    def go_on(self, checkpoint, about, steps):
+        """Keep the run in ``checkpoint``, and go on from what it holds. ValueError if that is another run.
+
+        ``about`` {setting: fingerprint} decides the run.
+        """
+        if not isinstance(checkpoint, (Checkpoint, Part)):
+            checkpoint = Checkpoint(checkpoint)
+        self.part = checkpoint.part("descent") if isinstance(checkpoint, Checkpoint) else checkpoint
+        if hasattr(self.callback, "restore"):
+            about["callback"] = type(self.callback).__qualname__
+        self.about, path = {"callback": ""} | about, self.part.checkpoint.path
+        self.part.require(self.about)
+        kinds = (Trajectory, Stopped, type(self.weights), type(self.optimiser), *getattr(self.callback, "KINDS", ()))
+        if (found := self.part.read(*kinds)) is None:
+            return
+        run = found["trajectory"]
+        if run.start_step != self.start_step or run.steps > steps:
+            raise ValueError(f"{path} holds the steps {run.start_step} to {run.next_step} of a run, and "
+                             f"{self.start_step} to {self.start_step + steps} are asked for; give another file")
+        rates = [self.rate(run.start_step + k) for k in range(run.steps)]
+        if not np.array_equal(np.broadcast_to(run.learning_rate, run.steps), rates):
+            raise ValueError(f"{path} holds another run: its setting learning_rate differs; give the settings of that "
+                             "run, or another file")
+        self.losses, self.weights, self.optimiser = run.loss.tolist(), run.weights, run.optimiser
+        self.kept, self.rng = run.kept, run.rng
+        self.stopped = None if run.stopped and run.stopped.kind == "interrupted" else run.stopped
+        self.before = found["before"]
+        objective = found["objective"] if self.is_over(steps) else self.before  # else the last loss is computed again
+        for stateful, state in ((self.objective, objective), (self.callback, found["callback"])):
+            if hasattr(stateful, "restore"):
+                stateful.restore(state)
+
+    def is_over(self, steps):
+        """Whether no step is left to take."""
+        return bool(self.losses) and (self.stopped is not None or self.steps >= steps)
+
+    def _require_same(self, step, loss):
+        if loss != self.losses[-1]:
+            raise ValueError(f"{self.part.checkpoint.path}: its loss after {step:,} steps is {self.losses[-1]!r}, and "
+                             f"computed again {loss!r}; its batch or objective is another, or it was made by another "
+                             "version or machine: delete it to begin anew")
+
+    def write(self):
+        """Write the checkpoint, if there is one and no callback was cut short; else the one before it stays."""
+        if self.part is not None and self.whole and self.losses:
+            self.part.write({"trajectory": self.trajectory(), "before": self.before,
+                             "objective": _state(self.objective), "callback": _state(self.callback)}, self.about)
+
+
+def _state(stateful):
+    """What a callback or an objective remembers; None if it does not say."""
+    return stateful.state() if hasattr(stateful, "state") else None
 
 
 class DescentEnded(ArithmeticError):

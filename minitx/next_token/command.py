@@ -14,10 +14,11 @@ from typing import Any, cast
 import numpy as np
 
 from minitx.base import style
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import STATUS, Outcome, run_command
-from minitx.base.console import Forecast, announce, progress_bar, rise
+from minitx.base.console import announce, progress, rise
 from minitx.base.numbers import norm
-from minitx.base.options import Options, add_options, option, read_options, require_memory, typed_name
+from minitx.base.options import Resumable, add_options, check_option, option, read_options, require_memory, typed_name
 from minitx.model.descent import Run
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token import command_tables, figures, page, training
@@ -31,6 +32,10 @@ from minitx.next_token.split import cyclic_subspace
 from minitx.next_token.svm import InfeasibleError, solve
 
 FIGURES = ("priority_graphs.png", "training.png", "predictions.png")
+EXAMPLES = (
+    ("minitx automaton", "Draw samples from known priorities, and train on them."),
+    ("minitx automaton samples.jsonl --embedding random --out mine", "Train on samples of your own."),
+    ("minitx automaton stories.txt --vocabulary 60", "Take the samples from a text."))
 PLAIN_RATE = 1.0  # learning rate of plain descent
 ACCELERATED_STEPS = 1000  # most steps of the accelerated mode; after more, |W| exceeds 10,000 and rounding errors grow
 MOST_BYTES = 6e9  # a Graph-SVM that needs more memory than this is refused
@@ -40,9 +45,10 @@ LONGEST = 14  # letters of a word in a figure
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutomatonOptions(Options):
+class AutomatonOptions(Resumable):
     """The options that do not depend on where the samples come from."""
 
+    command = "automaton"
     text: str | None = option(None, "a text (.txt, .jsonl, .json, or .gz of each), or a .jsonl file of samples, one "
                               "{\"tokens\": [...], \"label\": ...} a line; without it, samples are generated",
                               positional=True, metavar="FILE")
@@ -56,6 +62,7 @@ class AutomatonOptions(Options):
                         least=1, quick=400)
     learning_rate: float = option(0.01, "length of a step of normalised descent", above_zero=True, below=1e30)
     contexts: int = option(500, "number of held-out contexts", least=0, quick=100)
+    check: float | None = check_option()
     out: str = option("minitx-automaton", "folder for figures, results.json, index.html and weights.npz",
                       metavar="DIR")
 
@@ -126,11 +133,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the command from parsed arguments. Returns the exit status, see :func:`minitx.base.command.run_command`."""
     typed = {name: value for name, value in vars(arguments).items() if name != "command"}
-    return run_command(options_of(typed), typed, run, FIGURES)
+    return run_command(options_of(typed), typed, run, FIGURES, resumable=True)
 
 
-def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
-    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known.
+def run(options: AutomatonOptions, say: Callable[[str], object], checkpoint: Checkpoint | None = None) -> Outcome:
+    """Do the job, from the ``checkpoint`` on; ``say(line)`` receives what is to be printed, as it becomes known.
 
     The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`) and of
     ``_numbers``: ``data`` in words, ``vocabulary`` (null: tokens are numbers), ``n_vocab``, ``samples`` (distinct
@@ -162,7 +169,7 @@ def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
         return Outcome(title, results | found, draw(data, graphs), inside=page.inside,
                        found="No weights satisfy all priorities of the samples with these embeddings.")
     say("\n" + command_tables.limit_words(automaton, options.loss))
-    runs, stopped = _train(options, automaton, say)
+    runs, stopped = _train(options, automaton, say, checkpoint)
     held_out = HeldOut(data, [automaton.predict(context) for context in data.contexts],
                        {mode: context_attention(run.weights, data.contexts) for mode, run in runs.items()})
     if data.contexts:
@@ -174,7 +181,8 @@ def run(options: AutomatonOptions, say: Callable[[str], object]) -> Outcome:
     arrays = {f"W_{mode}": run.weights.W for mode, run in runs.items()}
     arrays |= {"W_svm": automaton.svm.W, "W_fin": automaton.soft.W} | ({} if E is None else {"E": E})
     return Outcome(title, results | _numbers(automaton, runs, held_out), draw(data, graphs, runs, held_out, dim),
-                   {"weights.npz": arrays}, stopped, page.inside, verdict(held_out))
+                   {"weights.npz": arrays}, stopped, comparisons(held_out),
+                   page.inside, verdict(held_out))
 
 
 def verdict(held_out: HeldOut) -> str:
@@ -190,6 +198,16 @@ def _medians(held_out):
     """{mode: {status: median total variation}} of the statuses that occur."""
     return {mode: {name: float(np.median(distance[held_out.status == name])) for name in STATUSES
                    if (held_out.status == name).any()} for mode, distance in held_out.distances.items()}
+
+
+def comparisons(held_out: HeldOut) -> dict[str, tuple[float, float]]:
+    """{what: (trained, predicted)}: the attention that training shares with the limit, 1 - total variation.
+
+    It is the median over held-out contexts whose limit is determined; there is none where no context is.
+    """
+    determined = held_out.status == "determined"
+    return {f"attention shared with the limit, {MODES[mode]}": (1 - float(np.median(distance[determined])), 1.0)
+            for mode, distance in held_out.distances.items()} if determined.any() else {}
 
 
 def _embeddings(options, n_vocab):
@@ -230,7 +248,7 @@ def _announce_graph_svm(options, graphs, E, say):
     announce("the Graph-SVM", seconds, f"the first {SVM_TRIAL:,} of its {sum(blocks):,} inequalities", say)
 
 
-def _train(options, automaton, say):
+def _train(options, automaton, say, checkpoint):
     """({mode: Run}, why the last one was cut short or None); one with nothing left to minimise was not cut short."""
     E = automaton.split.E
     start = LastTokenWeights.zeros(automaton.split.samples.n_vocab) if E is None else LastTokenWeights.zeros(E=E)
@@ -241,13 +259,10 @@ def _train(options, automaton, say):
     say(RECORDS.header())
     runs = {}
     for mode, settings in modes.items():
-        forecast = Forecast(MODES[mode], settings["steps"], say, "a smaller --steps is quicker")
-        with progress_bar(total=settings["steps"], unit="step", desc=MODES[mode]) as bar:
-            def progress(step, bar=bar, forecast=forecast):
-                bar.update(step > 0)
-                forecast(step)
-
-            runs[mode] = training.train(start, automaton, mode=mode, progress=progress, **settings)
+        remedy = "a smaller --steps is quicker"
+        with progress(MODES[mode], settings["steps"], say, remedy, title=MODES[mode]) as show:
+            runs[mode] = training.train(start, automaton, mode=mode, progress=show,
+                                        checkpoint=checkpoint and checkpoint.part(mode), **settings)
         say(command_tables.mode_rows(mode, settings, runs[mode]))
         if found := rise(runs[mode].trajectory.loss):
             say(f"{MODES[mode]}: {found}")

@@ -17,7 +17,7 @@ from minitx.base.checks import described, function, instance, positive, steps_wi
 from minitx.base.numbers import cosine, norm
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
-from minitx.model.descent import Run, Stopped, Trajectory, descend
+from minitx.model.descent import Recording, Run, Stopped, Trajectory, descend
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token.automaton import Automaton
 from minitx.next_token.losses import attention, loss_and_gradient
@@ -57,8 +57,8 @@ def record(step: int, loss: float, weights: LastTokenWeights, automaton: Automat
 
 @one_blas_thread()
 def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: int, learning_rate: float | None = None,
-          loss: str = "log", at: Iterable[int] | None = None,
-          progress: Callable[[int], object] | None = None) -> Run:
+          loss: str = "log", at: Iterable[int] | None = None, progress: Callable[[int], object] | None = None,
+          checkpoint: Any = None) -> Run:
     """Train W on the samples of ``automaton`` and record it.
 
     Raises ValueError for an unknown mode or loss, settings that contradict each other, and embeddings that differ from
@@ -93,6 +93,8 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
         Steps to record. Default: 0 and about forty, evenly spaced in the logarithm; all of them for ``path``.
     progress : callable, optional
         ``progress(step)`` is called after every step.
+    checkpoint : str, Path, Checkpoint or Part, optional
+        As for :func:`minitx.descend`; ``path``, whose steps are few, has none.
     """
     learning_rate, steps = _settings(mode, loss, learning_rate, steps)
     _require_start(start, automaton)
@@ -100,23 +102,19 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
         "at", at, 0, steps)
     if progress is not None:
         function("progress", progress, "progress(step)")
-    records = []
-
-    def callback(step, loss, weights, gradient=None):
-        if step in recorded:
-            records.append(record(step, loss, weights, automaton))
-        if progress is not None:
-            progress(step)
-
+    if mode == "path" and checkpoint is not None:
+        raise ValueError("mode 'path' takes no checkpoint, because its steps are few; leave it out")
+    recording = Recording(partial(record, automaton=automaton), recorded, kinds=(Record,), progress=progress)
     if mode in TOLD:
         start = replace(start.astype(np.float64), W=automaton.split.subspace.rest(start.W) + automaton.soft.W)
     if mode == "path":
-        return Run(records, _follow_path(start, automaton, steps, callback))
+        return Run(recording.records, _follow_path(start, automaton, steps, recording))
     objective = partial(loss_and_gradient, loss=loss) if mode in FAITHFUL else _excess_objective(automaton)
     if mode == "accelerated":
-        objective, learning_rate = _accelerated(objective), learning_rate / smoothness(automaton.split)
-    return Run(records, descend_W(start, automaton.split.samples, objective, learning_rate=learning_rate, steps=steps,
-                                  normalised=mode in ("normalised", "split"), callback=callback))
+        objective, learning_rate = Accelerated(objective), learning_rate / smoothness(automaton.split)
+    run = descend_W(start, automaton.split.samples, objective, learning_rate=learning_rate, steps=steps,
+                    normalised=mode in ("normalised", "split"), callback=recording, checkpoint=checkpoint)
+    return Run(recording.records, run)
 
 
 def descend_W(start: LastTokenWeights, samples: Samples, objective: Callable, **settings: Any) -> Trajectory:
@@ -173,18 +171,26 @@ def _excess_objective(automaton):
     return objective
 
 
-def _accelerated(objective):
+class Accelerated:
     """``objective`` with momentum: step t = 1, 2, ... moves along g_t + G_t, g_t = t / (t + 1) (g_{t-1} + G_t)."""
-    g, t = 0.0, 0
 
-    def ahead(weights, samples):
-        nonlocal g, t
-        loss, gradient = objective(weights, samples)
-        t += 1
-        g = t / (t + 1) * (g + gradient.W)
-        return loss, LastTokenWeights(g + gradient.W)
+    def __init__(self, objective: Callable):
+        self.objective, self.g, self.t = objective, 0.0, 0
 
-    return ahead
+    def __call__(self, weights: LastTokenWeights, samples: Samples) -> tuple[float, LastTokenWeights]:
+        """The loss, and the change of W."""
+        loss, gradient = self.objective(weights, samples)
+        self.t += 1
+        self.g = self.t / (self.t + 1) * (self.g + gradient.W)
+        return loss, LastTokenWeights(self.g + gradient.W)
+
+    def state(self) -> tuple[Any, int]:
+        """What a checkpoint keeps, from which :meth:`restore` goes on."""
+        return self.g, self.t
+
+    def restore(self, state: tuple[Any, int]) -> None:
+        """Go on with what :meth:`state` returned."""
+        self.g, self.t = state
 
 
 @one_blas_thread()

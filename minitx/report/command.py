@@ -14,7 +14,7 @@ from minitx.associations import command as associations
 from minitx.associations import page as associations_page
 from minitx.associations.command_corpus import read
 from minitx.base import options as base_options
-from minitx.base import page, svg
+from minitx.base import svg
 from minitx.base.command import STATUS, Outcome, run_command
 from minitx.base.options import add_options, option, read_options
 from minitx.base.page import Found, element, text
@@ -32,6 +32,7 @@ TOPICS = {"documents": 2000, "seeds": 1}
 class Options(base_options.Options):
     """The configuration of a run; ``results.json`` keeps it, and that of each theory."""
 
+    command = "report"
     quick_note = "every theory at the sizes of its own --quick"
     text: str | None = option(None, "text whose associations are learned: .txt, .jsonl, .json, or .gz, .zst of each; "
                               "else an embedded corpus", positional=True, metavar="TEXT")
@@ -79,7 +80,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
 
     The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`), are the theories:
     ``next_token``, ``associations`` and ``topics``. Each holds its own ``configuration``, the keys of its command,
-    ``curves``, ``printed`` and ``stopped``. A theory is absent if Ctrl-C ended the run before it.
+    ``curves`` and ``stopped``. A theory is absent if Ctrl-C ended the run before it.
     """
     if options.text is not None:
         read(configured(THEORIES[1], options))  # a text that cannot be read is refused before any work
@@ -87,10 +88,9 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     results: dict[str, Any] = {}
     for number, theory in enumerate(THEORIES, start=1):
         say(f"{number} of {len(THEORIES)}  {theory.says}")
-        lines: list[str] = []
         configuration = configured(theory, options)
-        outcome = outcomes[theory.key] = theory.run(configuration, lines.append)
-        results[theory.key] = {"configuration": configuration, **outcome.results, "printed": lines,
+        outcome = outcomes[theory.key] = theory.run(configuration, lambda line: None)
+        results[theory.key] = {"configuration": configuration, **outcome.results,
                                "curves": svg.values(outcome.figures), "stopped": outcome.stopped}
         say(f"        {outcome.found}")
         if outcome.stopped and outcome.stopped.kind in STATUS:
@@ -129,4 +129,3 @@ def inside(found: Found, outcomes: dict[str, Outcome]) -> Iterator[Any]:
         yield from list(pages[key].headlines(found[key]))[:1]
     for key in shown:
         yield pages[key].part(found[key], svg.figures(outcomes[key].figures, key))
-        yield page.printed(found[key]["printed"])

@@ -61,6 +61,14 @@ class Backtracking:
         factor = self.rate / self.first
         return loss, gradient if factor == 1 else gradient.map(lambda array: array * array.dtype.type(factor))
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, from which :meth:`restore` goes on."""
+        return {"rate": self.rate, "step": self.step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with what :meth:`state` returned."""
+        self.rate, self.step, self._tried = state["rate"], state["step"], None
+
     def _known(self, weights):
         """Loss and gradient of ``weights``, if they are those of the trial that was accepted."""
         if self.mini_batches or self._tried is None:

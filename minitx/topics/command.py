@@ -12,6 +12,12 @@ from minitx.base.command import run_command
 from minitx.base.options import Options, add_options, read_options, shown, typed_name
 from minitx.topics import command_documents, command_text
 
+EXAMPLES = (
+    ("minitx topics", "Train on documents drawn from ten known topics, beside the closed forms."),
+    ("minitx topics --quick --check 0.1", "The same in seconds; fail where training misses a closed form by more than "
+     "10%."),
+    ("minitx topics stories.txt --topics 8 --out my-topics", "Fit eight topics to a text, and train on it."),
+    ("minitx topics stories.txt --embeddings pythia-70m", "Look for these topics in a pre-trained model."))
 FILES = (*command_documents.FIGURES, *command_documents.WEIGHTS, *command_text.FIGURES)  # of all modes
 
 
@@ -31,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
     mode, about, remedy = ((command_text, "a TEXT", "give no TEXT") if "text" in typed else
                            (command_documents, "documents of known topics", "give a TEXT"))
     typed = fitting(typed, mode.Options, about, remedy)
-    return run_command(read_options(mode.Options, typed), typed, mode.run, FILES)
+    return run_command(read_options(mode.Options, typed), typed, mode.run, FILES, resumable=True)
 
 
 def fitting(typed: dict[str, Any], kind: type[Options], about: str, remedy: str) -> dict[str, Any]:

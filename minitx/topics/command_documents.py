@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from minitx.base import options as base_options
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome
-from minitx.base.console import Forecast, progress_bar, rise
-from minitx.base.options import option, require_memory, shown
+from minitx.base.console import progress, rise
+from minitx.base.options import check_option, option, require_memory, shown
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
-from minitx.model.descent import Run, Stopped, descend
+from minitx.model.descent import Recording, Run, Stopped, descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, page, training
 from minitx.topics import values as closed_forms
@@ -44,10 +45,11 @@ Columns = dict[str, Any]  # {class of word pairs: value}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(base_options.Options):
+class Options(base_options.Resumable):
     """The configuration of a run; ``results.json`` keeps it."""
 
     quick_note = "a tenth of the steps of every stage"
+    command = "topics"
     topics: int = option(10, "number of topics (T)", least=2)
     words: int = option(10, "words of each topic (v)", least=1)
     tau: int | None = option(None, "topics of each document; 2 when neither --tau nor --alpha is given", least=1)
@@ -62,6 +64,7 @@ class Options(base_options.Options):
     head: str = option("squared", "loss of the single stages; the joint training is always by cross-entropy",
                        choices=("squared", "cross_entropy"))
     seeds: int = option(3, "number of seeds; --seed is the first", least=1, quick=1, most=1000)
+    check: float | None = check_option()
     out: str = option("minitx-topics", "folder for figures, results.json, index.html and weights", metavar="DIR")
     quick: bool = option(False, "the same job in seconds: one seed, 1,000 documents, a tenth of the steps")
 
@@ -116,8 +119,9 @@ class Options(base_options.Options):
 class Sample:
     """The documents and masks of one seed, the same in every stage, and the training on them."""
 
-    def __init__(self, options: Options, seed: int, say: Callable[[str], object] = print):
-        self.law, self.seed, self.say = options.law, seed, say
+    def __init__(self, options: Options, seed: int, say: Callable[[str], object] = print,
+                 checkpoint: Checkpoint | None = None):
+        self.law, self.seed, self.say, self.checkpoint = options.law, seed, say, checkpoint
         self.documents = self.law.documents(options.documents, rng=seed)
         self.held_out = options.held_out(seed)
         self.batches: dict[str, Batch] = {}
@@ -137,15 +141,11 @@ class Sample:
         """A recorded run with mini-batches of ``size`` documents, or the full batch."""
         batch = self.batch(head)
         size = None if size is None else min(size, len(batch.with_loss()))
-        forecast = Forecast(f"training of {name}, seed {self.seed},", steps, self.say, REMEDY)
-        with progress_bar(total=steps, unit="step", desc=f"{name}, seed {self.seed}") as bar:
-            def progress(step):
-                bar.update(step > 0)
-                forecast(step)
-
+        title = f"{name}, seed {self.seed}"
+        with progress(f"training of {title},", steps, self.say, REMEDY, title=title) as show:
             return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out,
-                                  learning_rate=eta, steps=steps, batch_size=size, rng=self.seed,
-                                  backtracking=True, progress=progress, **settings)
+                                  learning_rate=eta, steps=steps, batch_size=size, rng=self.seed, backtracking=True,
+                                  progress=show, checkpoint=self.checkpoint and self.checkpoint.part(title), **settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,12 +253,12 @@ class Result:
     stopped: Stopped | None
 
 
-def run(options: Options, say: Callable[[str], None]) -> Outcome:
-    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known."""
-    result = train_stages(options, say)
+def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | None = None) -> Outcome:
+    """Do the job, from the ``checkpoint`` on; ``say(line)`` receives what is to be printed, as it becomes known."""
+    result = train_stages(options, say, checkpoint)
     weights = {f"weights-{name}.npz": stage.runs[0].weights.arrays() for name, stage in result.stages.items()}
     return Outcome("minitx topics", numbers(result), figures(result), weights, result.stopped,
-                   page.inside, verdict(result))
+                   comparisons(result), page.inside, verdict(result))
 
 
 def verdict(result: Result) -> str:
@@ -272,13 +272,27 @@ def verdict(result: Result) -> str:
            f"{number(end['different topic'].mean())} between words of two." if end else "Nothing was recorded."
 
 
-def train_stages(options: Options, say: Callable[[str], None]) -> Result:
+def comparisons(result: Result) -> dict[str, tuple[float, float]]:
+    """{what: (trained, predicted)} of what has a closed form: W_V after the steps of its stage, and the ratio rho."""
+    found = {}
+    value, infinite = result.stages.get("value"), result.infinite
+    if value and value.trajectory:
+        trained = value.at_end()
+        found = {f"value matrix, {name}": (float(trained[name].mean()), float(values[-1]))
+                 for name, (_, values) in value.trajectory.items()}
+    if infinite and infinite.predicted:
+        end, best = infinite.path[-1], infinite.predicted
+        found |= {"rho": (end["rho"], best.rho), "loss on infinite documents": (end["loss"], best.loss)}
+    return found
+
+
+def train_stages(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | None = None) -> Result:
     """Train one stage after the other, until one is stopped early."""
     law, seeds = options.law, range(options.seed, options.seed + options.seeds)
     shares = f"{law.tau} topics each" if law.tau else f"Dirichlet({law.alpha:g}) shares of topics"
     say(f"{law.T} topics of {law.v} words; {options.documents:,} documents of {options.length} words, {shares}; "
         f"chosen words {law.p_m:g}, of which shown {law.p_c:g}, random {law.p_r:g}; seeds {seeds[0]} to {seeds[-1]}")
-    samples = [Sample(options, seed, say) for seed in seeds]
+    samples = [Sample(options, seed, say, checkpoint) for seed in seeds]
     stages: dict[str, Any] = {}
     said = {""}
     stopped = None
@@ -352,23 +366,21 @@ def _infinite(options, samples, stages):
     batch, steps, eta = attention.infinite_documents(law), options.steps(1500), 30.0 * law.n
     start = replace(EmbeddedWeights.gaussian(law.V, W_V=0.0, W_QK=0.05, rng=options.seed),
                     W_V=closed_forms.paper_value(law).matrix(law))
-    path, recorded = [], {0, *_spread(steps, 40)}
-    objective = Backtracking(eta, frozen=("W_V",))
-    forecast = Forecast("training on infinite documents", steps, samples[0].say, REMEDY)
-    with progress_bar(total=steps, unit="step", desc="infinite documents") as bar:
+    objective, checkpoint = Backtracking(eta, frozen=("W_V",)), samples[0].checkpoint
 
-        def callback(step, loss, weights, gradient):
-            bar.update(step > 0)
-            forecast(step)
-            if step in recorded:
-                path.append(training.attention_ratios(weights, law)
-                            | {"step": step, "loss": loss, "learning_rate": objective.rate})
+    def record(step, loss, weights):
+        found = {"step": step, "loss": loss, "learning_rate": objective.rate}
+        return training.attention_ratios(weights, law) | found
 
-        trained = descend(start, batch, learning_rate=eta, steps=steps, frozen=("W_V",), callback=callback,
-                          loss_and_gradient=objective)
+    name = "infinite documents"
+    with progress(f"training on {name}", steps, samples[0].say, REMEDY, title=name) as show:
+        recording = Recording(record, {0, *_spread(steps, 40)}, progress=show)
+        trained = descend(start, batch, learning_rate=eta, steps=steps, frozen=("W_V",), callback=recording,
+                          loss_and_gradient=objective, checkpoint=checkpoint and checkpoint.part(name))
     title = ("stage 2 on infinite documents, W_V frozen at the paper's limit; squared loss, "
              f"{steps:,} steps, eta = {_rates(eta, [objective.rate])}")
-    return InfiniteStage(title, path, trained.loss, attention.optimal_ratio(law, free_mask=True), trained.stopped)
+    best = attention.optimal_ratio(law, free_mask=True)
+    return InfiniteStage(title, recording.records, trained.loss, best, trained.stopped)
 
 
 def _attention(options, samples, stages):

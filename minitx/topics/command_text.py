@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome
-from minitx.base.console import Forecast, Printer, progress_bar, read_with_bar, rise
-from minitx.base.options import Options as CommonOptions
-from minitx.base.options import option
+from minitx.base.console import Printer, progress, read_with_bar, rise
+from minitx.base.options import Resumable, option
 from minitx.base.tables import number, table
 from minitx.data.corpus import Corpus, load_corpus
 from minitx.model.circuits import loss_and_gradient
@@ -30,10 +30,11 @@ COPIES, QUICK_COPIES = 8, 4  # how often each training document is masked anew
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
+class Options(Resumable):
     """The options of ``minitx topics TEXT``; an instance is the checked configuration of a run."""
 
     next_word = 1
+    command = "topics"
     quick_note = f"{QUICK_COPIES} masked copies of each document"
     text: str = option("", "text to read: .txt, .jsonl, .json, or .gz of each; without it, documents of known topics",
                        positional=True, metavar="TEXT")
@@ -114,12 +115,12 @@ class Result:
         return list(self.stages.values())[-1]
 
 
-def run(options: Options, say: Printer) -> Outcome:
-    """Do the job; ``say(line)`` receives what is to be printed, as it becomes known. Raises as :func:`study`."""
-    result = study(options, say)
+def run(options: Options, say: Printer, checkpoint: Checkpoint | None = None) -> Outcome:
+    """Do the job, from the ``checkpoint`` on; ``say(line)`` receives what is to be printed. Raises as :func:`study`."""
+    result = study(options, say, checkpoint)
     return Outcome(f"minitx topics: {result.corpus.name}", _numbers(result), command_text_figures.figures(result),
                    {"weights.npz": result.last.weights.arrays()}, result.last.trajectory.stopped,
-                   page.inside_text, verdict(result.tests))
+                   inside=page.inside_text, found=verdict(result.tests))
 
 
 def verdict(tests: dict[str, PermutationTest]) -> str:
@@ -128,7 +129,7 @@ def verdict(tests: dict[str, PermutationTest]) -> str:
     return f"Words of one topic exceed words of different topics by: {', '.join(found)}."
 
 
-def study(options: Options, say: Printer) -> Result:
+def study(options: Options, say: Printer, checkpoint: Checkpoint | None = None) -> Result:
     """Fit topics, train, and measure.
 
     Raises
@@ -149,7 +150,7 @@ def study(options: Options, say: Printer) -> Result:
                               rng=options.seed)
     say("\n" + topics_table(topics))
     text.require_pairs(topics.of_token, held_out)
-    stages, losses = _stages(options, topics.of_token, documents, held_out, generators, say)
+    stages, losses = _stages(options, topics.of_token, documents, held_out, generators, say, checkpoint)
     for name, trained in stages.items():
         if found := rise(trained.trajectory.loss, mini_batches=True):
             say(f"\ntraining of {name}: {found}")
@@ -162,7 +163,7 @@ def study(options: Options, say: Printer) -> Result:
     return result
 
 
-def _stages(options, of_token, documents, held_out, generators, say):
+def _stages(options, of_token, documents, held_out, generators, say, checkpoint):
     """({stage: Run}, {when: held-out loss}); no second stage when the first was stopped."""
     masks, start, order, attention_start, attention_order = generators
     batch = text.masked_copies(documents, QUICK_COPIES if options.quick else COPIES, **options.masking, rng=masks)
@@ -170,16 +171,11 @@ def _stages(options, of_token, documents, held_out, generators, say):
     batch_size = min(options.batch_size, len(batch.with_loss()))
 
     def train(name, start, learning_rate, steps, rng, frozen):
-        forecast = Forecast(f"training of {name}", steps, say, "smaller --steps, --attention-steps, --vocabulary or "
-                            "--batch-size are quicker")
-        with progress_bar(total=steps, unit="step", desc=f"training {name}") as bar:
-            def progress(step):
-                bar.update(step > 0)
-                forecast(step)
-
+        remedy = "smaller --steps, --attention-steps, --vocabulary or --batch-size are quicker"
+        with progress(f"training of {name}", steps, say, remedy, title=f"training {name}") as show:
             return training.train(start, batch, topics=of_token, documents=held_out, learning_rate=learning_rate,
-                                  steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
-                                  at={1, *training.log_steps(steps)}, progress=progress)
+                                  steps=steps, batch_size=batch_size, frozen=frozen, rng=rng, progress=show,
+                                  at={1, *training.log_steps(steps)}, checkpoint=checkpoint and checkpoint.part(name))
 
     weights = text.start_at_frequencies(documents, width=options.width, scale=options.init_scale, dtype=options.dtype,
                                         rng=start)

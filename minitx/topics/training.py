@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from minitx.base.checks import function, instance, integers, positive, steps_within, truth, whole_number
 from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
-from minitx.model.descent import Run, descend
+from minitx.model.descent import Recording, Run, descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import uniform_attention
 from minitx.topics.averages import Averages, attention_table, cosine_matrix, gram, pair_averages
@@ -69,7 +69,7 @@ def _record(step, loss, learning_rate, weights, topics, documents):
 def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents,
           learning_rate: float, steps: int, batch_size: int | None = None, frozen: Sequence[str] = (),
           at: Iterable[int] | None = None, rng: Seed = None, progress: Callable[[int], object] | None = None,
-          backtracking: bool = False) -> Run:
+          backtracking: bool = False, checkpoint: Any = None) -> Run:
     """Train by gradient descent, and record.
 
     Parameters
@@ -82,7 +82,7 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
         Topic of each token; -1: none.
     documents : Documents
         Clean documents, not those trained on, for the averages of attention.
-    learning_rate, steps, batch_size, frozen, rng
+    learning_rate, steps, batch_size, frozen, rng, checkpoint
         As for :func:`minitx.descend`. A full batch of squared loss at uniform attention is trained through its second
         moments (:mod:`minitx.topics.uniform_attention`): the mathematics is the same, and a step costs two products of
         V x V matrices.
@@ -110,22 +110,18 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
     if progress is not None:
         function("progress", progress, "progress(step)")
     quadratic = batch_size is None and batch.head == "squared" and set(start.circuits().parameters()) == {"ov"}
-    found = []
     data = uniform_attention.moments(batch, start.n_vocab) if quadratic else batch
     objective: Any = uniform_attention.loss_and_gradient if quadratic else loss_and_gradient
     if truth("backtracking", backtracking):
         objective = Backtracking(learning_rate, frozen=frozen, mini_batches=batch_size is not None, objective=objective)
 
-    def callback(step, loss, weights, gradient):
-        if step in at:
-            rate = objective.rate if backtracking else learning_rate
-            found.append(_record(step, loss, rate, weights, topics, documents))
-        if progress is not None:
-            progress(step)
+    def record(step, loss, weights):
+        return _record(step, loss, objective.rate if backtracking else learning_rate, weights, topics, documents)
 
+    recording = Recording(record, at, kinds=(Record, Averages), progress=progress)
     run = descend(start, data, learning_rate=learning_rate, steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
-                  callback=callback, loss_and_gradient=objective)
-    return Run(found, run)
+                  callback=recording, loss_and_gradient=objective, checkpoint=checkpoint)
+    return Run(recording.records, run)
 
 
 def log_steps(steps: int) -> list[int]:

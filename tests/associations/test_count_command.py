@@ -131,7 +131,7 @@ def test_associate_shows_what_needs_no_training(folder, capsys):
         assert [word for word, _ in strongest] == [word for word, _ in expected]
     assert {path.name for path in (folder / "a").iterdir()} == {
         "bigram.png", "interchangeability.png", "context.png", "index.html", "results.json"}
-    assert cli.main(["associate", "--counts", "c.npz", "--out", "a"]) == 0
+    assert cli.main(["associate", "--counts", "c.npz", "--out", "a", "--force"]) == 0
     assert "strongest associates" in capsys.readouterr().out
 
 

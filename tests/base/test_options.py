@@ -66,9 +66,10 @@ def test_help_shows_defaults_and_what_two_modes_share():
     parser = argparse.ArgumentParser(prog="x")
     add_options(parser, {"options without a TEXT": Small, "options with a TEXT": Other})
     text = " ".join(parser.format_help().split())
-    assert "steps of training (default: 100); with a TEXT: steps of training (default: 800)" in text
+    assert ("steps of training (default: 100, with --quick 5); with a TEXT: steps of training (default: 800). A whole "
+            "number, at least 1. Example: --steps 200" in text)
     assert "a share of 100% of the words" in text
-    assert text.count("--threads") == 2  # once in the usage, once explained
+    assert text.count("--threads N") == 2  # once in the usage, once explained
     assert text.index("options of both") < text.index("--steps", text.index("options of both"))
 
 

@@ -46,8 +46,7 @@ def written(folder):
                         page.search(found["words"], found["nearest"],
                                     {"bigram": "follow", "context": "company"}, "fish"),
                         svg.figures(made)("one.png", page.source("L", "minitx.loss_and_gradient")),
-                        svg.figures(made)("absent.png"), id_="all"),
-              page.printed(Found(["a line <b>", "another"]))]
+                        svg.figures(made)("absent.png"), id_="all"), page.folded("more", "a line <b>")]
     page.write(folder / page.FILE, "A <title>", inside)
 
 

@@ -1,0 +1,45 @@
+"""Help that reads like a manual page: what a command is for, each option, examples, files and exit status."""
+
+import argparse
+import shutil
+import textwrap
+from collections.abc import Collection, Sequence
+
+WIDTH = 100  # columns of help on a wide terminal
+FILES = {
+    "results.json": "Every number, the options, and the versions. --config reads it, to repeat the run.",
+    "index.html": "One page for a browser, with everything inside: figures, tables, and what moves.",
+    "weights*.npz": "The trained weights; minitx.load reads them.",
+    "checkpoint.npz": "What is done so far, while the run lasts; --resume reads it."}
+
+
+class Manual(argparse.RawDescriptionHelpFormatter):
+    """Each option on a line of its own, and what it means below it."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=6, width=min(WIDTH, shutil.get_terminal_size().columns) - 2)
+
+
+def sections(examples: Sequence[tuple[str, str]], options: Collection[str]) -> str:
+    """What follows the options: ``examples`` [(command line, what it does)], files and exit status.
+
+    What they say depends on the ``options`` that the command has, such as "--resume".
+    """
+    files = {name: text for name, text in FILES.items() if name != "checkpoint.npz" or "--resume" in options}
+    parts = {"examples": dict(examples), "files in the folder": files if "--force" in options else {},
+             "exit status": _exit_status(options)}
+    return "\n\n".join(f"{title}:\n" + "\n".join(f"  {name}\n{textwrap.indent(textwrap.fill(text, WIDTH - 8), ' ' * 6)}"
+                                                for name, text in part.items())
+                       for title, part in parts.items() if part)
+
+
+def _exit_status(options):
+    found = {"0": "The work is done."}
+    if "--force" in options:
+        outside = ", or a comparison is outside --check" if "--check" in options else ""
+        found["1"] = f"Training diverged{outside}. Files are written."
+    found["2"] = "What was typed, or a file, is not as it must be. One line says why; nothing is written."
+    if "--force" in options:
+        then = ", and --resume goes on with it" if "--resume" in options else ""
+        found["130"] = f"Ctrl-C or SIGTERM ended the run. What was done is written{then}."
+    return found
