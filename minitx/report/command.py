@@ -23,6 +23,10 @@ from minitx.next_token import page as next_token_page
 from minitx.topics import command_documents as topics
 from minitx.topics import page as topics_page
 
+EXAMPLES = (
+    ("minitx report", "Train for all three theories, and write minitx-report/index.html and results.json."),
+    ("minitx report my.txt --out mine", "The associations are those of your own text."),
+    ("minitx report --quick --seed 3", "The same page in a minute, with small sizes and other draws."))
 # {option: value} of the runs, which together take less than three minutes on two cores
 ASSOCIATIONS = {"vocabulary": 500, "length": 32, "windows": 400}
 TOPICS = {"documents": 2000, "seeds": 1}
