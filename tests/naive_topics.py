@@ -222,6 +222,26 @@ def attention_loss(W, T, v, tau, p_m, p_c, p_r, alpha, beta, rho_0=1.0):
     return total / len(documents)
 
 
+def finite_attention_loss(W, slots, v, alpha, beta):
+    """Squared loss of stage 2 over (weight, target, shown tokens), the chosen slot first: a loop over its keys."""
+    loss = total = 0.0
+    for weight, target, tokens in slots:
+        query, Z, f = tokens[0], 0.0, np.zeros(len(W))
+        for key in tokens:
+            attention = 1.0
+            if query > 0 and key == query:
+                attention = alpha
+            elif query > 0 and key > 0 and topic_of(key, v) == topic_of(query, v):
+                attention = beta
+            Z += attention
+            f += attention * W[:, key]
+        f /= Z
+        f[target] -= 1
+        loss += float(weight) * float(f @ f)
+        total += float(weight)
+    return loss / total
+
+
 def population_loss(W, scores, tokens, targets, weight, mass):
     """Squared loss of rows of (token, target) positions; A_tj is proportional to mass_j exp(scores[x_t, x_j])."""
     total = 0.0

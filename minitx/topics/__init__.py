@@ -27,6 +27,8 @@ C_w, M_w, C_t, M_t, and mean and variance of the share of [MASK]                
 2: the best alpha and beta with any W_V                                          `optimal_attention`
 2: average attention times N, given alpha and beta                               `attention_profile`
 2: all infinitely long documents, as a batch to train on                         `infinite_documents`
+2: the same loss at any length N, and with Dirichlet shares of topics            `expected_attention_loss`
+2: its best alpha and beta, by an exact expectation                              `best_attention`
 ===============================================================================  ================================
 
 The two orders of the limits in 1a do not commute, and in documents of any finite length a word stands out of its own
@@ -46,6 +48,7 @@ from minitx.topics.attention import (
 from minitx.topics.averages import attention_table, cosine_matrix, gram, pair_averages, permutation_test
 from minitx.topics.cross_entropy import cross_entropy_optimum
 from minitx.topics.documents import Documents, mask_tokens
+from minitx.topics.finite_attention import best_attention, expected_attention_loss
 from minitx.topics.law import TopicModel
 from minitx.topics.sectors import Blocks, moments
 from minitx.topics.values import (
@@ -60,11 +63,11 @@ from minitx.topics.values import (
 )
 
 __all__ = [
-    "Blocks", "Documents", "TopicModel", "attention_loss", "attention_profile", "attention_table", "cosine_matrix",
-    "cross_entropy_optimum", "gram", "gram_plateau", "infinite_documents", "mask_tokens", "moments",
-    "optimal_attention", "optimal_gram", "optimal_ratio", "optimal_value", "other_limit_value", "pair_averages",
-    "paper_value", "permutation_test", "ridge_value", "separated_value", "text", "training", "uniform_attention",
-    "value_after",
+    "Blocks", "Documents", "TopicModel", "attention_loss", "attention_profile", "attention_table", "best_attention",
+    "cosine_matrix", "cross_entropy_optimum", "expected_attention_loss", "gram", "gram_plateau", "infinite_documents",
+    "mask_tokens", "moments", "optimal_attention", "optimal_gram", "optimal_ratio", "optimal_value",
+    "other_limit_value", "pair_averages", "paper_value", "permutation_test", "ridge_value", "separated_value", "text",
+    "training", "uniform_attention", "value_after",
 ]
 
 

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize, root
-from scipy.special import betaln, gammaln, roots_sh_jacobi, xlog1py, xlogy
+from scipy.special import betaln, gammaln, xlog1py, xlogy
 
 from minitx.base.checks import instance, reals, table_size, truth
 from minitx.base.parallel import one_blas_thread
@@ -22,6 +22,7 @@ from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.topics.averages import Averages, pooled_averages
 from minitx.topics.law import TopicModel
+from minitx.topics.quadrature import beta_quadrature
 from minitx.topics.sectors import Blocks
 from minitx.topics.values import separated_value
 
@@ -36,12 +37,12 @@ def attention_loss(setting: TopicModel, alpha: ArrayLike, beta: ArrayLike,
     ``value`` is W_V (row = output token, column = attended token); the default is ``separated_value``, the paper's
     W_inf. Raises ValueError if the topic shares are Dirichlet, or attention values are negative, not finite or all 0.
     """
-    same_word, same_topic, rho = _weights(setting, alpha, beta)
+    same_word, same_topic, rho = attention_weights(setting, alpha, beta)
     loss = _loss(setting, _value(setting, value), rho, same_word - same_topic)
     return float(loss) if loss.ndim == 0 else loss
 
 
-def _weights(setting, alpha, beta):
+def attention_weights(setting, alpha, beta):
     """(alpha, beta, rho) as float64. ValueError unless they are attention."""
     instance("setting", setting, TopicModel)
     alpha, beta = reals("alpha", alpha, finite=False), reals("beta", beta, finite=False)
@@ -264,7 +265,7 @@ def attention_profile(setting: TopicModel, alpha: float, beta: float) -> Average
     Exact. A query slot has k slots of its topic, c of them of its word: k - 1 is (beta-)binomial in N - 1, and c - 1 is
     binomial in k - 1. The attention of a key is its weight over alpha c + beta (k - c) + N - k.
     """
-    alpha, beta, rho = _weights(setting, alpha, beta)
+    alpha, beta, rho = attention_weights(setting, alpha, beta)
     if rho.ndim:
         raise ValueError(f"alpha and beta are arrays of shape {rho.shape}; give one number each")
     alpha, beta = float(alpha), float(beta)
@@ -297,8 +298,7 @@ def _own_share(setting):
     if setting.tau is not None or setting.T == 1:
         return np.array([1 / (setting.tau or 1)]), np.ones(1)
     ours, others = setting.alpha + 1, (setting.T - 1) * setting.alpha
-    theta, weight = roots_sh_jacobi(200, ours + others - 1, ours)
-    return theta, weight / weight.sum()
+    return beta_quadrature(ours, others, 200)
 
 
 def _own_counts(setting, N):
