@@ -33,11 +33,12 @@ C_w, M_w, C_t, M_t, and mean and variance of the share of [MASK]                
 
 The two orders of the limits in 1a do not commute, and in documents of any finite length a word stands out of its own
 topic. Trained matrices are averaged by :class:`Blocks` (known topics) or :func:`pair_averages` (topics of a text), and
-attention by :func:`attention_table`. ``uniform_attention`` trains through C and M, ``training`` records a run, and
+attention by :func:`attention_table`; :func:`pair_spread` is what such averages leave out, and ``two_stages`` measures
+when W_V, W_Q and W_K move. ``uniform_attention`` trains through C and M, ``training`` records a run, and
 ``minitx topics`` sets the stages beside all of this.
 """
 
-from minitx.topics import text, training, uniform_attention
+from minitx.topics import text, training, two_stages, uniform_attention
 from minitx.topics.attention import (
     attention_loss,
     attention_profile,
@@ -45,7 +46,7 @@ from minitx.topics.attention import (
     optimal_attention,
     optimal_ratio,
 )
-from minitx.topics.averages import attention_table, cosine_matrix, gram, pair_averages, permutation_test
+from minitx.topics.averages import attention_table, cosine_matrix, gram, pair_averages, pair_spread, permutation_test
 from minitx.topics.cross_entropy import cross_entropy_optimum
 from minitx.topics.documents import Documents, mask_tokens
 from minitx.topics.finite_attention import best_attention, expected_attention_loss
@@ -66,8 +67,8 @@ __all__ = [
     "Blocks", "Documents", "TopicModel", "attention_loss", "attention_profile", "attention_table", "best_attention",
     "cosine_matrix", "cross_entropy_optimum", "expected_attention_loss", "gram", "gram_plateau", "infinite_documents",
     "mask_tokens", "moments", "optimal_attention", "optimal_gram", "optimal_ratio", "optimal_value",
-    "other_limit_value", "pair_averages", "paper_value", "permutation_test", "ridge_value", "separated_value", "text",
-    "training", "uniform_attention", "value_after",
+    "other_limit_value", "pair_averages", "pair_spread", "paper_value", "permutation_test", "ridge_value",
+    "separated_value", "text", "training", "two_stages", "uniform_attention", "value_after",
 ]
 
 

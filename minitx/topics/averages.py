@@ -106,6 +106,42 @@ def pair_averages(pairs: PairTable | ArrayLike, topics: ArrayLike) -> Averages:
     return pooled_averages(_sums(table.total, words, starts), _sums(table.count, words, starts))
 
 
+@dataclass(frozen=True)
+class Spread(Shown):
+    """How far pairs of one class differ from each other: the standard deviation in each class, nan if it has no pair.
+
+    ``between`` is the share of the variance of all pairs that lies between the means of the three classes: 1 if the
+    class says everything about a pair, 0 if it says nothing, nan if all pairs are equal.
+    """
+
+    same_word: float
+    same_topic: float
+    different_topic: float
+    between: float
+
+
+def pair_spread(pairs: PairTable | ArrayLike, topics: ArrayLike) -> Spread:
+    """The spread of pairs about the averages of :func:`pair_averages`, whose arguments and errors it shares.
+
+    A pair is its mean over its occurrences, and counts as often as it occurs. What differs between the occurrences of
+    one pair is no part of the spread, but in tables of few documents some of it is left in the means.
+    """
+    table, words, starts = _labelled(pairs, topics)
+    found = pair_averages(table, topics)
+    means = np.nan_to_num([found.same_word, found.same_topic, found.different_topic])
+    counts = np.array([found.n_same_word, found.n_same_topic, found.n_different_topic])
+    topic = np.asarray(topics)
+    mean_of_class = np.where(topic[:, None] == topic, means[1], means[2])
+    np.fill_diagonal(mean_of_class, means[0])
+    within = np.array(_sums(table.count * (table.mean(0.0) - mean_of_class)**2, words, starts))
+    overall = counts @ means / counts.sum()
+    between = float(counts @ (means - overall)**2)
+    total = between + float(within.sum())
+    share = between / total if total > counts.sum() * (_ROUNDING * np.abs(means).max())**2 else math.nan
+    same_word, same_topic, other = np.sqrt(np.divide(within, counts, out=np.full(3, math.nan), where=counts > 0))
+    return Spread(float(same_word), float(same_topic), float(other), share)
+
+
 def pooled_averages(total: Sequence[float], count: Sequence[float]) -> Averages:
     """Averages from the sums over, and numbers of, pairs of the same word, of one topic, and of different topics."""
     sums = [(total[0] + total[1], count[0] + count[1])]

@@ -19,7 +19,7 @@ from minitx.base.console import progress, rise
 from minitx.base.options import check_option, option, require_memory, shown
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
-from minitx.model.descent import Recording, Run, Stopped, descend
+from minitx.model.descent import Recording, Stopped, descend
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, page, training
 from minitx.topics import values as closed_forms
@@ -27,16 +27,19 @@ from minitx.topics.backtracking import Backtracking
 from minitx.topics.command_documents_figures import figures
 from minitx.topics.cross_entropy import cross_entropy_optimum
 from minitx.topics.documents import LOSSES, Documents
+from minitx.topics.finite_attention import best_attention
 from minitx.topics.law import TopicModel
 from minitx.topics.sectors import moments
-from minitx.topics.training import BLOCK_FIELDS, CLASSES
+from minitx.topics.training import BLOCK_FIELDS, CLASSES, TopicRun
+from minitx.topics.two_stages import SHARES
 
 STAGES = ("value", "embedding", "attention", "copying", "joint")
 FIGURES = (*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
-           "attention_ratio.png", "two_limits.png")
+           "attention_ratio.png", "two_limits.png", "two_stages.png")
 WEIGHTS = tuple(f"weights-{stage}.npz" for stage in STAGES)
 MOST_PAIRS = 3_000_000  # Pairs of query and key in all infinite documents together; above it that stage is left out.
 LONGEST = 1_000_000  # words of a document
+MOST_WORDS = 200  # of documents for which the best attention is sought, in a second or two
 REMEDY = "fewer --topics, --words or --documents, shorter --length, or --quick, are quicker"
 HELD_OUT = 500  # Clean documents on which attention is measured.
 DIFFERENCES = {"A": "word - topic", "B": "topic - other"}  # all that the cross-entropy determines
@@ -137,7 +140,7 @@ class Sample:
         return EmbeddedWeights.gaussian(self.law.V, rng=self.seed, **scales)
 
     def train(self, name: str, start: EmbeddedWeights, head: str, eta: float, steps: int, size: int | None = None,
-              **settings: Any) -> Run:
+              **settings: Any) -> TopicRun:
         """A recorded run with mini-batches of ``size`` documents, or the full batch."""
         batch = self.batch(head)
         size = None if size is None else min(size, len(batch.with_loss()))
@@ -160,10 +163,11 @@ class Stage:
     name: str
     title: str
     part: str
-    runs: list[Run]
+    runs: list[TopicRun]
     closed: dict[str, Columns] = field(default_factory=dict)
     final: Columns = field(default_factory=dict)
     trajectory: dict[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
+    first_seed: int = 0
 
     @property
     def losses(self) -> list[np.ndarray]:
@@ -171,7 +175,7 @@ class Stage:
         return [run.trajectory.loss for run in self.runs]
 
     @property
-    def recorded(self) -> list[Run]:
+    def recorded(self) -> list[TopicRun]:
         """The runs that were recorded at least once; a run that stops at once is not."""
         return [run for run in self.runs if run.records]
 
@@ -211,6 +215,19 @@ class Stage:
     def compared(self) -> str:
         """How often same topic exceeds different topic, or why the two cannot be compared; empty without records."""
         return training.comparison(self.runs, self.part) if self.recorded else ""
+
+    def assumptions(self) -> str:
+        """Of the first seed of joint training: when each part moves, and whether attention has three values."""
+        if self.name != "joint" or not self.recorded:
+            return ""
+        run = self.recorded[0]
+        rows = [[name, *("-" if step is None else f"{step:,}" for step in steps.values())]
+                for name, steps in run.movement.begins().items()]
+        return "\n".join((
+            table([f"seed {self.first_seed} ", *(f"{share} of its way at step" for share in SHARES)], rows),
+            f"two stages: W_V has gone {run.movement.lead:.0%} of its way when W_Q and W_K have gone a tenth of theirs",
+            f"three attention values: the class explains {run.records[-1].attention_spread.between:.0%} of the "
+            "variance of attention between pairs of words"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +322,8 @@ def train_stages(options: Options, say: Callable[[str], None], checkpoint: Check
         if stage.name != "infinite" and (found := stage.compared()) not in said:
             said.add(found)
             say(found)
+        if stage.name == "joint" and (found := stage.assumptions()):
+            say(found)
         for losses in stage.losses:
             if found := rise(losses, mini_batches=stage.name != "infinite"):
                 say(found)
@@ -390,6 +409,7 @@ def _attention(options, samples, stages):
     if _has_ratio(options):
         rho = attention.optimal_ratio(_infinitely_long(law)).rho
         closed = {f"attention {rho:.4f} : 1, the best at N = inf": _columns(attention.attention_profile(law, rho, rho))}
+    closed |= _best_attention(options, closed_forms.separated_value(law), tied=True)
     title = f"stage 2: attention times N, W_V frozen at the paper's limit; {how}"
     return Stage("attention", title, "attention", runs, closed, next(iter(closed.values()), {}))
 
@@ -398,7 +418,21 @@ def _copying(options, samples, stages):
     """Stage 2 after stage 1a: the trained W_V tells a word from its topic, and attention copies."""
     runs, how = _stage_2(options, samples, "copying", [before.weights.W_V for before in stages["value"].runs])
     title = f"stage 2 after stage 1a: attention times N, W_V frozen as trained; {how}"
-    return Stage("copying", title, "attention", runs)
+    return Stage("copying", title, "attention", runs, _best_attention(options, closed_forms.optimal_value(options.law)))
+
+
+def _best_attention(options, value, *, tied=False):
+    """The best attention in documents of this length with W_V = ``value``; nothing where it is not known."""
+    law = options.law
+    if options.head != "squared" or law.loss != "pooled" or law.lengths[1] > MOST_WORDS:
+        return {}
+    try:
+        best = best_attention(law, value, tied=tied)
+    except ValueError:  # it has no minimum
+        return {}
+    values = f"{best.rho:.4f} : 1" if tied else f"{best.alpha:.4g} : {best.beta:.4g} : 1"
+    return {f"attention {values}, the best at this length": _columns(
+        attention.attention_profile(law, best.alpha, best.beta))}
 
 
 def _stage_2(options, samples, name, values):
@@ -418,15 +452,16 @@ def _stage_2(options, samples, name, values):
 def _joint(options, samples, stages):
     """W_V, W_Q and W_K together, by cross-entropy."""
     runs, how = _cross_entropy(options, samples, "joint", 0.2 * options.law.n, 1500, 200, W_V=0.0, W_QK=0.05)
-    return Stage("joint", f"W_V, W_Q, W_K together: attention times N; {how}", "attention", runs)
+    title = f"W_V, W_Q, W_K together: attention times N; {how}"
+    return Stage("joint", title, "attention", runs, first_seed=options.seed)
 
 
 # what stages have in common -----------------------------------------------------------------------
 
 
-def _each(samples: Iterable[Sample], train: Callable[[Sample], Run]) -> list[Run]:
+def _each(samples: Iterable[Sample], train: Callable[[Sample], TopicRun]) -> list[TopicRun]:
     """``train(sample)`` of every seed, until a run ends early."""
-    runs: list[Run] = []
+    runs: list[TopicRun] = []
     for sample in samples:
         runs.append(train(sample))
         if runs[-1].trajectory.stopped:
@@ -490,12 +525,23 @@ def numbers(result: Result) -> dict[str, Any]:
 
     - ``stages``: {name: stage}, and of each stage its ``title``, the ``closed`` forms, the ``records`` of each seed
       (:class:`minitx.topics.training.Record`), the ``loss`` of each seed after 0, 1, 2, ... steps, and the table of
-      weights ``at end``.
+      weights ``at end``. ``movement`` tells of each seed the step at which each part of the weights ``begins`` to
+      move, {part: {share of its whole way: step}} for the shares 1%, 10% and 50%, its ``norm`` and its ``distance``
+      from the start at the end, and ``lead``, the share of its way that W_V has gone when W_Q and W_K have gone a tenth
+      of theirs (joint training only; else null). ``attention_spread`` of a record holds the standard deviations of
+      attention within each class of word pairs, and the share ``between`` of its variance that lies between classes.
     - ``infinite``: the stage on infinite documents: its ``title``, ``path`` (the recorded steps, with their ``loss``
       and attention ``alpha``, ``beta``, ``rho``, ``rho_0``), what is ``predicted``
       (:class:`minitx.topics.attention.OptimalAttention`) and ``stopped``; null if it was not trained.
     """
     stages = {name: {"title": stage.title, "closed": stage.closed, "records": [run.records for run in stage.runs],
-                     "loss": [run.trajectory.loss for run in stage.runs], "at end": stage.at_end()}
+                     "loss": [run.trajectory.loss for run in stage.runs], "at end": stage.at_end(),
+                     "movement": [_moved(run.movement) for run in stage.runs]}
               for name, stage in result.stages.items()}
     return {"stages": stages, "infinite": result.infinite}
+
+
+def _moved(movement):
+    """What results.json tells of a movement: every step would be too much."""
+    last = {name: {part: way[-1] for part, way in getattr(movement, name).items()} for name in ("norm", "distance")}
+    return {"begins": movement.begins(), "lead": movement.lead, **last}

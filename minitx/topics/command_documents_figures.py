@@ -36,6 +36,8 @@ def figures(result: Any) -> Figures:
             found |= _matrix(stage, result, about) | {f"{name}_training.png": _training(stage, about)}
     if result.infinite and len(result.infinite.path) > 1:
         found |= _attention_loss(result.infinite.path, law)
+    if "joint" in result.stages and result.stages["joint"].recorded:
+        found["two_stages.png"] = _two_stages(result.stages["joint"], about)
     if law.h < math.inf:
         found["two_limits.png"] = (two_limits(law), "Value matrix of least squared loss against the ridge. Infinite "
                                    "documents first, as in the paper, and no ridge first lead to different matrices. "
@@ -90,6 +92,21 @@ def _training(stage, about):
     ends = ", and whether lines end at the dotted closed forms" if final else ""
     return figure, (f"Averages by class of word pair over training. {_how(stage)}. Look how far same topic stays above "
                     f"different topic{ends}.")
+
+
+def _two_stages(stage, about):
+    """When W_V, W_Q and W_K move in joint training, and how far attention is from three values; first seed."""
+    run = stage.recorded[0]
+    movement, records = run.movement, run.records
+    ways = {f"${name[0]}_{name[2]}$": way[1:] / (way[-1] or 1.0) for name, way in movement.distance.items()}
+    attention = {label: ([getattr(record.attention, name) for record in records],
+                         [getattr(record.attention_spread, name) for record in records])
+                 for label, name in CLASSES.items()}
+    figure = plots.two_stages(movement.steps[1:], ways, [record.step for record in records], attention,
+                              title=f"Joint training: two stages, three attention values?\n{about}")
+    return figure, (f"{stage.title}. First seed. Above: how far each part of the weights has moved from its start, as "
+                    "a share of its whole way. Below: attention on held-out documents, mean of each class of word pairs "
+                    "and standard deviation of its pairs.")
 
 
 def _attention_loss(path, law):

@@ -25,6 +25,7 @@ LIMITS = ((0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 3)))  # dashes of values in 
 DARK, PALE = "0.25", "0.85"
 SQUEEZED = 4  # An axis leaves out 0 where curves are farther from it than so many times their span.
 ROOM = 1.2  # the colour scale ends so many times the 99 % quantile; a larger value clips fewer entries
+LABEL_OF_SPREAD = "attention × length: mean of the class\n± s.d. of its pairs of words"
 RING: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2,
                         "linestyle": "none"}
 
@@ -223,6 +224,44 @@ def block_values(steps: NDArray[np.integer], measured: Mapping[str, tuple[NDArra
               for name, (colour, marker) in BLOCKS.items() if name in {*measured, *closed, *final}]
     _legend(figure, blocks, "lower left", 1)
     _legend(figure, kinds, "lower right", 1)
+    return figure
+
+
+def two_stages(steps: NDArray[np.integer], ways: Mapping[str, ArrayLike], recorded: Sequence[int],
+               attention: Mapping[str, tuple[ArrayLike, ArrayLike]], *, title: str) -> Figure:
+    """Above, how much of its way each part of the weights has gone; below, attention by class with its spread.
+
+    Parameters
+    ----------
+    steps : (R,) int
+        Above 0; drawn on a logarithmic scale.
+    ways : dict {name of the part, which may be mathematics: (R,) float}
+        Its distance from the start, as a share of that at the end; dotted lines mark 1%, 10% and 50%.
+    recorded : (Q,) int
+        Steps at which attention was measured.
+    attention : dict {block name: (mean (Q,), sd (Q,))}
+        Mean of the pairs of the class, times the length, and their standard deviation within the class, as a band.
+    """
+    figure = Figure(figsize=(7.5, 7.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for index, (name, way) in enumerate(ways.items()):
+        upper.plot(steps, way, markevery=_every(len(steps), 12), label=name, **_look(index) | {"markersize": 5})
+    for share in (0.01, 0.1, 0.5):
+        upper.axhline(share, color=DARK, linestyle=LIMITS[0], linewidth=0.9)
+    upper.set(xscale="log", yscale="log", ylim=(2e-3, 1.6), ylabel="distance from the start, share of the last")
+    upper.set_yticks([0.01, 0.1, 0.5, 1], ["1%", "10%", "50%", "100%"])
+    upper.minorticks_off()
+    for name, (mean, sd) in attention.items():
+        _measured(lower, np.asarray(recorded), np.asarray(mean), np.asarray(sd), *BLOCKS[name])
+    lower.set(xlabel="gradient descent steps", ylabel=LABEL_OF_SPREAD)
+    log_ticks(lower.xaxis)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    parts = [_key(name, **_look(index) | {"markersize": 5}) for index, name in enumerate(ways)]
+    classes = [_key(name, color=BLOCKS[name][0], marker=BLOCKS[name][1]) for name in attention]
+    _legend(figure, parts, "lower left", 1)
+    _legend(figure, classes, "lower right", 1)
     return figure
 
 

@@ -15,14 +15,16 @@ from minitx.base.checks import function, instance, integers, positive, steps_wit
 from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.descent import Recording, Run, descend
+from minitx.model.optimisers import Optimiser
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import uniform_attention
-from minitx.topics.averages import Averages, attention_table, cosine_matrix, gram, pair_averages
+from minitx.topics.averages import Averages, Spread, attention_table, cosine_matrix, gram, pair_averages, pair_spread
 from minitx.topics.backtracking import Backtracking
 from minitx.topics.documents import Documents
 from minitx.topics.law import TopicModel
 from minitx.topics.randomness import Seed
 from minitx.topics.sectors import Blocks
+from minitx.topics.two_stages import Movement, MovementRecorder
 
 CLASSES = {"same word": "same_word", "same topic": "same_topic", "different topic": "different_topic"}
 BLOCK_FIELDS = CLASSES | {"mask column": "mask_column"}
@@ -45,6 +47,8 @@ class Record:
         ones without W_V. Row = output word, column = attended word; ``mask_column`` averages its column of [MASK].
     attention : Averages or None
         On clean documents, times their length: 1 is uniform. None where attention is uniform by construction.
+    attention_spread : Spread or None
+        The standard deviations of the same table within each class, and the share of variance between classes.
     """
 
     step: int
@@ -55,22 +59,54 @@ class Record:
     value: Averages
     mask_column: float
     attention: Averages | None
+    attention_spread: Spread | None
+
+
+@dataclass(frozen=True, eq=False)
+class TopicRun(Run):
+    """Records (:class:`Record`) of a training run, its :class:`~minitx.model.descent.Trajectory`, and its movement.
+
+    ``movement`` (:class:`minitx.topics.two_stages.Movement`) has every step, not only those of the records.
+    """
+
+    movement: Movement
+
+
+class _Recording(Recording):
+    """Records at some steps, and the movement of the weights at every step."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.mover = MovementRecorder()
+
+    def __call__(self, step, loss, weights, gradient=None):
+        self.mover(step, loss, weights)
+        super().__call__(step, loss, weights, gradient)
+
+    def state(self):
+        return [super().state(), self.mover.state()]
+
+    def restore(self, state):
+        records, moved = state
+        super().restore(records)
+        self.mover.restore(moved)
 
 
 def _record(step, loss, learning_rate, weights, topics, documents):
     """Measure ``weights``."""
     value, E = weights.circuits().ov.T, weights.W_E
     embedding, cosine = (None if E is None else pair_averages(of(E), topics) for of in (gram, cosine_matrix))
-    attention = None if weights.W_Q is None else pair_averages(attention_table(weights, documents), topics)
+    table = None if weights.W_Q is None else attention_table(weights, documents)
+    attention, spread = (None, None) if table is None else (pair_averages(table, topics), pair_spread(table, topics))
     return Record(step, float(loss), learning_rate, embedding, cosine, pair_averages(value, topics),
-                  float(value[1:, 0].mean()), attention)
+                  float(value[1:, 0].mean()), attention, spread)
 
 
 def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents,
           learning_rate: float, steps: int, batch_size: int | None = None, frozen: Sequence[str] = (),
           at: Iterable[int] | None = None, rng: Seed = None, progress: Callable[[int], object] | None = None,
-          backtracking: bool = False, checkpoint: Any = None) -> Run:
-    """Train by gradient descent, and record.
+          backtracking: bool = False, optimiser: Optimiser | None = None, checkpoint: Any = None) -> TopicRun:
+    """Train by gradient descent or another ``optimiser``, and record.
 
     Parameters
     ----------
@@ -92,7 +128,10 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
         ``progress(step)`` after every step.
     backtracking : bool
         Whether the rate is halved where a step would not lower the loss enough
-        (:class:`minitx.topics.backtracking.Backtracking`).
+        (:class:`minitx.topics.backtracking.Backtracking`); for gradient descent only.
+    optimiser : Optimiser, optional
+        As for :func:`minitx.descend`. The closed forms along training (``value_after``, ``gram_plateau``) are those of
+        gradient descent; where training ends, without weight decay, does not depend on the optimiser.
 
     Raises
     ------
@@ -112,16 +151,19 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
     quadratic = batch_size is None and batch.head == "squared" and set(start.circuits().parameters()) == {"ov"}
     data = uniform_attention.moments(batch, start.n_vocab) if quadratic else batch
     objective: Any = uniform_attention.loss_and_gradient if quadratic else loss_and_gradient
-    if truth("backtracking", backtracking):
+    if truth("backtracking", backtracking) and optimiser is not None:
+        raise ValueError(f"backtracking is for gradient descent, whose step goes along the gradient; leave it out "
+                         f"beside {optimiser}")
+    if backtracking:
         objective = Backtracking(learning_rate, frozen=frozen, mini_batches=batch_size is not None, objective=objective)
 
     def record(step, loss, weights):
         return _record(step, loss, objective.rate if backtracking else learning_rate, weights, topics, documents)
 
-    recording = Recording(record, at, kinds=(Record, Averages), progress=progress)
+    recording = _Recording(record, at, kinds=(Record, Averages, Spread), progress=progress)
     run = descend(start, data, learning_rate=learning_rate, steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
-                  callback=recording, loss_and_gradient=objective, checkpoint=checkpoint)
-    return Run(recording.records, run)
+                  callback=recording, optimiser=optimiser, loss_and_gradient=objective, checkpoint=checkpoint)
+    return TopicRun(recording.records, run, recording.mover.movement)
 
 
 def log_steps(steps: int) -> list[int]:

@@ -107,13 +107,15 @@ def test_the_best_attention_of_infinite_documents_is_the_closed_one(tau):
 
 @pytest.mark.parametrize(("T", "v", "law", "corruption"), [
     (3, 2, {"tau": 2}, {}), (3, 1, {"tau": 1}, {"p_m": 0.5, "p_r": 0.4}), (2, 3, {"tau": 1}, {"p_c": 0.05, "p_r": 0.6}),
-    (3, 2, {"alpha": 0.05}, {"p_r": 0.5}), (2, 2, {"alpha": 8.0}, {"p_c": 0.0}), (4, 2, {"tau": 3}, {"p_c": 0.0, "p_r": 0.0})])
+    (3, 2, {"alpha": 0.05}, {"p_r": 0.5}), (2, 2, {"alpha": 8.0}, {"p_c": 0.0}),
+    (4, 2, {"tau": 3}, {"p_c": 0.0, "p_r": 0.0})])
 @pytest.mark.parametrize("tied", [False, True])
 def test_nothing_near_the_best_is_better(T, v, law, corruption, tied):
     setting = TopicModel(T, v, 6, **law, **corruption)
     for value in (topics.separated_value(setting), topics.optimal_value(setting)):
         best = best_attention(setting, value, tied=tied)
-        alpha, beta = best.alpha * np.array([[0.7], [0.95], [1.0], [1.05], [1.4]]), best.beta * np.linspace(0.7, 1.4, 5)
+        factors = np.array([0.7, 0.95, 1.05, 1.4])
+        alpha, beta = best.alpha * factors[:, None], best.beta * factors
         near = expected_attention_loss(setting, alpha, alpha if tied else beta, value)
         assert best.loss <= min(near.min(), best.loss_uniform) + 1e-14
 
