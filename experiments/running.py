@@ -15,7 +15,7 @@ from minitx.base.report import environment, write_json
 from minitx.base.tables import table
 
 
-def command_line(name, doc, *, quick, text=None, layers=None, models=None):
+def command_line(name, doc, *, quick, text=None, layers=None, models=None, optimisers=None):
     """Read the command line of the experiment ``name``.
 
     Parameters
@@ -32,12 +32,14 @@ def command_line(name, doc, *, quick, text=None, layers=None, models=None):
         The most layers, for an experiment that trains one layer or several.
     models : str, optional
         What the arguments MODEL after it are, for an experiment that reads models.
+    optimisers : str, optional
+        What ``--optimisers`` does, for an experiment that has it.
 
     Returns
     -------
     argparse.Namespace
         ``quick``, ``out`` (a Path; the folder exists) and, where they are given, ``text`` (None if not typed),
-        ``layers`` and ``models`` (a list).
+        ``layers``, ``models`` (a list) and ``optimisers``.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     if text:
@@ -47,6 +49,8 @@ def command_line(name, doc, *, quick, text=None, layers=None, models=None):
                             help=f"number of layers, 1 to {layers} (default: 1)")
     if models:
         parser.add_argument("models", nargs="*", metavar="MODEL", help=models)
+    if optimisers:
+        parser.add_argument("--optimisers", action="store_true", help=optimisers)
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--out", default=f"results/{name}", metavar="DIR", help="folder for JSON file and figures")
     arguments = parser.parse_args()

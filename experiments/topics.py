@@ -1,12 +1,13 @@
 """The theory of topics (Li, Li, Risteski, ICML 2023): training beside its closed forms and recorded values.
 
-    python experiments/topics.py [--quick] [--out DIR]
+    python experiments/topics.py [--optimisers] [--quick] [--out DIR]
 
 There are ten topics of ten words. Each of eight training runs is made for three seeds and two laws of documents
 (Dirichlet shares, as the code of the paper samples, and two topics a document, as its theory has it), on 10,000
 documents with fixed masks, by plain gradient descent, and set beside values recorded from an independent
 implementation. Then the attention ratio on infinite documents is set beside its prediction. This takes 20 to 30 minutes
-on two cores. --quick takes one seed, one law and short runs, in under a minute.
+on two cores. --quick takes one seed, one law and short runs, in under a minute. With --optimisers it runs optimisers.py
+instead: joint training by gradient descent, momentum and Adam.
 """
 
 import math
@@ -14,6 +15,7 @@ import multiprocessing
 from dataclasses import replace
 
 import numpy as np
+import optimisers
 from running import block, command_line, paragraphs, write_down
 
 from minitx import EmbeddedWeights, descend, get_threads, set_threads, topics
@@ -295,6 +297,8 @@ def embeddings(quick):
 
 def section(results):
     """Markdown of what topics.json holds."""
+    if "optimisers" in results:
+        return optimisers.section(results)
     return paragraphs(
         "## Topics: training beside closed forms and recorded values",
         "There are 10 topics of 10 words. The value matrix that minimises the squared loss, 2 topics a document of N "
@@ -371,7 +375,10 @@ def _cell(row):
 
 def main():
     """Train, and write and print the results."""
-    arguments = command_line("topics", __doc__, quick="one seed, one law, long runs cut short: in under a minute")
+    arguments = command_line("topics", __doc__, quick="one seed, one law, long runs cut short: in under a minute",
+                             optimisers="train by gradient descent, momentum and Adam, at three rates each")
+    if arguments.optimisers:
+        return optimisers.main(arguments)
     quick = arguments.quick
     found = {"two limits": two_limits(), "trajectory": trajectory(quick), "embeddings": embeddings(quick)}
     rows, paths = ratios(quick)

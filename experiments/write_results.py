@@ -28,6 +28,8 @@ RUNS = {
     "reduced_layers": "experiments/reduced_layers.py TINYSTORIES.txt",
     "expansion": "experiments/expansion.py TINYSTORIES.txt",
     "topics": "experiments/topics.py",
+    "topics_optimisers": "experiments/topics.py --optimisers --out results/topics_optimisers",
+    "topics_stages": "experiments/topics_stages.py",
     "topics_text": "experiments/topics_text.py TINYSTORIES.txt",
     "next_token": "experiments/next_token.py",
     "language_model": "experiments/language_model.py TINYSTORIES.txt",

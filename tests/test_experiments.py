@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
-# A teaching file, which test_one_layer.py runs; a notebook, which runs below; parts of two others; and two tools.
-NO_RUNS = {"one_layer", "three_theories", "several_layers", "dense", "running", "write_results"}
+# A teaching file, which test_one_layer.py runs; a notebook, which runs below; parts of three others; and two tools.
+NO_RUNS = {"one_layer", "three_theories", "several_layers", "dense", "optimisers", "running", "write_results"}
 SCRIPTS = [script for script in sorted(FOLDER.glob("*.py")) if script.stem not in NO_RUNS]
 QUICK = "expansion"  # The others are slow: a stranger runs one, `.ci/run` runs all.
 RESULTS = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
@@ -65,6 +65,16 @@ def test_the_notebook_runs():
     done = subprocess.run([sys.executable, str(FOLDER / "three_theories.py")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "closed form" in done.stdout and "trained and predicted" in done.stdout
+
+
+@pytest.mark.slow
+def test_quick_with_other_optimisers(tmp_path):
+    """Every optimiser at every rate, in a few steps."""
+    command = [sys.executable, str(FOLDER / "topics.py"), "--optimisers", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "topics.json").read_text())["optimisers"]
+    assert len({(row["rule"], row["decay"], row["rate"]) for row in rows}) == len(rows) == 18
 
 
 def test_results_are_what_the_recorded_runs_give(experiments):

@@ -134,8 +134,8 @@ def pair_spread(pairs: PairTable | ArrayLike, topics: ArrayLike) -> Spread:
     mean_of_class = np.where(topic[:, None] == topic, means[1], means[2])
     np.fill_diagonal(mean_of_class, means[0])
     within = np.array(_sums(table.count * (table.mean(0.0) - mean_of_class)**2, words, starts))
-    overall = counts @ means / counts.sum()
-    between = float(counts @ (means - overall)**2)
+    overall = (counts * means).sum() / counts.sum()
+    between = float((counts * (means - overall)**2).sum())
     total = between + float(within.sum())
     share = between / total if total > counts.sum() * (_ROUNDING * np.abs(means).max())**2 else math.nan
     same_word, same_topic, other = np.sqrt(np.divide(within, counts, out=np.full(3, math.nan), where=counts > 0))

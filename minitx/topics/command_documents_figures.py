@@ -105,8 +105,8 @@ def _two_stages(stage, about):
     figure = plots.two_stages(movement.steps[1:], ways, [record.step for record in records], attention,
                               title=f"Joint training: two stages, three attention values?\n{about}")
     return figure, (f"{stage.title}. First seed. Above: how far each part of the weights has moved from its start, as "
-                    "a share of its whole way. Below: attention on held-out documents, mean of each class of word pairs "
-                    "and standard deviation of its pairs.")
+                    "a share of its whole way. Below: attention on held-out documents, mean of each class of word "
+                    "pairs and standard deviation of its pairs.")
 
 
 def _attention_loss(path, law):

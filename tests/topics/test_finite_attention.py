@@ -64,6 +64,7 @@ def test_any_law_and_value_matrix(setting, value, attention):
     assert found == pytest.approx(enumerated(setting, value, *attention), rel=1e-10)
 
 
+@settings(max_examples=25)
 @given(laws(length=math.inf), values(), ATTENTION)
 def test_infinitely_long_documents_of_tau_topics_have_the_closed_form(setting, value, attention):
     if setting.tau is None:
@@ -72,6 +73,7 @@ def test_infinitely_long_documents_of_tau_topics_have_the_closed_form(setting, v
     assert expected_attention_loss(setting, *attention, value) == pytest.approx(expected, rel=1e-12)
 
 
+@settings(max_examples=25)
 @given(laws(), values())
 def test_uniform_attention_has_the_loss_of_the_second_moments(setting, value):
     C, M = topics.moments(setting).matrices()
