@@ -5,7 +5,7 @@
 There are ten topics of ten words. First W_V, W_Q and W_K are trained together, as ``minitx topics`` trains them, for
 two laws of documents: when does each part begin to move, and is attention made of three values? Then W_V is frozen, and
 the best attention values, known exactly, are set beside two numbers that are trained on documents drawn anew at every
-step. This takes about two minutes of a processor; --quick takes fewer steps.
+step. This takes two minutes of a processor; --quick takes fewer steps.
 """
 
 import math
@@ -55,7 +55,8 @@ def stages(law, run):
     movement, last = run.movement, run.records[-1]
     return {"law": law, "steps": last.step, "begins": movement.begins(), "lead": movement.lead,
             "norm": {name: way[-1] for name, way in movement.norm.items()},
-            "attention": last.attention, "spread": last.attention_spread}
+            "attention": last.attention, "spread": last.attention_spread,
+            "between": {record.step: record.attention_spread.between for record in run.records}}
 
 
 def draw(law, run):
@@ -146,6 +147,7 @@ def section(results):
         block(("law ", "same word", "same topic", "different topic", "between classes"), [
             (one["law"], *(f"{one['attention'][name]:.3f} ({one['spread'][name]:.3f})" for name in CLASSES.values()),
              f"{one['spread']['between']:.1%}") for one in results["stages"]]),
+        *map(_most, results["stages"]),
         "Stage 2, squared loss: the best attention values alpha (same word) : beta (same topic) : 1, exactly, beside "
         f"those that {results['steps']:,} steps of Adam on 400 documents a step, drawn anew, have found.",
         block(("law ", "W_V ", "best alpha", "best beta", "trained alpha", "trained beta", "loss, uniform",
@@ -168,6 +170,11 @@ def _movements(rows):
             for name, steps in row["begins"].items()])
 
 
+def _most(row):
+    step, share = max(row["between"].items(), key=lambda pair: pair[1])
+    return f"{row['law']}: over training the share between classes is largest at step {int(step):,}, {share:.1%}."
+
+
 def _finite(one):
     for row in one["rows"]:
         best, (alpha, beta) = row["best"], row["trained"]
@@ -179,7 +186,7 @@ def main():
     """Train, draw, and write and print the results."""
     arguments = command_line("topics_stages", __doc__, quick="a fraction of the steps and documents, in seconds")
     quick, rows, two = arguments.quick, [], []
-    steps, n_documents, of_values = (40, 400, 8) if quick else (1500, 10_000, 240)
+    steps, n_documents, of_values = (40, 400, 8) if quick else (3000, 10_000, 240)
     for law, parts in progress_bar(iterable=LAWS.items(), unit="law"):
         run = joint(parts, steps, n_documents)
         two.append(stages(law, run))

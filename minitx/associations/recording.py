@@ -14,6 +14,7 @@ from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits
 from minitx.model.descent import Trajectory, descend
 from minitx.model.layers import LayeredWeights
+from minitx.model.optimisers import GradientDescent
 from minitx.model.weights import OneHotWeights
 
 Weights = OneHotWeights | LayeredWeights | Circuits
@@ -99,7 +100,8 @@ def record_terms(weights: Weights, batch: Batch, *, steps: int, at: Iterable[int
         Steps to record, from 1 to ``steps``. Default: all. A record costs about as much as five steps.
     leading : callable, optional
         ``leading(step)`` gives the leading terms of the weights. Those of the paper are ``lambda step:
-        leading_weights(statistics, steps=step, learning_rate=...)``. Default: as for :func:`gradient_terms`.
+        leading_weights(statistics, steps=step, learning_rate=...)``. Default: as for :func:`gradient_terms`. They are
+        those of gradient descent: with another ``optimiser`` among the settings, leave them out.
 
     Returns
     -------
@@ -108,7 +110,8 @@ def record_terms(weights: Weights, batch: Batch, *, steps: int, at: Iterable[int
     Raises
     ------
     ValueError, TypeError
-        As :func:`gradient_terms` and :func:`minitx.descend`; steps that are not between 1 and ``steps``.
+        As :func:`gradient_terms` and :func:`minitx.descend`; steps that are not between 1 and ``steps``; ``leading``
+        beside another optimiser than gradient descent.
     """
     instance("weights", weights, OneHotWeights, LayeredWeights, Circuits)
     whole_number("steps", steps, 1)
@@ -117,6 +120,10 @@ def record_terms(weights: Weights, batch: Batch, *, steps: int, at: Iterable[int
     if "callback" in settings:
         raise TypeError("record_terms has a callback of its own; give yours to minitx.descend, with a TermRecorder "
                         "called from it")
+    optimiser = settings.get("optimiser") or GradientDescent()
+    if leading is not None and (not isinstance(optimiser, GradientDescent) or optimiser.decay):
+        raise ValueError(f"leading terms are those of gradient descent without decay; leave out leading beside "
+                         f"{optimiser}")
     recorder = TermRecorder(batch, at=at, leading=leading)
     run = descend(weights, batch, steps=steps, callback=recorder, **settings)
     return TermsOverTraining(recorder.steps, recorder.norms, recorder.crossings, run)

@@ -34,7 +34,9 @@ C_w, M_w, C_t, M_t, and mean and variance of the share of [MASK]                
 The two orders of the limits in 1a do not commute, and in documents of any finite length a word stands out of its own
 topic. Trained matrices are averaged by :class:`Blocks` (known topics) or :func:`pair_averages` (topics of a text), and
 attention by :func:`attention_table`; :func:`pair_spread` is what such averages leave out, and ``two_stages`` measures
-when W_V, W_Q and W_K move. ``uniform_attention`` trains through C and M, ``training`` records a run, and
+when W_V, W_Q and W_K move. What holds along training (``value_after``, ``gram_plateau``) holds for gradient descent
+alone; where training of W_V ends is the same for every optimiser, and weight decay lambda in its gradient is the ridge
+lambda/2. ``uniform_attention`` trains through C and M, ``training`` records a run, and
 ``minitx topics`` sets the stages beside all of this.
 """
 

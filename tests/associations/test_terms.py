@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitx import (
+    Adam,
     Batch,
     Circuits,
     EmbeddedWeights,
@@ -223,3 +224,8 @@ def test_refusals_of_the_recorder():
         associations.TermRecorder(batch, leading=3)
     with pytest.raises(TypeError, match="record_terms has a callback of its own"):
         associations.record_terms(start, batch, learning_rate=1.0, steps=3, callback=print)
+    with pytest.raises(ValueError, match="leading terms are those of gradient descent"):
+        associations.record_terms(start, batch, learning_rate=1.0, steps=3, optimiser=Adam(),
+                                  leading=lambda step: start)
+    found = associations.record_terms(start, batch, learning_rate=0.1, steps=3, optimiser=Adam())
+    assert found.trajectory.optimiser.steps == 3
