@@ -110,7 +110,8 @@ def best_attention(setting: TopicModel, value: Blocks | None = None, *, tied: bo
     Returns
     -------
     OptimalAttention
-        ``loss_uniform`` is the loss at alpha = beta = 1; the bounds of W_inf are left out.
+        ``loss_uniform`` is the loss at alpha = beta = 1; the bounds of W_inf are left out. An alpha of 1e-8, the least
+        that is tried, says that the loss falls down to alpha = 0.
 
     Raises
     ------
