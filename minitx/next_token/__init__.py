@@ -22,6 +22,7 @@ W_fin = argmin of L_cyc over S_fin                                  Section 3  `
 W(t) / |W(t)| -> W_svm / |W_svm|, Proj_fin W(t) -> W_fin            Section 3  ``training.train`` measures both
 P_j -> N_j exp(e_j' W_fin e_k) / sum, over the highest SCC present  Section 3  ``Automaton.predict``
 W(tau) = W_fin + argmin |V|^2 / 2 + tau log(excess)                 beyond     ``path.split_path``
+excess = mean of log(1 + exp(z_i)), from margins of pairs of SCCs   beyond     ``pairs.Pairs``
 W(tau) = g W_svm + W_fin + rho + o(1)                               beyond     ``residual``
 W -> W_svm of the tokens that attention has settled on              its code   ``local_training.train_local``
 ==================================================================  =========  =========================================
