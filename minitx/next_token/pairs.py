@@ -31,6 +31,7 @@ from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.next_token.graphs import constraints
 from minitx.next_token.rank_one import Coordinates, Span, row_blocks
+from minitx.next_token.samples import Samples
 from minitx.next_token.split import Split
 
 _NOTHING = 1e-16  # a multiplier this small, times tau, changes no digit of a Hessian whose least eigenvalue is about 1
@@ -64,25 +65,36 @@ class Pairs(Shown):
     log_share: NDArray[np.float64]  # (n,)
 
     @classmethod
-    @one_blas_thread()
     def of(cls, split: Split, W_fin: NDArray) -> Pairs:
         """Those of ``split``, at ``W_fin`` (d, d)."""
         samples, owner, outside = split.samples, split.samples.owner(), np.flatnonzero(~split.inside)
-        # 1. The pair of each token outside
-        names, row = np.unique(split.pairs[outside], axis=0, return_inverse=True)
-        row = row.ravel()
-        # 2. log_mass = log(N exp(S)) - log(sum of N exp(S) inside), at W_fin
+        # log_mass = log(N exp(S)) - log(sum of N exp(S) inside), at W_fin
         score = split.scores(W_fin)[samples.tokens, samples.last[owner]] + np.log(samples.counts)
         log_inside = np.full(len(samples), -np.inf)
         np.logaddexp.at(log_inside, owner[split.inside], score[split.inside])
-        log_mass = score[outside] - log_inside[owner[outside]]
-        sample, starts = np.unique(owner[outside], return_index=True)
-        # 3. The rows of the pairs, in coordinates orthogonal to S_fin
-        power = int(np.rint(np.log2(norm(split.embeddings, axis=1).max() or 1.0)))
-        E = np.ldexp(split.embeddings, -power)
-        starts = np.append(starts, len(outside))
-        blocks = _blocks(E, names, constraints(split.graphs).equalities, row, starts)
-        return cls(names, E.shape[1], power, blocks, starts, row, log_mass, np.log(samples.share[sample]))
+        return cls._from(split.pairs[outside], owner[outside], score[outside] - log_inside[owner[outside]],
+                         samples.share, split.embeddings, constraints(split.graphs).equalities)
+
+    @classmethod
+    def of_tokens(cls, samples: Samples, E: NDArray) -> Pairs:
+        """Those of single tokens: every token but the label is outside, S_fin is {0}, and e is the log loss itself."""
+        owner = samples.owner()
+        outside = np.flatnonzero(np.arange(len(owner)) != samples.label_at[owner])
+        own = owner[outside]
+        tokens = np.stack([samples.last[own], samples.tokens[outside], samples.labels[own]], axis=1)
+        log_mass = np.log(samples.counts[outside] / samples.counts[samples.label_at[own]])
+        return cls._from(tokens, own, log_mass, samples.share, E, np.zeros((0, 3), np.int64))
+
+    @classmethod
+    @one_blas_thread()
+    def _from(cls, pairs, owner, log_mass, share, E, inside):
+        """From the pair (m, 3) and the sample (m,) of each token outside; rows ``inside`` (., 3) span S_fin."""
+        names, row = np.unique(pairs, axis=0, return_inverse=True)
+        sample, starts = np.unique(owner, return_index=True)
+        starts, row = np.append(starts, len(owner)), row.ravel()
+        power = int(np.rint(np.log2(norm(E, axis=1).max() or 1.0)))
+        blocks = _blocks(np.ldexp(E, -power), names, inside, row, starts)
+        return cls(names, E.shape[1], power, blocks, starts, row, log_mass, np.log(share[sample]))
 
     @property
     def dim(self) -> int:
@@ -116,6 +128,15 @@ class Pairs(Shown):
         """(r,) sum of ``weight`` (R,) times the rows."""
         return np.concatenate([np.zeros(0), *(weight[block.own] @ block.rows for block in self.blocks)])
 
+    def _outside(self, margins):
+        """z_i (n,), and P (m,): d z_i / d margin of token m, its share in the mass outside."""
+        begin, sizes = self.starts[:-1], np.diff(self.starts)
+        value = self.log_mass + margins[self.row]
+        top = np.maximum.reduceat(value, begin)
+        mass = np.exp(value - np.repeat(top, sizes))
+        total = np.add.reduceat(mass, begin)
+        return top + np.log(total), mass / np.repeat(total, sizes)
+
     @one_blas_thread()
     def objective(self, y: NDArray, tau: float) -> tuple[float, NDArray, Callable]:
         """``|y|^2 / 2 + log e(tau y) / tau``, its gradient, and its Newton steps, in y (r,).
@@ -124,44 +145,55 @@ class Pairs(Shown):
         takes nearly all of the time. Where that is not positive definite, which takes an excess that is not yet small,
         its only negative part is left out.
         """
-        begin, sizes = self.starts[:-1], np.diff(self.starts)
-        # 1. z_i, and P_m = d z_i / d margin of token m, its share in the mass outside
-        value = self.log_mass + (tau * self.margins(y))[self.row]
-        top = np.maximum.reduceat(value, begin)
-        mass = np.exp(value - np.repeat(top, sizes))
-        total = np.add.reduceat(mass, begin)
-        z, P = top + np.log(total), mass / np.repeat(total, sizes)
-        # 2. e = sum_i share_i s(z_i) with s(z) = log(1 + exp(z)), and weight_i = share_i s(z_i) / e
+        sizes = np.diff(self.starts)
+        z, P = self._outside(tau * self.margins(y))
+        # 1. e = sum_i share_i s(z_i) with s(z) = log(1 + exp(z)), and weight_i = share_i s(z_i) / e
         log_s = np.where(z < -36, z, np.log(np.logaddexp(0, np.maximum(z, -36))))  # s(z) is exp(z) below, to rounding
         term = self.log_share + log_s
         weight = np.exp(term - term.max())
         log_excess, weight = term.max() + np.log(weight.sum()), weight / weight.sum()
-        # 3. The derivatives s'(z) / s(z) and s''(z) / s(z); the second is at most the square of the first
+        # 2. The derivatives s'(z) / s(z) and s''(z) / s(z); the second is at most the square of the first
         first = np.exp(-np.logaddexp(0, -z) - log_s)
         second = first * np.exp(-np.logaddexp(0, z))
-        # 4. d log e / d margin of each pair
+        # 3. d log e / d margin of each pair
         slope = np.bincount(self.row, P * np.repeat(weight * first, sizes), len(self.names))
         mean = self.combination(slope)
 
         @cache
-        def newton():
+        def newton():  # (A - tau mean mean')^-1 (Sherman and Morrison)
             for curvature in (second, first**2):  # a covariance if second is first^2
-                bent = P * np.repeat(np.sqrt(tau * weight * (first - curvature)), sizes)
-                if solve := self._newton(mean, tau, slope, bent):
-                    return solve
+                bent = P * np.repeat(np.sqrt(weight * (first - curvature)), sizes)
+                alone = self._newton(tau, slope, bent)
+                of_mean = alone(mean)
+                left = 1 - tau * (mean @ of_mean)
+                if left > 0:
+                    return lambda b: (found := alone(b)) + of_mean * (tau * (mean @ found) / left)
             raise np.linalg.LinAlgError("rounding hides that the Hessian is positive definite")
 
         return y @ y / 2 + log_excess / tau, y + mean, lambda b: newton()(b)
 
-    def _newton(self, mean, tau, slope, bent):
-        """b -> (A - tau mean mean')^-1 b, block by block (Sherman and Morrison); None if that is not positive definite.
+    @one_blas_thread()
+    def ridge(self, x: NDArray, strength: float) -> tuple[float, NDArray, Callable]:
+        """``strength |x|^2 / 2 + e(x)``, its gradient, and its Newton steps, in x (r,), as for :meth:`objective`."""
+        sizes, (z, P) = np.diff(self.starts), self._outside(self.margins(x))
+        share, attention = np.exp(self.log_share), np.exp(-np.logaddexp(0, -z))  # to the tokens outside: s'(z)
+        slope = np.bincount(self.row, P * np.repeat(share * attention, sizes), len(self.names))
 
-        A = 1 + tau rows' diag(slope) rows - other' other, where a sample's row of ``other`` is the sum of its tokens'
-        rows, each times its ``bent`` (m,).
+        @cache
+        def newton():  # s' - s'' = (s')^2
+            return self._newton(1 / strength, slope, P * np.repeat(np.sqrt(share) * attention, sizes))
+
+        value = strength * (x @ x) / 2 + np.sum(share * np.logaddexp(0, z))
+        return value, strength * x + self.combination(slope), lambda b: newton()(b) / strength
+
+    def _newton(self, tau, slope, bent):
+        """b -> A^-1 b, block by block: A = 1 + tau (rows' diag(slope) rows - other' other).
+
+        A sample's row of ``other`` is the sum of the rows of its tokens, each times its ``bent`` (m,).
         """
         solvers = []
         for block in self.blocks:
-            weight, minus = tau * slope[block.own], bent[block.tokens]
+            weight, minus = tau * slope[block.own], np.sqrt(tau) * bent[block.tokens]
             kept = weight > _NOTHING
             one = block.rows[kept] * np.sqrt(weight[kept])[:, None]
             A = one.T @ one
@@ -170,15 +202,7 @@ class Pairs(Shown):
                 A -= other.T @ other
             A[np.diag_indices_from(A)] += 1.0
             solvers.append(positive_solver(A))
-
-        def alone(b):
-            return np.concatenate([solve(b[block.at]) for solve, block in zip(solvers, self.blocks, strict=True)])
-
-        of_mean = alone(mean)
-        left = 1 - tau * (mean @ of_mean)
-        if left <= 0:
-            return None
-        return lambda b: (found := alone(b)) + of_mean * (tau * (mean @ found) / left)
+        return lambda b: np.concatenate([solve(b[block.at]) for solve, block in zip(solvers, self.blocks, strict=True)])
 
 
 def _blocks(E, names, inside, row, starts):

@@ -15,7 +15,7 @@ from minitx.model.descent import Stopped
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token.automaton import Automaton
 from minitx.next_token.local_training import Selection, train_local
-from minitx.next_token.losses import loss_and_gradient
+from minitx.next_token.losses import LOSSES, loss_and_gradient
 from minitx.next_token.pairs import Pairs
 from minitx.next_token.path import split_path
 from minitx.next_token.samples import Samples
@@ -134,7 +134,7 @@ def test_records_say_what_the_weights_are(small, mode):
         assert max(found.cyclic_distance for found in run.records) < 1e-13
 
 
-@pytest.mark.parametrize("loss", ["log", "square", "tied"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("mode", ["descent", "normalised"])
 def test_the_faithful_modes_are_gradient_descent(small, mode, loss):
     automaton, start = small
