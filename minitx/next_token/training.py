@@ -114,6 +114,7 @@ def train(start: LastTokenWeights | FactoredWeights, automaton: Automaton, *, mo
         start = replace(start.astype(np.float64), W=automaton.split.subspace.rest(start.W) + automaton.soft.W)
     if mode == "path":
         return Run(recording.records, _follow_path(start, automaton, steps, recording))
+    objective: Callable
     if isinstance(start, FactoredWeights):
         objective = partial(_loss_of_product, loss=loss)
     else:
