@@ -334,9 +334,9 @@ def draw(data: Data, graphs: dict[int, PriorityGraph], runs: dict[str, Run] | No
         records = {MODES[mode]: run.records for mode, run in runs.items()}
         drawn["training.png"] = (
             figures.next_token_training(records, title=f"Training: {name}", has_cycles=dim > 0),
-            f"1 - correlation of W with W_svm, {'distance of the part of W in S_fin from W_fin' if dim else 'loss'}, norm "
-            "of W, and attention outside the label's SCC. Look for lines that fall: W turns towards W_svm while its norm "
-            "grows for ever.")
+            f"1 - correlation of W with W_svm, {'distance of the part of W in S_fin from W_fin' if dim else 'loss'}, "
+            "norm of W, and attention outside the label's SCC. Look for lines that fall: W turns towards W_svm while "
+            "its norm grows for ever.")
     if held_out and held_out.predictions and held_out.trained:
         trained, distances = ({MODES[mode]: of[mode] for mode in of} for of in (held_out.trained, held_out.distances))
         drawn["predictions.png"] = (
