@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from dense import dense_layers, dense_statistics, dense_step, dense_topic_step, plain_graph_svm
+from dense import dense_layers, dense_statistics, dense_step, dense_topic_step, plain_graph_svm, plain_path
 from running import block, command_line, paragraphs, write_down
 
 from minitx import (
@@ -39,7 +39,9 @@ from minitx.base.console import progress_bar
 from minitx.base.parallel import one_blas_thread
 from minitx.model.blocks import blocks
 from minitx.model.layers import operations
+from minitx.next_token.automaton import Automaton
 from minitx.next_token.graphs import priority_graphs
+from minitx.next_token.path import residual, split_path
 from minitx.next_token.samples import Samples
 from minitx.next_token.svm import graph_svm
 from minitx.topics.documents import mask_tokens
@@ -320,6 +322,39 @@ def graph_svms(size):
     return result
 
 
+def regularisation_paths(size, large, doublings):
+    """The path that is given the SCCs, for two kinds of embeddings, against one dense Hessian at every point; and rho.
+
+    The ratio is that of the first ``doublings`` strengths; the time of ours is that of 22.
+    """
+    rng, result = np.random.default_rng(0), {"size": size, "large": large, "doublings": doublings}
+    E = rng.standard_normal((size["n_vocab"], size["width"])) / size["width"] ** 0.5
+    for kind, table in (("one-hot", None), ("random", E)):
+        automaton = Automaton.fit(_uniform_samples(size, rng), table)
+        split, W_fin = automaton.split, automaton.soft.W
+
+        def path(n_strengths, method=split_path, split=split, W_fin=W_fin):
+            return list(method(split, W_fin, 2.0 ** np.arange(n_strengths)))
+
+        with one_blas_thread():
+            whole_s, ours_s = (seconds(partial(path, n_strengths), 1) for n_strengths in (22, doublings))
+            start = time.perf_counter()
+            plain = path(doublings, plain_path)
+            plain_s = time.perf_counter() - start
+        agree(path(doublings), plain, 1e-6)
+        result[kind] = {"whole_s": whole_s, "minitx_s": ours_s, "plain_s": plain_s, "ratio": plain_s / ours_s}
+    automaton = Automaton.fit(_uniform_samples(large, rng))
+    result["rho_s"] = on_threads(1, lambda: residual(automaton.split, automaton.svm.W, automaton.soft.W), dense=True)
+    return result
+
+
+def _uniform_samples(size, rng):
+    """Samples of sequences and labels that are equally probable."""
+    K, n, length = (size[key] for key in ("n_vocab", "n", "length"))
+    sequences = rng.integers(0, K, (n, length))
+    return Samples.of(sequences, sequences[np.arange(n), rng.integers(0, length, n)], K)
+
+
 def growth(base):
     """Time of a step and of the statistics as N, T and V double."""
     rows = []
@@ -355,6 +390,7 @@ def section(results):
         *_reduced_step(results["reduced step"]),
         *_topic_step(results["topic step"]),
         *_graph_svms(results["graph svm"]),
+        *(_regularisation_paths(results["regularisation paths"]) if "regularisation paths" in results else ()),
         *_growth(results["growth"]))
     return paragraphs(*(GOALS.sub("", part) if results["quick"] else part for part in written))
 
@@ -443,6 +479,18 @@ def _graph_svms(result):
                   f"{one['worst_condition']:.0e}") for kind, one in result.items() if kind != "size"])
 
 
+def _regularisation_paths(result):
+    size, large = result["size"], result["large"]
+    yield (f"Regularisation path of the next token, {size['n']} samples of {size['length']} tokens out of "
+           f"{size['n_vocab']}, one thread, against Newton's method with one dense Hessian of all unknowns at every "
+           f"point, on the first {result['doublings']} doublings of tau. The whole path has 22. The goal is 10 s. rho "
+           f"of {large['n']:,} samples of {large['length']} out of {large['n_vocab']} one-hot tokens takes "
+           f"{result['rho_s']:.1f} s (the goal is 10).")
+    yield block(("embeddings ", "whole path, s", "first part, s", "dense, s", "times faster"),
+                [(kind, *(f"{result[kind][name]:.2f}" for name in ("whole_s", "minitx_s", "plain_s")),
+                  f"{result[kind]['ratio']:.1f}") for kind in ("one-hot", "random")])
+
+
 def _growth(rows):
     yield "Growth of the float32 step and of the float64 statistics, all threads."
     yield block(("N", "T", "V", "step, s", "ratio", "statistics, s", "ratio"),
@@ -469,6 +517,9 @@ def main():
     samples = {"n_vocab": 50, "width": 64, "n": 200, "length": 8}
     if quick:
         samples = {"n_vocab": 8, "width": 10, "n": 12, "length": 4}
+    many_samples = {"n_vocab": 500, "n": 4000, "length": 6}
+    if quick:
+        many_samples = {"n_vocab": 9, "n": 20, "length": 4}
     doubled = {"n_vocab": 100, "length": 12, "n": 16} if quick else {"n_vocab": 1500, "length": 100, "n": 256}
     parts = {
         "GFLOP/s": lambda: {np.dtype(dtype).name: product_rate(dtype, 300 if quick else 3000)
@@ -480,6 +531,7 @@ def main():
         "reduced step": lambda: reduced_step(many, 4 if quick else 48),
         "topic step": lambda: topic_step(documents),
         "graph svm": lambda: graph_svms(samples),
+        "regularisation paths": lambda: regularisation_paths(samples, many_samples, 4 if quick else 8),
         "growth": lambda: growth(doubled),
     }
     results = {name: measure() for name, measure in progress_bar(iterable=parts.items(), unit="part")}

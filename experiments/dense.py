@@ -1,6 +1,7 @@
 """The baselines of benchmark.py: the same mathematics in dense one-hot form, by NumPy and batched matrix products.
 
-Graph-SVM has as baseline the textbook method for least-distance problems, on every edge and with all d x d unknowns.
+Graph-SVM has as baseline the textbook method for least-distance problems, on every edge and with all d x d unknowns;
+the regularisation path has Newton's method with one Hessian of all unknowns at every point that is tried.
 """
 
 import numpy as np
@@ -147,3 +148,57 @@ def plain_graph_svm(graphs, E):
     share = nnls(np.vstack([C.T, np.ones(len(C))]), np.append(np.zeros(C.shape[1]), 1.0))[0]
     direction = share @ C
     return (direction * share.sum() / (direction @ direction)).reshape(E.shape[1], E.shape[1])
+
+
+def plain_path(split, W_fin, strengths):
+    """W(tau) for each tau: Newton's method on |V|^2 / 2 + tau log(excess) in all directions of the samples' rows."""
+    samples, E, owner, outside = split.samples, split.embeddings, split.samples.owner(), ~split.inside
+    rows = ((E[samples.tokens] - E[samples.labels[owner]])[:, :, None] * E[samples.last[owner]][:, None, :]).reshape(
+        len(owner), -1)
+    inside, rows = rows[split.inside], rows[outside]
+    if inside.any():
+        span = orth(inside.T)
+        rows = rows - rows @ span @ span.T
+    basis = orth(rows.T)
+    C = rows @ basis
+    mass = samples.counts * np.exp(split.scores(W_fin)[samples.tokens, samples.last[owner]])
+    log_mass = np.log(mass[outside] / np.bincount(owner, mass * split.inside)[owner[outside]])
+    of = owner[outside] == np.unique(owner[outside])[:, None]  # (n, m): which sample a token is in
+    share, x = samples.share[np.unique(owner[outside])], np.zeros(basis.shape[1])
+    for tau in strengths:
+        value, gradient, hessian = _path_objective(x, tau, C, log_mass, of, share)
+        while np.linalg.norm(gradient) > 1e-9 * (1 + tau):
+            step, length = -np.linalg.solve(hessian, gradient), 1.0
+            ahead = _path_objective(x + step, tau, C, log_mass, of, share)
+            while ahead[0] > value + 0.1 * length * (gradient @ step) + 1e-12 * abs(value):
+                length /= 2
+                ahead = _path_objective(x + length * step, tau, C, log_mass, of, share)
+            x, (value, gradient, hessian) = x + length * step, ahead
+        yield W_fin + (basis @ x).reshape(W_fin.shape)
+
+
+def _path_objective(x, tau, C, log_mass, of, share):
+    """Value, gradient and Hessian; where that is not positive definite, its negative part is left out."""
+    z_of = np.where(of, log_mass + C @ x, -np.inf)
+    top = z_of.max(axis=1)
+    P = np.exp(z_of - top[:, None])
+    z, P = top + np.log(P.sum(axis=1)), P / P.sum(axis=1, keepdims=True)
+    log_s = np.where(z < -30, z, np.log(np.logaddexp(0, np.maximum(z, -30))))
+    weight = share * np.exp(log_s - log_s.max())
+    log_excess, weight = log_s.max() + np.log(weight.sum()), weight / weight.sum()
+    first = np.exp(-np.logaddexp(0, -z) - log_s)
+    slope = P.T @ (weight * first)
+    for second in (first * np.exp(-np.logaddexp(0, z)), first**2):
+        between = np.diag(slope) + (P.T * (weight * (second - first))) @ P - np.outer(slope, slope)
+        hessian = np.eye(C.shape[1]) + tau * C.T @ between @ C
+        if _is_positive(hessian):
+            break
+    return x @ x / 2 + tau * log_excess, x + tau * slope @ C, hessian
+
+
+def _is_positive(matrix):
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return True

@@ -32,6 +32,7 @@ RUNS = {
     "topics_stages": "experiments/topics_stages.py",
     "topics_text": "experiments/topics_text.py TINYSTORIES.txt",
     "next_token": "experiments/next_token.py",
+    "next_token_paths": "experiments/next_token_paths.py",
     "language_model": "experiments/language_model.py TINYSTORIES.txt",
     "large_model": "experiments/large_model.py",
     "benchmark": "experiments/benchmark.py",

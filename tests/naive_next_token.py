@@ -132,16 +132,22 @@ def last_token_attention(scores, sequence, exp):
     return {j: mass[j] / total for j in mass}
 
 
-def last_token_loss(scores, sequences, labels, loss, gram, exp, log):
-    """Mean loss by definition, for floats, complex or decimal numbers; gram[j][l] = <e_j, e_l> for the loss "tied"."""
+def last_token_loss(scores, sequences, labels, loss, table, exp, log):
+    """Mean loss by definition, for floats, complex or decimal numbers; table[j][l] = output l for token j, if any."""
     total = 0
     for sequence, y in zip(sequences, labels, strict=True):
         P = last_token_attention(scores, sequence, exp)
-        if loss == "tied":
-            mass = [exp(sum(P[j] * gram[j][l] for j in P)) for l in range(len(gram))]
-            P = {l: mass[l] / sum(mass) for l in range(len(gram))}
-        missed = sum(P[j] for j in P if j != y)
-        total = total + (-log(P[y]) if loss == "log" else missed * missed)
+        if loss in ("log", "square"):
+            missed = sum(P[j] for j in P if j != y)
+            total = total + (-log(P[y]) if loss == "log" else missed * missed)
+            continue
+        out = [sum(P[j] * table[j][l] for j in P) for l in range(len(table))]
+        if loss == "squared_error":
+            total = total + sum((out[l] - (l == y)) ** 2 for l in range(len(out)))
+            continue
+        mass = [exp(x - out[y]) for x in out]
+        missed = sum(mass[l] for l in range(len(table)) if l != y) / sum(mass)
+        total = total + (missed * missed if loss == "tied" else log(sum(mass)))
     return total / len(labels)
 
 

@@ -119,6 +119,8 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
 
 _STEPS = 500  # most Newton steps; a handful is usual, and many are needed where the minimum is far away
 _QUADRATIC = 1e-8  # decrement below which rounding hides the change of the value, and the gradient decides on a step
+_FAST = 0.1  # a full step that leaves less of the gradient than this is followed by one with the same Hessian
+_ROUNDING, _SLOW = 1e-20, 0.4  # a full step of a smaller decrement that leaves more of the gradient is the last one
 _SHORTEST = 2.0**-10  # shortest part of a step that is tried before what is left of the gradient counts as rounding
 
 
@@ -130,7 +132,9 @@ def minimise(function: Callable, x: NDArray[np.float64], stop: Callable[[NDArray
     Parameters
     ----------
     function : callable
-        ``function(x) -> (value, gradient (r,), Hessian (r, r))``; the value is of order 1.
+        ``function(x) -> (value, gradient (r,), Hessian (r, r))``; the value is of order 1. In the place of the Hessian
+        there may be a function ``solve(b) = Hessian^-1 b``, which does its work when it is called first: not every x
+        that is tried needs it.
     x : (r,) float64
         The start.
     stop : callable, optional
@@ -142,31 +146,48 @@ def minimise(function: Callable, x: NDArray[np.float64], stop: Callable[[NDArray
         The minimum, (r,) float64; the gradient there, (r,) float64; the number of steps.
     """
     value, gradient, hessian = function(x)
-    steps = 0
+    solve, own, steps = _solver(hessian), True, 0  # own: whether ``solve`` is that of x
     while steps < _STEPS and not (stop is not None and stop(x)):
-        step = -_solve(hessian, gradient)
-        decrement = -gradient @ step  # twice what the quadratic model gains
-        length, found = 1.0, function(x + step)
+        step = -solve(gradient)
+        decrement, size = -gradient @ step, norm(gradient)  # twice what the quadratic model gains
+        length, found, last = 1.0, function(x + step), False
         if decrement > _QUADRATIC:  # shorten the step until the value falls by a tenth of what its slope promises
             while not found[0] <= value - 0.1 * length * decrement:
                 length /= 2
                 found = function(x + length * step)
         else:  # shorten the step until the gradient becomes smaller
-            size = norm(gradient)
-            while length > _SHORTEST and not norm(found[1]) < (1 - length / 2) * size:
+            while own and length > _SHORTEST and not norm(found[1]) < (1 - length / 2) * size:
                 length /= 4
                 found = function(x + length * step)
             if not norm(found[1]) < (1 - length / 2) * size:
-                break
+                if own:
+                    break
+                solve, own = _solver(hessian), True
+                continue
+            last = own and length == 1 and decrement < _ROUNDING and norm(found[1]) > _SLOW * size
         x = x + length * step
         value, gradient, hessian = found
         steps += 1
+        if last:
+            break
+        own = not (length == 1 and norm(gradient) < _FAST * size)
+        solve = _solver(hessian) if own else solve
     return x, gradient, steps
 
 
-def _solve(A, b):
-    """A^-1 b for a matrix A that is positive definite up to rounding; every coordinate is brought to scale 1 first."""
+def _solver(hessian):
+    """b -> Hessian^-1 b, from the Hessian or from such a function itself."""
+    return hessian if callable(hessian) else positive_solver(hessian)
+
+
+@one_blas_thread()
+def positive_solver(A: NDArray[np.float64]) -> Callable[[NDArray], NDArray]:
+    """The function b -> A^-1 b, b (r,), for a matrix A (r, r) that is positive definite up to rounding.
+
+    Every coordinate is brought to scale 1 first. Raises LinAlgError if A is not positive definite.
+    """
     scale = np.sqrt(np.maximum(np.diagonal(A), np.finfo(float).tiny))
     scaled = A / scale[:, None] / scale
     scaled[np.diag_indices_from(scaled)] += 4 * len(A) * np.finfo(float).eps
-    return cho_solve(cho_factor(scaled), b / scale) / scale
+    factor = cho_factor(scaled)
+    return one_blas_thread()(lambda b: cho_solve(factor, b / scale) / scale)

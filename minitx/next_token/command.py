@@ -27,6 +27,7 @@ from minitx.next_token.command_data import Data, HeldOut, load
 from minitx.next_token.command_tables import MODES, RECORDS, printable
 from minitx.next_token.graphs import PriorityGraph, constraints, priority_graphs
 from minitx.next_token.losses import LOSSES, context_attention
+from minitx.next_token.rank_one import equicorrelated
 from minitx.next_token.samples import holds_samples
 from minitx.next_token.split import cyclic_subspace
 from minitx.next_token.svm import InfeasibleError, solve
@@ -52,8 +53,11 @@ class AutomatonOptions(Resumable):
     text: str | None = option(None, "a text (.txt, .jsonl, .json, or .gz of each), or a .jsonl file of samples, one "
                               "{\"tokens\": [...], \"label\": ...} a line; without it, samples are generated",
                               positional=True, metavar="FILE")
-    embedding: str = option("one-hot", "embeddings of the tokens: one-hot, or random vectors of length 1, for which "
-                            "the Graph-SVM is one large problem", choices=("one-hot", "random"))
+    embedding: str = option("one-hot", "embeddings of the tokens: one-hot, or vectors of length 1, for which the "
+                            "Graph-SVM is one large problem: random ones, or such that each two have the same cosine",
+                            choices=("one-hot", "random", "equicorrelated"))
+    correlation: float | None = option(None, "this cosine of equicorrelated embeddings; 0.3 when not given",
+                                       above_zero=True, below=1.0)
     width: int | None = option(None, "dimensions of random embeddings; as many as tokens when not given", least=1,
                               most=10_000)
     loss: str = option("log", "loss of plain and normalised descent; W_fin and the accelerated mode are for log",
@@ -68,9 +72,12 @@ class AutomatonOptions(Resumable):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.width is not None and self.embedding == "one-hot":
-            raise ValueError(f"--width is {self.width}, but one-hot embeddings have as many dimensions as there are "
-                             "tokens; leave it out, or use --embedding random")
+        if self.width is not None and self.embedding != "random":
+            raise ValueError(f"--width is {self.width}, but {self.embedding} embeddings have as many dimensions as "
+                             "there are tokens; leave it out, or use --embedding random")
+        if self.correlation is not None and self.embedding != "equicorrelated":
+            raise ValueError(f"--correlation is {self.correlation:g}, but {self.embedding} embeddings have no common "
+                             "cosine to choose; leave it out, or use --embedding equicorrelated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +87,19 @@ class GeneratedOptions(AutomatonOptions):
     vocabulary: int = option(8, "number of tokens (K)", least=2)
     samples: int = option(120, "number of samples", least=1)
     length: int = option(6, "tokens of a sample", least=1)
-    classes: int = option(3, "number of classes in which each last token ranks the tokens", least=1)
+    classes: int | None = option(None, "number of classes in which each last token ranks the tokens; 3 when not given",
+                                 least=1)
+    acyclic: bool = option(False, "each last token ranks all tokens one below the other: no SCC has several tokens, "
+                           "nothing is composed, and W grows along W_svm alone")
     source: str = dataclasses.field(init=False, default="generated")
 
     def __post_init__(self):
         super().__post_init__()
+        if self.acyclic and self.classes is not None:
+            raise ValueError(f"--classes is {self.classes}, but --acyclic makes as many classes as there are tokens; "
+                             "leave one of the two out")
+        if self.classes is None:
+            object.__setattr__(self, "classes", self.vocabulary if self.acyclic else 3)
         if self.classes > self.vocabulary:
             raise ValueError(f"--classes is {self.classes} but --vocabulary {self.vocabulary}; no class may be empty")
         require_memory(200.0 * self.vocabulary**2, ("vocabulary", self.vocabulary))
@@ -214,19 +229,22 @@ def _embeddings(options, n_vocab):
     """(K, d), rows of length 1; None if they are one-hot."""
     if options.embedding == "one-hot":
         return None
+    if options.embedding == "equicorrelated":
+        return equicorrelated(n_vocab, 0.3 if options.correlation is None else options.correlation)
     rng = np.random.default_rng(options.seed).spawn(4)[3]  # the data use the first three
     E = rng.standard_normal((n_vocab, options.width or n_vocab))
     return E / norm(E, axis=1, keepdims=True)
 
 
 def _require_memory(options, samples, graphs):
-    """ValueError where a Graph-SVM that random embeddings do not split would need more than ``MOST_BYTES``."""
+    """ValueError where a Graph-SVM that the embeddings do not split would need more than ``MOST_BYTES``."""
     width = options.width or samples.n_vocab
     n_rows = sum(len(graph.reduction) for graph in graphs.values())
     needed = BYTES * n_rows * width * min(width, len(graphs))
     if options.embedding != "one-hot" and needed > MOST_BYTES:
         raise ValueError(f"the Graph-SVM would need about {needed / 1e9:.2g} GB for {n_rows:,} inequalities, which "
-                         "random embeddings do not split by last token: use --embedding one-hot, or fewer samples")
+                         f"{options.embedding} embeddings do not split by last token: use --embedding one-hot, or "
+                         "fewer samples")
 
 
 def _announce_graph_svm(options, graphs, E, say):
@@ -255,7 +273,8 @@ def _train(options, automaton, say, checkpoint):
     modes = {"descent": {"loss": options.loss, "steps": options.steps, "learning_rate": PLAIN_RATE},
              "normalised": {"loss": options.loss, "steps": options.steps, "learning_rate": options.learning_rate},
              "accelerated": {"steps": min(options.steps, ACCELERATED_STEPS)}}
-    say("\ntraining from W = 0 (corr: cosine of two matrices; P: projection onto S_fin)")
+    say("\ntraining from W = 0 (corr: cosine with W_svm, where W - P W is the part of W off S_fin; P: projection "
+        "onto S_fin)")
     say(RECORDS.header())
     runs = {}
     for mode, settings in modes.items():
@@ -315,8 +334,9 @@ def draw(data: Data, graphs: dict[int, PriorityGraph], runs: dict[str, Run] | No
         records = {MODES[mode]: run.records for mode, run in runs.items()}
         drawn["training.png"] = (
             figures.next_token_training(records, title=f"Training: {name}", has_cycles=dim > 0),
-            "1 - correlation of W with W_svm, distance of the part of W in S_fin from W_fin, norm of W, and attention "
-            "outside the label's SCC. Look for lines that fall: W turns towards W_svm while its norm grows for ever.")
+            f"1 - correlation of W with W_svm, {'distance of the part of W in S_fin from W_fin' if dim else 'loss'}, "
+            "norm of W, and attention outside the label's SCC. Look for lines that fall: W turns towards W_svm while "
+            "its norm grows for ever.")
     if held_out and held_out.predictions and held_out.trained:
         trained, distances = ({MODES[mode]: of[mode] for mode in of} for of in (held_out.trained, held_out.distances))
         drawn["predictions.png"] = (

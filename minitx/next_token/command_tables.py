@@ -22,8 +22,8 @@ MEANING = {"determined": "one SCC has priority over all others in the context; a
            "unseen": "no sample ends in this last token"}
 ROUNDING = 1e-10  # smaller numbers differ between machines, so they are printed as "< 1e-10"; results.json has them
 SHOWN_GRAPHS, SHOWN_TOKENS, SHOWN_CONTEXTS, SHOWN_RECORDS, LONGEST_WORD = 12, 12, 8, 6, 24
-RECORDS = Table(("step", "loss", "1 - corr(W, W_svm)", "|P W - W_fin|", "|W|", "attention to label's SCC"),
-                (9, 10, 0, 0, 9, 0))
+RECORDS = Table(("step", "loss", "1 - corr(W)", "1 - corr(W - P W)", "|P W - W_fin|", "|W|",
+                 "attention to label's SCC"), (9, 10, 0, 0, 0, 9, 0))
 
 
 def printable(name: str, longest: int = LONGEST_WORD) -> str:
@@ -114,7 +114,8 @@ def mode_rows(mode: str, settings: dict[str, Any], run: Run) -> str:
            "accelerated": "{0}: starts at W_fin and minimises log(loss - minimal loss)"}[mode]
     records = run.records
     at = np.unique(np.rint(np.linspace(0, len(records) - 1, min(SHOWN_RECORDS, len(records)))).astype(int))
-    rows = [RECORDS.row((f"{one.step:,}", number(one.loss, 6), _gap(one.correlation), tiny(one.cyclic_distance, 2),
+    rows = [RECORDS.row((f"{one.step:,}", number(one.loss, 6), _gap(one.correlation),
+                         _gap(one.correlation_rest), tiny(one.cyclic_distance, 2),
                          f"{one.norm:.4g}", f"{one.label_mass:.9f}")) for one in (records[i] for i in at)]
     return "\n".join([how.format(MODES[mode], **settings), *rows])
 

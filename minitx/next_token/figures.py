@@ -280,13 +280,18 @@ def _draw_route(axes, route):
 def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has_cycles: bool = True) -> Figure:
     """How far training has come, by mode: direction, part in S_fin, norm, attention.
 
-    ``runs`` holds {name of a mode: its records}; ``has_cycles`` says whether S_fin has a dimension above 0. Logarithmic
-    axes leave out nan and 0 (of step 0, and of numbers that are exactly 0).
+    ``runs`` holds {name of a mode: its records}; ``has_cycles`` says whether S_fin has a dimension above 0. If it has
+    not, the loss, down to 1e-16, is drawn in the place of the part in S_fin. Logarithmic axes leave out nan and 0 (of
+    step 0, and of numbers that are exactly 0).
     """
     figure = Figure(figsize=(11, 8), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True)
+    within = ((r"$|\Pi_\mathrm{fin} W - W_\mathrm{fin}|$ (Frobenius)", lambda record: record.cyclic_distance)
+              if has_cycles else
+              (r"loss ($W_\mathrm{fin} = 0$: no SCC has several tokens)",
+               lambda record: record.loss * (record.loss > 1e-16)))
     shows = ((r"1 $-$ correlation with $W_\mathrm{svm}$", lambda record: 1 - record.correlation),
-             (r"$|\Pi_\mathrm{fin} W - W_\mathrm{fin}|$ (Frobenius)", lambda record: record.cyclic_distance),
+             within,
              (r"$|W|$ (Frobenius)", lambda record: record.norm),
              ("1 $-$ attention on the label's SCC, mean", lambda record: 1 - record.label_mass))
     lines = {}
@@ -301,9 +306,7 @@ def next_token_training(runs: Mapping[str, Sequence[Record]], *, title: str, has
             axes.set_yscale("log")
             log_ticks(axes.xaxis)
         else:
-            acyclic = axes is panels[0, 1] and not has_cycles
-            says = "no SCC of several tokens:\nnothing to compose" if acyclic else "undefined or 0 throughout"
-            axes.text(0.5, 0.5, says, ha="center", va="center", transform=axes.transAxes)
+            axes.text(0.5, 0.5, "undefined or 0 throughout", ha="center", va="center", transform=axes.transAxes)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     for axes in panels[1]:

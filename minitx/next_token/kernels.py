@@ -57,9 +57,12 @@ def last_square(starts, label_at, P, dscore, losses):
 
 
 @ordered_kernel
-def last_tied(starts, tokens, label_at, gram, P, dscore, losses):
-    """losses[i] = (1 - h_y)^2, h = softmax(sum_m P[m] gram[tokens[m]]); dscore[m] = its derivative. gram (K, K)"""
-    n_vocab = len(gram)
+def last_head(head, starts, tokens, label_at, table, P, dscore, losses):
+    """Losses of out = sum_m P[m] table[tokens[m]], and dscore[m] = their derivatives. table (K, K): row = token, ov.
+
+    head 0: (1 - h_y)^2, h = softmax(out); 1: -log h_y; 2: |out - onehot(y)|^2.
+    """
+    n_vocab = len(table)
     out, dP = np.empty(n_vocab), np.empty(n_vocab)
     for i in range(len(losses)):
         first, end, y = starts[i], starts[i + 1], tokens[label_at[i]]
@@ -67,25 +70,45 @@ def last_tied(starts, tokens, label_at, gram, P, dscore, losses):
         lead = first
         for m in range(first, end):
             lead = m if P[m] > P[lead] else lead
-            for l in range(n_vocab):
-                out[l] += P[m] * gram[tokens[m], l]
-        top, total, others = out.max(), 0.0, 0.0
-        for l in range(n_vocab):
-            out[l] = math.exp(out[l] - top)
-            total += out[l]
-            others += out[l] if l != y else 0.0
-        others, label = others / total, out[y] / total
-        losses[i] = others * others
-        for l in range(n_vocab):  # d out
-            out[l] = 2.0 * others * label * (out[l] / total if l != y else -others)
+            for l in range(n_vocab):  # the probabilities sum to 1, so that onehot(y) may be taken off before
+                out[l] += P[m] * (table[tokens[m], l] - (1.0 if head == 2 and l == y else 0.0))
+        losses[i] = _squares(out) if head == 2 else _softmax(head == 0, out, y)  # out becomes d out
         mean = 0.0
         for m in range(first, end):  # relative to the leading token, whose own dP would drown the others'
             dP[m - first] = 0.0
             for l in range(n_vocab):
-                dP[m - first] += (gram[tokens[m], l] - gram[tokens[lead], l]) * out[l]
+                dP[m - first] += (table[tokens[m], l] - table[tokens[lead], l]) * out[l]
             mean += P[m] * dP[m - first]
         for m in range(first, end):
             dscore[m] = P[m] * (dP[m - first] - mean)
+
+
+@ordered_kernel
+def _squares(out):
+    """The sum of squares of ``out``, which becomes its derivative."""
+    loss = 0.0
+    for l in range(len(out)):
+        loss += out[l] * out[l]
+        out[l] *= 2.0
+    return loss
+
+
+@ordered_kernel
+def _softmax(square, out, y):
+    """(1 - h_y)^2 if ``square``, else -log h_y, h = softmax(out); ``out`` becomes the derivative."""
+    top = out.max()
+    gap, total, others = top - out[y], 0.0, 0.0
+    for l in range(len(out)):
+        out[l] = math.exp(out[l] - top)
+        total += out[l]
+        others += out[l] if l != y else 0.0
+    others, label = others / total, out[y] / total
+    size = 2.0 * others * label if square else 1.0
+    for l in range(len(out)):
+        out[l] = size * (out[l] / total if l != y else -others)
+    if square:
+        return others * others
+    return math.log1p(others / label) if gap == 0.0 else gap + math.log(total)
 
 
 @ordered_kernel

@@ -23,7 +23,8 @@ from minitx.model.weights import LastTokenWeights
 from minitx.next_token import kernels
 from minitx.next_token.samples import Bags, Samples, require_known, token_ids
 
-LOSSES = ("log", "square", "tied")
+LOSSES = ("log", "square", "tied", "cross_entropy", "squared_error")
+HEADED = ("cross_entropy", "squared_error")  # these may have a head C
 
 
 def loss_and_gradient(weights: LastTokenWeights, samples: Samples, loss: str = "log") -> tuple[float, LastTokenWeights]:
@@ -32,16 +33,20 @@ def loss_and_gradient(weights: LastTokenWeights, samples: Samples, loss: str = "
     - ``log``: -log P_y, which :func:`minitx.loss_and_gradient` computes too, on ``samples.batch()``.
     - ``square``: (1 - P_y)^2.
     - ``tied``: (1 - softmax(E E' P)_y)^2, where the embeddings are the head too.
+    - ``cross_entropy``: -log softmax(C E' P)_y, a general head.
+    - ``squared_error``: |C E' P - onehot(y)|^2, summed over the K outputs.
 
-    Small losses keep their digits at any margin, because no difference of nearly equal numbers is taken. The weights
-    have no C, because the head of these losses is the identity, or E. The gradient holds dL/dW (d, d), oriented as W.
+    Small losses keep their digits at any margin, because no difference of nearly equal numbers is taken. Without a C
+    the output of the last two is P itself; the others have the identity or E as head, and no C. The gradient holds
+    dL/dW (d, d), oriented as W; the head is fixed.
 
-    Raises ValueError if the loss is unknown, or the weights have a head C or another vocabulary, or are not finite;
+    Raises ValueError if the loss is unknown, or the weights have a C that it has no use for, or another vocabulary, or
+    are not finite;
     TypeError if they are complex; FloatingPointError if scores overflow although the weights are finite.
     """
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"unknown loss {described(loss)}; it must be one of {', '.join(LOSSES)}")
-    scores = _scores(weights, samples)
+    scores = _scores(weights, samples, headed=loss in HEADED)
     if loss == "log":
         losses, dscore, _ = log_losses(scores, samples)
     else:
@@ -49,9 +54,8 @@ def loss_and_gradient(weights: LastTokenWeights, samples: Samples, loss: str = "
         if loss == "square":
             kernels.last_square(samples.starts, samples.label_at, P, dscore, losses)
         else:
-            E = np.eye(samples.n_vocab) if weights.E is None else weights.E
-            gram = matmul(E, E.T).astype(np.float64, copy=False)
-            kernels.last_tied(samples.starts, samples.tokens, samples.label_at, gram, P, dscore, losses)
+            head, table = ("tied", *HEADED).index(loss), _outputs(weights, loss)
+            kernels.last_head(head, samples.starts, samples.tokens, samples.label_at, table, P, dscore, losses)
     dW = from_scores(mean_gradient(dscore, samples, scores.shape), weights.E).astype(weights.W.dtype, copy=False)
     return float(np.sum(samples.share * losses)), LastTokenWeights(dW)
 
@@ -113,12 +117,20 @@ def from_scores(d_scores: NDArray, E: NDArray | None) -> NDArray:
     return d_scores if E is None else matmul(matmul(E.T, d_scores), E)
 
 
-def _scores(weights, samples):
-    """S of checked weights."""
+def _outputs(weights, loss):
+    """(K, K) float64: row = attended token, column = output token: E C', or E E' for ``tied``."""
+    E = np.eye(weights.n_vocab) if weights.E is None else weights.E
+    if loss != "tied" and weights.C is None:
+        return np.eye(weights.n_vocab)
+    return matmul(E, E.T if loss == "tied" else weights.C.T).astype(np.float64, copy=False)
+
+
+def _scores(weights, samples, headed=False):
+    """S of checked weights; ``headed``: they may have a head C."""
     instance("weights", weights, LastTokenWeights)
     instance("samples", samples, Samples)
-    if weights.C is not None:
-        raise ValueError("the weights have a head C, but the losses by counts have the identity head, or E; "
+    if weights.C is not None and not headed:
+        raise ValueError(f"the weights have a head C, but only the losses {' and '.join(HEADED)} have one; "
                          "leave C out, or use minitx.loss_and_gradient(weights, samples.batch())")
     if weights.n_vocab != samples.n_vocab:
         raise ValueError(f"the weights are for {weights.n_vocab} tokens, the samples for {samples.n_vocab}; "

@@ -19,7 +19,7 @@ from scipy.linalg import qr, solve_triangular
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from minitx.base.checks import reals
+from minitx.base.checks import positive, reals, whole_number
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.shown import Shown
@@ -43,6 +43,18 @@ def embeddings(E: ArrayLike, n_vocab: int) -> NDArray[np.float64]:
         raise ValueError(f"the largest entry of E is {largest:.3g}, too far from 1 to compute with; scale E, and W "
                          "goes as 1 / E^2")
     return E
+
+
+def equicorrelated(n_vocab: int, cosine: float) -> NDArray[np.float64]:
+    """(K, K) embeddings of length 1, row = token, each two of which have the same ``cosine``, between 0 and 1.
+
+    They are linearly independent, so that every Graph-SVM has a solution. ValueError for another cosine.
+    """
+    n_vocab, cosine = whole_number("n_vocab", n_vocab, 1), positive("cosine", cosine)
+    if cosine >= 1:
+        raise ValueError(f"cosine is {cosine:g}; it must be below 1, where all embeddings would be the same")
+    E = np.eye(n_vocab) + (np.sqrt(1 + n_vocab * cosine / (1 - cosine)) - 1) / n_vocab
+    return E / norm(E, axis=1, keepdims=True)
 
 
 def differences(E: NDArray, rows: NDArray) -> NDArray:

@@ -1,7 +1,9 @@
 """Training of the last token's attention W, and what the theory says about W, recorded on the way.
 
 The paper trains by plain and by normalised gradient descent. Three more modes are given the SCCs of the samples: they
-hold the part of W in the cyclic subspace S_fin at W_fin and minimise log(loss - minimal loss) outside it.
+hold the part of W in the cyclic subspace S_fin at W_fin and minimise log(loss - minimal loss) outside it. Plain and
+normalised descent also train two factors in the place of W (:mod:`minitx.next_token.factors`); what is recorded is
+then their product.
 
 Legend: n samples, K tokens in the vocabulary, d width, R recorded steps; G the gradient that a mode follows.
 """
@@ -20,7 +22,8 @@ from minitx.base.shown import Shown
 from minitx.model.descent import Recording, Run, Stopped, Trajectory, descend
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token.automaton import Automaton
-from minitx.next_token.losses import attention, loss_and_gradient
+from minitx.next_token.factors import FactoredWeights
+from minitx.next_token.losses import HEADED, attention, loss_and_gradient
 from minitx.next_token.path import split_path
 from minitx.next_token.samples import Samples
 from minitx.next_token.split import Split
@@ -44,21 +47,21 @@ class Record(Shown):
     label_mass: float  # attention on the SCC of the label, mean over the samples
 
 
-def record(step: int, loss: float, weights: LastTokenWeights, automaton: Automaton) -> Record:
+def record(step: int, loss: float, weights: LastTokenWeights | FactoredWeights, automaton: Automaton) -> Record:
     """Compare ``weights`` after ``step`` steps with the limit that ``automaton`` predicts."""
-    instance("weights", weights, LastTokenWeights)
     instance("automaton", automaton, Automaton)
-    split, W, W_svm = automaton.split, weights.W, automaton.svm.W
+    alone = _without_head(weights)
+    split, W, W_svm = automaton.split, alone.W, automaton.svm.W
     samples, cyclic = split.samples, split.subspace.project(W)
-    mass = np.sum((samples.share[samples.owner()] * attention(weights, samples))[split.inside])
+    mass = np.sum((samples.share[samples.owner()] * attention(alone, samples))[split.inside])
     return Record(step, float(loss), norm(W), cosine(W, W_svm), cosine(W - cyclic, W_svm),
                   norm(cyclic - automaton.soft.W), float(mass))
 
 
 @one_blas_thread()
-def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: int, learning_rate: float | None = None,
-          loss: str = "log", at: Iterable[int] | None = None, progress: Callable[[int], object] | None = None,
-          checkpoint: Any = None) -> Run:
+def train(start: LastTokenWeights | FactoredWeights, automaton: Automaton, *, mode: str, steps: int,
+          learning_rate: float | None = None, loss: str = "log", at: Iterable[int] | None = None,
+          progress: Callable[[int], object] | None = None, checkpoint: Any = None) -> Run:
     """Train W on the samples of ``automaton`` and record it.
 
     Raises ValueError for an unknown mode or loss, settings that contradict each other, and embeddings that differ from
@@ -66,8 +69,10 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
 
     Parameters
     ----------
-    start : LastTokenWeights
-        Without C, with the embeddings of the automaton. Modes that are given the SCCs compute in float64.
+    start : LastTokenWeights or FactoredWeights
+        With the embeddings of the automaton, and a head C, which stays fixed, only if ``loss`` has one. FactoredWeights
+        are for the first two modes; one norm |G| is of both factors together. Modes that are given the SCCs compute in
+        float64.
     automaton : minitx.next_token.Automaton
         Fitted to the samples to train on.
     mode : {"descent", "normalised", "split", "accelerated", "path"}
@@ -87,7 +92,7 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
         Each step of ``path`` doubles the norm: about 21 are enough, and near 37 it ends because only rounding is left.
     learning_rate : float, optional
         Default: 1, but 0.01 for ``normalised``. ``path`` has none.
-    loss : {"log", "square", "tied"}
+    loss : {"log", "square", "tied", "cross_entropy", "squared_error"}
         As for :func:`minitx.next_token.losses.loss_and_gradient`; modes that are given the SCCs need "log".
     at : iterable of int, optional
         Steps to record. Default: 0 and about forty, evenly spaced in the logarithm; all of them for ``path``.
@@ -97,7 +102,7 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
         As for :func:`minitx.descend`; ``path``, whose steps are few, has none.
     """
     learning_rate, steps = _settings(mode, loss, learning_rate, steps)
-    _require_start(start, automaton)
+    _require_start(start, automaton, mode, loss)
     recorded = set(range(steps + 1) if mode == "path" else spaced(steps)) if at is None else steps_within(
         "at", at, 0, steps)
     if progress is not None:
@@ -105,11 +110,15 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
     if mode == "path" and checkpoint is not None:
         raise ValueError("mode 'path' takes no checkpoint, because its steps are few; leave it out")
     recording = Recording(partial(record, automaton=automaton), recorded, kinds=(Record,), progress=progress)
-    if mode in TOLD:
+    if mode in TOLD and isinstance(start, LastTokenWeights):  # factors were refused
         start = replace(start.astype(np.float64), W=automaton.split.subspace.rest(start.W) + automaton.soft.W)
     if mode == "path":
         return Run(recording.records, _follow_path(start, automaton, steps, recording))
-    objective = partial(loss_and_gradient, loss=loss) if mode in FAITHFUL else _excess_objective(automaton)
+    objective: Callable
+    if isinstance(start, FactoredWeights):
+        objective = partial(_loss_of_product, loss=loss)
+    else:
+        objective = partial(loss_and_gradient, loss=loss) if mode in FAITHFUL else _excess_objective(automaton)
     if mode == "accelerated":
         objective, learning_rate = Accelerated(objective), learning_rate / smoothness(automaton.split)
     run = descend_W(start, automaton.split.samples, objective, learning_rate=learning_rate, steps=steps,
@@ -117,12 +126,14 @@ def train(start: LastTokenWeights, automaton: Automaton, *, mode: str, steps: in
     return Run(recording.records, run)
 
 
-def descend_W(start: LastTokenWeights, samples: Samples, objective: Callable, **settings: Any) -> Trajectory:
-    """Gradient descent on W alone: ``objective(weights, samples)`` returns a loss and its gradient, a LastTokenWeights.
+def descend_W(start: LastTokenWeights | FactoredWeights, samples: Samples, objective: Callable, **settings: Any
+              ) -> Trajectory:
+    """Gradient descent on W, or on its factors: ``objective(weights, samples)`` returns a loss and its gradient.
 
-    ``settings`` are those of :func:`minitx.model.descent.descend`.
+    The gradient is of the kind of ``start``, whose embeddings and head stay as they are. ``settings`` are those of
+    :func:`minitx.model.descent.descend`.
     """
-    fixed = tuple(name for name in start.parameters() if name != "W")
+    fixed = tuple(name for name in start.parameters() if name in ("E", "C"))
     return descend(start, samples, frozen=fixed, loss_and_gradient=objective, **settings)
 
 
@@ -143,15 +154,35 @@ def _settings(mode, loss, learning_rate, steps):
     return usual if learning_rate is None else positive("learning_rate", learning_rate), steps
 
 
-def _require_start(start, automaton):
-    instance("start", start, LastTokenWeights)
+def _require_start(start, automaton, mode, loss):
+    if isinstance(start, FactoredWeights):
+        if mode in TOLD:
+            raise ValueError(f"mode {mode!r} moves W, but the start is FactoredWeights; give start.product(), or use "
+                             "mode 'descent' or 'normalised'")
+    else:
+        instance("start", start, LastTokenWeights)
     instance("automaton", automaton, Automaton)
     E = automaton.split.embeddings
     own = np.eye(start.n_vocab) if start.E is None else start.E
     if not np.array_equal(own, E):
         raise ValueError(f"the start has other embeddings, {own.shape}, than the automaton, {E.shape}; fit it with "
                          "E=start.E")
-    attention(start, automaton.split.samples)  # ValueError for a head C, and for weights that are not finite
+    weights = _without_head(start) if loss in HEADED or isinstance(start, FactoredWeights) else start
+    attention(weights, automaton.split.samples)  # ValueError for a head C, and for weights that are not finite
+
+
+def _without_head(weights: Any) -> LastTokenWeights:
+    """W with its embeddings: the product of factors; attention does not depend on a head."""
+    if isinstance(weights, FactoredWeights):
+        return weights.product()
+    instance("weights", weights, LastTokenWeights)
+    return weights if weights.C is None else replace(weights, C=None)
+
+
+def _loss_of_product(weights, samples, loss):
+    """Loss of W_K W_Q', and its gradient in both factors."""
+    value, gradient = loss_and_gradient(weights.product(), samples, loss)
+    return value, weights.chain(gradient.W)
 
 
 def spaced(steps: int, most: int = 40) -> list[int]:

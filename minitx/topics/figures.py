@@ -252,7 +252,7 @@ def two_stages(steps: NDArray[np.integer], ways: Mapping[str, ArrayLike], record
     upper.set_yticks([0.01, 0.1, 0.5, 1], ["1%", "10%", "50%", "100%"])
     upper.minorticks_off()
     for name, (mean, sd) in attention.items():
-        _measured(lower, np.asarray(recorded), np.asarray(mean), np.asarray(sd), *BLOCKS[name])
+        _measured(lower, np.asarray(recorded), np.asarray(mean), np.asarray(sd), name)
     lower.set(xlabel="gradient descent steps", ylabel=LABEL_OF_SPREAD)
     log_ticks(lower.xaxis)
     for axes in (upper, lower):

@@ -140,7 +140,8 @@ def test_the_trained_attention_approaches_the_limit():
 @pytest.mark.parametrize("settings", [
     {"vocabulary": 2, "classes": 1}, {"classes": 8}, {"vocabulary": 2, "classes": 2, "length": 9}, {"length": 1},
     {"samples": 1}, {"loss": "square"}, {"loss": "tied"}, {"embedding": "random"},
-    {"embedding": "random", "width": 13, "loss": "tied"},
+    {"embedding": "random", "width": 13, "loss": "tied"}, {"embedding": "equicorrelated", "loss": "cross_entropy"},
+    {"embedding": "equicorrelated", "correlation": 0.9}, {"acyclic": True, "loss": "squared_error"},
     {"contexts": 0}, {"steps": 1}, {"quick": True}], ids=str)
 def test_settings(settings):
     outcome, numbers, printed = in_memory(**settings)
@@ -165,6 +166,24 @@ def test_quick_lowers_what_was_not_typed(tmp_path):
 @pytest.mark.parametrize("loss", ["log", "square", "tied"])
 def test_whose_w_fin_it_is(loss):
     assert ("W_fin minimises the log loss inside SCCs" in in_memory(loss=loss)[2]) == (loss != "log")
+
+
+def test_the_acyclic_case_has_nothing_to_compose_and_trains_along_W_svm_alone():
+    outcome, numbers, printed = in_memory(acyclic=True, steps=400)
+    assert "W_fin = 0, because S_fin has dimension 0" in printed
+    assert all(len(part) == 1 for graph in numbers["graphs"].values() for part in graph["components"])
+    for records in numbers["records"].values():
+        assert all(one["correlation"] == one["correlation_rest"] for one in records[1:])
+    assert numbers["records"]["accelerated"][-1]["correlation"] > 1 - 1e-4
+    assert numbers["records"]["descent"][-1]["correlation"] > 0.9
+
+
+def test_equicorrelated_embeddings_have_one_cosine(run, tmp_path):
+    status, _, _, _ = run(*SMALL, "--embedding", "equicorrelated", "--correlation", "0.25")
+    with np.load(tmp_path / "out" / "weights.npz") as file:
+        gram = file["E"] @ file["E"].T
+    assert status == 0
+    np.testing.assert_allclose(gram, 0.75 * np.eye(8) + 0.25, rtol=0, atol=1e-15)
 
 
 def test_losses_of_any_size_stand_in_their_column():

@@ -1,6 +1,7 @@
 """Samples as counts, and losses of the last token: against plain loops, circuits, the complex step and 320 digits."""
 
 import decimal
+from dataclasses import replace
 
 import naive_next_token as naive
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 import minitx
 from minitx.model.testing import check_gradient
 from minitx.model.weights import LastTokenWeights
-from minitx.next_token.losses import LOSSES, attention, loss_and_gradient
+from minitx.next_token.losses import HEADED, LOSSES, attention, loss_and_gradient
 from minitx.next_token.samples import Samples
 
 
@@ -37,6 +38,20 @@ def problems(draw, scales=(0.0, 0.1, 1.0, 3.0)):
 
 def embeddings(weights):
     return np.eye(weights.n_vocab) if weights.E is None else weights.E
+
+
+def outputs(weights, loss):
+    """Row = attended token, column = output token."""
+    if loss in HEADED and weights.C is None:
+        return np.eye(weights.n_vocab)
+    return embeddings(weights) @ (weights.C if loss in HEADED else embeddings(weights)).T
+
+
+def with_head(weights, loss, headed, rng):
+    """The weights, with a random head C if the loss has one and ``headed``."""
+    if not (headed and loss in HEADED):
+        return weights
+    return LastTokenWeights(weights.W, weights.E, rng.standard_normal(embeddings(weights).shape))
 
 
 # -------------------------------------------------------------------------------------------------------------- samples
@@ -173,24 +188,38 @@ def test_log_loss_by_counts_is_that_of_the_circuits(problem):
             assert P[m] == pytest.approx(copies.sum(), abs=1e-13)
 
 
+@given(problems(), st.sampled_from(HEADED), st.booleans())
+def test_losses_through_a_head_are_those_of_the_circuits(problem, loss, headed):
+    weights, _, _, samples = problem
+    weights = with_head(weights, loss, headed, np.random.default_rng(len(samples)))
+    batch = replace(samples.batch(), head="squared" if loss == "squared_error" else loss)
+    value, gradient = loss_and_gradient(weights, samples, loss)
+    expected, by_circuits = minitx.loss_and_gradient(weights, batch)
+    assert value == pytest.approx(expected, rel=1e-12, abs=1e-13)
+    size = np.linalg.norm(embeddings(weights), 2) ** 2 * (1 + np.linalg.norm(outputs(weights, loss), 2)) ** 2
+    np.testing.assert_allclose(gradient.W, by_circuits.W, rtol=0, atol=1e-13 * max(1.0, size))
+
+
 @given(problems())
 def test_every_part_passes_the_complex_step_through_the_circuits(problem):
     weights, _, _, samples = problem
     check_gradient(weights, samples.batch(), rtol=1e-12)
 
 
-@given(problems(), st.sampled_from(LOSSES))
-def test_gradient_equals_the_complex_step(problem, loss):
+@given(problems(), st.sampled_from(LOSSES), st.booleans())
+def test_gradient_equals_the_complex_step(problem, loss, headed):
     weights, sequences, labels, samples = problem
-    E, value = embeddings(weights), loss_and_gradient(weights, samples, loss)
+    weights = with_head(weights, loss, headed, np.random.default_rng(len(samples)))
+    E, table, value = embeddings(weights), outputs(weights, loss), loss_and_gradient(weights, samples, loss)
     expected = np.empty(weights.W.shape)
     for place in np.ndindex(*weights.W.shape):
         W = weights.W.astype(complex)
         W[place] += 1e-100j
-        off = naive.last_token_loss((E @ W @ E.T).tolist(), sequences, labels, loss, (E @ E.T).tolist(), np.exp, np.log)
+        off = naive.last_token_loss((E @ W @ E.T).tolist(), sequences, labels, loss, table.tolist(), np.exp, np.log)
         expected[place] = off.imag / 1e-100
     assert value[0] == pytest.approx(off.real, rel=1e-12, abs=1e-15)
-    size = np.linalg.norm(E, 2) ** 2 * (np.linalg.norm(E, 2) ** 2 if loss == "tied" else 1.0)
+    of_head = {"log": 1, "square": 1, "squared_error": (1 + np.linalg.norm(table, 2)) ** 2}
+    size = np.linalg.norm(E, 2) ** 2 * of_head.get(loss, np.linalg.norm(table, 2))
     np.testing.assert_allclose(value[1].W, expected, rtol=0, atol=1e-12 * np.abs(expected).max() + 1e-15 * size)
 
 
@@ -198,10 +227,10 @@ def by_digits(weights, sequences, labels, loss):
     """(loss, gradient (d, d)) in 320 digits: central differences of steps of 1e-20."""
     with decimal.localcontext(prec=320, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX):
         exact = np.vectorize(decimal.Decimal, otypes=[object])
-        E, h = exact(embeddings(weights)), decimal.Decimal("1e-20")
+        E, h, table = exact(embeddings(weights)), decimal.Decimal("1e-20"), exact(outputs(weights, loss))
 
         def value(W):
-            return naive.last_token_loss(E.dot(W).dot(E.T), sequences, labels, loss, E.dot(E.T), decimal.Decimal.exp,
+            return naive.last_token_loss(E.dot(W).dot(E.T), sequences, labels, loss, table, decimal.Decimal.exp,
                                          decimal.Decimal.ln)
 
         W, slopes = exact(weights.W), np.zeros(weights.W.shape)
@@ -277,8 +306,8 @@ def test_float32_stays_float32():
 
 
 @pytest.mark.parametrize(("weights", "loss", "error", "says"), [
-    (LastTokenWeights.zeros(3), "cross_entropy", ValueError,
-     "unknown loss 'cross_entropy'; it must be one of log, square, tied"),
+    (LastTokenWeights.zeros(3), "hinge", ValueError,
+     "unknown loss 'hinge'; it must be one of log, square, tied, cross_entropy, squared_error"),
     (LastTokenWeights.zeros(4), "log", ValueError, "the weights are for 4 tokens, the samples for 3"),
     (LastTokenWeights.zeros(E=np.eye(3), C=np.eye(3)), "log", ValueError, "the weights have a head C"),
     (LastTokenWeights(np.full((3, 3), np.nan)), "log", ValueError, "W: an entry is inf or nan"),

@@ -15,8 +15,9 @@ from minitx.model.descent import Stopped
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token.automaton import Automaton
 from minitx.next_token.local_training import Selection, train_local
-from minitx.next_token.losses import loss_and_gradient
-from minitx.next_token.path import Pairs, split_path
+from minitx.next_token.losses import LOSSES, loss_and_gradient
+from minitx.next_token.pairs import Pairs
+from minitx.next_token.path import split_path
 from minitx.next_token.samples import Samples
 from minitx.next_token.training import MODES, TOLD, record, smoothness, spaced, train
 
@@ -133,7 +134,7 @@ def test_records_say_what_the_weights_are(small, mode):
         assert max(found.cyclic_distance for found in run.records) < 1e-13
 
 
-@pytest.mark.parametrize("loss", ["log", "square", "tied"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("mode", ["descent", "normalised"])
 def test_the_faithful_modes_are_gradient_descent(small, mode, loss):
     automaton, start = small
@@ -173,12 +174,14 @@ def test_path_objective_is_the_excess(seed, scale, one_hot):
     samples = Samples.of(sequences, sequences[np.arange(6), rng.integers(0, 4, 6)], 5)
     automaton = Automaton.fit(samples, None if one_hot else rng.standard_normal((5, 6)))
     pairs = Pairs.of(automaton.split, automaton.soft.W)
-    if not pairs.rows.size:
+    if not pairs.dim:
         return
-    x, tau = scale * rng.standard_normal(pairs.rows.shape[1]), 2.0
+    x, tau = scale * rng.standard_normal(pairs.dim), 2.0
     V, unit = pairs.matrix(x), 4.0**pairs.power  # the coordinates are those of unit V
     excess = automaton.split.excess(automaton.soft.W + V)
-    value, gradient, hessian = pairs.objective(x / tau, tau)
+    value, gradient, solve = pairs.objective(x / tau, tau)
+    hessian = np.linalg.inv(np.array([solve(b) for b in np.eye(len(x))]))
+    np.testing.assert_allclose(hessian, hessian.T, rtol=0, atol=1e-10 * np.abs(hessian).max())
     assert value == pytest.approx(np.sum(V * V) * (unit / tau) ** 2 / 2 + excess.log_value / tau, rel=1e-12, abs=1e-12)
     expected = V * unit / tau + automaton.split.subspace.rest(excess.gradient) / unit
     atol = 1e-12 * (1 + np.abs(expected).max())
@@ -189,6 +192,27 @@ def test_path_objective_is_the_excess(seed, scale, one_hot):
         assert difference @ np.ones(len(x)) > -1e-6 * (1 + np.abs(hessian).max())
     else:
         np.testing.assert_allclose(difference, 0, atol=1e-6 * (1 + np.abs(hessian).max()))
+
+
+@pytest.mark.parametrize("others", [[], [[2, 1, 3], [1, 2, 1, 3]]])
+def test_tokens_of_a_sample_whose_rows_are_orthogonal_stay_together(others):
+    """With e_0 = 0 the rows (e_1 - e_0) e_3' and (e_2 - e_0) e_3' are orthogonal, but meet in a sample's excess."""
+    E = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    samples = Samples.of([[0, 1, 2, 3], [0, 1, 1, 2, 2, 2, 3], *others], [0, 0, *(2 for _ in others)], 4)
+    automaton = Automaton.fit(samples, E)
+    pairs, rng = Pairs.of(automaton.split, automaton.soft.W), np.random.default_rng(0)
+    y, b, step = rng.standard_normal(pairs.dim), rng.standard_normal(pairs.dim), 1e-5
+    solved = pairs.objective(y, 3.0)[2](b)
+    ahead, behind = (pairs.objective(y + sign * step * solved, 3.0)[1] for sign in (1, -1))
+    np.testing.assert_allclose((ahead - behind) / (2 * step), b, rtol=1e-7, atol=1e-9)
+
+
+def test_a_path_of_large_factors_meets_one_of_small_factors(small):
+    """The search starts where the last points of the path lead to; where it ends must not depend on that."""
+    automaton, _ = small
+    fine = list(split_path(automaton.split, automaton.soft.W, 2.0 ** np.arange(21)))
+    for W, V in zip(fine[::5], split_path(automaton.split, automaton.soft.W, 32.0 ** np.arange(5)), strict=True):
+        np.testing.assert_allclose(V, W, rtol=0, atol=1e-11 * np.abs(W).max())
 
 
 @pytest.mark.parametrize("size", [1e-30, *(pytest.param(size, marks=pytest.mark.slow) for size in (0.01, 15.0, 1e30))])

@@ -158,7 +158,7 @@ def test_training_draws_what_it_is_given():
 
 def test_training_without_cycles_says_so():
     figure = draw(plots.next_token_training({"one": run(5, cyclic_distance=0.0)}, title="title", has_cycles=False))
-    assert any("nothing to compose" in text for text in words_of(figure))
+    assert any("no SCC has several tokens" in text for text in words_of(figure))
 
 
 @pytest.mark.parametrize("n", [1, 40])

@@ -13,7 +13,7 @@ from minitx.next_token.losses import loss_and_gradient
 from minitx.next_token.path import residual
 from minitx.next_token.samples import Samples
 from minitx.next_token.split import Split, soft_component
-from minitx.next_token.svm import graph_svm
+from minitx.next_token.svm import InfeasibleError, graph_svm
 
 
 def split_of(sequences, labels, n_vocab, E):
@@ -237,6 +237,32 @@ def test_residual_turns_the_gradient_of_the_excess_to_the_svm(next_token_referen
         assert np.linalg.norm(slope) == pytest.approx(1 / np.linalg.norm(W_svm), rel=1e-9)
         without = -split.subspace.rest(split.excess(1e4 * W_svm + W_fin).gradient)
         assert np.vdot(without, W_svm) / np.linalg.norm(without) / np.linalg.norm(W_svm) < 1 - 1e-3
+
+
+@settings(max_examples=20)
+@given(data())
+def test_residual_is_stationary(drawn):
+    """The weights kappa_c exp(<x_c, rho>) of the support rows sum to a multiple of W_svm, whatever the method."""
+    n_vocab, sequences, labels, E, _ = drawn
+    split = split_of(sequences, labels, n_vocab, E)
+    try:
+        W_svm, W_fin, rho = residual_of(split)
+    except InfeasibleError:
+        return
+    if rho.diverging or not W_svm.any() or np.abs(W_svm).max() > 100:
+        return
+    total, E = np.zeros_like(W_svm), split.embeddings
+    at_fin, at_rho, at_svm = (scores(W, split.E) for W in (W_fin, rho.W, W_svm))
+    for sequence, label in zip(sequences, labels, strict=True):
+        k, inside = sequence[-1], naive.component_of(n_vocab, sequences, labels, sequence[-1], label)
+        mass = sum(np.exp(at_fin[j, k]) for j in sequence if j in inside)
+        for j in sequence:
+            if j not in inside and at_svm[label, k] - at_svm[j, k] < 1 + 1e-7:
+                weight = np.exp(at_fin[j, k] + at_rho[j, k] - at_rho[label, k]) / mass
+                total += weight * np.outer(E[label] - E[j], E[k])
+    total = split.subspace.rest(total)
+    cosine = np.vdot(total, W_svm) / np.linalg.norm(total) / np.linalg.norm(W_svm)
+    assert 1 - cosine < 1e-9
 
 
 def test_residual_that_diverges_is_flagged():
