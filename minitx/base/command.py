@@ -79,8 +79,8 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outc
         with rc_context({"font.family": list(style.fonts())}):
             outcome = run(options, say, checkpoint) if resumable else run(options, say)
     except BaseException as error:
-        if not checkpoint.parts:
-            checkpoint.path.unlink(missing_ok=True)
+        if not getattr(options, "resume", False) and (isinstance(error, ValueError) or not checkpoint.parts):
+            checkpoint.path.unlink(missing_ok=True)  # nobody will go on with a run that is refused
         for created in absent:  # a run that is refused leaves no folder
             with suppress(OSError):
                 created.rmdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.base.checkpoint import Checkpoint
-from minitx.base.options import HANDLING, INPUTS, PLACES, Options, shown, typed_name
+from minitx.base.options import HANDLING, INPUTS, PLACES, Options, shown
 from minitx.base.report import plain
 
 RESULTS, CHECKPOINT = "results.json", "checkpoint.npz"
@@ -59,7 +59,7 @@ def difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str | None:
     ours, others = mine["configuration"], theirs.get("configuration") or {}
     for name in ours:
         if name not in others or others[name] != ours[name]:
-            return f"its {typed_name(name)} {_said(others.get(name))}, and now it {_said(ours[name])}"
+            return f"its {name.replace('_', ' ')} {_said(others.get(name))}, and now it {_said(ours[name])}"
     for name, digest in mine["inputs"].items():
         if (theirs.get("inputs") or {}).get(name) != digest:
             return f"the content of {ours[name]} has changed since"

@@ -26,7 +26,7 @@ def why(text, tmp_path, capsys):
     """Run the command; returns what it printed and what it wrote."""
 
     def run(*typed, status=0):
-        arguments = ["why", "--length", "5", *typed, "--out", str(tmp_path / "out"), str(text)]
+        arguments = ["why", "--length", "5", *typed, "--force", "--out", str(tmp_path / "out"), str(text)]
         assert cli.main(arguments) == status
         printed = capsys.readouterr()
         if status:

@@ -48,7 +48,7 @@ def test_a_toml_file_and_the_results_of_a_run_repeat_it_to_the_same_bits(tmp_pat
             assert array.tobytes() == other.tobytes()
     capsys.readouterr()
     assert cli.main(["associate", "--config", str(file), "--steps", "2", "--out", str(tmp_path / "toml")]) == 2
-    assert "its --steps is 3, and now it is 2" in capsys.readouterr().err
+    assert "its steps is 3, and now it is 2" in capsys.readouterr().err
     text.write_text("another text " * 20)
     assert cli.main(["associate", "--config", str(tmp_path / "typed" / "results.json")]) == 2
     assert "is not what that run has read; type the TEXT that is to be read" in capsys.readouterr().err

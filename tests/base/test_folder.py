@@ -44,8 +44,8 @@ def test_the_same_run_may_be_repeated_in_its_folder(run, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "typed", "says"), [
-    (Small, {"steps": 7}, "its --steps is 100, and now it is 7"),
-    (Small, {"text": "a.txt"}, "its --text is not given, and now it is 'a.txt'"),
+    (Small, {"steps": 7}, "its steps is 100, and now it is 7"),
+    (Small, {"text": "a.txt"}, "its text is not given, and now it is 'a.txt'"),
     (Other, {}, "it is of minitx small"),
 ])
 def test_another_run_is_refused_and_changes_nothing_unless_forced(kind, typed, says, run, tmp_path):

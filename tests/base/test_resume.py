@@ -208,7 +208,7 @@ def ended(killed_after, tmp_path, capsys):
 def test_a_checkpoint_of_another_run_or_without_resume_is_refused(ended):
     _, refused = ended
     assert refused("associate", "--resume", "--steps", 9) == (
-        "run/checkpoint.npz is of another run (its --steps is 7, and now it is 9); --resume needs no options but --out")
+        "run/checkpoint.npz is of another run (its steps is 7, and now it is 9); --resume needs no options but --out")
     assert refused("automaton", "--resume") == (
         "--resume finds a run of minitx associate in run; type minitx associate --resume --out run")
     assert refused(*JOBS["associate"]) == (
