@@ -49,8 +49,8 @@ def done(planted, tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("out"), []
     study = command_text.study
 
-    def keeping(options, say):
-        found.append(study(options, say))
+    def keeping(*arguments):
+        found.append(study(*arguments))
         return found[-1]
 
     with pytest.MonkeyPatch.context() as patch:
