@@ -134,7 +134,7 @@ def section(results):
         "computed from the corpus alone. The column `predicted` is the loss that a theory predicts. Cosine with the "
         "trained weight:",
         _theories_block(records, results["shown"], "cosine"),
-        "Relative error, |trained - predicted| / |predicted|:",
+        "Relative error, |trained - predicted| / |trained|:",
         _theories_block(records, results["shown"], "relative_error"),
         f"The lowest cosine and the largest relative error of the {len(records)} recorded steps:",
         block(("theory ", "measure ", *plots.PARAMETERS),

@@ -183,7 +183,7 @@ CALLS = {
                             "parameter": [("Q", "'Q'; it must be one of W_O, V, W, P")]}),
     reduced.reduce: ({"batch": "batch", "n_vocab": 4}, {"batch": OBJECT, "order": COUNT, "n_cells": COUNT[1:]}),
     reduced.descend: ({"weights": "weights", "batch": "batch", "learning_rate": 0.1, "steps": 1},
-                      {"weights": OBJECT, "batch": OBJECT}),
+                      {"weights": OBJECT, "batch": OBJECT, "tolerance": RATE[1:]}),
     reduced.loss_and_gradient: ({"weights": "weights", "reduction": "reduction"},
                                 {"weights": OBJECT, "reduction": OBJECT}),
     words.similarity: ({"statistics": "statistics"}, {"statistics": OBJECT}),

@@ -37,6 +37,8 @@ reduced dynamics and the expansion in eta.
     statistics of texts of any size, on any executor                        text_statistics        (minitx)
     words that go together under B, Sigma_B, Phi                            words.similarity, .associates Fig. 5
     training with one prediction for each cell of contexts                  reduced.descend               (minitx)
+    the same corrected on sampled windows, with an estimate of its own      reduced.descend               (minitx)
+        error, 2 max |S_v - (v/m) S_m| / |weight|                               (tolerance=0.05)
     Theta(s) = sum_m eta^m sum_d C(s, d) Theta_{m,d}                        expand                        (minitx)
     entry of B, Sigma_B, Phi, Phi^T B^T, Q, Delta, or of a gradient and     attribution                   (minitx)
         its terms = sum over positions of what each adds
@@ -115,8 +117,9 @@ After five small steps from zero the trained weights point along these matrices 
 Modules: ``basis`` (statistics), ``counts`` and ``streaming`` (the same by parts of a text), ``leading`` (leading terms
 and bounds), ``next_order``, ``reference_dynamics``, ``terms`` (the split gradient) and ``layer_terms`` (that of several
 layers), ``recording`` (its terms over training), ``attribution`` and ``gradient_parts`` (which windows an entry comes
-from), ``composed`` (the model of leading terms alone), ``interventions``, ``words``, ``reduced``, ``expansion``;
-``figures``, ``tables`` and the files that begin with ``command`` are those of the command line.
+from), ``composed`` (the model of leading terms alone), ``interventions``, ``words``, ``reduced`` and ``rest`` (what it
+leaves out), ``expansion``; ``figures``, ``tables`` and the files that begin with ``command`` are those of the command
+line.
 """
 
 from minitx.associations import (

@@ -29,7 +29,7 @@ from minitx.model.optimisers import GradientDescent, Optimiser
 from minitx.model.parameters import Array, Parameters, Seed, read_only
 
 DEFAULT = loss_and_gradient
-KINDS = ("interrupted", "diverged", "no direction", "no more batches", "rounding")
+KINDS = ("interrupted", "diverged", "no direction", "no more batches", "rounding", "inaccurate")
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Stopped:
     """Why a descent ended before its last step. ``str()`` of it is the message.
 
     The kinds mean: the user typed Ctrl-C; a loss or weight is not finite; a gradient of 0 should be normalised; the
-    iterator of batches ended; only rounding is left to compute. The first two cut a run short; after the others nothing
-    was left to do.
+    iterator of batches ended; only rounding is left to compute; a prediction is estimated to be off by more than its
+    tolerance. The first two and the last cut a run short; after the others nothing was left to do.
     """
 
     kind: str  # one of KINDS
