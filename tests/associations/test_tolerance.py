@@ -65,6 +65,7 @@ def ratios(name, size, *, learning_rate, steps):
     return np.array(found), run
 
 
+@pytest.mark.slow
 def test_the_estimate_is_seldom_below_the_measured_error_and_not_far_above():
     """On a text that it was not fitted to."""
     found, run = ratios("stories", (60, 12, 300), learning_rate=1.0, steps=60)
@@ -73,6 +74,7 @@ def test_the_estimate_is_seldom_below_the_measured_error_and_not_far_above():
     assert np.mean(found) <= 5
 
 
+@pytest.mark.slow
 def test_sampled_windows_come_closer_than_the_closure_alone():
     start, settings = OneHotWeights.zeros(V, T), {"learning_rate": 2.0, "steps": 60}
     exact = descend(start, corpus(), **settings).weights
