@@ -23,6 +23,8 @@ SOURCES = {
     "attention_ratio": source("The loss depends on one ratio ρ where W_V = W_∞", "minitx.topics.optimal_ratio"),
     "two_limits": source("C (M + λ)⁻¹, and its limits in either order", "minitx.topics.ridge_value",
                          "minitx.topics.paper_value", "minitx.topics.other_limit_value"),
+    "two_stages": source("Movement of each part; spread of attention within each class", "minitx.topics.training.train",
+                         "minitx.topics.pair_spread"),
     "permutations": source("Same topic minus different topic under shuffled topics", "minitx.topics.permutation_test"),
     "cosines": source("Cosines of the columns of W_E", "minitx.topics.cosine_matrix"),
     "averages": source("Averages by class of word pair", "minitx.topics.pair_averages")}
@@ -35,7 +37,8 @@ def inside(found: Found, draw: Callable[..., Markup]) -> list[Any]:
 
 def part(found: Found, draw: Callable[..., Markup]) -> Markup:
     """The part of documents of known topics."""
-    return page.part(TITLE, *_about(found), *headlines(found), *_stages(found, draw), *_limits(draw), id_=ID)
+    return page.part(TITLE, *_about(found), *headlines(found), *_stages(found, draw), *_assumptions(found, draw),
+                     *_limits(draw), id_=ID)
 
 
 def _about(found: Found) -> Iterator[Markup]:
@@ -88,6 +91,13 @@ def _recorded(stage: Found, name: str) -> Iterator[Markup]:
         blocks = [block for block in BLOCK_FIELDS if all(block in form for _, form in forms)]
         yield page.table(["closed form", *blocks], [[label, *(form[block].shown(".5f") for block in blocks)]
                                                     for label, form in forms])
+
+
+def _assumptions(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
+    """Joint training beside what the analysis assumes: two stages, and three values of attention."""
+    if "joint" in found["stages"]:
+        yield element("h3", "Two stages, three values of attention?")
+        yield draw("two_stages.png", SOURCES["two_stages"])
 
 
 def _limits(draw: Callable[..., Markup]) -> Iterator[Any]:
