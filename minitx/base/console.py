@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,14 +38,17 @@ class Printer:
 
 def progress_bar(**settings: Any) -> Any:
     """A bar of tqdm if stderr is a terminal; else what takes its place, a :class:`Log`."""
-    return tqdm(leave=False, **settings) if sys.stderr.isatty() else Log(settings.get("desc"), settings.get("total"))
+    if sys.stderr.isatty():
+        return tqdm(leave=False, **settings)
+    return Log(settings.get("desc"), settings.get("total"), settings.get("iterable", ()))
 
 
 class Log:
     """What is done of a job, and the time left, in a line on stderr every ``EVERY`` seconds; it is used as a bar is."""
 
-    def __init__(self, name: str | None, total: float | None):
-        self.name, self.total, self.n = name or "training", total, 0.0
+    def __init__(self, name: str | None, total: float | None, iterable: Iterable[Any] = ()):
+        self.name, self.n, self.iterable = name or "training", 0.0, iterable
+        self.total = len(iterable) if total is None and isinstance(iterable, Sized) else total
         self.first: float | None = None  # what was done when the clock started: a run may go on
         self.began = self.shown = 0.0
 
@@ -54,6 +57,11 @@ class Log:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.iterable:
+            yield item
+            self.update()
 
     def update(self, more: float = 1) -> None:
         """So much more is done."""

@@ -8,7 +8,7 @@ import pytest
 from minitx import cli
 from minitx.base import console
 from minitx.base.command import Outcome, run_command
-from minitx.base.console import Log, progress
+from minitx.base.console import Log, progress, progress_bar
 from minitx.base.options import Options
 
 TOML = """
@@ -121,3 +121,11 @@ def test_a_bar_without_a_total_says_nothing(capsys):
         for _ in range(3):
             bar.update()
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_gives_the_items_that_it_counts():
+    """What a bar of a terminal goes through, its place goes through: experiments ended in a TypeError where it did not.
+    """
+    bar = progress_bar(iterable=["a", "b"], unit="law")
+    assert list(bar) == ["a", "b"] and (bar.n, bar.total) == (2, 2)
+    assert list(progress_bar(iterable=iter("abc"), total=3)) == ["a", "b", "c"]
