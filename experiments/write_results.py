@@ -25,6 +25,7 @@ RUNS = {
     "byte_pairs": "experiments/byte_pairs.py TINYSTORIES.txt",
     "reduced": "experiments/reduced.py TINYSTORIES.txt",
     "composed": "experiments/composed.py TINYSTORIES.txt",
+    "tolerance": "experiments/tolerance.py TINYSTORIES.txt",
     "reduced_layers": "experiments/reduced_layers.py TINYSTORIES.txt",
     "expansion": "experiments/expansion.py TINYSTORIES.txt",
     "topics": "experiments/topics.py",
