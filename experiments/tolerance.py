@@ -66,9 +66,9 @@ def section(results):
         "## A closure that says how good it is",
         f"`reduced.descend(tolerance={TOLERANCE:g})` beside exact training, 1,000 windows in a full run, float32, "
         f"every {EVERY} steps. `error` is the largest relative error of a weight at a recorded step; `below` the "
-        "recorded steps at which an estimate is below the error of its weight (asked: at most one in twenty); then the estimate "
-        "over the error, on average over the recorded steps (asked: at most 5 over all weights); `cost` the processor "
-        "time of the prediction over that of exact training.",
+        "recorded steps at which an estimate is below the error of its weight (asked: at most one in twenty); then the "
+        "estimate over the error, on average over the recorded steps (asked: at most 5 over all weights); `cost` the "
+        "processor time of the prediction over that of exact training.",
         block(("text ", "eta", "steps", "error", "below", *NAMES, "all", "cost"), map(_row, results["texts"])))
 
 
