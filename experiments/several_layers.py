@@ -6,6 +6,8 @@ the rate, to 160. Here Table 1 is measured at V = 800, T = 64 on 512 windows, in
 sharpness, the largest eigenvalue of the Hessian: descent is stable while it is below 2 / eta.
 """
 
+from textwrap import fill
+
 import numpy as np
 from running import block, paragraphs, write_down
 
@@ -45,7 +47,7 @@ def train(corpus, *, n_layers, time, steps):
     run = descend(start, batch, learning_rate=eta, steps=steps, callback=record, keep=sorted(at))
     rises = np.flatnonzero(np.diff(run.loss) > 0)
     return {"size": {"V": n_vocab, "T": length, "N": len(batch)}, "eta": eta, "steps": steps,
-            "loss": [float(loss) for loss in run.loss], "stopped": str(run.stopped) if run.stopped else None,
+            "loss": [float(run.loss[0]), float(run.loss[-1])], "stopped": str(run.stopped) if run.stopped else None,
             "rises": int(rises[0]) if len(rises) else None,  # the last step before the first rise
             "records": [{"step": one.step, "loss": one.loss, "cosine": one.cosine} for one in records]}, run
 
@@ -159,7 +161,7 @@ def section(results):
         "that the loss rises. Where each rate meets this limit (the sharpness is that of the last recorded step before "
         "the loss rises; at a large rate the next step passes from below the limit to far above it, as the sharpness "
         "at the same s eta of a smaller rate shows):",
-        "\n".join(f"- {_fate(run)}" for run in runs),
+        "\n".join(fill(f"- {_fate(run)}", 120, subsequent_indent="  ") for run in runs),
         "Table 3 of the paper, with controls: the change of the loss when trained weights lose their projection on the "
         "leading term, lose a random direction of the same norm (20 draws, mean and s.d.), or are nothing but the "
         f"projection. Loss before: {losses} (eta = {results['table_3'][0]['eta']:g}, the first "
@@ -196,4 +198,5 @@ def main(arguments):
                    arguments.out / f"figure4-eta{result['eta']:g}.png")
     write_down("associations", arguments, {
         "layers": n_layers, "corpus": corpus.summary().splitlines()[0], "table_1": table_1,
-        "figure_4": [result for result, _ in found], "table_3": losses}, section)
+        "figure_4": [result for result, _ in found], "table_3": losses,
+        "series": {"loss": [[float(loss) for loss in run.loss] for _, run in found]}}, section)
