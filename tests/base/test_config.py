@@ -61,7 +61,7 @@ def test_json_is_all_that_stdout_has_and_check_decides_the_exit_status(tmp_path,
     said = capsys.readouterr()
     assert json.loads(said.out) == results_of(tmp_path / "run")
     assert "vocabulary  9 words" in said.err
-    assert said.err.endswith("--check 1e-05: 5 of 5 comparisons are within it\n")
+    assert "--check 1e-05: 5 of 5 comparisons are within it\n" in said.err
     assert cli.main([*words, "--check", "1e-12"]) == 1
     assert "outside: loss after 3 steps: trained 1.9" in capsys.readouterr().out
 
