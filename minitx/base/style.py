@@ -73,8 +73,16 @@ def log_ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def lay_out(figure: Any) -> None:
+    """Place the panels of ``figure`` for good: its layout takes longer than its drawing, and it is drawn twice."""
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
 def save(figure: Any, path: str | Path) -> None:
     """Write ``figure`` to ``path`` (.png), completely or not at all."""
+    lay_out(figure)
     with atomic(path, "wb") as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # boxes stand for letters that the font lacks
         figure.savefig(file, format="png", dpi=150)

@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.transforms import Bbox
 
 from minitx.base.page import Markup, element, embedded
+from minitx.base.style import lay_out
 
 POINTS = 72  # points, which are the units of an SVG of matplotlib, in an inch
 PIXELS = 96 / 72  # of a screen, in a point
@@ -69,6 +70,7 @@ def drawn(figure: Any, name: str) -> Markup:
 
     ``name`` tells the figures of a page apart.
     """
+    lay_out(figure)
     written = io.StringIO()
     with rc_context({"svg.hashsalt": "minitx", "svg.fonttype": "path"}):
         figure.set_dpi(POINTS)
