@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.base.parallel import one_blas_thread, workers
+from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
 from minitx.model.blocks import Block, Positions
 from minitx.model.circuits import Cache, Circuits, backward, output
 from minitx.model.parameters import Array
-from minitx.model.pieces import Workspace, add_pieces
+from minitx.model.pieces import Workspace, add_all
 
 
 class Closure(NamedTuple):
@@ -69,21 +69,15 @@ def cut_windows(batch: Batch, n_vocab: int, most: int, sequence: Array, at: Arra
 
 def add_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: float, tables: dict[str, Array]) -> float:
     """Add ``scale`` times the rest of dL/dcircuits on ``parts`` to the ``tables``; returns that of the loss."""
-    workspace, losses = Workspace(), []
+    workspace = Workspace()
     visits = [visit for part in parts for visit in zip(*part, strict=True)]
 
-    def compute(visit):
+    def loss_and_pieces(visit):
         block, at, weight = visit
-        return block, *_rest_of_block(circuits, closure, block, at, scale * weight, workspace)
+        loss, pieces = _rest_of_block(circuits, closure, block, at, scale * weight, workspace)
+        return loss, block, pieces
 
-    def add(computed):
-        block, loss, pieces = computed
-        losses.append(loss)
-        add_pieces(block, pieces, tables)
-
-    with workers(len(visits)) as run:
-        run.in_turn(compute, add, visits)
-    return float(np.sum(losses))
+    return add_all(loss_and_pieces, visits, tables)
 
 
 @one_blas_thread()

@@ -19,7 +19,7 @@ from minitx.data.batch import Batch
 from minitx.model import kernels
 from minitx.model.blocks import Attention, Block, Positions, blocks
 from minitx.model.parameters import Array, Kind, Parameters, or_empty, read_only
-from minitx.model.pieces import Pieces, Workspace, add_pieces
+from minitx.model.pieces import Pieces, Workspace, add_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,20 +132,13 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
         return own
     circuits = valid_circuits(weights, batch)
     tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
-    (cut, workspace), losses = _blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype), []
+    cut, workspace = _blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
 
     def loss_and_pieces(block):
         loss, cache = forward(circuits, block, workspace)
         return loss, block, backward(circuits, block, cache)
 
-    def add(computed):
-        loss, block, pieces = computed
-        losses.append(loss)
-        add_pieces(block, pieces, tables)
-
-    with workers(len(cut)) as run:
-        run.in_turn(loss_and_pieces, add, cut)
-    loss = float(np.sum(losses))
+    loss = add_all(loss_and_pieces, cut, tables)
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; "
                                  "use smaller weights or steps")

@@ -5,11 +5,14 @@ Legend: V vocabulary; of a block of S sequences: M queries, T keys, U distinct t
 
 import math
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minitx.base.parallel import workers
 from minitx.model import kernels
 from minitx.model.blocks import Block
 from minitx.model.parameters import Array
@@ -44,6 +47,23 @@ def add_pieces(block: Block, pieces: Pieces, tables: dict[str, Array]) -> None:
     kernels.add_pieces(block.current, block.n_queries, given(pieces.scale, 2), given(pieces.R, 3), direct, bias,
                        given(pieces.words, 2, np.int32), given(pieces.n_words, 1, np.int32), given(pieces.D, 3), ov,
                        block.keys, block.queries, block.causal, given(pieces.dscore, 3), qk, position)
+
+
+def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequence, tables: dict[str, Array]) -> float:
+    """``compute(item)`` of all items is (loss, block, pieces): the sum of the losses; the pieces go to the tables.
+
+    Items are computed in parallel and added in their order.
+    """
+    losses = []
+
+    def add(computed):
+        loss, block, pieces = computed
+        losses.append(loss)
+        add_pieces(block, pieces, tables)
+
+    with workers(len(items)) as run:
+        run.in_turn(compute, add, items)
+    return float(np.sum(losses))
 
 
 class Workspace(threading.local):
