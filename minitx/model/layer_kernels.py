@@ -11,6 +11,14 @@ from minitx.base.parallel import kernel, ordered_kernel
 
 
 @kernel
+def stand(slots, n_words, C):
+    """The first columns of C: C[t, u] = 1(word u stands at t) for the ``n_words`` words."""
+    C[:, :n_words] = 0.0
+    for t in range(slots.size):
+        C[t, slots[t]] = 1.0
+
+
+@kernel
 def lookup_scores(tokens, W, S):
     """S[t, j] = W[x_t, x_j] for j <= t: the scores of layer 1, whose queries and keys are one-hot."""
     for t in range(S.shape[0]):
@@ -59,6 +67,43 @@ def softmax_backward(A, dA, dP):
             slope[j] = row[j] * (slope[j] - mean)
             dP[t - j] += slope[j]
         slope[t + 1:] = 0.0
+
+
+@kernel
+def fold(A, slots, n_words, C):
+    """C[t, n_words + u] = the sum of A[t, j] over the j where word u stands: attention of layer 1 to the words."""
+    for t in range(A.shape[0]):
+        row, attended = C[t, n_words:2 * n_words], A[t]
+        row[:] = 0.0
+        for j in range(t + 1):
+            row[slots[j]] += attended[j]
+
+
+@kernel
+def fold_backward(dC, slots, n_words, dA):
+    """dA[t, j] = dC[t, n_words + u] for j <= t, with u the word at j: :func:`fold` in reverse."""
+    for t in range(dA.shape[0]):
+        row, slope = dC[t, n_words:2 * n_words], dA[t]
+        for j in range(t + 1):
+            slope[j] = row[slots[j]]
+
+
+@kernel
+def gather_columns(table, words, out):
+    """The first columns of out: out[i, u] = table[i, words[u]]."""
+    for i in range(table.shape[0]):
+        row, to = table[i], out[i]
+        for u in range(words.size):
+            to[u] = row[words[u]]
+
+
+@kernel
+def add_columns(columns, words, table):
+    """table[i, words[u]] += columns[i, u], of which only the first columns are read."""
+    for i in range(table.shape[0]):
+        row, to = columns[i], table[i]
+        for u in range(words.size):
+            to[words[u]] += row[u]
 
 
 @kernel

@@ -24,6 +24,7 @@ columns S U to (S + 1) U, so that the paths below a layer are the first g U colu
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -124,8 +125,9 @@ class Sequence:
     weight: Array  # (M,) float64
 
 
+@lru_cache(maxsize=1)
 def sequences(batch: Batch) -> list[Sequence]:
-    """The sequences of ``batch`` that have a loss position."""
+    """The sequences of ``batch`` that have a loss position; most steps of a descent are on the batch of the last."""
     rows = np.flatnonzero(batch.weight.any(axis=1))
     lengths = np.array([np.flatnonzero(batch.weight[row])[-1] + 1 for row in rows], np.int32)
     tokens = batch.tokens[rows]
@@ -177,8 +179,7 @@ def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Spac
     n_layers, T, U = len(weights.V), len(seq.tokens), len(seq.words)
     # 1  C_{}[t, u] = 1(word u stands at t)
     C = space.take("C", T, 2**n_layers * U)
-    C[:, :U] = 0
-    C[np.arange(T), seq.slots] = 1
+    layer_kernels.stand(seq.slots, U, C)
     cache = Cache(C, [], [None], [None], [None], [None], _keys(tables, seq, space),
                   _gathered(tables.output, seq.words, space.take("output", 2**n_layers - 1, U, len(weights.W_O))))
     for l in range(1, n_layers + 1):
@@ -195,8 +196,11 @@ def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Spac
         else:
             layer_kernels.softmax_forward(A, weights.P[l - 1])
         cache.A.append(A)
-        # 4  C_(S+l) = A_l C_S
-        np.matmul(A, below, out=C[:, paths:2 * paths])
+        # 4  C_(S+l) = A_l C_S, where C_{} is one-hot
+        if l == 1:
+            layer_kernels.fold(A, seq.slots, U, C)
+        else:
+            np.matmul(A, below, out=C[:, paths:2 * paths])
     return cache
 
 
@@ -211,13 +215,13 @@ def _follow_queries(weights, tables, seq, space, cache, l):
     K = Q = None
     if by_words(T, U, l):  # B = sum over S of C_S K,  K = (M_S W_l) M^T, where M_{} is the identity
         K = space.take(f"K {l}", paths, paths)
-        np.take(queries, seq.words, axis=1, out=K[:, :U], mode="clip")
+        layer_kernels.gather_columns(queries, seq.words, K)
         np.matmul(queries, keys.T, out=K[:, U:])
         np.matmul(below, K, out=B)
     else:  # B = Q M^T,  Q = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
         Q = np.matmul(below[:, U:], queries[U:], out=space.take(f"Q {l}", T, n_vocab))
         layer_kernels.add_gathered_rows(weights.W[l - 1], seq.tokens, Q)
-        np.take(Q, seq.words, axis=1, out=B[:, :U], mode="clip")
+        layer_kernels.gather_columns(Q, seq.words, B)
         np.matmul(Q, keys.T, out=B[:, U:])
     for found, array in ((cache.B, B), (cache.K, K), (cache.Q, Q), (cache.queries, queries)):
         found.append(array)
@@ -274,7 +278,11 @@ def backward(weights: "LayeredWeights", seq: Sequence, cache: Cache, R: Array, s
         A, paths = cache.A[l - 1], 2**(l - 1) * U
         below, dnew = C[:, :paths], dC[:, paths:2 * paths]
         # 4  C_(S+l) = A_l C_S:  dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l)
-        dS = np.matmul(dnew, below.T, out=space.take(f"dS {l}", T, T))
+        dS = space.take(f"dS {l}", T, T)
+        if l == 1:
+            layer_kernels.fold_backward(dC, seq.slots, U, dS)
+        else:
+            np.matmul(dnew, below.T, out=dS)
         # 3  A_l = softmax(S_l)
         layer_kernels.softmax_backward(A, dS, pieces.dP[l - 1])
         if l > 1:  # C_{} is one-hot, so its slope is not needed
@@ -307,7 +315,7 @@ def _backward_queries(seq, cache, dB, dC, pieces, space, l):
     else:
         dkeys += np.matmul(left[:, U:].T, right, out=space.take("dkeys of a layer", *dkeys.shape))
     slopes = np.matmul(left[:, U:], keys, out=space.take(f"slopes {l}", *right.shape))
-    slopes[:, seq.words] += left[:, :U]
+    layer_kernels.add_columns(left, seq.words, slopes)
     if K is not None:
         pieces.queries[l - 1] = slopes
     else:  # Q = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
