@@ -13,13 +13,13 @@ import re
 import resource
 import sys
 import time
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from dense import dense_layers, dense_statistics, dense_step, dense_topic_step, plain_graph_svm, plain_path
-from running import block, command_line, paragraphs, write_down
+from dense import dense_layers, dense_statistics, dense_step, dense_topic_step
+from running import block, command_line, write_down
+from timing import agree, on_threads, seconds, threads, written
 
 from minitx import (
     Batch,
@@ -30,52 +30,17 @@ from minitx import (
     descend,
     get_threads,
     loss_and_gradient,
-    set_threads,
 )
 from minitx.associations import reduced
 from minitx.associations.basis import statistics
 from minitx.associations.leading import leading_weights
 from minitx.base.console import progress_bar
-from minitx.base.parallel import one_blas_thread
 from minitx.model.blocks import blocks
 from minitx.model.layers import operations
-from minitx.next_token.automaton import Automaton
-from minitx.next_token.graphs import priority_graphs
-from minitx.next_token.path import residual, split_path
-from minitx.next_token.samples import Samples
-from minitx.next_token.svm import graph_svm
 from minitx.topics.documents import mask_tokens
 from minitx.topics.law import TopicModel
 
 # ------------------------------------------------------------------------------------------------- measuring
-
-
-def seconds(function, repeats=3):
-    """Shortest of ``repeats`` runs, after one that is not counted (compilation, page faults)."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def on_threads(n_threads, function, *, dense=False):
-    """Time ``function`` on one thread or on all; the dense baseline uses BLAS's own threads."""
-    with threads(n_threads, dense=dense):
-        return seconds(function, 2 if dense and n_threads == 1 else 5)
-
-
-@contextmanager
-def threads(n_threads, *, dense):
-    """One thread or all: minitx's own, or for the ``dense`` baseline those of BLAS."""
-    set_threads(n_threads)
-    try:
-        with one_blas_thread() if dense and n_threads == 1 else nullcontext():
-            yield
-    finally:
-        set_threads(None)
 
 
 def seconds_a_step(train, n_steps):
@@ -136,14 +101,6 @@ def products_alone(n_rows, n_vocab, dtype):
         np.matmul(C.T, R, out=dov)
 
     return run
-
-
-def agree(found, expected, tolerance):
-    """Raise unless the two formulations give the same arrays: a ratio of speeds means nothing otherwise."""
-    for a, b in zip(found, expected, strict=True):
-        error = np.abs(a - b).max() / np.abs(b).max()
-        if not error < tolerance:
-            raise RuntimeError(f"minitx and the dense baseline disagree by {error:.3g}")
 
 
 def peak_memory():
@@ -295,66 +252,6 @@ def topic_step(size, learning_rate=20.0):
     return result
 
 
-def graph_svms(size):
-    """Graph-SVM from samples to W, for three kinds of embeddings, against the textbook method on all edges."""
-    K, d, n, length = (size[key] for key in ("n_vocab", "width", "n", "length"))
-    rng = np.random.default_rng(0)
-    sequences = rng.integers(0, K, (n, length))
-    samples = Samples.of(sequences, sequences[np.arange(n), rng.integers(0, length, n)], K)
-    orthonormal = np.linalg.qr(rng.standard_normal((d, K)))[0].T
-    kinds = {"orthonormal": orthonormal, "equicorrelated": np.hstack([orthonormal, np.ones((K, 1))]) / 2**0.5,
-             "random": rng.standard_normal((K, d)) / d**0.5}
-    result = {"size": size}
-    for kind, E in kinds.items():
-        def ours(E=E):
-            return graph_svm(priority_graphs(samples), E)
-
-        with one_blas_thread():
-            svm = ours()
-            start = time.perf_counter()
-            W = plain_graph_svm(priority_graphs(samples), E)
-            plain_s = time.perf_counter() - start
-        agree([svm.W], [W], 1e-6)
-        ours_s = on_threads(1, ours, dense=True)
-        result[kind] = {"minitx_s": ours_s, "plain_s": plain_s, "ratio": plain_s / ours_s,
-                        "norm": np.linalg.norm(svm.W), "rows": len(svm.equality_multipliers) + len(svm.multipliers),
-                        "worst_condition": svm.kkt.worst}
-    return result
-
-
-def regularisation_paths(size, large, doublings):
-    """The path that is given the SCCs, for two kinds of embeddings, against one dense Hessian at every point; and rho.
-
-    The ratio is that of the first ``doublings`` strengths; the time of ours is that of 22.
-    """
-    rng, result = np.random.default_rng(0), {"size": size, "large": large, "doublings": doublings}
-    E = rng.standard_normal((size["n_vocab"], size["width"])) / size["width"] ** 0.5
-    for kind, table in (("one-hot", None), ("random", E)):
-        automaton = Automaton.fit(_uniform_samples(size, rng), table)
-        split, W_fin = automaton.split, automaton.soft.W
-
-        def path(n_strengths, method=split_path, split=split, W_fin=W_fin):
-            return list(method(split, W_fin, 2.0 ** np.arange(n_strengths)))
-
-        with one_blas_thread():
-            whole_s, ours_s = (seconds(partial(path, n_strengths), 1) for n_strengths in (22, doublings))
-            start = time.perf_counter()
-            plain = path(doublings, plain_path)
-            plain_s = time.perf_counter() - start
-        agree(path(doublings), plain, 1e-6)
-        result[kind] = {"whole_s": whole_s, "minitx_s": ours_s, "plain_s": plain_s, "ratio": plain_s / ours_s}
-    automaton = Automaton.fit(_uniform_samples(large, rng))
-    result["rho_s"] = on_threads(1, lambda: residual(automaton.split, automaton.svm.W, automaton.soft.W), dense=True)
-    return result
-
-
-def _uniform_samples(size, rng):
-    """Samples of sequences and labels that are equally probable."""
-    K, n, length = (size[key] for key in ("n_vocab", "n", "length"))
-    sequences = rng.integers(0, K, (n, length))
-    return Samples.of(sequences, sequences[np.arange(n), rng.integers(0, length, n)], K)
-
-
 def growth(base):
     """Time of a step and of the statistics as N, T and V double."""
     rows = []
@@ -371,15 +268,11 @@ def growth(base):
 
 # ------------------------------------------------------------------------------------------------- Markdown
 
-# A goal is one of the full size. The sentences about goals are left out of a quick run.
-GOALS = re.compile(r" The goals? (is|are) .*?\.(?=\s|$)| \(the goal is [^)]*\)", re.DOTALL)
-
-
 
 def section(results):
     """Markdown of what benchmark.json holds; goals are those that the design of minitx sets."""
     rates = results["GFLOP/s"]
-    written = (
+    return written(results, (
         "## Speed",
         f"Matrix products on this machine, all threads: {rates['float32']:.0f} GFLOP/s in float32, "
         f"{rates['float64']:.0f} GFLOP/s in float64. `dense` is the same mathematics in one-hot form.",
@@ -389,10 +282,7 @@ def section(results):
         *(_layered_steps(results["layered steps"]) if "layered steps" in results else ()),
         *_reduced_step(results["reduced step"]),
         *_topic_step(results["topic step"]),
-        *_graph_svms(results["graph svm"]),
-        *(_regularisation_paths(results["regularisation paths"]) if "regularisation paths" in results else ()),
-        *_growth(results["growth"]))
-    return paragraphs(*(GOALS.sub("", part) if results["quick"] else part for part in written))
+        *_growth(results["growth"])))
 
 
 def _by_threads(result):
@@ -469,28 +359,6 @@ def _topic_step(result):
                   f"{1e3 * one['blas_s']:.2f}") for threads, one in _by_threads(result)])
 
 
-def _graph_svms(result):
-    size = result["size"]
-    yield (f"Graph-SVM of {size['n']} samples of {size['length']} tokens out of {size['n_vocab']}, width "
-           f"{size['width']}, one thread, against non-negative least squares (Lawson and Hanson) on all edges. The "
-           "goals are 0.5 s for orthonormal embeddings and 5 s for others.")
-    yield block(("embeddings ", "minitx, s", "all edges, s", "times faster", "largest violation of a condition"),
-                [(kind, f"{one['minitx_s']:.3f}", f"{one['plain_s']:.2f}", f"{one['ratio']:.1f}",
-                  f"{one['worst_condition']:.0e}") for kind, one in result.items() if kind != "size"])
-
-
-def _regularisation_paths(result):
-    size, large = result["size"], result["large"]
-    yield (f"Regularisation path of the next token, {size['n']} samples of {size['length']} tokens out of "
-           f"{size['n_vocab']}, one thread, against Newton's method with one dense Hessian of all unknowns at every "
-           f"point, on the first {result['doublings']} doublings of tau. The whole path has 22. The goal is 10 s. rho "
-           f"of {large['n']:,} samples of {large['length']} out of {large['n_vocab']} one-hot tokens takes "
-           f"{result['rho_s']:.1f} s (the goal is 10).")
-    yield block(("embeddings ", "whole path, s", "first part, s", "dense, s", "times faster"),
-                [(kind, *(f"{result[kind][name]:.2f}" for name in ("whole_s", "minitx_s", "plain_s")),
-                  f"{result[kind]['ratio']:.1f}") for kind in ("one-hot", "random")])
-
-
 def _growth(rows):
     yield "Growth of the float32 step and of the float64 statistics, all threads."
     yield block(("N", "T", "V", "step, s", "ratio", "statistics, s", "ratio"),
@@ -514,12 +382,6 @@ def main():
     documents = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
     if quick:
         documents |= {"n_topics": 3, "words_per_topic": 4, "length": 12, "n": 40, "batch_size": 10}
-    samples = {"n_vocab": 50, "width": 64, "n": 200, "length": 8}
-    if quick:
-        samples = {"n_vocab": 8, "width": 10, "n": 12, "length": 4}
-    many_samples = {"n_vocab": 500, "n": 4000, "length": 6}
-    if quick:
-        many_samples = {"n_vocab": 9, "n": 20, "length": 4}
     doubled = {"n_vocab": 100, "length": 12, "n": 16} if quick else {"n_vocab": 1500, "length": 100, "n": 256}
     parts = {
         "GFLOP/s": lambda: {np.dtype(dtype).name: product_rate(dtype, 300 if quick else 3000)
@@ -530,8 +392,6 @@ def main():
         "layered steps": lambda: [layered_step(size, n_layers, 4) for size in (deep, deepest) for n_layers in (2, 3)],
         "reduced step": lambda: reduced_step(many, 4 if quick else 48),
         "topic step": lambda: topic_step(documents),
-        "graph svm": lambda: graph_svms(samples),
-        "regularisation paths": lambda: regularisation_paths(samples, many_samples, 4 if quick else 8),
         "growth": lambda: growth(doubled),
     }
     results = {name: measure() for name, measure in progress_bar(iterable=parts.items(), unit="part")}

@@ -1,4 +1,4 @@
-"""The baselines of benchmark.py: the same mathematics in dense one-hot form, by NumPy and batched matrix products.
+"""The baselines of the benchmarks: the same mathematics in dense one-hot form, by NumPy and batched matrix products.
 
 Graph-SVM has as baseline the textbook method for least-distance problems, on every edge and with all d x d unknowns;
 the regularisation path has Newton's method with one Hessian of all unknowns at every point that is tried.

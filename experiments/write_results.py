@@ -37,6 +37,7 @@ RUNS = {
     "language_model": "experiments/language_model.py TINYSTORIES.txt",
     "large_model": "experiments/large_model.py",
     "benchmark": "experiments/benchmark.py",
+    "benchmark_next_token": "experiments/benchmark_next_token.py",
     "benchmark_counts": "experiments/benchmark_counts.py TINYSTORIES.txt",
 }
 HEAD = """# Measured results

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
-# A teaching file, which test_one_layer.py runs; a notebook, which runs below; parts of three others; and two tools.
-NO_RUNS = {"one_layer", "three_theories", "several_layers", "dense", "optimisers", "running", "write_results"}
+# A teaching file, which test_one_layer.py runs; a notebook, which runs below; parts of three others; and three tools.
+NO_RUNS = {"one_layer", "three_theories", "several_layers", "dense", "optimisers", "running", "timing", "write_results"}
 SCRIPTS = [script for script in sorted(FOLDER.glob("*.py")) if script.stem not in NO_RUNS]
 QUICK = "expansion"  # The others are slow: a stranger runs one, `.ci/run` runs all.
 RESULTS = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
@@ -105,13 +105,12 @@ def test_a_quick_run_is_not_recorded(experiments, tmp_path, capsys):
 def test_a_quick_benchmark_shows_no_goal_of_the_full_size(experiments, monkeypatch):
     """Sentences about goals, and remarks in brackets, are left out; what was measured stays."""
     benchmark = experiments("benchmark")
-    for name in ("_leading_terms", "_training_step", "_steps_of_sizes", "_reduced_step", "_topic_step", "_graph_svms",
-                 "_growth"):
+    for name in ("_leading_terms", "_training_step", "_steps_of_sizes", "_reduced_step", "_topic_step", "_growth"):
         monkeypatch.setattr(benchmark, name, lambda part: [
             "Step, 2 s (timed). The goals are 1.5 times the time of BLAS, and 8 times at second. It takes 3 MB.",
             "The peak is 40 MB (the goal is 1,000), of which 8 MB before."])
     parts = dict.fromkeys(("leading terms", "training step", "steps of other sizes", "reduced step", "topic step",
-                           "graph svm", "growth"))
+                           "growth"))
     results = parts | {"GFLOP/s": {"float32": 1.0, "float64": 2.0}, "quick": False}
     assert "1,000" in benchmark.section(results)
     quick = benchmark.section(results | {"quick": True})

@@ -1,0 +1,55 @@
+"""What the benchmarks share: how a function is timed, and how two formulations are held to each other."""
+
+import re
+import time
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+from running import paragraphs
+
+from minitx import set_threads
+from minitx.base.parallel import one_blas_thread
+
+# A goal is one of the full size. The sentences about goals are left out of a quick run.
+GOALS = re.compile(r" The goals? (is|are) .*?\.(?=\s|$)| \(the goal is [^)]*\)", re.DOTALL)
+
+
+def seconds(function, repeats=3):
+    """Shortest of ``repeats`` runs, after one that is not counted (compilation, page faults)."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def on_threads(n_threads, function, *, dense=False):
+    """Time ``function`` on one thread or on all; the dense baseline uses BLAS's own threads."""
+    with threads(n_threads, dense=dense):
+        return seconds(function, 2 if dense and n_threads == 1 else 5)
+
+
+@contextmanager
+def threads(n_threads, *, dense):
+    """One thread or all: minitx's own, or for the ``dense`` baseline those of BLAS."""
+    set_threads(n_threads)
+    try:
+        with one_blas_thread() if dense and n_threads == 1 else nullcontext():
+            yield
+    finally:
+        set_threads(None)
+
+
+def agree(found, expected, tolerance):
+    """Raise unless the two formulations give the same arrays: a ratio of speeds means nothing otherwise."""
+    for a, b in zip(found, expected, strict=True):
+        error = np.abs(a - b).max() / np.abs(b).max()
+        if not error < tolerance:
+            raise RuntimeError(f"minitx and the dense baseline disagree by {error:.3g}")
+
+
+def written(results, parts):
+    """The Markdown ``parts`` of a benchmark; a quick run says nothing about goals."""
+    return paragraphs(*(GOALS.sub("", part) if results["quick"] else part for part in parts))
