@@ -33,7 +33,7 @@ def files(tmp_path_factory):
 
 def test_the_table_is_large_and_has_no_row_twice():
     commands = [command for command, _ in ROWS]
-    assert len(ROWS) >= 395
+    assert len(ROWS) >= 500
     assert len(set(commands)) == len(ROWS)
     for name in cli.COMMANDS:  # those that train have most options
         least = 85 if name in ("associate", "topics", "automaton") else 8

@@ -14,7 +14,7 @@ from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits
 from minitx.model.descent import Trajectory, descend
 from minitx.model.layers import LayeredWeights
-from minitx.model.optimisers import GradientDescent
+from minitx.model.optimisers import GradientDescent, Optimiser
 from minitx.model.weights import OneHotWeights
 
 Weights = OneHotWeights | LayeredWeights | Circuits
@@ -121,6 +121,7 @@ def record_terms(weights: Weights, batch: Batch, *, steps: int, at: Iterable[int
         raise TypeError("record_terms has a callback of its own; give yours to minitx.descend, with a TermRecorder "
                         "called from it")
     optimiser = settings.get("optimiser") or GradientDescent()
+    instance("optimiser", optimiser, Optimiser)
     if leading is not None and (not isinstance(optimiser, GradientDescent) or optimiser.decay):
         raise ValueError(f"leading terms are those of gradient descent without decay; leave out leading beside "
                          f"{optimiser}")

@@ -110,6 +110,16 @@ def positive(name: str, value: Any, below: float = math.inf) -> float:
     return float(value)
 
 
+def positives(name: str, values: Any) -> Iterator[float]:
+    """Each of ``values`` as a float, when it is asked for; ``name`` is that of one. Raises as :func:`positive`.
+
+    TypeError unless ``values`` is an iterable of numbers.
+    """
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}s is {described(values)}; it must be numbers above 0, such as {name}s=[1.0, 0.1]")
+    return (positive(f"a {name}", value) for value in values)
+
+
 def real_number(name: str, value: Any) -> float:
     """``value`` as a float, which may be inf or nan. TypeError unless it is a real number."""
     if not _is_real(value):

@@ -5,11 +5,11 @@ Legend: theta a weight, g its gradient, eta the learning rate of the step, t the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from minitx.base.checks import not_negative
+from minitx.base.checks import instance, not_negative, whole_number
 from minitx.base.shown import Shown
 from minitx.model.parameters import Array, read_only
 
@@ -31,11 +31,17 @@ class Optimiser(Shown):
         What the rule remembers; empty at the start.
     """
 
+    MADE_BY: ClassVar[str] = "minitx.GradientDescent(), minitx.Momentum(), minitx.Adam() or minitx.AdamW()"
+
     decay: float = 0.0
     steps: int = 0
     memory: Mapping[str, tuple[Array, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if type(self) is Optimiser:
+            raise TypeError(f"Optimiser is what all rules have in common; give {self.MADE_BY}")
+        whole_number("steps", self.steps, 0)
+        instance("memory", self.memory, Mapping)
         for name in [setting.name for setting in fields(self) if setting.name not in ("steps", "memory")]:
             value = not_negative(name, getattr(self, name))
             if name.startswith("beta") and value >= 1:
@@ -46,8 +52,16 @@ class Optimiser(Shown):
              learning_rate: float) -> tuple[dict[str, Array], Self]:
         """What is to be subtracted from each weight that has a slope, and the rule with its memory after this step.
 
-        Raises ValueError for a rule that remembers other weights than those that have a slope.
+        Raises ValueError for a rule that remembers other weights than those that have a slope, and for a slope of a
+        weight that is missing or has another shape.
         """
+        instance("weights", weights, Mapping)
+        instance("slopes", slopes, Mapping)
+        for name, slope in slopes.items():
+            if name not in weights or np.shape(slope) != np.shape(weights[name]):
+                found = f"{name} has shape {np.shape(weights[name])}" if name in weights else f"there is no {name}"
+                raise ValueError(f"a slope of {name} has shape {np.shape(slope)}, but {found} among the weights; give "
+                                 "both as {name: array}, of one shape")
         if self.memory and self.memory.keys() != slopes.keys():
             raise ValueError(f"the optimiser remembers a run that trained {', '.join(self.memory)}, and this one "
                              f"trains {', '.join(slopes)}; give a new {type(self).__name__}(), or freeze as before")

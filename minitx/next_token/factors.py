@@ -25,7 +25,7 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import generator, instance, positive, whole_number
+from minitx.base.checks import generator, instance, positives, whole_number
 from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.shown import Shown
 from minitx.model.circuits import Circuits
@@ -85,6 +85,8 @@ class FactoredWeights(Parameters):
     def of(cls, weights: LastTokenWeights) -> FactoredWeights:
         """Balanced factors of a W, W_K' W_K = W_Q' W_Q: U s^(1/2) and V s^(1/2) of its singular values s. a = d."""
         instance("weights", weights, LastTokenWeights)
+        if weights.not_finite():
+            raise ValueError("W: an entry is inf or nan, so that it has no singular values; give finite weights")
         U, s, Vt = np.linalg.svd(weights.W)
         return cls(np.ascontiguousarray(U * np.sqrt(s)), np.ascontiguousarray(Vt.T * np.sqrt(s)), weights.E)
 
@@ -98,7 +100,11 @@ class FactoredWeights(Parameters):
         return LastTokenWeights(matmul(self.W_K, self.W_Q.T), self.E)
 
     def chain(self, dW: Array) -> FactoredWeights:
-        """dL/dW_K = dW W_Q and dL/dW_Q = dW' W_K from dW = dL/dW (d, d), oriented as W."""
+        """dL/dW_K = dW W_Q and dL/dW_Q = dW' W_K from dW = dL/dW (d, d), oriented as W. ValueError for another shape.
+        """
+        d = len(self.W_K)
+        if np.shape(dW) != (d, d):
+            raise ValueError(f"dW has shape {np.shape(dW)}; it must be ({d}, {d}), the slopes of the product W_K W_Q'")
         return FactoredWeights(matmul(dW, self.W_Q), matmul(dW.T, self.W_K))
 
     def circuits(self) -> Circuits:
@@ -174,8 +180,8 @@ def factor_path(samples: Samples, strengths: Iterable[float], E: ArrayLike | Non
     instance("samples", samples, Samples)
     E = None if E is None else embeddings(E, samples.n_vocab)
     W = np.eye(samples.n_vocab if E is None else E.shape[1])
-    for strength in strengths:
-        W = _factor_point(samples, E, positive("a strength", strength), W)
+    for strength in positives("strength", strengths):
+        W = _factor_point(samples, E, strength, W)
         yield W
 
 

@@ -41,8 +41,8 @@ def loss_and_gradient(weights: LastTokenWeights, samples: Samples, loss: str = "
     dL/dW (d, d), oriented as W; the head is fixed.
 
     Raises ValueError if the loss is unknown, or the weights have a C that it has no use for, or another vocabulary, or
-    are not finite;
-    TypeError if they are complex; FloatingPointError if scores overflow although the weights are finite.
+    are not finite; TypeError if they are complex; FloatingPointError if scores or outputs of the head overflow although
+    the weights are finite.
     """
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"unknown loss {described(loss)}; it must be one of {', '.join(LOSSES)}")
@@ -56,8 +56,12 @@ def loss_and_gradient(weights: LastTokenWeights, samples: Samples, loss: str = "
         else:
             head, table = ("tied", *HEADED).index(loss), _outputs(weights, loss)
             kernels.last_head(head, samples.starts, samples.tokens, samples.label_at, table, P, dscore, losses)
+    value = float(np.sum(samples.share * losses))
+    if not np.isfinite(value):
+        raise FloatingPointError(f"the loss is {value}: it overflows, though the weights are finite; use a smaller "
+                                 "head C, or smaller embeddings")
     dW = from_scores(mean_gradient(dscore, samples, scores.shape), weights.E).astype(weights.W.dtype, copy=False)
-    return float(np.sum(samples.share * losses)), LastTokenWeights(dW)
+    return value, LastTokenWeights(dW)
 
 
 def log_losses(scores: NDArray, bags: Bags) -> tuple[NDArray, NDArray, NDArray]:
@@ -122,7 +126,10 @@ def _outputs(weights, loss):
     E = np.eye(weights.n_vocab) if weights.E is None else weights.E
     if loss != "tied" and weights.C is None:
         return np.eye(weights.n_vocab)
-    return matmul(E, E.T if loss == "tied" else weights.C.T).astype(np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # the next line finds it
+        table = matmul(E, E.T if loss == "tied" else weights.C.T).astype(np.float64, copy=False)
+    _require_finite("the outputs E C^T", table, weights)
+    return table
 
 
 def _scores(weights, samples, headed=False):
@@ -140,12 +147,16 @@ def _scores(weights, samples, headed=False):
                         "minitx.model.testing.check_gradient(weights, samples.batch())")
     with np.errstate(over="ignore", invalid="ignore"):  # the next line finds it
         scores = read_only(np.ascontiguousarray(to_scores(weights.W, weights.E), np.float64))
-    if not np.isfinite(scores.sum()) and not np.isfinite(scores).all():
+    _require_finite("the scores E W E^T", scores, weights)
+    return scores
+
+
+def _require_finite(what, table, weights):
+    """ValueError for weights that are not finite, and FloatingPointError for a ``table`` of them that overflows."""
+    if not np.isfinite(table.sum()) and not np.isfinite(table).all():
         if broken := weights.not_finite():
             raise ValueError(f"{', '.join(broken)}: an entry is inf or nan; start from finite weights")
-        raise FloatingPointError("the scores E W E^T overflow, though the weights are finite; use smaller weights or "
-                                 "steps")
-    return scores
+        raise FloatingPointError(f"{what} overflow, though the weights are finite; use smaller weights or steps")
 
 
 def _attention(scores, bags):

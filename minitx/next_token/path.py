@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from minitx.base.checks import instance, positive, square
+from minitx.base.checks import instance, positives, square
 from minitx.base.numbers import minimise, norm
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
@@ -58,8 +58,7 @@ def split_path(split: Split, W_fin: NDArray, strengths: Iterable[float]) -> Iter
     pairs = Pairs.of(split, W_fin)
     y = change = np.zeros(pairs.dim)  # y = V / tau in the units of the pairs; its size stays the same for large tau
     inverse = before = np.inf  # 1 / tau of y, and of the point before it; change = that of y between them
-    for tau in strengths:
-        positive("a strength", tau)
+    for tau in positives("strength", strengths):
         strength = np.ldexp(tau, 4 * pairs.power)
         if y.size:  # V = g W_svm + rho for large tau, so that y is linear in 1 / tau
             ahead = change * ((1 / tau - inverse) / (inverse - before)) if inverse < before < np.inf else 0.0

@@ -19,7 +19,7 @@ from scipy.linalg import qr, solve_triangular
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from minitx.base.checks import positive, reals, whole_number
+from minitx.base.checks import positive, reals, table_size, whole_number
 from minitx.base.numbers import norm
 from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.shown import Shown
@@ -53,6 +53,7 @@ def equicorrelated(n_vocab: int, cosine: float) -> NDArray[np.float64]:
     n_vocab, cosine = whole_number("n_vocab", n_vocab, 1), positive("cosine", cosine)
     if cosine >= 1:
         raise ValueError(f"cosine is {cosine:g}; it must be below 1, where all embeddings would be the same")
+    table_size("the embeddings", n_vocab, n_vocab)
     E = np.eye(n_vocab) + (np.sqrt(1 + n_vocab * cosine / (1 - cosine)) - 1) / n_vocab
     return E / norm(E, axis=1, keepdims=True)
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minitx.base.checks import instance, positive
+from minitx.base.checks import instance, positives
 from minitx.base.numbers import minimise
 from minitx.base.parallel import one_blas_thread
 from minitx.next_token.pairs import Pairs
@@ -37,8 +37,8 @@ def ridge_path(samples: Samples, strengths: Iterable[float], E: ArrayLike | None
     E = np.eye(samples.n_vocab) if E is None else embeddings(E, samples.n_vocab)
     pairs = Pairs.of_tokens(samples, E)
     x = np.zeros(pairs.dim)
-    for strength in strengths:
-        x = ridge_point(pairs, positive("a strength", strength), x)
+    for strength in positives("strength", strengths):
+        x = ridge_point(pairs, strength, x)
         yield pairs.matrix(x)
 
 

@@ -133,6 +133,7 @@ def descend_W(start: LastTokenWeights | FactoredWeights, samples: Samples, objec
     The gradient is of the kind of ``start``, whose embeddings and head stay as they are. ``settings`` are those of
     :func:`minitx.model.descent.descend`.
     """
+    function("objective", objective, "objective(weights, samples)")
     fixed = tuple(name for name in start.parameters() if name in ("E", "C"))
     return descend(start, samples, frozen=fixed, loss_and_gradient=objective, **settings)
 
@@ -231,6 +232,7 @@ def smoothness(split: Split) -> float:
     The rows are ``(token outside the label's SCC - token inside) e_k'``, projected off S_fin. The bound is 1 where no
     sample has tokens outside its label's SCC, because then there is nothing to minimise.
     """
+    instance("split", split, Split)
     rows, E = np.unique(split.pairs[~split.inside], axis=0), split.embeddings
     k, i, j = rows.T
     squares = np.square(E[i] - E[j]).sum(axis=1) * np.square(E[k]).sum(axis=1)

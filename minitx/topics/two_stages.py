@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.base.checks import instance
 from minitx.base.numbers import norm
 from minitx.base.shown import Shown
+from minitx.model.parameters import Parameters
 
 SHARES = {"1%": 0.01, "10%": 0.1, "50%": 0.5}  # of its whole way: a part begins to move, moves, is half there
 ATTENTION = ("W_Q", "W_K")
@@ -78,6 +80,7 @@ class MovementRecorder:
 
     def __call__(self, step: int, loss: float, weights: Any, gradient: Any = None) -> None:
         """Record the weights after ``step`` steps; the first call gives the start."""
+        instance("weights", weights, Parameters)
         parts = weights.parameters()
         self.start = self.start or parts
         self.steps.append(step)
