@@ -98,6 +98,29 @@ The leading term of the value matrix is the composition Phi^T B^T. Its entry for
  [  76  -60   36  -36]
  [ -36   36  -28   28]]
 
+Attention to a token adds the token's row of V W_O to the outputs, and this composition grows along Phi^T Sigma_B. Its
+transpose Sigma_B Phi has row = next token, column = attended token. The entry for "contains" next and "the" attended to
+is row "contains" of Sigma_B times column "the" of Phi, (-24 * 25 - 36 * 19 - 68 * 13 - 56 * 19) / (2304 * 288).
+
+>>> print((663552 * found.interchangeability @ found.context).round().astype(int))
+[[-2000   672  -368   160]
+ [ 1856  -912   480  -272]
+ [-3232  1680  -896   528]
+ [ 3376 -1440   784  -416]]
+
+The last composition is Q: row = query (current token), column = key (attended token). "pond" is the current token three
+times. Once it stands alone, and attention has nothing to choose. Twice the prefix is "the pond", each token has half of
+the attention, and the next token is "contains" and then "the". Each time Q[pond, the] gains 1/12 (the pair) times 1/2
+(the attention) times what "the" adds to the output of the next token above the mean of the prefix, which is half the
+difference of two entries above. Together that is ((-3232 - 1680) + (-2000 - 672)) / 663552 / 48 = -17064/71663616, and
+Q[pond, pond] is the opposite: "pond" learns to attend to itself.
+
+>>> print((71663616 * found.attention).round().astype(int))
+[[ 17040 -16672   -368      0]
+ [-17064  17064      0      0]
+ [ 10912  -4700  -3332  -2880]
+ [ -8460      0      0   8460]]
+
 Attribution says which position of which sentence added what. To B[the, fish] the three positions of "the" with "fish"
 next add (1 - 1/4) / 12 = 3/48 each, the two others of "the" -1/48 each, and all other positions nothing.
 
@@ -107,7 +130,7 @@ next add (1 - 1/4) / 12 = 3/48 each, the two others of "the" -1/48 each, and all
  [ 0  0  3]
  [-1  0  3]]
 
-After five small steps from zero the trained weights point along these matrices and the next composition, Q and Delta.
+After five small steps from zero the trained weights point along B, Phi^T B^T and Q, and P along the distances Delta.
 
 >>> run = minitx.descend(minitx.OneHotWeights.zeros(4, 3), batch, learning_rate=0.01, steps=5)
 >>> leading = minitx.associations.leading_weights(found, steps=5, learning_rate=0.01)
