@@ -54,8 +54,9 @@ def section(results):
         f"W_V, W_Q and W_K are trained together by cross-entropy for {results['steps']:,} steps of 200 documents; the "
         "law has 5 topics of 4 words, 2 topics a document, N = 32. In each column of averages: same word / same topic "
         "/ different topic. Attention is measured on held-out documents, times N. Lead: the share of its way that W_V "
-        "has gone when W_Q and W_K have gone a tenth of theirs (two stages: 100%; all parts alike: 10%). Weight decay "
-        "also shrinks the random start of W_Q and W_K, which counts as movement.",
+        "has gone when W_Q and W_K have gone a tenth of theirs (two stages: 100%; all parts alike: 10%). The "
+        "decay of Adam is apart from the gradient (AdamW). Weight decay also shrinks the random start of W_Q and W_K, "
+        "which counts as movement.",
         block(("optimiser ", "rate", "decay", "W_V", "attention", "lead"), [
             (row["rule"], f"{row['rate']:g}", f"{row['decay']:g}" if row["decay"] else "-",
              *(" / ".join(f"{row[part][name]:.{digits}f}" for name in CLASSES.values())
