@@ -7,7 +7,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from minitx import Batch, Circuits, OneHotWeights, associations, builtin_corpus, descend, loss_and_gradient, set_threads
+from minitx import (
+    Adam,
+    Batch,
+    Circuits,
+    Momentum,
+    OneHotWeights,
+    associations,
+    builtin_corpus,
+    descend,
+    loss_and_gradient,
+    set_threads,
+)
 from minitx.associations import reduced
 from minitx.base.numbers import cosine, relative_error
 
@@ -247,6 +258,16 @@ def test_stays_with_training_after_the_leading_terms_have_left():
     for name, array in exact.weights.parameters().items():
         assert cosine(getattr(run.weights, name), array) > 0.998
         assert relative_error(getattr(run.weights, name), array) < 0.05 < relative_error(getattr(leading, name), array)
+
+
+@pytest.mark.parametrize(("rule", "rate", "bound"), [(Momentum(), 0.2, 0.01), (Adam(), 0.01, 0.02)])
+def test_stays_with_training_by_other_optimisers(rule, rate, bound):
+    """What is closed is the gradient, which every optimiser needs; leading terms are of gradient descent alone."""
+    start, settings = OneHotWeights.zeros(V, T), {"learning_rate": rate, "steps": 60, "optimiser": rule}
+    exact, run = descend(start, corpus(), **settings), reduced.descend(start, corpus(), **settings)
+    assert exact.loss[-1] < exact.loss[0] - 0.5
+    for name, array in exact.weights.parameters().items():
+        assert relative_error(getattr(run.weights, name), array) < bound
 
 
 def test_weights_of_positions_and_lengths_are_respected():
