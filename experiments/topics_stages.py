@@ -184,7 +184,7 @@ def _finite(one):
         best, (alpha, beta) = row["best"], row["trained"]
         yield (one["law"], row["W_V"] + ", alpha = beta" * row["tied"], f"{best['alpha']:.3f}", f"{best['beta']:.3f}",
                f"{alpha:.3f}", f"{beta:.3f}", f"{best['loss_uniform']:.6f}",
-               f"{row['loss of trained']:.6f}", f"{best['loss']:.6f}")
+               f"{row['loss of trained']:.6f}" if "loss of trained" in row else "-", f"{best['loss']:.6f}")
 
 
 def main():
