@@ -29,6 +29,7 @@ from minitx.next_token.training import train
 SCALES = (0.01, 0.1, 1.0)  # standard deviations of the factors that training starts from
 DECAYS = [10.0**-power for power in range(1, 9)]
 FACTOR_DECAYS = DECAYS[:6]  # below, L-BFGS takes long
+STATUSES = ("determined", "extrapolated")  # of contexts in which one SCC has the largest score of W_svm
 ACYCLIC = (("plain, rate 1", "descent", 1.0), ("normalised, rate .01", "normalised", 0.01),
            ("normalised, rate .1", "normalised", 0.1), ("normalised, rate 1", "normalised", 1.0))
 
@@ -38,7 +39,7 @@ def factors(instances, steps, n_contexts):
     rows = []
     for one in progress(instances, "instance"):
         automaton = Automaton.fit(one.samples, one.E)
-        nuclear = nuclear_svm(automaton.split.graphs, one.E)
+        nuclear, held = nuclear_svm(automaton.split.graphs, one.E), held_out(one, automaton, n_contexts)
         starts = {"W": LastTokenWeights.zeros(E=one.E)}
         starts |= {f"factors, scale {scale}": FactoredWeights.gaussian(scale=scale, E=one.E, rng=0)
                    for scale in SCALES}
@@ -50,53 +51,58 @@ def factors(instances, steps, n_contexts):
                          "W_svm": numbers.cosine(W, automaton.svm.W), "W_nuc": numbers.cosine(W, nuclear.W),
                          "cyclic distance": run.records[-1].cyclic_distance, "gap": nuclear.gap,
                          "rank": int(np.sum(np.linalg.svd(W)[1] > 0.05 * np.linalg.norm(W, 2))),
-                         "retrieved": _retrieved(one, automaton, nuclear.W, W, n_contexts)})
+                         "retrieved": retrieved(one, automaton, held, W, automaton.svm.W, nuclear.W)})
     return rows
 
 
-def _retrieved(one, automaton, W_nuc, W, n_contexts):
-    """{status: [contexts, in how many W_svm, W_nuc predicts the token with most attention]} of unseen contexts.
-
-    A token and the others of its SCC count as the same prediction. Contexts of tied or unseen status are left out.
-    """
+def held_out(one, automaton, n_contexts):
+    """Unseen contexts of four tokens with their status; those of tied or unseen status are left out."""
     contexts = unseen_contexts(one.samples.sequences, n_contexts, 4, one.samples.n_vocab, rng=0)
-    attention = context_attention(LastTokenWeights(W, one.E), contexts)
-    scores = [to_scores(V, one.E) for V in (automaton.svm.W, W_nuc)]
-    found = {"determined": [0, 0, 0], "extrapolated": [0, 0, 0]}
-    for context, p in zip(contexts, attention, strict=True):
-        prediction, k = automaton.predict(context), int(context[-1])
-        if prediction.status in found:
-            graph = automaton.split.graphs[k]
-            best = [int(context[np.argmax(S[context, k])]) for S in scores]
-            scc = [graph.component_of(token) if graph.component_of(token) >= 0 else -1 - token
-                   for token in (int(p.argmax()), *best)]
-            found[prediction.status] = [n + m for n, m in zip(found[prediction.status],
-                                                              (1, scc[0] == scc[1], scc[0] == scc[2]), strict=True)]
+    statuses = [automaton.predict(context).status for context in contexts]
+    return [pair for pair in zip(contexts, statuses, strict=True) if pair[1] in STATUSES]
+
+
+def retrieved(one, automaton, held, W, *directions):
+    """{status: [contexts, in how many each of ``directions`` predicts the token that W attends to most]}.
+
+    A token and the others of its SCC count as the same prediction.
+    """
+    attention = context_attention(LastTokenWeights(W, one.E), [context for context, _ in held])
+    scores = [to_scores(V, one.E) for V in directions]
+    found = {status: [0] * (1 + len(scores)) for status in STATUSES}
+    for (context, status), p in zip(held, attention, strict=True):
+        graph = automaton.split.graphs[int(context[-1])]
+        tokens = [int(p.argmax()), *(int(context[np.argmax(S[context, context[-1]])]) for S in scores)]
+        scc = [graph.component_of(token) if graph.component_of(token) >= 0 else -1 - token for token in tokens]
+        found[status] = [n + m for n, m in zip(found[status], (1, *(scc[0] == other for other in scc[1:])),
+                                               strict=True)]
     return found
 
 
-def paths(instances, decays, factor_decays):
+def paths(instances, decays, factor_decays, n_contexts):
     """1 - correlations, and distances from W_fin and from the path that is given the SCCs, by instance and decay."""
     rows = []
     for one in progress(instances, "instance"):
         automaton = Automaton.fit(one.samples, one.E)
         split, W_fin, W_svm = automaton.split, automaton.soft.W, automaton.svm.W
-        W_nuc = nuclear_svm(split.graphs, one.E).W
+        W_nuc, held = nuclear_svm(split.graphs, one.E).W, held_out(one, automaton, n_contexts)
         for decay, W in zip(decays, ridge_path(one.samples, decays, one.E), strict=True):
             told = next(iter(split_path(split, W_fin, [split.excess(W).value / decay])))
             rows.append({"decay": decay, "of": "W", "W_svm": 1 - numbers.cosine(W, W_svm),
                          "W_nuc": 1 - numbers.cosine(W, W_nuc), "norm": np.linalg.norm(W),
                          "cyclic distance": np.linalg.norm(split.subspace.project(W) - W_fin),
-                         "path": np.linalg.norm(W - told)})
+                         "path": np.linalg.norm(W - told),
+                         "retrieved": retrieved(one, automaton, held, W, W_svm, W_nuc)})
         for decay, W in zip(factor_decays, factor_path(one.samples, factor_decays, one.E), strict=True):
             rows.append({"decay": decay, "of": "factors", "W_svm": 1 - numbers.cosine(W, W_svm),
                          "W_nuc": 1 - numbers.cosine(W, W_nuc), "norm": np.linalg.norm(W),
-                         "cyclic distance": np.linalg.norm(split.subspace.project(W) - W_fin)})
+                         "cyclic distance": np.linalg.norm(split.subspace.project(W) - W_fin),
+                         "retrieved": retrieved(one, automaton, held, W, W_svm, W_nuc)})
     return rows
 
 
-def losses(instances, steps):
-    """Correlations with W_svm after normalised descent on each loss from W = 0, of all of W and of its part off S_fin.
+def losses(instances, steps, n_contexts):
+    """What normalised descent on each loss from W = 0 ends with: correlations with W_svm, and what is retrieved.
 
     The head of ``cross_entropy`` is 3 times the pseudoinverse of E, so that its output is 3 P.
     """
@@ -104,10 +110,12 @@ def losses(instances, steps):
     for loss in progress(LOSSES, "loss"):
         for one in instances:
             C = 3 * np.linalg.pinv(one.E).T if loss == "cross_entropy" else None
-            start = LastTokenWeights.zeros(E=one.E, C=C)
-            end = train(start, Automaton.fit(one.samples, one.E), mode="normalised", steps=steps, loss=loss,
-                        at=(steps,)).records[-1]
-            found.setdefault(loss, []).append([end.correlation, end.correlation_rest, end.label_mass])
+            start, automaton = LastTokenWeights.zeros(E=one.E, C=C), Automaton.fit(one.samples, one.E)
+            run = train(start, automaton, mode="normalised", steps=steps, loss=loss, at=(steps,))
+            end, held = run.records[-1], held_out(one, automaton, n_contexts)
+            found.setdefault(loss, []).append({
+                "correlation": end.correlation, "projected": end.correlation_rest, "label mass": end.label_mass,
+                "retrieved": retrieved(one, automaton, held, run.weights.W, automaton.svm.W)})
     return found
 
 
@@ -170,11 +178,13 @@ def section(results):
         "often the token with the largest score of W_svm, or of W_nuc, is in the SCC of the token with most attention.",
         _retrieved_block(results["factors"]),
         "Paths of weight decay, L(W) + lam |W|^2 / 2 and L(W_K W_Q') + lam (|W_K|^2 + |W_Q|^2) / 2: medians over the "
-        "instances. The last column is the distance from the path that is given the SCCs, at tau = excess / lam.",
+        "instances. The distance from the path that is given the SCCs is that at tau = excess / lam. The last two "
+        "columns are held out: on how many of the unseen contexts, determined and extrapolated together, W_svm and "
+        "W_nuc predict what the weights retrieve.",
         _paths_block(results["paths"]),
         f"Normalised descent on each loss from W = 0, {results['steps']:,} steps of length 0.01: range over the "
         "instances. The projected correlation is that of the part of W off S_fin. Losses that are not convex may "
-        "settle on another token than the label.",
+        "settle on another token than the label. The last column is held out, as above.",
         spread(),
         f"No cycles: {len(next(iter(results['acyclic'].values()))['1 - correlation'])} laws in which each last token "
         f"ranks all tokens one below the other, {results['steps']:,} steps. The total variation is from the limit, on "
@@ -193,10 +203,16 @@ def _factors_block(rows):
 def _retrieved_block(rows):
     table = []
     for start in dict.fromkeys(one["start"] for one in rows):
-        for status in ("determined", "extrapolated"):
-            n, svm, nuclear = np.sum([one["retrieved"][status] for one in rows if one["start"] == start], axis=0)
-            table.append((start, status, f"{n:,}", f"{svm / n:.1%}", f"{nuclear / n:.1%}"))
+        for status in STATUSES:
+            n, *shares = _shares([one for one in rows if one["start"] == start], status)
+            table.append((start, status, f"{n:,}", *shares))
     return block(("start ", "status ", "contexts", "W_svm predicts", "W_nuc predicts"), table)
+
+
+def _shares(rows, *statuses):
+    """The contexts of these statuses in all rows, and the share of them that each direction predicts."""
+    n, *hits = np.sum([one["retrieved"][status] for one in rows for status in statuses], axis=0)
+    return n, *(f"{found / n:.1%}" for found in hits)
 
 
 def _paths_block(rows):
@@ -204,19 +220,22 @@ def _paths_block(rows):
     for of in ("W", "factors"):
         for decay in dict.fromkeys(one["decay"] for one in rows if one["of"] == of):
             chosen = [one for one in rows if one["of"] == of and one["decay"] == decay]
-            median = {key: np.median([one[key] for one in chosen]) for key in chosen[0] if key not in ("decay", "of")}
+            median = {key: np.median([one[key] for one in chosen]) for key in chosen[0]
+                      if key not in ("decay", "of", "retrieved")}
             table.append((of, f"{decay:.0e}", f"{median['norm']:.3g}", f"{median['W_svm']:.1e}",
                           f"{median['W_nuc']:.1e}", f"{median['cyclic distance']:.1e}",
-                          f"{median['path']:.1e}" if "path" in median else ""))
+                          f"{median['path']:.1e}" if "path" in median else "", *_shares(chosen, *STATUSES)[1:]))
     return block(("decay of ", "lam", "|W|", "1 - cos with W_svm", "with W_nuc", "|cyclic part - W_fin|",
-                  "|W - path given SCCs|"), table)
+                  "|W - path given SCCs|", "W_svm predicts", "W_nuc"), table)
 
 
 def _spread(results):
     table = []
     for loss, rows in results["losses"].items():
-        table.append((loss, *(f"{min(column):.4f}..{max(column):.4f}" for column in zip(*rows, strict=True))))
-    return block(("loss ", "correlation", "projected", "attention to label's SCC"), table)
+        ranges = [[one[key] for one in rows] for key in ("correlation", "projected", "label mass")]
+        table.append((loss, *(f"{min(of_all):.4f}..{max(of_all):.4f}" for of_all in ranges),
+                      _shares(rows, *STATUSES)[1]))
+    return block(("loss ", "correlation", "projected", "attention to label's SCC", "W_svm predicts"), table)
 
 
 def _acyclic_block(found):
@@ -230,12 +249,12 @@ def main():
     """Train, draw the figure, and write and print the results."""
     arguments = command_line("next_token_paths", __doc__, quick="one of each, a tenth of the steps: in seconds")
     quick = arguments.quick
-    instances, steps = notebook_instances("instances"), 400 if quick else 4000
-    if quick:
-        instances = instances[:1]
-    found = {"steps": steps, "factors": factors(instances, steps, 100 if quick else 1000),
-             "paths": paths(instances, DECAYS[:3] if quick else DECAYS, FACTOR_DECAYS[:2 if quick else None]),
-             "losses": losses(instances, steps), "acyclic": acyclic(1 if quick else 12, steps, 50 if quick else 200)}
+    instances = notebook_instances("instances")[:1 if quick else None]
+    steps, n_contexts, n_laws, n_determined = (400, 100, 1, 50) if quick else (4000, 1000, 12, 200)
+    found = {"steps": steps, "factors": factors(instances, steps, n_contexts),
+             "paths": paths(instances, DECAYS[:3] if quick else DECAYS, FACTOR_DECAYS[:2 if quick else None],
+                            n_contexts),
+             "losses": losses(instances, steps, n_contexts), "acyclic": acyclic(n_laws, steps, n_determined)}
     figure(arguments.out, steps)
     write_down("next_token_paths", arguments, found, section)
 
