@@ -141,10 +141,11 @@ After five small steps from zero the trained weights point along B, Phi^T B^T an
 
 Modules: ``basis`` (statistics), ``counts`` and ``streaming`` (the same by parts of a text), ``leading`` (leading terms
 and bounds), ``next_order``, ``reference_dynamics``, ``terms`` (the split gradient) and ``layer_terms`` (that of several
-layers), ``recording`` (its terms over training), ``attribution`` and ``gradient_parts`` (which windows an entry comes
-from), ``composed`` (the model of leading terms alone), ``interventions``, ``words``, ``reduced`` and ``rest`` (what it
-leaves out), ``expansion``; ``figures``, ``tables`` and the files that begin with ``command`` are those of the command
-line.
+layers), ``recording`` (its terms over training), ``attribution`` (what positions add to an entry), ``gradient_parts``
+(to one of the gradient), ``attribution_over_training`` and ``taught`` (the windows that add most); ``composed`` (the
+model of leading terms alone), ``interventions``, ``words``, ``closure`` (one prediction a cell), ``rest`` (what it
+leaves out) and ``reduced`` (the descent on both), ``expansion``; ``figures``, ``tables`` and the files that begin with
+``command`` are those of the command line.
 """
 
 from minitx.associations import (
@@ -160,13 +161,8 @@ from minitx.associations import (
     terms,
     words,
 )
-from minitx.associations.attribution import (
-    Attribution,
-    AttributionOverTraining,
-    attribution,
-    logit_parts,
-    record_attribution,
-)
+from minitx.associations.attribution import Attribution, attribution, logit_parts
+from minitx.associations.attribution_over_training import AttributionOverTraining, record_attribution
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.composed import Explained, explained
 from minitx.associations.counts import Counts, Scores

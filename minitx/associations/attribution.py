@@ -29,8 +29,8 @@ is b itself the two keep company (context), and any other y is interchangeable w
 Legend: N sequences (windows), T positions, V vocabulary.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import comb
 from typing import Any
 
@@ -46,31 +46,19 @@ from minitx.associations.gradient_parts import (
     positions_from,
     positions_of_token,
 )
+from minitx.associations.taught import Taught, strongest_windows, words_of
 from minitx.associations.term_names import term_name
 from minitx.associations.terms import reference_point
-from minitx.base.checks import described, function, instance, one_of, positive, truth, whole_number
+from minitx.base.checks import described, instance, one_of, positive, truth, whole_number
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.corpus import Corpus
-from minitx.model.circuits import Circuits, loss_and_gradient, valid_circuits
-from minitx.model.descent import LearningRate, Trajectory, descend, schedule
-from minitx.model.parameters import Seed
+from minitx.model.circuits import Circuits, valid_circuits
 from minitx.model.weights import OneHotWeights
 
 Array = NDArray[np.float64]
 CHUNK = 2**17  # keys whose scores are computed at a time; more take more memory
-VECTORS = ("position", "P", "bias")  # parameters without a column
-
-
-@dataclass(frozen=True)
-class Taught(Shown):
-    """What one window adds to an entry. Windows with the same tokens are one, and ``value`` is what all of them add."""
-
-    windows: tuple[int, ...]  # their numbers, ascending
-    value: float
-    position: int  # the position that adds most to the side of ``value``, of the first of them
-    text: str | None  # its words, those of the row and of the column in brackets; None where no corpus was given
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +99,7 @@ class Attribution(Shown):
         With the ``corpus`` of the batch each has its text. TypeError or ValueError if it is another corpus.
         """
         k = whole_number("k", k, 1)
-        words = None if corpus is None else _words_of(corpus, self.batch)
+        words = None if corpus is None else words_of(corpus, self.batch)
         side = -1.0 if (self.parts.sum() < 0) != truth("against", against) else 1.0
         return strongest_windows(side * self.parts, self.batch, k, sign=side, pair=(self.row, self.column), words=words)
 
@@ -167,17 +155,18 @@ def attribution(of: Statistics | OneHotWeights | Circuits, batch: Batch, paramet
         return _of_statistics(of, batch, parameter, row, column)
     batch.require_next_token()
     weights = of.astype(np.float64)
-    row, column = _checked_entry(weights.parameters(), parameter, row, column)
+    row, column = checked_entry(weights.parameters(), parameter, row, column)
     circuits, told_apart = valid_circuits(weights, batch), parameter in ("V", "W", "P", "qk", "position")
     at = reference_point(weights, batch, leading)[2] if told_apart or leading is not None else None
-    chosen, entry = _gradient_entry(weights, circuits, batch, parameter, row, column, at)
+    chosen, entry = gradient_entry(weights, circuits, batch, parameter, row, column, at)
     found = PositionSums(batch, circuits.n_vocab, chosen).terms(circuits, entry)
     terms = {term_name(*held): parts for held, parts in found.items()}
     total = np.sum(list(terms.values()), axis=0)
     return Attribution(parameter, row, column, float(total.sum()), total, terms, batch)
 
 
-def _checked_entry(arrays, parameter, row, column):
+def checked_entry(arrays: Mapping[str, NDArray[Any]], parameter: str, row: int,
+                  column: int | None) -> tuple[int, int | None]:
     """``row`` and ``column`` as whole numbers. ValueError unless ``arrays`` has the ``parameter``, and this entry."""
     one_of("parameter", parameter, list(arrays))
     shape = arrays[parameter].shape
@@ -201,7 +190,7 @@ def _of_statistics(statistics, batch, parameter, row, column):
     if parameter not in matrices:
         raise ValueError(f"parameter is {parameter!r}, but these statistics have no scores; make them with "
                          f"{Statistics.MADE_BY}")
-    row, column = _checked_entry(matrices, parameter, row, column)
+    row, column = checked_entry(matrices, parameter, row, column)
     at = row if column is None else (row, column)
     parts = PARTS[parameter](statistics, batch, row, column)
     return Attribution(parameter, row, column, float(matrices[parameter][at]), parts, {}, batch)
@@ -310,7 +299,8 @@ def logit_parts(statistics: Statistics, batch: Batch, word: int, other: int, *, 
 # ------------------------------------------------------------------------------------------------ gradient and training
 
 
-def _gradient_entry(weights, circuits, batch, parameter, row, column, leading=None):
+def gradient_entry(weights: Any, circuits: Circuits, batch: Batch, parameter: str, row: int, column: int | None,
+                   leading: Any = None) -> tuple[NDArray[np.bool_], list[Factors] | Scores]:
     """Which positions can add to an entry of the gradient, (N, T) bool, and its factors.
 
     ``leading`` are the leading terms of the weights that the entry is split by; None: the weights are not told apart.
@@ -338,169 +328,3 @@ def _gradient_entry(weights, circuits, batch, parameter, row, column, leading=No
     if parameter in ("W", "qk"):
         return positions_of_token(batch, row), Scores(ov_parts, key=column)
     return positions_from(batch, row), Scores(ov_parts, distance=row)
-
-
-@dataclass(frozen=True, eq=False)
-class AttributionOverTraining(Shown):
-    """What every position has added to one entry of a trained weight, and the run that trained it.
-
-    ``positive`` and ``negative``, (S,) each, are the sums of the parts of either sign that each of the S steps added.
-    """
-
-    attribution: Attribution
-    positive: Array
-    negative: Array
-    trajectory: Trajectory
-
-    @property
-    def course(self) -> Array:
-        """The entry at the start and after each step. (S + 1,)"""
-        return self.attribution.start + np.concatenate([[0.0], np.cumsum(self.positive + self.negative)])
-
-
-class _Traced(Batch):
-    """A batch that knows which sequences of the whole batch its rows are, also after rows are taken from it."""
-
-    origin: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, batch: Batch) -> "_Traced":
-        found = cls(batch.tokens, batch.targets, batch.weight, batch.lengths)
-        object.__setattr__(found, "origin", np.arange(len(batch)))
-        return found
-
-    def _rows(self, rows, scale):
-        part = super()._rows(rows, scale)
-        object.__setattr__(part, "origin", self.origin[rows])
-        return part
-
-
-@dataclass(eq=False)
-class _Recorder:
-    """Follows a descent and adds up what each position adds to an entry by each step that is taken."""
-
-    parameter: str
-    row: int
-    column: int | None
-    rate: Callable[[int], float]
-    parts: Array
-    callback: Callable | None
-    positive: list[float] = field(default_factory=list)
-    negative: list[float] = field(default_factory=list)
-    part: _Traced | None = None  # the batch of the step
-    waiting: tuple[int, OneHotWeights, _Traced] | None = None  # what the next step goes from
-    sums: tuple[_Traced, PositionSums] | None = None  # of the last batch; the full batch stays the same
-
-    def objective(self, weights, part):
-        """The loss and gradient; the batch is kept."""
-        self.part = part
-        return loss_and_gradient(weights, part)
-
-    def __call__(self, step, loss, weights, gradient):
-        """A step has been taken: add what it added."""
-        self.settle()
-        self.waiting = (step, weights, self.part)
-        if self.callback is not None:
-            self.callback(step, loss, weights, gradient)
-
-    def settle(self):
-        """Add the parts of the step from the weights that wait."""
-        if self.waiting is None:
-            return
-        step, weights, part = self.waiting
-        weights = weights.astype(np.float64)
-        circuits = valid_circuits(weights, part)
-        chosen, entry = _gradient_entry(weights, circuits, part, self.parameter, self.row, self.column)
-        if self.sums is None or self.sums[0] is not part:
-            self.sums = part, PositionSums(part, circuits.n_vocab, chosen)
-        added = -self.rate(step) * np.sum(list(self.sums[1].terms(circuits, entry).values()), axis=0)
-        self.parts[part.origin] += added
-        self.positive.append(float(added[added > 0].sum()))
-        self.negative.append(float(added[added < 0].sum()))
-        self.waiting = None
-
-
-def record_attribution(weights: OneHotWeights, batch: Batch, parameter: str, row: int, column: int | None = None, *,
-                       steps: int, learning_rate: LearningRate, batch_size: int | None = None,
-                       rng: Seed | dict[str, Any] = None, start_step: int = 0,
-                       callback: Callable | None = None) -> AttributionOverTraining:
-    """Train from ``weights``, and attribute one entry of the trained weight to positions.
-
-    The entry is its start, and the sum over steps k of minus the learning rate of the step times the part of each
-    position of dL_k/dTheta(k)[row, column]; L_k is the loss of the batch, or of the mini-batch of step k.
-
-    Parameters
-    ----------
-    weights : OneHotWeights or Circuits
-    batch, steps, learning_rate, batch_size, rng, start_step, callback
-        As for :func:`minitx.descend`, whose steps, with the same bits, these are. The batch is one of next-token
-        training.
-    parameter, row, column
-        As for :func:`attribution`.
-
-    Returns
-    -------
-    AttributionOverTraining
-
-    Raises
-    ------
-    ValueError, TypeError
-        As :func:`attribution` and :func:`minitx.descend`.
-
-    Notes
-    -----
-    A step costs a forward pass more than without the record, of the positions that can add something to the entry.
-    """
-    instance("weights", weights, OneHotWeights, Circuits)
-    instance("batch", batch, Batch)
-    batch.require_next_token()
-    whole_number("steps", steps, 1)
-    if callback is not None:
-        function("callback", callback, "callback(step, loss, weights, gradient)")
-    row, column = _checked_entry(weights.parameters(), parameter, row, column)
-    recorder = _Recorder(parameter, row, column, schedule(learning_rate), np.zeros(batch.tokens.shape), callback)
-    run = descend(weights, _Traced.of(batch), learning_rate=learning_rate, steps=steps, batch_size=batch_size, rng=rng,
-                  start_step=start_step, callback=recorder, loss_and_gradient=recorder.objective)
-    if recorder.waiting is not None and recorder.waiting[0] < run.next_step:  # the callback was interrupted
-        recorder.settle()
-    start, end = (float(getattr(one, parameter)[row if column is None else (row, column)])
-                  for one in (weights, run.weights))
-    found = Attribution(parameter, row, column, end, recorder.parts, {}, batch, start)
-    return AttributionOverTraining(found, np.array(recorder.positive), np.array(recorder.negative), run)
-
-
-# --------------------------------------------------------------------------------------------------------------- texts
-
-
-def strongest_windows(gain: Array, batch: Batch, k: int, *, sign: float = 1.0, pair: tuple[int, int | None],
-                      words: tuple[NDArray[np.int32], tuple[str, ...]] | None = None) -> list[Taught]:
-    """The ``k`` windows with the largest sums of ``gain``, (N, T), above 0; windows with the same tokens are one.
-
-    ``value`` of each is ``sign`` times its sum. ``words`` are the tokens (N, T + 1) and the vocabulary of a corpus,
-    and ``pair`` the two tokens that its texts mark.
-    """
-    of_window = gain.sum(axis=1)
-    copies: dict[bytes, list[int]] = {}
-    for window in np.flatnonzero(of_window > 0):
-        key = batch.tokens[window].tobytes() + batch.targets[window].tobytes() + batch.lengths[window].tobytes()
-        copies.setdefault(key, []).append(int(window))
-    sums = sorted(((float(of_window[group].sum()), group) for group in copies.values()),
-                  key=lambda pair: (-pair[0], pair[1]))
-    return [Taught(tuple(group), sign * value, int(gain[group[0]].argmax()),
-                   None if words is None else marked(words[0][group[0]], words[1], pair))
-            for value, group in sums[:k]]
-
-
-def _words_of(corpus, batch):
-    """The tokens and the vocabulary of the corpus of ``batch``."""
-    instance("corpus", corpus, Corpus)
-    tokens = np.concatenate([batch.tokens, batch.targets[:, -1:]], axis=1)
-    if not np.array_equal(tokens, corpus.tokens):
-        raise ValueError(f"corpus is {corpus.name}, whose windows are not the sequences of the batch; give the corpus "
-                         "whose batch() it is")
-    return corpus.tokens, corpus.vocabulary
-
-
-def marked(tokens: NDArray[np.int32], vocabulary: tuple[str, ...], pair: tuple[int, int | None]) -> str:
-    """The words of ``tokens``, with those of ``pair`` in brackets: "a [red] and a blue [truck]"."""
-    return " ".join(f"[{vocabulary[token]}]" if token in pair else vocabulary[token] for token in tokens)

@@ -9,16 +9,11 @@ from typing import Any
 import numpy as np
 
 from minitx.associations import figures, tables, words
-from minitx.associations.attribution import (
-    Attribution,
-    AttributionOverTraining,
-    Taught,
-    attribution,
-    logit_parts,
-    record_attribution,
-)
+from minitx.associations.attribution import Attribution, attribution, logit_parts
+from minitx.associations.attribution_over_training import AttributionOverTraining, record_attribution
 from minitx.associations.basis import Statistics, statistics
 from minitx.associations.command_corpus import TextOptions, counted, read, require_batch_size, require_one_text
+from minitx.associations.taught import Taught
 from minitx.base import style
 from minitx.base.command import Outcome, run_command
 from minitx.base.console import Forecast, progress_bar
@@ -94,7 +89,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     - ``corpus``: its name and counts. ``word``, ``other``: the pair, with the ids of both as ``ids``.
     - ``functions``: {basis function: its ``entry``, the sums of its ``positive`` and ``negative`` parts, at how many
       positions the pair ``meets``, the ``rank`` of the other word among the associates of the word (null if they never
-      meet), and the strongest ``windows``, as :class:`minitx.associations.attribution.Taught`}.
+      meet), and the strongest ``windows``, as :class:`minitx.associations.taught.Taught`}.
     - ``listed``: the windows that are printed, each with the number of the ``window`` and the ``function`` that it is
       listed for.
     - ``logit``: ``leading``, what the leading terms after the last step make of W_O[word, other] + (V W_O)[word,

@@ -1,6 +1,6 @@
 """What reduced dynamics leaves out of the gradient, computed exactly on sampled windows.
 
-The closure of :mod:`minitx.associations.reduced` predicts q_t in the place of softmax(out_t),
+The closure of :mod:`minitx.associations.closure` predicts q_t in the place of softmax(out_t),
 
     q_t = p_k + (c_t - cbar_k) M' Jbar,    k = the cell of t.
 

@@ -19,7 +19,7 @@ from minitx import (
     loss_and_gradient,
     set_threads,
 )
-from minitx.associations import reduced
+from minitx.associations import closure, reduced
 from minitx.base.numbers import cosine, relative_error
 
 V, T = 40, 10
@@ -165,8 +165,8 @@ def gaps_to_the_derivative(weights, data, monkeypatch):
     The norm of the difference is estimated from 32 orthogonal directions; of P, which has fewer entries, it is exact.
     """
     set_threads(1)  # small products
-    step, assign, kept = 1e-5, reduced._assign_cells, []
-    monkeypatch.setattr(reduced, "_assign_cells",
+    step, assign, kept = 1e-5, closure._assign_cells, []
+    monkeypatch.setattr(closure, "_assign_cells",
                         lambda *given: kept[0] if kept else kept.append(assign(*given)) or kept[0])
     _, gradient = reduced.loss_and_gradient(weights, data)
     gaps = {}
@@ -189,7 +189,7 @@ def test_at_first_order_the_gradient_is_the_derivative_of_the_loss(monkeypatch):
 
 def test_at_second_order_the_gradient_misses_the_derivative_of_the_loss_by_as_much_as_the_module_says(monkeypatch):
     """Each number of the docstring, found from all entries, is neither too small nor too large by a quarter."""
-    docstring = " ".join(reduced.__doc__.split())
+    docstring = " ".join(closure.__doc__.split())
     [sentence] = re.findall(r"the relative difference is (.*?) in P\.", docstring)
     said = dict(zip(("W_O", "V", "W", "P"), map(float, re.findall(r"([\d.]+)%", sentence)), strict=True))
     for name, gap in gaps_to_the_derivative(late_weights(), reduction(2), monkeypatch).items():
@@ -320,15 +320,15 @@ def test_the_same_bits_for_any_number_of_threads():
 
 def test_cells_are_intervals_of_tokens():
     z = np.array([0.0, 0.1, 5.0, 5.1, 1.0, 1.0, 1.0, 2.0])  # two tokens of four positions
-    edges = reduced._cut_runs(z, np.ones(8), np.array([0, 4]), 3)
+    edges = closure._cut_runs(z, np.ones(8), np.array([0, 4]), 3)
     assert edges.tolist() == [0, 2, 4]
-    assert reduced._cut_runs(z, np.ones(8), np.array([0, 4]), 100).tolist() == [0, 1, 2, 3, 4, 7]
+    assert closure._cut_runs(z, np.ones(8), np.array([0, 4]), 100).tolist() == [0, 1, 2, 3, 4, 7]
 
 
 def test_a_cell_is_cut_half_way_between_the_means_of_its_parts():
     """What 2-means ends at; its first round, which cuts at the mean of all, is far from it when contexts are skewed."""
     z = 1.5 ** np.arange(12)
-    _, cut = reduced._cut_runs(z, np.ones(12), np.array([0]), 2)
+    _, cut = closure._cut_runs(z, np.ones(12), np.array([0]), 2)
     assert z[cut - 1] < (z[:cut].mean() + z[cut:].mean()) / 2 <= z[cut]
     assert cut > np.searchsorted(z, z.mean())
 

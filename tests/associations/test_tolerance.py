@@ -14,7 +14,7 @@ from minitx import (
     loss_and_gradient,
     set_threads,
 )
-from minitx.associations import reduced
+from minitx.associations import closure, reduced
 from minitx.associations.rest import add_rest, cut_windows
 
 V, T = 40, 10
@@ -42,10 +42,10 @@ def test_the_rests_of_all_parts_complete_the_closure_to_the_exact_gradient(order
     """To rounding, at weights far from 0 whose M is of full rank: whatever a closure leaves out is in the rest."""
     weights = OneHotWeights.gaussian(V, T, scale=0.5, rng=0)
     data, circuits = reduced.reduce(corpus(), V, order=order, n_cells=n_cells), weights.circuits()
-    loss, gradient, closure = reduced._close(weights, data, circuits.ov)
+    loss, gradient, found = closure.close(weights, data, circuits.ov)
     tables = {name: np.array(table) for name, table in gradient.parameters().items()}
     parts = cut_windows(corpus(), V, 7, data.sequence, data.at, np.float64)
-    loss += sum(add_rest(circuits, closure, [part], 1.0, tables) for part in parts)
+    loss += sum(add_rest(circuits, found, [part], 1.0, tables) for part in parts)
     exact_loss, exact = loss_and_gradient(circuits, corpus())
     assert loss == pytest.approx(exact_loss, rel=1e-12)
     for name, table in exact.parameters().items():
