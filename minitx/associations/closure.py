@@ -285,12 +285,12 @@ class _LossPositions:
         return found
 
     def add_contexts(self, rows, order, cuts, images, table):
-        """Add w_t c_t to the row ``rows[t]`` of the table; returns sum_t w_t c_t^T images_t, (V, columns of images).
+        """Sum w_t c_t to the row ``rows[t]`` of the table; returns sum_t w_t c_t^T images_t, (V, columns of images).
 
         ``cuts`` divides ``order`` into pieces, no two of which may have a row in common.
         """
         images = np.ascontiguousarray(images)
-        parts = np.zeros((len(cuts) - 1, table.shape[1], images.shape[1]), self.dtype)
+        parts = np.zeros((len(cuts) - 1, table.shape[1], images.shape[1]))
         _run_pieces(cuts, lambda i, piece: kernels.context_sums(
             self.where, self.weight, rows, order, self.attention, images, piece, table, parts[i]))
         return parts.sum(axis=0)
@@ -299,7 +299,7 @@ class _LossPositions:
         """G_qk (V, V) and G_position (length,) of equation 8."""
         n_vocab, n_seen = len(self.reduction.frequency), self.reduction.tokens.shape[1]
         G_qk, G_position = np.zeros((n_vocab, n_vocab), self.dtype), np.zeros(length, self.dtype)
-        parts = np.zeros((len(self.reduction.cuts) - 1, n_seen), self.dtype)
+        parts = np.zeros((len(self.reduction.cuts) - 1, n_seen))
         _run_pieces(self.reduction.cuts, lambda i, piece: kernels.reduced_scores(
             self.where, self.weight, self.reduction.following, cell, order, self.attention, images,
             tables, piece, G_qk, parts[i]))

@@ -282,17 +282,23 @@ def _push_run(heap, wz, w, wzz, a, b, negligible):
 
 @kernel
 def context_sums(positions, weight, rows, order, attention, images, piece, table, products):
-    """table[rows[i], x_j] += w_i A_tj  and  products[x_j, :] += w_i A_tj images[i, :]."""
+    """table[rows[i], x_j] += w_i A_tj  and  products[x_j, :] += w_i A_tj images[i, :].
+
+    In ``order`` the positions of a row follow each other. The sums of a row are float64 until it ends: they are of
+    thousands of positive numbers, and the gradient is a small difference of them.
+    """
     tokens, sequence, at, scale = positions
     qk, position, factor, decay = attention
-    row = np.empty(tokens.shape[1], factor.dtype)
+    row, to = np.empty(tokens.shape[1], factor.dtype), np.zeros(table.shape[1])
     for n in range(piece[0], piece[1]):
         i = order[n]
         keys, t, w = tokens[sequence[i]], at[i], weight[i]
         _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
-        to = table[rows[i]]
         for j in range(t + 1):
             to[keys[j]] += w * row[j]
+        if n + 1 == piece[1] or rows[order[n + 1]] != rows[i]:
+            table[rows[i]] = to
+            to[:] = 0.0
         for r in range(0, images.shape[1], 4):
             a, b, c, d = w * images[i, r], w * images[i, r + 1], w * images[i, r + 2], w * images[i, r + 3]
             for j in range(t + 1):
@@ -308,12 +314,14 @@ def reduced_scores(positions, weight, targets, cell, order, attention, images, t
     """d_qk[x_t, x_j] and d_position[T - 1 - t + j] += w A_tj (delta_tj - sum_k A_tk delta_tk), with
 
     delta_tj = by_target[y_t, x_j] - by_cell[cell, x_j] - (images[i, :] - centre[cell, :]) . response[x_j, :];
-    tables = (by_target, by_cell, centre, response).
+    tables = (by_target, by_cell, centre, response). In ``order`` the positions of a token follow each other; the sums
+    of its row of d_qk are float64 until it ends, as d_position is.
     """
     tokens, sequence, at, scale = positions
     qk, position, factor, decay = attention
     by_target, by_cell, centre, response = tables
     row, delta = np.empty((2, tokens.shape[1]), factor.dtype)
+    to = np.zeros(d_qk.shape[1])
     for n in range(piece[0], piece[1]):
         i = order[n]
         keys, t, w, k = tokens[sequence[i]], at[i], weight[i], cell[i]
@@ -331,9 +339,13 @@ def reduced_scores(positions, weight, targets, cell, order, attention, images, t
         mean = row.dtype.type(0)
         for j in range(t + 1):
             mean += row[j] * delta[j]
-        to, near = d_qk[keys[t]], d_position[d_position.size - 1 - t:]
+        near = d_position[d_position.size - 1 - t:]
         for j in range(t + 1):
             row[j] *= w * (delta[j] - mean)
             near[j] += row[j]
         for j in range(t + 1):
             to[keys[j]] += row[j]
+        last = n + 1 == piece[1]
+        if last or tokens[sequence[order[n + 1]], at[order[n + 1]]] != keys[t]:
+            d_qk[keys[t]] = to
+            to[:] = 0.0
