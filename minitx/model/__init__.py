@@ -50,7 +50,7 @@ Where layers are many, sequences few or the vocabulary small, the dense stream (
 layers.operations counts both forms and layers.loss_and_gradient takes the cheaper one.
 
 Modules import in one direction: parameters, kernels, blocks, pieces, circuits, weights, then paths and streams, layers,
-files, optimisers and descent; testing holds any parametrisation to the complex-step derivative.
+files, optimisers, descent and recording; testing holds any parametrisation to the complex-step derivative.
 """
 
 from minitx.model import circuits, descent, layers, optimisers, parameters, testing, weights

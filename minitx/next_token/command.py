@@ -19,7 +19,7 @@ from minitx.base.command import STATUS, Outcome, run_command
 from minitx.base.console import announce, progress, rise
 from minitx.base.numbers import norm
 from minitx.base.options import Resumable, add_options, check_option, option, read_options, require_memory, typed_name
-from minitx.model.descent import Run
+from minitx.model.recording import Run
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token import command_tables, figures, page, training
 from minitx.next_token.automaton import STATUSES, Automaton

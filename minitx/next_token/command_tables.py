@@ -7,7 +7,7 @@ import numpy as np
 
 from minitx.base.numbers import norm
 from minitx.base.tables import UNDEFINED, Table, number, table
-from minitx.model.descent import Run
+from minitx.model.recording import Run
 from minitx.next_token.automaton import STATUSES, Automaton
 from minitx.next_token.command_data import HeldOut
 from minitx.next_token.graphs import PriorityGraph

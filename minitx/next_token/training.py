@@ -19,7 +19,8 @@ from minitx.base.checks import described, function, instance, positive, steps_wi
 from minitx.base.numbers import cosine, norm
 from minitx.base.parallel import one_blas_thread
 from minitx.base.shown import Shown
-from minitx.model.descent import Recording, Run, Stopped, Trajectory, descend
+from minitx.model.descent import Stopped, Trajectory, descend
+from minitx.model.recording import Recording, Run
 from minitx.model.weights import LastTokenWeights
 from minitx.next_token.automaton import Automaton
 from minitx.next_token.factors import FactoredWeights

@@ -19,7 +19,8 @@ from minitx.base.console import progress, rise
 from minitx.base.options import check_option, option, require_memory, shown
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
-from minitx.model.descent import Recording, Stopped, descend
+from minitx.model.descent import Stopped, descend
+from minitx.model.recording import Recording
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, page, training
 from minitx.topics import values as closed_forms

@@ -17,7 +17,7 @@ from minitx.base.options import Resumable, option
 from minitx.base.tables import number, table
 from minitx.data.corpus import Corpus, load_corpus
 from minitx.model.circuits import loss_and_gradient
-from minitx.model.descent import Run
+from minitx.model.recording import Run
 from minitx.topics import command_text_figures, page, text, training
 from minitx.topics.averages import Averages, PairTable, PermutationTest, pair_averages, permutation_test
 from minitx.topics.documents import Documents, mask_tokens, valid_masking

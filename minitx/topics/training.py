@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from minitx.base.checks import function, instance, integers, positive, steps_within, truth, whole_number
 from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
-from minitx.model.descent import Recording, Run, descend
+from minitx.model.descent import descend
 from minitx.model.optimisers import Optimiser
+from minitx.model.recording import Recording, Run
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import uniform_attention
 from minitx.topics.averages import Averages, Spread, attention_table, cosine_matrix, gram, pair_averages, pair_spread
