@@ -5,8 +5,8 @@ Every stage is one function: its closed form, the rate and number of its steps, 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,22 +17,22 @@ from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome
 from minitx.base.console import progress, rise
 from minitx.base.options import check_option, option, require_memory, shown
-from minitx.base.tables import number, table
+from minitx.base.tables import number
 from minitx.data.batch import Batch
-from minitx.model.descent import Stopped, descend
+from minitx.model.descent import descend
 from minitx.model.recording import Recording
 from minitx.model.weights import EmbeddedWeights
 from minitx.topics import attention, page, training
 from minitx.topics import values as closed_forms
 from minitx.topics.backtracking import Backtracking
 from minitx.topics.command_documents_figures import figures
+from minitx.topics.command_stages import InfiniteStage, Result, Stage
 from minitx.topics.cross_entropy import cross_entropy_optimum
 from minitx.topics.documents import LOSSES, Documents
 from minitx.topics.finite_attention import best_attention
 from minitx.topics.law import TopicModel
 from minitx.topics.sectors import moments
 from minitx.topics.training import BLOCK_FIELDS, CLASSES, TopicRun
-from minitx.topics.two_stages import SHARES
 
 STAGES = ("value", "embedding", "attention", "copying", "joint")
 FIGURES = (*(f"{stage}_{kind}.png" for stage in STAGES for kind in ("matrix", "training")), "attention_loss.png",
@@ -43,9 +43,6 @@ LONGEST = 1_000_000  # words of a document
 MOST_WORDS = 200  # of documents for which the best attention is sought, in a second or two
 REMEDY = "fewer --topics, --words or --documents, shorter --length, or --quick, are quicker"
 HELD_OUT = 500  # Clean documents on which attention is measured.
-DIFFERENCES = {"A": "word - topic", "B": "topic - other"}  # all that the cross-entropy determines
-
-Columns = dict[str, Any]  # {class of word pairs: value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,125 +147,6 @@ class Sample:
             return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out,
                                   learning_rate=eta, steps=steps, batch_size=size, rng=self.seed, backtracking=True,
                                   progress=show, checkpoint=self.checkpoint and self.checkpoint.part(title), **settings)
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """What was trained in a stage: one run for each seed, beside its closed forms.
-
-    ``part`` ("value", "embedding" or "attention") says which averages of its records the stage is about; ``closed`` is
-    {label: {class of word pairs: value}}. Figures draw ``final``, the values where training should end, and where there
-    is one the closed ``trajectory``, {class: (steps, values)}.
-    """
-
-    name: str
-    title: str
-    part: str
-    runs: list[TopicRun]
-    closed: dict[str, Columns] = field(default_factory=dict)
-    final: Columns = field(default_factory=dict)
-    trajectory: dict[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
-    first_seed: int = 0
-
-    @property
-    def losses(self) -> list[np.ndarray]:
-        """The loss of every step, of each run."""
-        return [run.trajectory.loss for run in self.runs]
-
-    @property
-    def recorded(self) -> list[TopicRun]:
-        """The runs that were recorded at least once; a run that stops at once is not."""
-        return [run for run in self.runs if run.records]
-
-    @property
-    def stopped(self) -> Stopped | None:
-        """Why a run of the stage ended early; None when none did."""
-        return next((run.trajectory.stopped for run in self.runs if run.trajectory.stopped), None)
-
-    def at_end(self) -> Columns:
-        """{class of word pairs: (R seeds,)} of the last records, with the differences A and B."""
-        last = [run.records[-1] for run in self.recorded]
-        if not last:
-            return {}
-        found = {name: np.array([getattr(getattr(record, self.part), attribute) for record in last])
-                 for name, attribute in CLASSES.items()}
-        if self.part == "value":
-            found["mask column"] = np.array([record.mask_column for record in last])
-        word, topic, other = found["same word"], found["same topic"], found["different topic"]
-        return found | {"A": word - topic, "B": topic - other}
-
-    def printed(self) -> str:
-        """The title, and the trained averages beside the closed forms."""
-        trained, n_seeds = self.at_end(), len(self.recorded)
-        if not n_seeds:
-            return f"{self.title}\nnothing was recorded"
-        rows = {"trained" if n_seeds == 1 else f"trained, mean of {n_seeds} seeds":
-                {name: values.mean() for name, values in trained.items()}}
-        if n_seeds > 1:
-            rows["standard deviation"] = {name: values.std(ddof=1) for name, values in trained.items()}
-        rows |= self.closed
-        wanted = {*BLOCK_FIELDS}.union(*self.closed.values())
-        columns = [name for name in trained if name in wanted]
-        lines = table([" ", *(DIFFERENCES.get(name, name) for name in columns)],
-                      [[label, *(number(row.get(name), 5) for name in columns)] for label, row in rows.items()])
-        return f"{self.title}\n{lines}"
-
-    def compared(self) -> str:
-        """How often same topic exceeds different topic, or why the two cannot be compared; empty without records."""
-        return training.comparison(self.runs, self.part) if self.recorded else ""
-
-    def assumptions(self) -> str:
-        """Of the first seed of joint training: when each part moves, and whether attention has three values."""
-        if self.name != "joint" or not self.recorded:
-            return ""
-        run = self.recorded[0]
-        rows = [[name, *("-" if step is None else f"{step:,}" for step in steps.values())]
-                for name, steps in run.movement.begins().items()]
-        return "\n".join((
-            table([f"seed {self.first_seed} ", *(f"{share} of its way at step" for share in SHARES)], rows),
-            f"two stages: W_V has gone {run.movement.lead:.0%} of its way when W_Q and W_K have gone a tenth of theirs",
-            f"three attention values: the class explains {run.records[-1].attention_spread.between:.0%} of the "
-            "variance of attention between pairs of words"))
-
-
-@dataclass(frozen=True, eq=False)
-class InfiniteStage:
-    """Attention trained on all infinitely long documents: the trained ratio beside the predicted one.
-
-    ``path`` holds attention ratios, step, loss and learning rate at the recorded steps, and ``loss`` that of every
-    step; both are empty when the stage was left out.
-    """
-
-    title: str
-    path: list[dict[str, float]] = field(default_factory=list)
-    loss: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    predicted: attention.OptimalAttention | None = None
-    stopped: Stopped | None = None
-    name = "infinite"
-
-    @property
-    def losses(self) -> list[np.ndarray]:
-        """The loss of every step; none when the stage was left out."""
-        return [self.loss] if len(self.loss) else []
-
-    def printed(self) -> str:
-        """The title, and the trained ratio beside the closed form."""
-        if self.predicted is None:
-            return self.title
-        best, end = self.predicted, self.path[-1]
-        rows = [["closed form", number(best.rho), "flat", "flat", number(best.rho_0), number(best.loss, 6)],
-                ["trained", *(number(end[name]) for name in ("rho", "alpha", "beta", "rho_0")), number(end["loss"], 6)]]
-        return f"{self.title}\n{table([' ', 'rho', 'alpha', 'beta', '[MASK]', 'loss'], rows)}"
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a run found: its stages by name, the one on infinite documents if it was trained, and why it ended early."""
-
-    options: Options
-    stages: dict[str, Stage]
-    infinite: InfiniteStage | None
-    stopped: Stopped | None
 
 
 def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | None = None) -> Outcome:

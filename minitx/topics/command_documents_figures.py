@@ -26,7 +26,7 @@ Figures = dict[str, tuple[Figure, str]]  # {file name: (figure, caption)}
 
 
 def figures(result: Any) -> Figures:
-    """All the figures of a run (:class:`minitx.topics.command_documents.Result`)."""
+    """All the figures of a run (:class:`minitx.topics.command_stages.Result`)."""
     law = result.options.law
     shares = rf"$\tau$ = {law.tau}" if law.tau else rf"Dirichlet({law.alpha:g})"
     about = f"T = {law.T}, v = {law.v}, {shares}, N = {result.options.length}"
