@@ -19,6 +19,7 @@ from minitx.base.console import progress, rise
 from minitx.base.numbers import Agreement, agreement, cosine, norm
 from minitx.base.options import Resumable, check_option, option
 from minitx.base.parallel import matmul
+from minitx.base.report import rounded
 from minitx.base.tables import number
 from minitx.data.batch import Batch
 from minitx.model.circuits import loss_and_gradient
@@ -209,7 +210,7 @@ class Snapshots:
 
     def _entries(self, matrix):
         """Entries between the words, with four digits, as lists."""
-        return [[float(f"{value:.4g}") for value in row] for row in matrix[np.ix_(self.tokens, self.tokens)]]
+        return rounded(matrix[np.ix_(self.tokens, self.tokens)])
 
     def written(self, vocabulary: Sequence[str]) -> dict[str, Any] | None:
         """What results.json holds of them; None if no step was recorded."""

@@ -63,8 +63,11 @@ function showValues(drawing) {
 /* The signed strength of a value in [-1, 1]: logarithmic, and linear within a thousandth of the largest. */
 const strength = (value, largest) => (largest > 0 ? Math.sign(value) * Math.log1p(1000 * Math.abs(value) / largest)
   / Math.log1p(1000) : 0);
+const largestOf = (values) => values.flat(Infinity).filter(Number.isFinite)
+  .reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
-function drawMap(words, map, group) {
+/* The map of a group; its colours are linear where ``steady``, the largest value of the group, is given. */
+function drawMap(words, map, group, steady) {
   const n = words.length, cell = 16, margin = 8 + 6.2 * Math.max(...words.map((word) => Math.min(word.length, 12)));
   const size = margin + n * cell + 2;
   const svg = make("svg", { viewBox: `0 0 ${size} ${size + 16}`, role: "img", "aria-label": map.title });
@@ -87,9 +90,10 @@ function drawMap(words, map, group) {
   let shown = null;
   const paint = (place) => {
     shown = Array.isArray(map.values[0][0]) ? map.values[place] : map.values;
-    const largest = Math.max(...shown.flat().map(Math.abs));
+    const largest = steady || largestOf(shown);
     cells.forEach((rect, k) => {
-      const part = strength(shown[Math.floor(k / n)][k % n], largest);
+      const value = shown[Math.floor(k / n)][k % n]; // a word such as "NaN" has no colour
+      const part = !Number.isFinite(value) ? 0 : steady ? value / steady : strength(value, largest);
       rect.style.fill = `rgba(var(${part < 0 ? "--cold" : "--warm"}), ${Math.abs(part).toFixed(3)})`;
     });
   };
@@ -105,13 +109,14 @@ function drawMap(words, map, group) {
 
 /* The groups of heat maps, of which one is seen at a time. Returns what paints them for a place of the slider. */
 function showMaps(figure) {
-  const { words, groups } = dataOf(figure), holder = figure.querySelector(".maps");
-  const buttons = make("div", { class: "groups", role: "group", "aria-label": "which weight is shown" });
+  const { words, groups, steady } = dataOf(figure), holder = figure.querySelector(".maps");
+  const buttons = make("div", { class: "groups", role: "group", "aria-label": "which map is shown" });
   const pair = make("div", { class: "pair" });
   let maps = [], place = 0;
   const choose = (group) => {
     for (const button of buttons.children) button.setAttribute("aria-pressed", button.textContent === group.name);
-    maps = group.maps.map((map) => drawMap(words, map, group));
+    const largest = steady && largestOf(group.maps.map((map) => map.values));
+    maps = group.maps.map((map) => drawMap(words, map, group, largest));
     pair.replaceChildren(...maps.map((map) => map.node));
     maps.forEach((map) => map.paint(place));
   };
@@ -120,7 +125,7 @@ function showMaps(figure) {
     button.addEventListener("click", () => choose(group));
     buttons.append(button);
   }
-  holder.append(buttons, pair);
+  holder.append(...(groups.length > 1 ? [buttons] : []), pair);
   choose(groups[0]);
   return (now) => { place = now; maps.forEach((map) => map.paint(now)); };
 }

@@ -161,13 +161,14 @@ def moved(steps: Sequence[int], *inside: Any, start: int | None = None) -> Marku
 
 
 def heat_maps(maps: Mapping[str, Sequence[tuple[str, Found]]], words: Found, axes: Mapping[str, tuple[str, str]],
-              caption: Any) -> Markup:
+              caption: Any, *, steady: bool = False) -> Markup:
     """Heat maps between ``words``, of which one group is shown at a time; page.js draws them.
 
     ``maps`` is {group: [(title, found)]}, in which ``found`` is a matrix, or a list of one for each place of the slider
-    around it (``moved``); ``axes`` is {group: (what a row is, what a column is)}.
+    around it (``moved``); ``axes`` is {group: (what a row is, what a column is)}. Colours are logarithmic, and each
+    matrix has a scale of its own; where they are ``steady``, colours are linear, with one scale for a whole group.
     """
-    data = {"words": words.value, "groups": [
+    data = {"words": words.value, "steady": steady, "groups": [
         {"name": name, "row": axes[name][0], "column": axes[name][1],
          "maps": [{"title": title, "key": found.pointer, "values": found.value} for title, found in group]}
         for name, group in maps.items()]}

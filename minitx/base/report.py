@@ -65,6 +65,11 @@ def plain(value: Any, where: str = "results") -> Any:
                     "give a dict, a list, an array, a string or a number")
 
 
+def rounded(matrix: Any) -> list[list[float]]:
+    """The rows of a matrix with four significant digits, which is enough for a picture of it."""
+    return [[float(f"{value:.4g}") for value in row] for row in matrix]
+
+
 def write_json(path: str | Path, results: Any) -> None:
     """Write ``results`` in the form that :func:`plain` gives them, completely or not at all.
 

@@ -21,7 +21,7 @@ from minitx.base.numbers import norm
 from minitx.base.options import Resumable, add_options, check_option, option, read_options, require_memory, typed_name
 from minitx.model.recording import Run
 from minitx.model.weights import LastTokenWeights
-from minitx.next_token import command_tables, figures, page, training
+from minitx.next_token import command_tables, figures, page, snapshots, training
 from minitx.next_token.automaton import STATUSES, Automaton
 from minitx.next_token.command_data import Data, HeldOut, load
 from minitx.next_token.command_tables import MODES, RECORDS, printable
@@ -156,7 +156,8 @@ def run(options: AutomatonOptions, say: Callable[[str], object], checkpoint: Che
 
     The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`) and of
     ``_numbers``: ``data`` in words, ``vocabulary`` (null: tokens are numbers), ``n_vocab``, ``samples`` (distinct
-    ones), ``samples given``, ``left out``, ``S_fin dimension``, and ``graphs`` {last token: parts of its graph}. Where
+    ones), ``samples given``, ``left out``, ``S_fin dimension``, ``graphs`` {last token: parts of its graph}, and
+    ``snapshots``, attention between some tokens over training (:mod:`minitx.next_token.snapshots`). Where
     priorities contradict each other, ``infeasible`` stands there instead, with a ``certificate`` and its ``residual``.
 
     Raises ValueError or FileNotFoundError for a file that cannot be read, and ValueError for a Graph-SVM that needs
@@ -172,10 +173,11 @@ def run(options: AutomatonOptions, say: Callable[[str], object], checkpoint: Che
     dim = cyclic_subspace(graphs, rows).dim
     _announce_graph_svm(options, graphs, rows, say)
     title = f"minitx automaton: {data.name}"
-    results = {"data": data.about, "vocabulary": data.vocabulary, "n_vocab": samples.n_vocab, "samples": len(samples),
-               "samples given": samples.n_given, "left out": samples.n_left_out, "S_fin dimension": dim,
-               "graphs": {k: {"tokens": graph.tokens, "edges": graph.edges, "components": graph.components,
-                              "reduction": graph.reduction, "layer": graph.layer} for k, graph in graphs.items()}}
+    results: dict[str, Any] = {
+        "data": data.about, "vocabulary": data.vocabulary, "n_vocab": samples.n_vocab, "samples": len(samples),
+        "samples given": samples.n_given, "left out": samples.n_left_out, "S_fin dimension": dim,
+        "graphs": {k: {"tokens": graph.tokens, "edges": graph.edges, "components": graph.components,
+                       "reduction": graph.reduction, "layer": graph.layer} for k, graph in graphs.items()}}
     try:
         automaton = Automaton.fit(samples, E)
     except InfeasibleError as error:
@@ -195,6 +197,7 @@ def run(options: AutomatonOptions, say: Callable[[str], object], checkpoint: Che
         say(f"\nTraining stopped early: {stopped}.")
     arrays = {f"W_{mode}": run.weights.W for mode, run in runs.items()}
     arrays |= {"W_svm": automaton.svm.W, "W_fin": automaton.soft.W} | ({} if E is None else {"E": E})
+    results["snapshots"] = snapshots.written(automaton, runs, data.vocabulary)
     return Outcome(title, results | _numbers(automaton, runs, held_out), draw(data, graphs, runs, held_out, dim),
                    {"weights.npz": arrays}, stopped, comparisons(held_out),
                    page.inside, verdict(held_out))
@@ -281,7 +284,8 @@ def _train(options, automaton, say, checkpoint):
         remedy = "a smaller --steps is quicker"
         with progress(MODES[mode], settings["steps"], say, remedy, title=MODES[mode]) as show:
             runs[mode] = training.train(start, automaton, mode=mode, progress=show,
-                                        checkpoint=checkpoint and checkpoint.part(mode), **settings)
+                                        checkpoint=checkpoint and checkpoint.part(mode),
+                                        watch=snapshots.watch(automaton), **settings)
         say(command_tables.mode_rows(mode, settings, runs[mode]))
         if found := rise(runs[mode].trajectory.loss):
             say(f"{MODES[mode]}: {found}")

@@ -62,16 +62,31 @@ def _trained(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
     yield element("h3", "Training beside the limit")
     yield draw("training.png", SOURCES["training.png"])
     for mode, records in list(found["records"].items())[:1]:
+        if not records:
+            continue
         steps = [record["step"].value for record in records]
         rows = [[record["step"].shown(","), record["loss"].shown(".6f"), record["correlation"].shown(".6f"),
                  record["cyclic_distance"].shown(".2e"), record["label_mass"].shown(".6f")] for record in records]
-        yield page.moved(steps, page.table(
+        yield page.moved(steps, _attention(found["snapshots"]), page.table(
             ["step", "loss", "corr(W, W_svm)", "|P W − W_fin|", "attention to the label's SCC"], rows, steps=steps,
             caption=f"What the weights are like during {MODES[mode]}: the direction of W approaches W_svm, and its "
             "part in S_fin approaches W_fin."))
     yield element("h3", "Contexts that training has not seen")
     yield draw("predictions.png", SOURCES["predictions.png"])
     yield from _contexts(found)
+
+
+def _attention(snapshots: Found) -> Markup:
+    """Attention between the tokens that are shown, at the steps of training, and its limit; the modes by buttons."""
+    maps = {MODES[mode]: [(f"attention, {SHORT[mode]}", frames), ("its limit", snapshots["limit"])]
+            for mode, frames in snapshots["trained"].items()}
+    rows = f" Of the rows {', '.join(snapshots['open'].value)} samples do not determine the whole limit." \
+        if snapshots["open"] else ""
+    return page.heat_maps(
+        maps, snapshots["words"], dict.fromkeys(maps, ("last token", "attended token")), element(
+            "span", "Attention of each last token in a context that holds once every token that it ranks. Red is "
+            "attention, on one scale for all steps. Look how each row leaves all tokens but those of its highest SCC, "
+            f"as the limit has it.{rows} ", element("span", SOURCES["predictions.png"], class_="source")), steady=True)
 
 
 def _contexts(found: Found) -> Iterator[Markup]:

@@ -62,7 +62,8 @@ def record(step: int, loss: float, weights: LastTokenWeights | FactoredWeights, 
 @one_blas_thread()
 def train(start: LastTokenWeights | FactoredWeights, automaton: Automaton, *, mode: str, steps: int,
           learning_rate: float | None = None, loss: str = "log", at: Iterable[int] | None = None,
-          progress: Callable[[int], object] | None = None, checkpoint: Any = None) -> Run:
+          progress: Callable[[int], object] | None = None, checkpoint: Any = None,
+          watch: Callable[[Any], Any] | None = None) -> Run:
     """Train W on the samples of ``automaton`` and record it.
 
     Raises ValueError for an unknown mode or loss, settings that contradict each other, and embeddings that differ from
@@ -101,6 +102,8 @@ def train(start: LastTokenWeights | FactoredWeights, automaton: Automaton, *, mo
         ``progress(step)`` is called after every step.
     checkpoint : str, Path, Checkpoint or Part, optional
         As for :func:`minitx.descend`; ``path``, whose steps are few, has none.
+    watch : callable, optional
+        What ``watch(weights)`` returns at each recorded step is kept in the run's list ``watched``.
     """
     learning_rate, steps = _settings(mode, loss, learning_rate, steps)
     _require_start(start, automaton, mode, loss)
@@ -108,13 +111,17 @@ def train(start: LastTokenWeights | FactoredWeights, automaton: Automaton, *, mo
         "at", at, 0, steps)
     if progress is not None:
         function("progress", progress, "progress(step)")
+    if watch is not None:
+        function("watch", watch, "watch(weights)")
     if mode == "path" and checkpoint is not None:
         raise ValueError("mode 'path' takes no checkpoint, because its steps are few; leave it out")
-    recording = Recording(partial(record, automaton=automaton), recorded, kinds=(Record,), progress=progress)
+    recording = Recording(partial(record, automaton=automaton), recorded, kinds=(Record,), progress=progress,
+                          watch=watch)
     if mode in TOLD and isinstance(start, LastTokenWeights):  # factors were refused
         start = replace(start.astype(np.float64), W=automaton.split.subspace.rest(start.W) + automaton.soft.W)
     if mode == "path":
-        return Run(recording.records, _follow_path(start, automaton, steps, recording))
+        path = _follow_path(start, automaton, steps, recording)
+        return Run(recording.records, path, watched=recording.watched)
     objective: Callable
     if isinstance(start, FactoredWeights):
         objective = partial(_loss_of_product, loss=loss)
@@ -124,7 +131,7 @@ def train(start: LastTokenWeights | FactoredWeights, automaton: Automaton, *, mo
         objective, learning_rate = Accelerated(objective), learning_rate / smoothness(automaton.split)
     run = descend_W(start, automaton.split.samples, objective, learning_rate=learning_rate, steps=steps,
                     normalised=mode in ("normalised", "split"), callback=recording, checkpoint=checkpoint)
-    return Run(recording.records, run)
+    return Run(recording.records, run, watched=recording.watched)
 
 
 def descend_W(start: LastTokenWeights | FactoredWeights, samples: Samples, objective: Callable, **settings: Any

@@ -22,8 +22,9 @@ from minitx.data.batch import Batch
 from minitx.model.descent import descend
 from minitx.model.recording import Recording
 from minitx.model.weights import EmbeddedWeights
-from minitx.topics import attention, page, training
+from minitx.topics import attention, page, snapshots, training
 from minitx.topics import values as closed_forms
+from minitx.topics.averages import gram
 from minitx.topics.backtracking import Backtracking
 from minitx.topics.command_documents_figures import figures
 from minitx.topics.command_stages import InfiniteStage, Result, Stage
@@ -43,6 +44,10 @@ LONGEST = 1_000_000  # words of a document
 MOST_WORDS = 200  # of documents for which the best attention is sought, in a second or two
 REMEDY = "fewer --topics, --words or --documents, shorter --length, or --quick, are quicker"
 HELD_OUT = 500  # Clean documents on which attention is measured.
+# {what a stage is about: the map (V, V) of its weights that the page shows}
+MAPS: dict[str, Callable[[Any], Any]] = {
+    "value": lambda weights: weights.circuits().ov.T, "embedding": lambda weights: gram(weights.W_E),
+    "attention": snapshots.attention_over_uniform}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +148,13 @@ class Sample:
         batch = self.batch(head)
         size = None if size is None else min(size, len(batch.with_loss()))
         title = f"{name}, seed {self.seed}"
+        part = "attention" if start.W_Q is not None else "value" if start.W_E is None else "embedding"
+        watch = snapshots.watch(MAPS[part], shown_tokens(self.law))
         with progress(f"training of {title},", steps, self.say, REMEDY, title=title) as show:
             return training.train(start, batch, topics=self.law.topic_of_token, documents=self.held_out,
                                   learning_rate=eta, steps=steps, batch_size=size, rng=self.seed, backtracking=True,
-                                  progress=show, checkpoint=self.checkpoint and self.checkpoint.part(title), **settings)
+                                  progress=show, checkpoint=self.checkpoint and self.checkpoint.part(title),
+                                  watch=watch, **settings)
 
 
 def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | None = None) -> Outcome:
@@ -409,15 +417,36 @@ def numbers(result: Result) -> dict[str, Any]:
       from the start at the end, and ``lead``, the share of its way that W_V has gone when W_Q and W_K have gone a tenth
       of theirs (joint training only; else null). ``attention_spread`` of a record holds the standard deviations of
       attention within each class of word pairs, and the share ``between`` of its variance that lies between classes.
+      ``snapshots`` (:mod:`minitx.topics.snapshots`): maps of the first seed between ``words``, of which 2.1 is the
+      first word of topic 2: as ``trained``, one for each record, and as ``predicted`` for the end, or null.
     - ``infinite``: the stage on infinite documents: its ``title``, ``path`` (the recorded steps, with their ``loss``
       and attention ``alpha``, ``beta``, ``rho``, ``rho_0``), what is ``predicted``
       (:class:`minitx.topics.attention.OptimalAttention`) and ``stopped``; null if it was not trained.
     """
     stages = {name: {"title": stage.title, "closed": stage.closed, "records": [run.records for run in stage.runs],
                      "loss": [run.trajectory.loss for run in stage.runs], "at end": stage.at_end(),
-                     "movement": [_moved(run.movement) for run in stage.runs]}
+                     "movement": [_moved(run.movement) for run in stage.runs],
+                     "snapshots": _snapshots(stage, result.options.law)}
               for name, stage in result.stages.items()}
     return {"stages": stages, "infinite": result.infinite}
+
+
+def shown_tokens(law: TopicModel) -> np.ndarray:
+    """The tokens (n,) that the maps of the page show."""
+    return snapshots.words_of([np.flatnonzero(law.topic_of_token == topic) for topic in range(law.T)])
+
+
+def _snapshots(stage, law):
+    """The maps of the first seed, beside the values where training should end; attention has other units there."""
+    tokens = shown_tokens(law)
+    topic, first = law.topic_of_token[tokens], np.searchsorted(law.topic_of_token, range(law.T))
+    words = [f"{own + 1}.{token - first[own] + 1}" for own, token in zip(topic, tokens, strict=True)]
+    predicted = None
+    if stage.final and stage.part != "attention":
+        same_word, same_topic, other = (stage.final[name] for name in CLASSES)
+        predicted = np.where(topic[:, None] == topic, same_topic, other)
+        np.fill_diagonal(predicted, same_word)
+    return snapshots.written(words, stage.runs[0].watched, predicted)
 
 
 def _moved(movement):

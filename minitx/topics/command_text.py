@@ -5,7 +5,9 @@ modelling then trains the embeddings at uniform attention and after them, embedd
 the two stages of the paper, with cross-entropy loss and tied output.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,15 @@ from minitx.base.tables import number, table
 from minitx.data.corpus import Corpus, load_corpus
 from minitx.model.circuits import loss_and_gradient
 from minitx.model.recording import Run
-from minitx.topics import command_text_figures, page, text, training
-from minitx.topics.averages import Averages, PairTable, PermutationTest, pair_averages, permutation_test
+from minitx.topics import command_text_figures, page, snapshots, text, training
+from minitx.topics.averages import (
+    Averages,
+    PairTable,
+    PermutationTest,
+    cosine_matrix,
+    pair_averages,
+    permutation_test,
+)
 from minitx.topics.documents import Documents, mask_tokens, valid_masking
 
 FIGURES = command_text_figures.NAMES
@@ -150,7 +159,7 @@ def study(options: Options, say: Printer, checkpoint: Checkpoint | None = None) 
                               rng=options.seed)
     say("\n" + topics_table(topics))
     text.require_pairs(topics.of_token, held_out)
-    stages, losses = _stages(options, topics.of_token, documents, held_out, generators, say, checkpoint)
+    stages, losses = _stages(options, corpus, topics, documents, held_out, generators, say, checkpoint)
     for name, trained in stages.items():
         if found := rise(trained.trajectory.loss, mini_batches=True):
             say(f"\ntraining of {name}: {found}")
@@ -163,19 +172,25 @@ def study(options: Options, say: Printer, checkpoint: Checkpoint | None = None) 
     return result
 
 
-def _stages(options, of_token, documents, held_out, generators, say, checkpoint):
+def _stages(options, corpus, topics, documents, held_out, generators, say, checkpoint):
     """({stage: Run}, {when: held-out loss}); no second stage when the first was stopped."""
     masks, start, order, attention_start, attention_order = generators
     batch = text.masked_copies(documents, QUICK_COPIES if options.quick else COPIES, **options.masking, rng=masks)
     test_batch = mask_tokens(held_out, **options.masking, rng=masks)
     batch_size = min(options.batch_size, len(batch.with_loss()))
 
+    frequency = np.bincount(corpus.tokens.ravel() + 1, minlength=len(topics.of_token)).astype(float)
+    maps = {"embeddings": lambda weights: cosine_matrix(weights.W_E),
+            "attention": partial(snapshots.attention_over_uniform, frequency=frequency)}
+    tokens = shown_tokens(topics, corpus.vocabulary)
+
     def train(name, start, learning_rate, steps, rng, frozen):
         remedy = "smaller --steps, --attention-steps, --vocabulary or --batch-size are quicker"
         with progress(f"training of {name}", steps, say, remedy, title=f"training {name}") as show:
-            return training.train(start, batch, topics=of_token, documents=held_out, learning_rate=learning_rate,
+            return training.train(start, batch, topics=topics.of_token, documents=held_out, learning_rate=learning_rate,
                                   steps=steps, batch_size=batch_size, frozen=frozen, rng=rng, progress=show,
-                                  at={1, *training.log_steps(steps)}, checkpoint=checkpoint and checkpoint.part(name))
+                                  at={1, *training.log_steps(steps)}, checkpoint=checkpoint and checkpoint.part(name),
+                                  watch=snapshots.watch(maps[name], tokens))
 
     weights = text.start_at_frequencies(documents, width=options.width, scale=options.init_scale, dtype=options.dtype,
                                         rng=start)
@@ -190,6 +205,12 @@ def _stages(options, of_token, documents, held_out, generators, say, checkpoint)
                                     attention_order, ("W_E", "b"))
         losses["attention trained too"] = _loss(stages["attention"].weights, test_batch)
     return stages, losses
+
+
+def shown_tokens(topics: text.WordTopics, vocabulary: Sequence[str]) -> np.ndarray:
+    """The tokens (n,) of the most probable words of each topic, which the maps of the page show."""
+    token = {word: place + 1 for place, word in enumerate(vocabulary)}
+    return snapshots.words_of([[token[word] for word in words] for words in topics.words])
 
 
 def _loss(weights, batch):
@@ -257,9 +278,12 @@ def _numbers(result: Result) -> dict[str, Any]:
     - ``records``, ``loss``: {stage: what was recorded, and the loss after 0, 1, 2, ... steps}. ``held_out_loss``: at
       the start and after each stage.
     - ``averages``, ``tests``: {quantity: :class:`minitx.topics.averages.Averages`, ...PermutationTest}.
+    - ``snapshots``: {stage: maps between the most probable words of each topic (:mod:`minitx.topics.snapshots`)}:
+      cosines of embeddings, and log2 of attention over uniform attention, one for each record.
     - ``recorded steps at which same topic exceeds different topic``: {quantity: how often, and of how many}.
     """
     corpus, topics = result.corpus, result.topics
+    shown = [corpus.vocabulary[token - 1] for token in shown_tokens(topics, corpus.vocabulary)]
     return {"corpus": {"name": corpus.name, "documents": corpus.n_documents, "tokens": corpus.n_words,
                        "covered": corpus.n_covered, "windows to train on": result.n_train,
                        "windows held out": len(result.held_out)},
@@ -270,6 +294,7 @@ def _numbers(result: Result) -> dict[str, Any]:
             "records": {stage: run.records for stage, run in result.stages.items()},
             "loss": {stage: run.trajectory.loss for stage, run in result.stages.items()},
             "averages": result.averages, "tests": result.tests,
+            "snapshots": {stage: snapshots.written(shown, run.watched) for stage, run in result.stages.items()},
             "recorded steps at which same topic exceeds different topic": {
                 name: dict(zip(("same word included", "different words", "recorded"), counts, strict=True))
                 for name, counts in exceeded(result).items()}}

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from minitx.base import style
-from minitx.base.parallel import one_blas_thread
 from minitx.topics import figures as plots
 from minitx.topics import training
+from minitx.topics.snapshots import attention_over_uniform
 
 NAMES = ("cosines.png", "attention.png", "permutations.png", "cosines_training.png", "attention_training.png")
 MOST_WORDS = 80  # words of a heat map, at most
@@ -51,14 +51,10 @@ def _cosines(result, title):
                     "probable words.")
 
 
-@one_blas_thread()
 def _attention(result, title):
     """In a document that holds every word as often as the text does, so that every pair of words has a value."""
     frequency = np.bincount(result.corpus.tokens.ravel() + 1, minlength=len(result.topics.of_token))
-    scores = result.last.weights.circuits().qk.astype(np.float64)  # row = attending word, column = attended token
-    scores -= scores.max(axis=1, keepdims=True)
-    uniform = np.log(np.exp(scores) @ (frequency / frequency.sum()))
-    figure = _heat_map(result, (scores - uniform[:, None]) / np.log(2), row_label="attending word",
+    figure = _heat_map(result, attention_over_uniform(result.last.weights, frequency), row_label="attending word",
                        column_label="attended word", title=f"{title}: trained attention",
                        value_label="log2 of attention over uniform attention, 0: uniform")
     return figure, ("Trained attention in a document that has the word frequencies of the whole text, words grouped by "

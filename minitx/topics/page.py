@@ -10,6 +10,11 @@ from minitx.topics.training import BLOCK_FIELDS, CLASSES
 ID = "topics"
 TITLE = "Topics: words of one topic have more in common than words of two"
 PART = {"value": "value", "embedding": "embedding"}  # of the records of a stage; others are about attention
+# {part: (what the map of a stage shows, what a row is, what a column is)}
+MAPS = {"value": ("W_V", "word that is predicted", "word that is shown"), "embedding": ("Eᵀ E", "word", "word"),
+        "cosine": ("cosines of embeddings", "word", "word"),
+        "attention": ("log2 of attention over uniform attention", "word that attends", "attended word")}
+BY_CLASS = source("Averages by class of word pair", "minitx.topics.pair_averages")
 SOURCES = {
     "value": source("W_V = C M⁺; after k steps λ = (C/M) (1 − (1 − 2 η M)ᵏ)", "minitx.topics.optimal_value",
                     "minitx.topics.value_after"),
@@ -27,7 +32,7 @@ SOURCES = {
                          "minitx.topics.pair_spread"),
     "permutations": source("Same topic minus different topic under shuffled topics", "minitx.topics.permutation_test"),
     "cosines": source("Cosines of the columns of W_E", "minitx.topics.cosine_matrix"),
-    "averages": source("Averages by class of word pair", "minitx.topics.pair_averages")}
+    "averages": BY_CLASS}
 
 
 def inside(found: Found, draw: Callable[..., Markup]) -> list[Any]:
@@ -72,20 +77,36 @@ def _stages(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
         yield element("h3", title[:1].upper() + title[1:])
         yield draw(f"{name}_matrix.png", SOURCES[name])
         yield draw(f"{name}_training.png", SOURCES[name])
-        yield from _recorded(stage, PART.get(name, "attention"))
+        part = PART.get(name, "attention")
+        moving = _moving(stage["records"][0], stage["snapshots"], part, "2.1 is the first word of topic 2; first seed. "
+                         ) if stage["records"] else Markup("")
+        yield moving if name == next(iter(found["stages"].value)) else page.folded("Move through this training", moving)
+        yield from _closed_forms(stage)
 
 
-def _recorded(stage: Found, name: str) -> Iterator[Markup]:
-    """The averages of the first seed at each recorded step, with a slider, and the closed forms."""
-    records = stage["records"][0] if stage["records"] else stage["records"]
+def _moving(records: Found, snapshots: Found, part: str, words: str) -> Markup:
+    """A slider through training: the map between some words of each topic, and the averages at each recorded step."""
     if not records:
-        return
+        return Markup("")
     steps = [record["step"].value for record in records]
     rows = [[record["step"].shown(","), record["loss"].shown(".5f"),
-             *(record[name][field].shown(".5f") for field in CLASSES.values())] for record in records]
-    averages = page.table(["step", "loss", *CLASSES], rows, steps=steps, caption="Averages over pairs of words at each "
-                          "recorded step, first seed.")
-    yield page.folded("Averages over training", page.moved(steps, averages))
+             *(record[part][field].shown(".5f") for field in CLASSES.values())] for record in records]
+    averages = page.table(["step", "loss", *CLASSES], rows, steps=steps,
+                          caption="Averages over pairs of words at each recorded step.")
+    title, row, column = MAPS[part]
+    maps = [(f"{title}, as trained", snapshots["trained"])]
+    if snapshots["predicted"]:
+        maps.append((f"{title}, as predicted for the end", snapshots["predicted"]))
+    caption = element("span", f"Between the first words of each topic: {words}Red is above 0 and blue below, on one "
+                      "scale for all steps. Look for red squares on the diagonal: they show how words of one topic "
+                      "come to have more in common while training goes on. ",
+                      element("span", BY_CLASS, class_="source"))
+    return page.moved(steps, page.heat_maps({title: maps}, snapshots["words"], {title: (row, column)}, caption,
+                                            steady=True), averages)
+
+
+def _closed_forms(stage: Found) -> Iterator[Markup]:
+    """The table of the closed forms of a stage, if it has any."""
     forms = [(label, form) for label, form in stage["closed"].items() if all(block in form for block in CLASSES)]
     if forms:
         blocks = [block for block in BLOCK_FIELDS if all(block in form for _, form in forms)]
@@ -129,3 +150,7 @@ def inside_text(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
     for name, kind in (("permutations", "permutations"), ("cosines", "cosines"), ("attention", "averages"),
                        ("cosines_training", "averages"), ("attention_training", "averages")):
         yield draw(f"{name}.png", SOURCES[kind])
+    for stage, part in (("embeddings", "cosine"), ("attention", "attention")):
+        if "snapshots" in found and stage in found["snapshots"]:
+            yield element("h3", f"Move through the training of {stage}")
+            yield _moving(found["records"][stage], found["snapshots"][stage], part, "")

@@ -106,7 +106,8 @@ def _record(step, loss, learning_rate, weights, topics, documents):
 def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], documents: Documents,
           learning_rate: float, steps: int, batch_size: int | None = None, frozen: Sequence[str] = (),
           at: Iterable[int] | None = None, rng: Seed = None, progress: Callable[[int], object] | None = None,
-          backtracking: bool = False, optimiser: Optimiser | None = None, checkpoint: Any = None) -> TopicRun:
+          backtracking: bool = False, optimiser: Optimiser | None = None, checkpoint: Any = None,
+          watch: Callable[[EmbeddedWeights], Any] | None = None) -> TopicRun:
     """Train by gradient descent or another ``optimiser``, and record.
 
     Parameters
@@ -133,6 +134,8 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
     optimiser : Optimiser, optional
         As for :func:`minitx.descend`. The closed forms along training (``value_after``, ``gram_plateau``) are those of
         gradient descent; where training ends, without weight decay, does not depend on the optimiser.
+    watch : callable, optional
+        What ``watch(weights)`` returns at each recorded step is kept in the run's list ``watched``.
 
     Raises
     ------
@@ -149,6 +152,8 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
     at = set(log_steps(steps)) if at is None else steps_within("at", at, 0, steps)
     if progress is not None:
         function("progress", progress, "progress(step)")
+    if watch is not None:
+        function("watch", watch, "watch(weights)")
     quadratic = batch_size is None and batch.head == "squared" and set(start.circuits().parameters()) == {"ov"}
     data = uniform_attention.moments(batch, start.n_vocab) if quadratic else batch
     objective: Any = uniform_attention.loss_and_gradient if quadratic else loss_and_gradient
@@ -161,10 +166,10 @@ def train(start: EmbeddedWeights, batch: Batch, *, topics: NDArray[np.integer], 
     def record(step, loss, weights):
         return _record(step, loss, objective.rate if backtracking else learning_rate, weights, topics, documents)
 
-    recording = _Recording(record, at, kinds=(Record, Averages, Spread), progress=progress)
+    recording = _Recording(record, at, kinds=(Record, Averages, Spread), progress=progress, watch=watch)
     run = descend(start, data, learning_rate=learning_rate, steps=steps, batch_size=batch_size, frozen=frozen, rng=rng,
                   callback=recording, optimiser=optimiser, loss_and_gradient=objective, checkpoint=checkpoint)
-    return TopicRun(recording.records, run, recording.mover.movement)
+    return TopicRun(recording.records, run, recording.mover.movement, watched=recording.watched)
 
 
 def log_steps(steps: int) -> list[int]:

@@ -81,7 +81,7 @@ def test_a_run_prints_and_writes_everything(finished):
     assert {path.name for path in folder.iterdir()} == FILES
     pages.check(folder)
     page = (folder / "index.html").read_text()
-    assert page.count("<figcaption") == len(automaton.FIGURES)
+    assert page.count("<figcaption") == len(automaton.FIGURES) + 1  # the heat map that the slider moves
     assert results["asked"] == {"steps": 40, "contexts": 200, "out": str(folder)}
     assert results["environment"]["packages"]["numpy"] == np.__version__
     asked = report.plain(automaton.options_of(results["asked"]))
@@ -113,6 +113,28 @@ def test_what_is_written_is_what_the_library_says(finished):
         assert sum(told["trained"]["normalised"]) == pytest.approx(1)
     keys = {(row[-1], *sorted(row)) for row in (sequence.tolist() for sequence in samples.sequences)}
     assert not any((row[-1], *sorted(row)) in keys for row in (context.tolist() for context in data.contexts))
+
+
+def test_the_slider_moves_attention_to_its_limit(finished):
+    """The last map is that of the trained weights, and the limit is what the automaton predicts in the same context."""
+    folder, _, results = finished
+    found, data = results["snapshots"], load(automaton.options_of({"contexts": 200}))
+    fitted, n = Automaton.fit(data.samples), len(found["words"])
+    assert found["steps"] == [record["step"] for record in results["records"]["descent"]]
+    assert set(found["trained"]) == set(automaton.MODES)
+    with np.load(folder / "weights.npz") as weights:
+        W = weights["W_normalised"]
+    frames = np.array(found["trained"]["normalised"])
+    assert frames.shape == (len(found["steps"]), n, n)
+    for i, k in enumerate(map(int, found["words"])):
+        ranked = sorted({*fitted.split.graphs[k].tokens.tolist(), k} & set(map(int, found["words"])))
+        columns = [found["words"].index(str(token)) for token in ranked]
+        mass = np.exp(W[ranked, k])
+        assert frames[-1, i, columns] == pytest.approx(mass / mass.sum(), rel=1e-3)
+        assert frames[0, i, columns] == pytest.approx(1 / len(ranked), rel=1e-3)  # W = 0
+        prediction = fitted.predict([*(token for token in ranked if token != k), k])
+        assert np.array(found["limit"])[i, columns] == pytest.approx(prediction.p[ranked], rel=1e-3)
+        assert (str(k) in found["open"]) == (prediction.status != "determined")
 
 
 def test_attention_is_that_of_the_weights():

@@ -57,10 +57,31 @@ def test_a_run_prints_and_writes_everything(run, tmp_path):
     assert f"{best.same_word:.5f}" in out
     pages.check(tmp_path / "out")
     page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("<figcaption") == sum(name.endswith(".png") for name in FILES)
+    assert page.count("<figcaption") == sum(name.endswith(".png") for name in FILES) + len(STAGES)  # and heat maps
     assert minitx.load(tmp_path / "out" / "weights-joint.npz").W_Q.shape == (7, 7)
     for name in STAGES:
         assert np.load(tmp_path / "out" / f"weights-{name}.npz")["kind of weights"] == "EmbeddedWeights"
+
+
+def test_the_slider_moves_the_maps_of_the_weights(run, tmp_path):
+    """The last map is that of the weights that are written; a word is its topic and its number in it."""
+    *_, results = run(*SMALL, "--seeds", "1")
+    words = [f"{topic}.{word}" for topic in (1, 2, 3) for word in (1, 2)]
+    for name, stage in results["stages"].items():
+        found, weights = stage["snapshots"], minitx.load(tmp_path / "out" / f"weights-{name}.npz")
+        assert found["words"] == words
+        assert len(found["trained"]) == len(stage["records"][0])
+        if name == "embedding":
+            last = (weights.W_E.T @ weights.W_E)[1:, 1:]
+        elif name == "value":
+            last = weights.circuits().ov.T[1:, 1:]
+        else:  # attention in a document of all six words, beside 1/6
+            mass = np.exp(weights.circuits().qk[1:, 1:])
+            last = np.log2(6 * mass / mass.sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(found["trained"][-1], last, rtol=1e-3, atol=1e-12)
+    best = topics.optimal_value(topics.TopicModel(3, 2, 12, tau=2))
+    assert results["stages"]["value"]["snapshots"]["predicted"][0][:3] == pytest.approx(
+        [best.same_word, best.same_topic, best.different_topic], rel=1e-3)
 
 
 def in_memory(**settings):
