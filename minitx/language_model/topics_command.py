@@ -164,4 +164,4 @@ def _outcome(options: Options, say: Callable[[str], None], name: str, words: lis
     results = {"model": name, "words": kept, "averages": averages, "tests": tests}
     caption = "Same topic minus different topic, observed and with the topics of the words shuffled."
     return Outcome(f"minitx topics: embeddings of {name}", results, {"permutations.png": (figure, caption)},
-                   inside=page.inside_text, found=verdict(tests))
+                   inside=page.inside, found=verdict(tests))

@@ -5,7 +5,7 @@ modelling then trains the embeddings at uniform attention and after them, embedd
 the two stages of the paper, with cross-entropy loss and tied output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from minitx.base.checkpoint import Checkpoint
 from minitx.base.command import Outcome
-from minitx.base.console import Printer, progress, read_with_bar, rise
+from minitx.base.console import progress, read_with_bar, rise
 from minitx.base.options import Resumable, option
 from minitx.base.tables import number, table
 from minitx.data.corpus import Corpus, load_corpus
@@ -124,12 +124,12 @@ class Result:
         return list(self.stages.values())[-1]
 
 
-def run(options: Options, say: Printer, checkpoint: Checkpoint | None = None) -> Outcome:
+def run(options: Options, say: Callable[[str], object], checkpoint: Checkpoint | None = None) -> Outcome:
     """Do the job, from the ``checkpoint`` on; ``say(line)`` receives what is to be printed. Raises as :func:`study`."""
     result = study(options, say, checkpoint)
     return Outcome(f"minitx topics: {result.corpus.name}", _numbers(result), command_text_figures.figures(result),
                    {"weights.npz": result.last.weights.arrays()}, result.last.trajectory.stopped,
-                   inside=page.inside_text, found=verdict(result.tests))
+                   inside=page.inside, found=verdict(result.tests))
 
 
 def verdict(tests: dict[str, PermutationTest]) -> str:
@@ -138,7 +138,7 @@ def verdict(tests: dict[str, PermutationTest]) -> str:
     return f"Words of one topic exceed words of different topics by: {', '.join(found)}."
 
 
-def study(options: Options, say: Printer, checkpoint: Checkpoint | None = None) -> Result:
+def study(options: Options, say: Callable[[str], object], checkpoint: Checkpoint | None = None) -> Result:
     """Fit topics, train, and measure.
 
     Raises

@@ -36,12 +36,17 @@ SOURCES = {
 
 
 def inside(found: Found, draw: Callable[..., Markup]) -> list[Any]:
-    """The page of ``minitx topics`` without a TEXT."""
+    """The page of ``minitx topics``: of a TEXT, of the embeddings of a model, or of documents of known topics."""
     return [part(found, draw)]
 
 
 def part(found: Found, draw: Callable[..., Markup]) -> Markup:
-    """The part of documents of known topics."""
+    """The part of a text, if topics of one were tested, or else of documents of known topics."""
+    if "tests" in found:
+        return page.part(TITLE, text(
+            "Topics are fitted to the text; the question is whether words of one topic have more in common than words "
+            "of different topics. Shuffled topics show what chance gives."), *headlines(found), *_of_text(found, draw),
+            id_=ID)
     return page.part(TITLE, *_about(found), *headlines(found), *_stages(found, draw), *_assumptions(found, draw),
                      *_limits(draw), id_=ID)
 
@@ -55,7 +60,15 @@ def _about(found: Found) -> Iterator[Markup]:
 
 
 def headlines(found: Found) -> Iterator[Markup]:
-    """Attention on infinite documents and the trained value matrix, each beside its closed form."""
+    """Attention on infinite documents and the trained value matrix, each beside its closed form; of a text, its tests.
+    """
+    if "tests" in found:
+        for name, test in found["tests"].items():
+            yield page.headline(test["p_value"].shown(".2g"), f"is the p-value of {name}: the share of shuffles of the "
+                                "words' topics with a larger difference. The difference is ",
+                                test["difference"].shown(), ", ", test["z"].shown(".1f"),
+                                " standard deviations above chance.")
+        return
     infinite = found["infinite"]
     if infinite and infinite["path"] and infinite["predicted"]:
         yield page.headline(infinite["path"][-1]["rho"].shown(), "is the ratio of attention to the same topic over "
@@ -127,15 +140,8 @@ def _limits(draw: Callable[..., Markup]) -> Iterator[Any]:
         yield draw(f"{name}.png", SOURCES[name])
 
 
-def inside_text(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
-    """The page of ``minitx topics TEXT``, and, with fewer figures, that of ``--embeddings``."""
-    tests, averages = found["tests"], found["averages"]
-    yield text("Topics are fitted to the text; the question is whether words of one topic have more in common than "
-               "words of different topics. Shuffled topics show what chance gives.")
-    for name, test in tests.items():
-        yield page.headline(test["p_value"].shown(".2g"), f"is the p-value of {name}: the share of shuffles of the "
-                            "words' topics with a larger difference. The difference is ", test["difference"].shown(),
-                            ", ", test["z"].shown(".1f"), " standard deviations above chance.")
+def _of_text(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
+    """The topics of a text, what the model learned of them, and how surely that is more than chance."""
     if "topics" in found:
         yield page.table(["topic", "share", "words"], [
             [str(place), topic["share"].shown(".0%"), " ".join(topic["words"].value[:8]) or "(none)"]
@@ -145,8 +151,8 @@ def inside_text(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
         yield page.table(["loss of held-out documents", "nats a masked word"],
                          [[when, loss.shown()] for when, loss in found["held_out_loss"].items()])
     yield page.table(["mean of", *CLASSES, "same topic minus different"], [
-        [name, *(one[field].shown() for field in CLASSES.values()), tests[name]["difference"].shown()]
-        for name, one in averages.items()], caption="Averages over pairs of words.")
+        [name, *(one[field].shown() for field in CLASSES.values()), found["tests"][name]["difference"].shown()]
+        for name, one in found["averages"].items()], caption="Averages over pairs of words.")
     for name, kind in (("permutations", "permutations"), ("cosines", "cosines"), ("attention", "averages"),
                        ("cosines_training", "averages"), ("attention_training", "averages")):
         yield draw(f"{name}.png", SOURCES[kind])

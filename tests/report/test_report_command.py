@@ -10,17 +10,21 @@ import pytest
 
 from minitx import cli
 from minitx.base import report as base_report
+from minitx.base.command import Outcome
 from minitx.report import command
 
 SMALL = {"next_token": {"steps": 30, "contexts": 20}, "associations": {
     "vocabulary": 9, "length": 4, "windows": 6, "steps": 3}, "topics": {
     "quick": True, "topics": 3, "words": 2, "documents": 40, "length": "8"}}
+OF_TEXT = SMALL | {"next_token": SMALL["next_token"] | {"vocabulary": 12, "length": 6}, "topics": {
+    "vocabulary": 40, "length": 16, "steps": 6, "attention_steps": 4, "topics": 2, "permutations": 9}}
 
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(command, "THEORIES", tuple(replace(theory, settings=SMALL[theory.key])
-                                                   for theory in command.THEORIES))
+    monkeypatch.setattr(command, "THEORIES", tuple(
+        replace(theory, known=replace(theory.known, settings=SMALL[theory.key]),
+                of_text=replace(theory.of_text, settings=OF_TEXT[theory.key])) for theory in command.THEORIES))
 
 
 def read(folder):
@@ -44,6 +48,59 @@ def test_three_theories_are_on_one_page(small, tmp_path, capsys):
     assert out.splitlines()[0].startswith("1 of 3  next token")
     assert "theory predicts" in out and "lowest cosine" in out
     assert out.splitlines()[-1].endswith(f"Open {tmp_path / 'index.html'} in a browser.")
+
+
+FARM = "the hungry farmer fed a cow and a horse on the green farm . the cow and the horse ate grass of the farm ."
+SEA = "the brave sailor took a ship and a boat on the blue sea . the ship and the boat crossed waves of the sea ."
+TEXT = f"{FARM}\n{SEA}\n{FARM} {SEA}\n"
+
+
+def test_a_text_is_what_every_theory_is_trained_on(small, tmp_path, capsys):
+    """Topics are fitted to it if there is scikit-learn; without it the page and the terminal say why they are not."""
+    text, folder = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text(TEXT * 40)
+    assert cli.main(["report", str(text), "--out", str(folder)]) == 0
+    pages.check(folder)
+    results = read(folder)
+    assert results["associations"]["corpus"]["name"] == "text.txt"
+    assert "farm" in results["next_token"]["vocabulary"]
+    for theory in ("associations", "next_token"):
+        assert results[theory]["text refused"] is None
+    if results["topics"]["text refused"] is None:
+        assert {"cow", "ship"} <= set(results["topics"]["vocabulary"])
+        assert results["topics"]["snapshots"]["attention"]["words"]
+    else:
+        assert "scikit-learn" in results["topics"]["text refused"]
+
+
+def refuses(options, say):
+    raise ValueError("n_topics is 2, but 0 topics have words")
+
+
+def test_a_theory_that_refuses_the_text_is_trained_without_it():
+    lines, done = [], Outcome("", {})
+    topics = next(one for one in command.THEORIES if one.key == "topics")
+    theory = replace(topics, of_text=replace(topics.of_text, run=refuses),
+                     known=replace(topics.known, run=lambda options, say: done))
+    configuration, outcome, refused = command._train(theory, command.Options(text="my.txt"), "3 of 3  ", lines.append)
+    assert outcome is done
+    assert refused == "minitx topics cannot use my.txt: --topics is 2, but 0 topics have words"
+    assert lines == [f"3 of 3  {topics.of_text.says}", f"        {refused}", f"        {topics.known.says}"]
+    assert not hasattr(configuration, "text")
+
+
+@pytest.mark.slow  # the test before it has the same promise, without a page
+def test_the_page_says_why_a_theory_could_not_use_the_text(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "THEORIES", tuple(
+        replace(theory, of_text=replace(theory.of_text, run=refuses)) if theory.key == "topics" else theory
+        for theory in command.THEORIES))
+    text, folder = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text(TEXT * 9)
+    assert cli.main(["report", str(text), "--out", str(folder)]) == 0
+    pages.check(folder)
+    results = read(folder)
+    assert f"and not on the text: {results['topics']['text refused']}." in (folder / "index.html").read_text()
+    assert results["topics"]["stages"]
 
 
 @pytest.mark.slow  # base/test_page.py has such words on a page that nothing was trained for
