@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minitx.associations import figures, tables, words
+from minitx.associations import figures, page_why, tables, words
 from minitx.associations.attribution import Attribution, attribution, logit_parts
 from minitx.associations.attribution_over_training import AttributionOverTraining, record_attribution
 from minitx.associations.basis import Statistics, statistics
@@ -28,6 +28,7 @@ EXAMPLES = (
 N_WINDOWS = 10  # that are shown
 BEFORE, AFTER = 6, 3  # words of a window that are shown before and after one of the two words
 FIGURES = ("why.png",)
+OUT = "minitx-why-WORD-OTHER"
 # {basis function: its symbol}, in the order in which they are shown
 FUNCTIONS = {"bigram": "B", "interchangeability": "Sigma_B", "context": "Phi"}
 CAPTION = (
@@ -58,7 +59,19 @@ class Options(TextOptions, Pair):
     steps: int = option(20, "steps of training, each of which costs a forward pass more than without attribution; 0: "
                         "statistics alone", least=0, quick=5, metavar="S")
     batch_size: int | None = option(None, "windows a step; the full batch when not given", least=1, metavar="B")
-    out: str = option("minitx-why", "folder for the figure, results.json, index.html, weights.npz", metavar="DIR")
+    out: str = option(OUT, "folder for the figure, results.json, index.html, weights.npz; each pair has one of its own",
+                      metavar="DIR")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.out == OUT and self.word and self.other:
+            pair = (word.strip() if self.tokenizer else word.strip().lower() for word in (self.word, self.other))
+            object.__setattr__(self, "out", "-".join(["minitx-why", *map(as_file_name, pair)]))
+
+
+def as_file_name(word: str) -> str:
+    """A word as a part of the name of a folder: signs that are no letters or digits become underscores."""
+    return "".join(sign if sign.isalnum() else "_" for sign in word)[:40]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,14 +99,18 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
 
     The keys of results.json, besides those of every command (:func:`minitx.base.report.write_json`):
 
-    - ``corpus``: its name and counts. ``word``, ``other``: the pair, with the ids of both as ``ids``.
-    - ``functions``: {basis function: its ``entry``, the sums of its ``positive`` and ``negative`` parts, at how many
-      positions the pair ``meets``, the ``rank`` of the other word among the associates of the word (null if they never
-      meet), and the strongest ``windows``, as :class:`minitx.associations.taught.Taught`}.
-    - ``listed``: the windows that are printed, each with the number of the ``window`` and the ``function`` that it is
-      listed for.
+    - ``corpus``: its name and counts. ``word``, ``other``: the pair, with the ids of both as ``ids``. ``notes``: what
+      is said of words that are no words, and of functions in which the pair never meets.
+    - ``functions``: {basis function: its ``entry``, the sums of its ``positive`` and ``negative`` parts, and in how
+      many windows they are, at how many positions the pair ``meets``, the ``rank`` of the other word among the
+      associates of the word (null if they never meet), and the strongest ``windows``, as
+      :class:`minitx.associations.taught.Taught`}.
+    - ``listed``: the windows that are printed, each with the number of the ``window``, how many are ``like it``, the
+      ``function`` that it is listed for, its ``part`` of it and of the ``trained`` W_O (null with --steps 0), and its
+      ``text``. ``side``: 1 if they taught the pair, -1 if they taught the contrary.
     - ``logit``: ``leading``, what the leading terms after the last step make of W_O[word, other] + (V W_O)[word,
-      other]: {bigram, context, interchangeability: number}; and the ``trained`` W_O and V W_O. Null with --steps 0.
+      other]: {bigram, context, interchangeability, both of these: number}; and the ``trained`` W_O and V W_O. Null
+      with --steps 0.
     - ``training``: the ``loss`` after 0, 1, 2, ... steps, the entry W_O[word, other] after as many (``course``), the
       sums of the ``positive`` and ``negative`` parts of each step, and the strongest ``windows``; null with --steps 0.
     """
@@ -113,7 +130,8 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     say(f"\n{pair.arrow}: its entry in each basis function, and the parts of positions that sum to it\n"
         f"(rank: that of {pair.other!r} among the words that go with {pair.word!r}; meets: positions where they meet)\n"
         + _functions_table(found, ranks, n_vocab, pair))
-    for line in pair.never_meets(found):
+    never_meets = pair.never_meets(found)
+    for line in never_meets:
         say(line)
     training = train(options, batch, n_vocab, pair, say) if options.steps else None
     logit = _logit(options, pair, basis, training) if training else None
@@ -122,11 +140,13 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             f"{training.trajectory.steps} steps, eta = {options.learning_rate:g}\n" + _logit_table(logit))
     strongest = {name: one.strongest(N_WINDOWS, corpus=corpus) for name, one in found.items()}
     side, listed = teaching(found, ranks, strongest)
-    _say_windows(pair, side, listed, training, say)
+    rows = [_row(pair, name, window, training) for name, window in listed]
+    _say_windows(pair, side, rows, say)
     results = {
         "corpus": counted(corpus), "word": pair.word, "other": pair.other, "ids": pair.ids,
-        "listed": [{"function": name, "window": window.windows[0]} for name, window in listed],
+        "notes": [*pair.notes(), *never_meets], "listed": rows, "side": side,
         "functions": {name: {"entry": one.entry, "positive": one.positive, "negative": one.negative,
+                             "positive windows": _windows_of(one, 1), "negative windows": _windows_of(one, -1),
                              "meets": pair.meets(name), "rank": ranks[name], "windows": strongest[name]}
                       for name, one in found.items()},
         "logit": logit, "training": _training_results(training, corpus)}
@@ -135,7 +155,17 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
         drawn["why.png"] = (_figure(options, pair, found, side, listed, training, basis), CAPTION)
     return Outcome(f"minitx why: {pair.arrow} in {corpus.name}", results, drawn,
                    {"weights.npz": training.trajectory.weights.arrays()} if training else {},
-                   training.trajectory.stopped if training else None)
+                   training.trajectory.stopped if training else None, inside=page_why.inside,
+                   found=verdict(pair, found, ranks))
+
+
+def verdict(pair: "Words", found: Mapping[str, Attribution], ranks: Mapping[str, int | None]) -> str:
+    """The sentence that says in which function the pair is closest."""
+    known = {name: rank for name, rank in ranks.items() if rank is not None and found[name].entry > 0}
+    if not known:
+        return f"Nothing in the text brings {pair.other!r} and {pair.word!r} together."
+    name = min(known, key=lambda name: known[name])
+    return f"{pair.other!r} goes with {pair.word!r} by {name} above all: it is number {known[name]:,} there."
 
 
 def _logit(options, pair, basis, training):
@@ -144,7 +174,8 @@ def _logit(options, pair, basis, training):
     parts = logit_parts(basis, pair.batch, a, b, steps=training.trajectory.steps, learning_rate=options.learning_rate)
     with np.errstate(over="ignore", invalid="ignore"):
         through = float(np.sum(weights.V[a] * weights.W_O[:, b]))
-    return {"leading": {name: float(array.sum()) for name, array in parts.items()},
+    leading = {name: float(array.sum()) for name, array in parts.items()}
+    return {"leading": leading | {"both": leading["context"] + leading["interchangeability"]},
             "trained": {"W_O": float(weights.W_O[a, b]), "V W_O": through}}
 
 
@@ -278,13 +309,24 @@ def _functions_table(found: Mapping[str, Attribution], ranks: Mapping[str, int |
 
 def _sum_of(one, sign):
     """The sum of the parts of a sign, and the number of windows that have some."""
-    chosen = np.where(sign * one.parts > 0, one.parts, 0.0)
-    return f"{chosen.sum():+.3e} ({np.count_nonzero(chosen.any(axis=1)):,})"
+    return f"{one.positive if sign > 0 else one.negative:+.3e} ({_windows_of(one, sign):,})"
+
+
+def _windows_of(one, sign):
+    """The number of windows that have parts of a sign."""
+    return int(np.count_nonzero((sign * one.parts > 0).any(axis=1)))
+
+
+def _row(pair, name, window, training):
+    """What results.json holds of a window that is listed for the function ``name``."""
+    trained = float(training.attribution.windows[list(window.windows)].sum()) if training else None
+    return {"function": name, "window": window.windows[0], "like it": len(window.windows) - 1, "part": window.value,
+            "trained": trained, "text": snippet(pair, window)}
 
 
 def _logit_table(logit: Mapping[str, Any]) -> str:
     leading, trained = logit["leading"], logit["trained"]
-    through = leading["context"] + leading["interchangeability"]
+    through = leading["both"]
     rows = [["W_O: bigram", leading["bigram"], trained["W_O"]], ["V W_O", through, trained["V W_O"]],
             ["  of it by context: the next word is OTHER itself", leading["context"], None],
             ["  of it by interchangeability: it is another word", leading["interchangeability"], None],
@@ -294,18 +336,17 @@ def _logit_table(logit: Mapping[str, Any]) -> str:
                          for name, *values in rows])
 
 
-def _say_windows(pair: Words, side: int, listed: Sequence[tuple[str, Taught]],
-                 training: AttributionOverTraining | None, say: Callable[[str], None]) -> None:
+def _say_windows(pair: Words, side: int, listed: Sequence[Mapping[str, Any]], say: Callable[[str], None]) -> None:
     """Print the windows that taught the pair, as text."""
     if not listed:
         say(f"\nno window adds anything to the entry of B: {pair.word!r} is the current word of no position")
         return
-    heads, rows = ["window ", "function ", "its part", *(["trained W_O"] if training else []), "text "], []
-    for name, window in listed:
-        others = f" (and {len(window.windows) - 1} like it)" if len(window.windows) > 1 else ""
-        trained = [f"{training.attribution.windows[list(window.windows)].sum():+.2e}"] if training else []
-        rows.append([f"{window.windows[0]}{others}", FUNCTIONS[name], f"{window.value:+.2e}", *trained,
-                     snippet(pair, window)])
+    trained = listed[0]["trained"] is not None
+    heads, rows = ["window ", "function ", "its part", *(["trained W_O"] if trained else []), "text "], []
+    for one in listed:
+        others = f" (and {one['like it']} like it)" if one["like it"] else ""
+        rows.append([f"{one['window']}{others}", FUNCTIONS[one["function"]], f"{one['part']:+.2e}",
+                     *([f"{one['trained']:+.2e}"] if trained else []), one["text"]])
     say(f"\nthe windows that taught {'it' if side > 0 else 'the contrary'}, by their part of the function in which the "
         "pair is closest, then of the others;\ntheir text is that around the strongest position\n"
         + tables.table(heads, rows))

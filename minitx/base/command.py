@@ -1,7 +1,7 @@
 """How every command runs: its folder, its printed lines, its files and its exit status."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +101,7 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outc
     write_json(folder / RESULTS, results)
     for name, (figure, _) in outcome.figures.items():
         style.save(figure, folder / name)
-    write_page(folder / page.FILE, outcome, results, say.lines)
+    write_page(folder / page.FILE, outcome, results)
     say(f"\nwritten to {folder}/: {', '.join([*outcome.figures, page.FILE, *outcome.arrays, RESULTS])}")
     if outcome.stopped and outcome.stopped.kind == "interrupted" and resumable:
         say(f"minitx {options.command} --resume --out {folder} goes on with this run")
@@ -146,15 +146,15 @@ def _checkpoint(path, options, about, say):
     return Checkpoint(path, every=getattr(options, "checkpoint_every", None), about=about, say=say)
 
 
-def write_page(path: str | Path, outcome: Outcome, results: dict[str, Any], lines: Sequence[str]) -> None:
+def write_page(path: str | Path, outcome: Outcome, results: dict[str, Any]) -> None:
     """Write the page of an outcome, whose numbers are those of ``results``, as results.json holds them.
 
-    An outcome that does not say what is inside has a page of all its figures, and of the ``lines`` that were printed.
+    An outcome that does not say what is inside has a page of all its figures.
     """
     draw = svg.figures(outcome.figures)
     with rc_context({"font.family": list(style.fonts())}):
         page.write(path, outcome.title, outcome.inside(page.Found(results), draw) if outcome.inside else
-                   [page.element("pre", "\n".join(lines)), *map(draw, outcome.figures)])
+                   map(draw, outcome.figures))
 
 
 def _set_threads(asked, say):

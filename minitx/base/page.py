@@ -139,11 +139,18 @@ def headline(number: Markup, *says: Any) -> Markup:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: Any = None,
           steps: Sequence[int] | None = None) -> Markup:
-    """A table; with ``steps``, row r is that of the step ``steps[r]``, which the slider around it (``moved``) marks."""
-    body = [element("tr", *(element("td", cell) for cell in row), data_step=steps[place] if steps else None)
-            for place, row in enumerate(rows)]
+    """A table; with ``steps``, row r is that of the step ``steps[r]``, which the slider around it (``moved``) marks.
+
+    Columns of words, without a number among them, begin at the left, and their lines may be broken.
+    """
+    rows = list(rows)
+    kinds = ["words" if not any(isinstance(cell, Markup) for cell in column) else None
+             for column in zip(*rows, strict=True)]
+    body = [element("tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)),
+                    data_step=steps[place] if steps else None) for place, row in enumerate(rows)]
     return element("div", *([element("p", caption, class_="caption")] if caption else []), element("div", element(
-        "table", element("thead", element("tr", *(element("th", head, scope="col") for head in heads))),
+        "table", element("thead", element("tr", *(element("th", head, scope="col", class_=kind) for head, kind in
+                                                  zip(heads, kinds or [None] * len(heads), strict=True)))),
         element("tbody", *body)), class_="scroll", tabindex="0"), class_="table")
 
 

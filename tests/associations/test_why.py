@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pages
 import pytest
 
 from minitx import cli, load_corpus
@@ -40,6 +41,10 @@ def test_it_prints_the_windows_with_both_words_marked(why, text, tmp_path):
     printed, results = why("red", "truck", "--steps", "3")
     assert "\nred -> truck: its entry in each basis function" in printed
     assert "the [red] [truck] saw a" in printed
+    assert printed.splitlines()[-1] == ("'truck' goes with 'red' by bigram above all: it is number 1 there. Open "
+                                        f"{tmp_path / 'out' / 'index.html'} in a browser.")
+    page = pages.check(tmp_path / "out")
+    assert "the [red] [truck] saw a" in " ".join(page.prose)
     assert (tmp_path / "out" / "why.png").exists()
     assert (tmp_path / "out" / "weights.npz").exists()
     corpus = load_corpus(text, n_vocab=600, length=5)
@@ -58,6 +63,19 @@ def test_it_prints_the_windows_with_both_words_marked(why, text, tmp_path):
     windows = [one["window"] for one in results["listed"]]
     assert windows[0] == 0
     assert len(set(windows)) == len(windows) <= 10
+
+
+def test_each_pair_has_a_folder_of_its_own(text, tmp_path, capsys, monkeypatch):
+    """A second question needs no --force; signs that a name of a folder may not have become underscores."""
+    monkeypatch.chdir(tmp_path)
+    for words in (["red", "truck"], ["Blue", "ball"], ["red", "<unk>", "--vocabulary", "9"]):
+        assert cli.main(["why", *words, str(text), "--length", "5", "--steps", "0"]) == 0
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        "minitx-why-red-truck", "minitx-why-blue-ball", "minitx-why-red-_unk_"}
+    again = ["why", "--config", "minitx-why-red-truck/results.json"]
+    assert cli.main(again) == 0
+    assert cli.main([*again, "--length", "4"]) == 2
+    assert "its length is 5, and now it is 4" in capsys.readouterr().err
 
 
 def test_windows_with_the_same_words_are_told_once(why):
@@ -84,13 +102,17 @@ def test_without_steps_nothing_is_trained(why, tmp_path):
     printed, results = why("red", "truck", "--steps", "0")
     assert "training" not in printed
     assert results["training"] is results["logit"] is None
+    pages.check(tmp_path / "out")
     assert not (tmp_path / "out" / "weights.npz").exists()
 
 
-def test_a_pair_that_never_meets_is_told_which_parts_its_entry_has(why):
+def test_a_pair_that_never_meets_is_told_which_parts_its_entry_has(why, tmp_path):
     printed, results = why("blue", "happy", "--steps", "0")
     assert "'happy' never follows 'blue': the entry of B is the sum of 2 negative parts, 1/V of the weight" in printed
     assert "'blue' never stands before 'happy' in a window: the entry of Phi is the sum of" in printed
+    assert all(note in printed for note in results["notes"])
+    assert len(results["notes"]) == 2
+    pages.check(tmp_path / "out")
     assert results["functions"]["bigram"]["positive"] == 0
     assert results["functions"]["bigram"]["rank"] is None
     assert {one["function"] for one in results["listed"]} == {"interchangeability"}  # "the" stands before both
