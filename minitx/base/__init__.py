@@ -9,6 +9,7 @@
 - ``page``: one self-contained HTML page, with ``page.css`` and ``page.js``; ``svg``: the figures inside it.
 - ``checkpoint``: what a run has done so far is kept in a file, and read again to the same bits.
 - ``folder``: whose results a folder holds, and whether another run may write there.
+- ``compiling``: a reader is told when kernels are compiled, which only a new installation does.
 - ``manual``: help reads like a manual page.
 - ``config``: options of a file, or of the run that goes on.
 - ``command``: how every command runs, from its options to its files and its exit status.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         checkpoint,
         checks,
         command,
+        compiling,
         config,
         console,
         folder,
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "checkpoint", "checks", "command", "config", "console", "folder", "manual", "numbers", "options", "page",
-    "parallel", "report", "shown", "style", "svg", "tables",
+    "checkpoint", "checks", "command", "compiling", "config", "console", "folder", "manual", "numbers", "options",
+    "page", "parallel", "report", "shown", "style", "svg", "tables",
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 
-from minitx.base import page, parallel, style, svg
+from minitx.base import compiling, page, parallel, style, svg
 from minitx.base.checkpoint import Checkpoint
 from minitx.base.checks import atomic, output_folder
 from minitx.base.console import Printer
@@ -76,7 +76,7 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outc
         _set_threads(options.threads, say)
         if line := quick_line(options, typed):
             say(line)
-        with rc_context({"font.family": list(style.fonts())}):
+        with rc_context({"font.family": list(style.fonts())}), compiling.told():
             outcome = run(options, say, checkpoint) if resumable else run(options, say)
     except BaseException as error:
         if not getattr(options, "resume", False) and (isinstance(error, ValueError) or not checkpoint.parts):
