@@ -25,7 +25,7 @@ from minitx.associations.counts import Counts
 from minitx.associations.streaming import count_texts, score_texts
 from minitx.data.readers import read_documents
 from minitx.data.streams import Texts
-from minitx.data.tokenizers import split_words
+from minitx.data.word_table import split_words
 
 LENGTH = 64
 STAY = 100  # the most frequent words, which are the same in every repetition

@@ -27,10 +27,13 @@ def section(results):
     rows = [(label, number(PAPER_TABLE_2.get(name), 6),
              *(number(np.nanmin([float(record["cosine"][name]) for record in run["records"]]), 6) for run in runs))
             for name, label in NAMES.items()]
+    found, asked = results["vocabulary"], results["asked"]
+    fewer = f", fewer than the paper's {asked:,}: then every word of the text is one token, and no pair is left"
     losses = [f"to {run['records'][-1]['loss']:.3f} at s eta = {run['time']:g}" for run in runs]
     return paragraphs(
         f"## Leading terms of byte pairs, beside the paper: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
+        f"The vocabulary holds {found:,} tokens{fewer if found < asked else ''}.",
         "Table 2 of the paper: the lowest cosine of a trained weight with its leading term, from the first step to s "
         f"eta. One layer is trained for {STEPS} steps with full batches, in which {results['distinct']:,} different "
         f"tokens occur; the loss falls from {results['first_loss']:.3f} {' and '.join(losses)}. The paper takes 320 "
@@ -57,7 +60,8 @@ def main():
     statistics = associations.statistics(batch, len(corpus.vocabulary))
     runs = {time: train(batch, statistics, time=time, steps=STEPS, batch_size=None) for time in TIMES}
     write_down("byte_pairs", arguments, {
-        "corpus": corpus.summary().splitlines(), "distinct": len(np.unique(batch.tokens)),
+        "corpus": corpus.summary().splitlines(), "asked": n_vocab, "vocabulary": len(corpus.vocabulary),
+        "distinct": len(np.unique(batch.tokens)),
         "first_loss": runs[TIMES[0]][1].loss[0],
         "runs": [{"time": time, "records": records} for time, (records, _) in runs.items()]}, section)
 

@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from minitx.base.checks import MOST_ENTRIES, described, existing_file, function, integers, table_size, whole_number
 from minitx.base.shown import Shown
 from minitx.data.batch import Batch
-from minitx.data.readers import TEXT_FILE, Progress, read_documents
+from minitx.data.readers import TEXT_FILE, Progress, read_documents, together
 from minitx.data.stories import LEXICON, stories
-from minitx.data.tokenizers import UNKNOWN, Tokenizer, split_words
+from minitx.data.tokenizers import UNKNOWN, Tokenizer, encoded
+from minitx.data.word_table import WordTable, split_words
 
 OMIT = "omit"
 BUILTIN = ("stories", "python-docs")
@@ -198,7 +199,7 @@ def load_corpus(path: str | Path, *, n_vocab: int | None = None, length: int, un
     documents = read_documents(path, layout=layout, progress=progress)
     if tokenizer is not None:
         return _tokenized(name, tokenizer, documents, length, n_windows)
-    return _corpus(name, *_number(map(split_words, documents)), **settings)
+    return _corpus(name, *_number_words(documents), **settings)
 
 
 def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: str = UNKNOWN,
@@ -235,7 +236,7 @@ def builtin_corpus(name: str, *, n_vocab: int = 800, length: int = 64, unknown: 
         return _corpus(name, LEXICON, made.ravel(), np.full(len(made), length + 1), **settings)
     from pydoc_data.topics import topics  # half a megabyte, which is read only when it is asked for
 
-    return _corpus(name, *_number(map(split_words, itertools.islice(topics.values(), n_documents))), **settings)
+    return _corpus(name, *_number_words(itertools.islice(topics.values(), n_documents)), **settings)
 
 
 def _tokens_and_words(tokens, vocabulary):
@@ -293,6 +294,18 @@ def _number(documents):
     return tuple(index), np.concatenate(ids), np.array([len(row) for row in ids])
 
 
+def _number_words(documents):
+    """The same of texts, whose words are numbered."""
+    table = WordTable()
+    ids, sizes = _joined(map(table.number, together(documents)))
+    return table.words, ids, sizes
+
+
+def _joined(encoded_documents):
+    """The ids and the sizes of all documents, from pairs of both of some of them."""
+    return tuple(map(np.concatenate, zip(*encoded_documents, strict=True)))
+
+
 def _corpus(name, words, ids, sizes, *, n_vocab, length, unknown, n_windows):
     """Corpus of the documents that lie one after the other in ``ids``; ``words[i]`` is the word of id i."""
     frequency = np.bincount(ids, minlength=len(words))
@@ -319,8 +332,7 @@ def _corpus(name, words, ids, sizes, *, n_vocab, length, unknown, n_windows):
 
 def _tokenized(name, tokenizer, documents, length, n_windows):
     """Corpus of the documents in the tokens of a tokenizer."""
-    ids = [tokenizer.encode(document) for document in documents]
-    sizes, tokens = np.array([len(row) for row in ids]), np.concatenate(ids)
+    tokens, sizes = _joined(encoded(tokenizer, some) for some in together(documents))
     vocabulary, unknown = tokenizer.vocabulary, tokenizer.unknown
     frequency = np.bincount(tokens, minlength=len(vocabulary))
     n_unknown = int(frequency[vocabulary.index(unknown)]) if unknown else 0

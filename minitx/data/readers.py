@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from minitx.base.checks import existing_file, extra_package, one_of
 LAYOUTS = {"lines": r"\n", "paragraphs": r"\n[^\S\n]*\n", "endoftext": r"<\|endoftext\|>"}
 TEXT_FILE = "one text file (.txt, .jsonl or .json, possibly .gz or .zst)"
 PACKED = (".gz", ".zst")
+TOGETHER = 1 << 22  # characters; fewer cost more calls, and reading drives the tables of counts out of the cache
 Progress = Callable[[int, int], object]  # called with (bytes read, bytes in the file)
 
 # {layout: what separates documents for certain, in bytes}; a part of a file may end there
@@ -68,6 +69,20 @@ def read_part(path: Path, begin: int, end: int | None, *, layout: str | None = N
     """
     documents = _documents(path, layout, _blocks(path, None, begin, end), begin, bad)
     return filter(None, map(str.strip, documents))
+
+
+def together(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents in lists, which are worth a call each: lists of at least ``TOGETHER`` characters, but for the last one.
+    """
+    found, n_characters = [], 0
+    for document in documents:
+        found.append(document)
+        n_characters += len(document)
+        if n_characters >= TOGETHER:
+            yield found
+            found, n_characters = [], 0
+    if found:
+        yield found
 
 
 def cut(path: Path, size: int, layout: str | None) -> list[tuple[int, int | None, str | None]]:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from minitx.base.checks import described, existing_file, one_of, truth, whole_number
 from minitx.base.shown import Shown
 from minitx.data.corpus import OMIT, window_starts
-from minitx.data.readers import LAYOUTS, TEXT_FILE, Progress, cut, read_part
-from minitx.data.tokenizers import UNKNOWN, Tokenizer, WordTokenizer, split_words
+from minitx.data.readers import LAYOUTS, TEXT_FILE, Progress, cut, read_part, together
+from minitx.data.tokenizers import UNKNOWN, Tokenizer, WordTokenizer, encoded
+from minitx.data.word_table import WordTable
 
 PART = 2**25  # Bytes of a part. Larger parts cost fewer additions of tables; less is lost when a run is killed.
-TOGETHER = 2**20  # Tokens of documents that are cut into windows together; reading drives tables out of the cache.
 
 
 @dataclass(frozen=True)
@@ -154,20 +154,11 @@ class Texts(Shown):
 
         ValueError if the vocabulary is not known.
         """
-        encode = self._known().encode
-        ids: list[NDArray] = []
-        n_tokens = 0
-        for document in _documents(self, part, totals):
-            ids.append(encode(document))
-            n_tokens += len(ids[-1])
-            if n_tokens >= TOGETHER:
-                yield self._windows(ids, totals)
-                ids, n_tokens = [], 0
-        if n_tokens:
-            yield self._windows(ids, totals)
+        tokenizer = self._known()
+        for documents in together(_documents(self, part, totals)):
+            yield self._windows(*encoded(tokenizer, documents), totals)
 
-    def _windows(self, ids, totals):
-        tokens, sizes = np.concatenate(ids), np.array([len(row) for row in ids])
+    def _windows(self, tokens, sizes, totals):
         outside = np.flatnonzero(tokens < 0)
         usable = sizes.copy()
         usable[np.searchsorted(np.cumsum(sizes), outside, side="right")] = 0
@@ -194,10 +185,14 @@ def _documents(texts, part, totals):
 
 def _count_tokens(texts, part):
     """How often each word, or each id of a tokenizer, occurs in a part; in order of first appearance."""
-    counted: Counter = Counter()
-    for document in _documents(texts, part, Counter()):
-        counted.update(split_words(document) if texts.tokenizer is None else texts.tokenizer.encode(document).tolist())
-    return counted
+    table, frequency = WordTable(), np.zeros(0, np.int64)
+    encode = table.number if texts.tokenizer is None else partial(encoded, texts.tokenizer)
+    for documents in together(_documents(texts, part, Counter())):
+        found = np.bincount(encode(documents)[0], minlength=len(frequency))
+        found[:len(frequency)] += frequency
+        frequency = found
+    names = table.words if texts.tokenizer is None else range(len(frequency))
+    return dict(zip(names, frequency.tolist(), strict=True))
 
 
 def text_files(names: str | Path | Iterable[str | Path]) -> list[Path]:

@@ -4,12 +4,9 @@ Two kinds follow one protocol, :class:`Tokenizer`: words, and the files ``tokeni
 ``tokenizers`` (extra ``bpe``). Neither invents a token for the start or end of a text.
 """
 
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -18,11 +15,10 @@ from numpy.typing import NDArray
 
 from minitx.base.checks import atomic, existing_file, extra_package, whole_number
 from minitx.base.shown import Shown
+from minitx.data.word_table import WordTable
 
 UNKNOWN = "<unk>"  # no text holds this word, because the word tokenizer makes three tokens of it
 BYTES = 256  # tokens that a byte-level vocabulary holds before any two are merged
-
-_WORD = re.compile(r"[^\W\d_]+|\S")
 
 
 class Tokenizer(Protocol):
@@ -43,15 +39,11 @@ class Tokenizer(Protocol):
         """The text of these ids."""
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a text: maximal runs of letters, and other single characters except spaces. Capitals become small.
-    """
-    return _WORD.findall(text.lower())
-
-
 @dataclass(frozen=True, eq=False)
 class WordTokenizer(Shown):
-    """The words of :func:`split_words`. A word outside the ``vocabulary`` has the id of ``<unk>``, or -1 without one.
+    """The words of :func:`minitx.data.word_table.split_words`.
+
+    A word outside the ``vocabulary`` has the id of ``<unk>``, or -1 without one.
     """
 
     MADE_BY: ClassVar[str] = "WordTokenizer(corpus.vocabulary)"
@@ -64,19 +56,21 @@ class WordTokenizer(Shown):
         return UNKNOWN if UNKNOWN in self.vocabulary else ""
 
     @cached_property
-    def _ids(self):
-        """{word: id}. It also learns the words outside, each once, because look-ups with a default take twice the time.
-        """
-        outside = self.vocabulary.index(UNKNOWN) if UNKNOWN in self.vocabulary else -1
-        return defaultdict(repeat(outside).__next__, ((word, i) for i, word in enumerate(self.vocabulary)))
+    def _table(self):
+        """The words by number, and the id of what is outside."""
+        return WordTable(self.vocabulary), self.vocabulary.index(UNKNOWN) if UNKNOWN in self.vocabulary else -1
 
     def __reduce__(self):
         return WordTokenizer, (self.vocabulary,)
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """The ids of the words of ``text``, in order."""
-        words = split_words(text)
-        return np.fromiter(map(self._ids.__getitem__, words), np.int32, len(words))
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The ids of the words of several texts, one text after the other, and how many words each text has."""
+        table, outside = self._table
+        return table.look_up(texts, outside)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The words of these ids with spaces between them; spaces and capitals of the text are lost."""
@@ -150,6 +144,14 @@ class FileTokenizer(Shown):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids; of byte-level ones, exactly the text that was encoded."""
         return self.inner.decode([int(i) for i in ids], skip_special_tokens=False)
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The ids of several texts, one text after the other, and how many ids each text has."""
+    if isinstance(tokenizer, WordTokenizer):
+        return tokenizer.encode_all(texts)
+    ids = [tokenizer.encode(text) for text in texts]
+    return np.concatenate(ids), np.array([len(row) for row in ids])
 
 
 def _package():
