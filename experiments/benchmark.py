@@ -190,7 +190,7 @@ def step_of_a_size(size, dtype):
     return result
 
 
-def layered_step(size, n_layers, n_dense):
+def layered_step(size, n_dense, n_layers):
     """One exact step of several layers in float32, one thread, against the dense forward + backward."""
     corpus = stories(**size)
     batch = corpus.batch()
@@ -376,8 +376,8 @@ def main():
              (1000, 128, 512, "float32")]
     sizes = [({"n_vocab": V, "length": T, "n": N}, dtype)
              for V, T, N, dtype in ([(100, 12, 16, "float64")] if quick else other)]
-    deep = {"n_vocab": 60, "length": 12, "n": 16} if quick else {"n_vocab": 800, "length": 64, "n": 512}
-    deepest = deep if quick else {"n_vocab": 3000, "length": 200, "n": 512}
+    deep = [({"n_vocab": V, "length": T, "n": N}, n_dense)
+            for V, T, N, n_dense in ([(60, 12, 16, 4)] if quick else [(800, 64, 512, 32), (3000, 200, 512, 4)])]
     many = {"n_vocab": 100, "length": 12, "n": 200} if quick else {"n_vocab": 3000, "length": 200, "n": 16_384}
     documents = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
     if quick:
@@ -389,7 +389,7 @@ def main():
         "leading terms": lambda: leading_terms(layer, 8),
         "training step": lambda: training_step(layer | {"n": 16 if quick else 256}, 8),
         "steps of other sizes": lambda: [step_of_a_size(*one) for one in sizes],
-        "layered steps": lambda: [layered_step(size, n_layers, 4) for size in (deep, deepest) for n_layers in (2, 3)],
+        "layered steps": lambda: [layered_step(*one, n_layers) for one in deep for n_layers in (2, 3)],
         "reduced step": lambda: reduced_step(many, 4 if quick else 48),
         "topic step": lambda: topic_step(documents),
         "growth": lambda: growth(doubled),
