@@ -105,16 +105,18 @@ def section(results):
         f"## Leading terms of a text, beside the paper: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
         f"One layer is trained for {results['steps']} steps with mini-batches of {results['batch_size']} windows. "
-        "Table 1 of the paper: the lowest cosine of a trained weight with its leading term, s eta up to 16.",
+        "As Table 1 of the paper does, this table gives the lowest cosine of each trained weight with its leading term "
+        "while s eta is at most 16.",
         block(("weight ", "paper, 3 layers", "here, 1 layer"), table_1),
-        "Figure 4 of the paper: the same cosines at ten times the learning rate. The paper's loss falls from 8.00 to "
-        f"5.35; here it starts at {results['first_loss']:.3f}.",
+        "Figure 4 of the paper shows the same cosines at ten times the learning rate. There the loss falls from 8.00 "
+        f"to 5.35; here it starts at {results['first_loss']:.3f}.",
         block(("cosine ", "s eta = 48", "s eta = 160"), figure_4),
-        "Figure 5 of the paper: the strongest associates. The paper has red: truck, ball; fish: pond, lake; happy: "
-        "sad, excited.",
+        "Figure 5 of the paper lists the strongest associates of words. Among those of red it has truck and ball, "
+        "among those of fish pond and lake, and among those of happy sad and excited.",
         figure_5 and block(("word ", "basis function ", "strongest associates "), figure_5),
-        true and "The true associates of `stories` are known. The share of them among the ten strongest, for the "
-        "scale-free reading of `minitx.associations.words` and for the raw rows of the statistics:",
+        true and "The true associates of `stories` are known. The table gives the share of true associates among the "
+        "ten strongest, for the scale-free scores of `minitx.associations.words` and for the raw rows of the "
+        "statistics.",
         true and block(("basis function ", "truth ", "reading ", "precision at 10", "words scored"), true))
 
 

@@ -133,17 +133,19 @@ def section(results):
             for key in ("vocabulary", "counts", "scores", "windows only")]
     return paragraphs(
         "## Texts of any size: speed and memory",
-        f"Million tokens per second of one core, {speed['tokens']:,} tokens, V = {results['vocabulary']:,}, "
-        f"T = {LENGTH}. "
-        "In memory, vocabulary stands for load_corpus; counts and scores for load_corpus and the sums over its batch, "
-        "in float64; scores begin with Sigma_B Phi on both sides; windows only leaves reading out. All times are "
-        "processor times.",
+        f"The table gives million tokens per second of processor time on one core, for {speed['tokens']:,} tokens, V = "
+        f"{results['vocabulary']:,} and T = {LENGTH}. The column `streamed` is about passes that read the text part by "
+        "part, and `in memory` about the functions that do the same for a text in memory: load_corpus for the "
+        "vocabulary, and load_corpus followed by sums over its batch in float64 for counts and scores. Both columns of "
+        "scores include the product Sigma_B Phi. The last row is about the sums over windows without the reading of "
+        "the text.",
         block(["pass ", "streamed", "in memory", "ratio"], rows),
         f"A text of {text['bytes'] / 1e9:.2f} GB ({text['tokens']:,} tokens) was counted in {text['seconds']:.0f} s "
-        f"(two passes) with at most {text['peak'] / 1e9:.2f} GB of memory; twice the tokens of the first half took "
-        f"{text['ratio']:.2f} times its time. V = {wide['vocabulary']:,}, K = {wide['tokens told apart']:,}, "
-        f"{wide['tokens']:,} tokens: all statistics and the associates of ten words in {wide['seconds']:.0f} s with at "
-        f"most {wide['peak'] / 1e9:.2f} GB; {wide['coverage']:.1%} of the pairs of neighbours are among the K.")
+        f"(two passes) with at most {text['peak'] / 1e9:.2f} GB of memory; this is {text['ratio']:.2f} times the time "
+        f"of its first half. With V = {wide['vocabulary']:,}, of which the K = {wide['tokens told apart']:,} most "
+        f"frequent tokens are told apart, all statistics of {wide['tokens']:,} tokens and the associates of ten words "
+        f"took {wide['seconds']:.0f} s with at most {wide['peak'] / 1e9:.2f} GB; {wide['coverage']:.1%} of the pairs "
+        "of neighbours consist of these K tokens.")
 
 
 def main():

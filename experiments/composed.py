@@ -36,7 +36,7 @@ def section(results):
     """Markdown of what composed.json holds."""
     tables = []
     for windows in ("trained on", "held out"):
-        tables += [f"On the windows that were {windows}:", block(HEADS, [
+        tables += [f"These are the values on the windows that were {windows}.", block(HEADS, [
             (f"{row['s eta']:g}", f"{row[windows]['loss']:.4f}", f"{row[windows]['predicted_loss']:.4f}",
              f"{row[windows]['share']:.4f}", f"{row[windows]['same_token']:.4f}",
              f"{row[windows]['total_variation']:.4f}") for row in results["rows"]])]
@@ -44,14 +44,16 @@ def section(results):
     return paragraphs(
         f"## The model composed of leading terms: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
-        f"One layer, full batch, eta = {results['eta']:g}. The leading terms alone are a model, whose weights no "
-        "training has made. The share that they explain is what they win, from the loss of zero weights, of what "
-        "training wins. Then: the share of positions at which both models have the same most probable token, and the "
-        "mean total variation between their probabilities.",
+        f"One layer is trained on the full batch with eta = {results['eta']:g}. The leading terms are the weights of a "
+        "second model, which is not trained. The column `share explained` is the decrease of the loss from zero "
+        "weights to the leading terms, divided by its decrease from zero weights to the trained weights. The last two "
+        "columns are the share of positions at which both models have the same most probable token, and the mean total "
+        "variation between their probabilities.",
         *tables,
-        f"Of these, the closed form has the lowest held-out loss at s eta = {best['s eta']:g}: "
-        f"{best['held out']['predicted_loss']:.4f}, beside {best['held out']['loss']:.4f} of the trained model there "
-        f"and {results['rows'][-1]['held out']['loss']:.4f} at the end of training.")
+        f"The held-out loss of the leading terms is lowest at s eta = {best['s eta']:g}, where it is "
+        f"{best['held out']['predicted_loss']:.4f}. The held-out loss of the trained model is "
+        f"{best['held out']['loss']:.4f} at the same s eta, and {results['rows'][-1]['held out']['loss']:.4f} at the "
+        "end of training.")
 
 
 def main():

@@ -25,14 +25,14 @@ def section(results):
     return paragraphs(
         f"## The expansion in the learning rate: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
-        "Relative error of partial sums, |trained - sum| / |sum|, with eta = 1, so that s steps have s eta = s. An "
-        f"expansion to order {results['order']} was computed. The order that a sum ends with is `order`; 4 is the "
-        "least that holds all leading terms.",
+        "The table gives the relative error of partial sums, |trained - sum| / |sum|. The learning rate is eta = 1, so "
+        f"that s steps have s eta = s. The expansion was computed to order {results['order']}. The column `order` is "
+        "the order of the last term of a sum; 4 is the lowest order at which a sum holds all leading terms.",
         block(("s eta", "order", *rows[0]["error"]),
               [(row["steps"], row["order"], *(f"{float(value):.1e}" for value in row["error"].values()))
                for row in rows]),
-        "The s eta at which the last order is 1% of the first, which is about where the sum of all orders stops being "
-        f"accurate: {radius}.")
+        "The term of the last order reaches 1% of the term of the first at the following values of s eta, which is "
+        f"about where the sum of all orders stops being accurate: {radius}.")
 
 
 def main():

@@ -37,11 +37,13 @@ def section(results):
                   block(("map of each head ", "beside ", "heads with z > 5", "largest cosine of entries", "z"), heads)]
     return paragraphs(
         "## Language models beside the associations of a text",
-        "States of tokens beside the leading term Φᵀ Bᵀ, and mean query-key maps beside Q. Permuted is the mean over "
-        "all permutations of the tokens: where it equals the observed value, the statistic does not tell tokens apart. "
-        "The published cosine centres rows only; centred is centred over tokens (linear CKA); rows is the mean rank "
-        "correlation of corresponding rows. z is in standard deviations over permutations. Every token is given to the "
-        "model alone.", *parts)
+        "The first table of each run compares the residual states of tokens with the leading term Φᵀ Bᵀ, and the mean "
+        "query-key map of the heads of a layer with Q. Every token is given to the model alone. The column `published` "
+        "is the cosine of the paper, which centres the rows of the covariances only; `centred` is the cosine centred "
+        "over tokens (linear CKA); `rows` is the mean rank correlation of corresponding rows. The column `permuted` is "
+        "the mean of the statistic over all permutations of the tokens: where it equals the observed value, the "
+        "statistic does not tell tokens apart. The column `z` is the distance from this mean in standard deviations "
+        "over permutations. The second table compares the maps of single heads with the leading terms.", *parts)
 
 
 def checkpoint(language, folder):

@@ -31,11 +31,13 @@ def section(results):
             ("comparison with leading terms", f"{size['compared']:,}", *results["comparison"])]
     return paragraphs(
         "## A model of the shape of Pythia-1.4B",
-        f"Random weights in float16, width {size['d']:,}, MLP {size['m']:,}, {size['heads']} heads, {size['rows']:,} "
-        f"embeddings, {size['layers']} layers of the 24, which are alike. Seconds are those of a layer, in the median, "
-        f"on {results['threads']} threads, with the reading of its weights, and those of all processors together; "
-        "memory is the peak of the process. Other programs ran at a higher priority, so the first number is far above "
-        "what the job needs, and the second, divided by the number of threads, is near it.",
+        f"The model has random weights in float16, the width {size['d']:,}, MLPs of width {size['m']:,}, "
+        f"{size['heads']} heads, {size['rows']:,} embeddings, and {size['layers']} of the 24 layers of Pythia-1.4B, "
+        "all of which have the same shape. The column `seconds a layer` is the median time that a layer takes on "
+        f"{results['threads']} threads, including the reading of its weights, and `of processors` is the processor "
+        "time of all threads together. The column `peak memory` is that of the process. Other programs ran at a higher "
+        "priority, so the first time is far above what the job needs; the processor time, divided by the number of "
+        "threads, is near it.",
         block(("job ", "tokens", "seconds a layer", "of processors", "peak memory"),
               [(job, tokens, number(seconds, 1), number(processors, 1), f"{memory / 1e9:.1f} GB")
                for job, tokens, seconds, processors, memory in rows]))

@@ -52,24 +52,26 @@ def section(results):
     return paragraphs(
         "## Topics: other optimisers",
         f"W_V, W_Q and W_K are trained together by cross-entropy for {results['steps']:,} steps of 200 documents; the "
-        "law has 5 topics of 4 words, 2 topics a document, N = 32. In each column of averages: same word / same topic "
-        "/ different topic. Attention is measured on held-out documents, times N. Lead: the share of its way that W_V "
-        "has gone when W_Q and W_K have gone a tenth of theirs (two stages: 100%; all parts alike: 10%). The "
-        "decay of Adam is apart from the gradient (AdamW). Weight decay also shrinks the random start of W_Q and W_K, "
-        "which counts as movement.",
+        "law has 5 topics of 4 words, 2 topics a document, N = 32. The columns `W_V` and `attention` give averages "
+        "over the same word / the same topic / different topics. Attention is measured on held-out documents, times N. "
+        "The column `lead` is the share of its way that W_V has gone when W_Q and W_K have gone a tenth of theirs. It "
+        "would be 100% if training had two separate stages, and 10% if all parts moved alike. The decay of Adam is "
+        "apart from the gradient (AdamW). Weight decay also shrinks the random start of W_Q and W_K, which counts as "
+        "movement.",
         block(("optimiser ", "rate", "decay", "W_V", "attention", "lead"), [
             (row["rule"], f"{row['rate']:g}", f"{row['decay']:g}" if row["decay"] else "-",
              *(" / ".join(f"{row[part][name]:.{digits}f}" for name in CLASSES.values())
                for part, digits in (("value", 2), ("attention", 3))), f"{row['lead']:.0%}") for row in rows]),
-        f"Same topic, the same word included, exceeds different topic in W_V at {orders['value']} of {n_records} "
-        f"recorded steps of these {len(rows)} runs, and in attention at {orders['attention']}.",
+        "The average over the same topic, the same word included, exceeds that over different topics in W_V at "
+        f"{orders['value']} of {n_records} recorded steps of these {len(rows)} runs, and in attention at "
+        f"{orders['attention']}.",
         *_leads(rows))
 
 
 def _leads(rows):
     found = {name: [row["lead"] for row in rows if row["rule"] == name] for name in RULES}
-    yield "W_V leads by " + ", ".join(f"{min(leads):.0%} to {max(leads):.0%} of its way ({name})"
-                                      for name, leads in found.items()) + "."
+    yield "The lead of W_V is " + ", ".join(f"{min(leads):.0%} to {max(leads):.0%} with {name}"
+                                            for name, leads in found.items()) + "."
 
 
 def main(arguments):

@@ -130,18 +130,18 @@ def section(results):
     return paragraphs(
         f"## Where each theory ends: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
-        f"One layer is trained exactly, full batch, eta = {results['learning_rate']:g}, from zero. The theories are "
-        "computed from the corpus alone. The column `predicted` is the loss that a theory predicts. Cosine with the "
-        "trained weight:",
+        f"One layer is trained exactly on the full batch with eta = {results['learning_rate']:g}, from zero weights. "
+        "The theories are computed from the corpus alone. The column `predicted` is the loss that a theory predicts. "
+        "The last four columns are the cosines of the predicted weights with the trained ones.",
         _theories_block(records, results["shown"], "cosine"),
-        "Relative error, |trained - predicted| / |trained|:",
+        "The last four columns of the next table are the relative errors, |trained - predicted| / |trained|.",
         _theories_block(records, results["shown"], "relative_error"),
-        f"The lowest cosine and the largest relative error of the {len(records)} recorded steps:",
+        f"The next table gives the lowest cosine and the largest relative error over {len(records)} recorded steps.",
         block(("theory ", "measure ", *plots.PARAMETERS),
               [(theory, measure.replace("_", " "), *_cells(found[measure])) for measure in MEASURES
                for theory, found in results["worst"].items()]),
-        "The step at which a correction of the gradient first exceeds 1%, 10% and 50% of the leading term (* the first "
-        "to do so; - never):",
+        "The last table gives the step at which each correction of the gradient first exceeds 1%, 10% and 50% of the "
+        "leading term. A star marks the correction that is the first to do so, and a dash one that never does.",
         f"```text\n{exceeds_table(exceeds)}\n```")
 
 

@@ -148,19 +148,22 @@ def section(results):
     held = [name for name, version in results["versions"].items() if holds(version["records"]) == results["steps"]]
     return paragraphs(
         "## Reduced dynamics for two layers: what was tried",
-        f"Two layers, V = {size['V']}, T = {size['T']}, N = {size['N']}, which are {size['N'] * size['T']:,} "
-        f"positions; eta = {eta:g}, {results['steps']} steps from zero, float32. The exact loss falls from "
-        f"{loss[0]:.3f} to {loss[-1]:.3f}. Attention is exact in both layers; the softmax of the outputs is that of "
-        "cells, which are cut anew at every step from the outputs themselves. `cells` is their number at the last "
-        f"step, `holds to` the last recorded step (every {EVERY}) at which every weight is within {ALLOWED:g}; then "
-        "follow the loss there, and the largest relative errors of the layers at the next recorded step and at the "
-        "end.",
+        f"Two layers are trained with V = {size['V']}, T = {size['T']} and N = {size['N']}, which makes "
+        f"{size['N'] * size['T']:,} positions, for {results['steps']} steps from zero weights with eta = {eta:g}, in "
+        f"float32. The exact loss falls from {loss[0]:.3f} to {loss[-1]:.3f}. In every version attention is exact in "
+        "both layers. At every step the positions of a token are grouped into cells by their outputs, and the softmax "
+        "of a position is that of the mean output of its cell, alone (`mean`) or with a Jacobian times the deviation "
+        f"from that mean. Every {EVERY} steps the weights are compared with those of exact training. The column "
+        "`cells` is the number of cells at the last step. The column `holds to` is the step up to which the relative "
+        f"error of every weight stays within {ALLOWED:g}, and `loss` is the exact loss there. The other columns are "
+        "the largest relative errors over the layers, first at the next comparison and then at the end.",
         block(("version ", "cells", "holds to", "loss", *NAMES, *(f"{kind} at end" for kind in NAMES)), rows),
-        f"Within {ALLOWED:g} to the end: {'; '.join(held) or 'no version'}.",
-        "None of them is part of minitx. They take the outputs of every position, so they cost as much as the exact "
-        "step. A closure that follows the mean contexts of cells instead would still need the exact attention of "
-        f"layer 2. Of the multiplications of an exact step, {share:.0%} are those of the outputs, which cells replace: "
-        f"it could be at most {1 / (1 - share):.1f} times as fast as the exact step.")
+        f"The versions that stay within {ALLOWED:g} to the end are: {'; '.join(held)}." if held else
+        f"No version stays within {ALLOWED:g} to the end.",
+        "None of the versions is part of minitx. They compute the outputs of every position, so they cost as much as "
+        "the exact step. A version that follows the mean contexts of cells instead would still need the exact "
+        f"attention of layer 2. Only the outputs would become cheaper, which take {share:.0%} of the multiplications "
+        f"of an exact step, so it could be at most {1 / (1 - share):.1f} times as fast.")
 
 
 def main():

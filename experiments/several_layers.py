@@ -127,12 +127,12 @@ def _course(result):
 
 def _fate(result):
     """How a run at one rate went: whether and where its loss rose, and the sharpness there."""
-    at = "; ".join(f"sharpness {one['sharpness']:.3g} at s eta = {one['step'] * result['eta']:.3g}"
+    at = "; ".join(f"the sharpness is {one['sharpness']:.3g} at s eta = {one['step'] * result['eta']:.3g}"
                    for one in result["stability"])
     rises, eta = result["rises"], result["eta"]
     how = "falls at every step" if rises is None else f"first rises after s eta = {rises * eta:.3g} (step {rises})"
-    ended = f", and training ends: {result['stopped']}" if result["stopped"] else ""
-    return f"eta = {eta:g}: the loss {how}{ended}. 2 / eta = {2 / eta:.3g}; {at or 'sharpness not measured'}."
+    ended = f" Training ends early with the message \"{result['stopped']}\"." if result["stopped"] else ""
+    return f"eta = {eta:g}: the loss {how}.{ended} 2 / eta = {2 / eta:.3g}; {at or 'the sharpness was not measured'}."
 
 
 def section(results):
@@ -146,26 +146,29 @@ def section(results):
                                                     for name in ("removed", "random")),
          f"{change['random_sd']:.0e}", f"{change['kept'] - found['loss']:+.2e}")
         for found in results["table_3"] for change in found["changes"]]
-    losses = "; ".join(f"{one['loss']:.4f} at s eta = {one['time']:g}" for one in results["table_3"])
+    losses = " and ".join(f"{one['loss']:.4f} at s eta = {one['time']:g}" for one in results["table_3"])
     return paragraphs(
         f"## Leading terms of {n_layers} layers, beside the paper: {results['corpus'].split()[-1]}",
-        f"Table 1 of the paper ({_size(first)}; the paper: V = 3000, T = 200, N = 65,536): the lowest cosine of each "
-        f"layer's trained weights with their leading terms, s eta up to 16. The loss falls from {first['loss'][0]:.4f} "
-        f"to {first['loss'][-1]:.4f}.",
+        "As Table 1 of the paper does, this table gives the lowest cosine of each layer's trained weights with their "
+        f"leading terms while s eta is at most 16. Here {_size(first)}; in the paper V = 3000, T = 200, N = 65,536. "
+        f"The loss falls from {first['loss'][0]:.4f} to {first['loss'][-1]:.4f}.",
         block(("weight ", "paper", *(f"layer {l}" for l in range(1, n_layers + 1))), table_1),
-        f"Figure 4 of the paper ({_size(runs[0])}): the lowest cosine of the layers at ten times the rate of Table 1, "
-        "and at smaller ones. The paper has at least 0.9 at s eta = 48 and above 0.7 at 160, where its loss has fallen "
-        "from 8.00 to 5.35; at a smaller V the loss falls sooner, because Phi is larger.",
+        "Figure 4 of the paper shows the cosines at ten times the learning rate of Table 1. The next table has the "
+        f"lowest one of the layers at that rate and at smaller ones, with {_size(runs[0])}. The paper has at least 0.9 "
+        "at s eta = 48 and above 0.7 at 160, where its loss has fallen from 8.00 to 5.35. At a smaller V the loss "
+        "falls sooner, because Phi is larger.",
         block(("eta", "s eta", *NAMES.values(), "loss"), [row for run in runs for row in _course(run)]),
-        "Descent of a loss whose largest curvature (sharpness) exceeds 2 / eta overshoots along that direction, so "
-        "that the loss rises. Where each rate meets this limit (the sharpness is that of the last recorded step before "
-        "the loss rises; at a large rate the next step passes from below the limit to far above it, as the sharpness "
-        "at the same s eta of a smaller rate shows):",
+        "Descent overshoots along the direction in which the loss curves most, and the loss rises, where that largest "
+        "curvature (the sharpness) exceeds 2 / eta. The list says where each rate meets this limit. The last "
+        "sharpness given for a rate is that of the last recorded step before the loss rises. At a large rate the next "
+        "step passes from below the limit to far above it, as the sharpness at the same s eta of a smaller rate shows.",
         "\n".join(fill(f"- {_fate(run)}", 120, subsequent_indent="  ") for run in runs),
-        "Table 3 of the paper, with controls: the change of the loss when trained weights lose their projection on the "
-        "leading term, lose a random direction of the same norm (20 draws, mean and s.d.), or are nothing but the "
-        f"projection. Loss before: {losses} (eta = {results['table_3'][0]['eta']:g}, the first "
-        f"{results['table_3'][0]['windows']} windows). The paper's ordering is output, value, attention.",
+        "The last table is Table 3 of the paper with controls. It gives the change of the loss when the projection of "
+        "trained weights on the leading term is removed from them, when a random direction of the same norm is removed "
+        "(mean and standard deviation of 20 draws), and when the projection alone is kept. Before the change the loss "
+        f"of the first {results['table_3'][0]['windows']} windows, at eta = {results['table_3'][0]['eta']:g}, is "
+        f"{losses}. In the paper removing the projection matters most for the output, then for values, and least for "
+        "attention.",
         block(("s eta", "changed ", "projection removed", "random removed", "its s.d.", "projection alone"),
               interventions_rows))
 

@@ -301,19 +301,20 @@ def section(results):
         return optimisers.section(results)
     return paragraphs(
         "## Topics: training beside closed forms and recorded values",
-        "There are 10 topics of 10 words. The value matrix that minimises the squared loss, 2 topics a document of N "
-        "words: the limits N -> inf and ridge -> 0 do not commute.",
+        "There are 10 topics of 10 words. The first table gives the value matrix that minimises the squared loss, for "
+        "documents of N words and 2 topics. It shows that the limits N -> inf and ridge -> 0 do not commute.",
         _entries_block("value matrix ", results["two limits"]),
         *_trajectory(results["trajectory"]),
-        "Stage 1b, 2 topics a document, N = 128: E^T E, trained on the exact population with eta = 8.",
+        "In stage 1b E^T E is trained on the exact population of documents of 2 topics and N = 128 words, with "
+        "eta = 8.",
         _entries_block("E^T E ", results["embeddings"]),
         *_ratios(results),
         *_beside(results["table"]),
-        f"The same topic, the same word included, exceeds a different topic in {results['ordered']['in order']} of "
-        f"{results['ordered']['of']} averages.",
-        "With the cross-entropy two differences of logits are determined: of the same word above its topic (A), and of "
-        "its topic above the others (B). The optimum of embeddings has A = 0. In parentheses: the standard error of "
-        "the optimum.",
+        "The average over the same topic, the same word included, exceeds that over different topics in "
+        f"{results['ordered']['in order']} of {results['ordered']['of']} cases.",
+        "The cross-entropy determines two differences of logits: A is the logit of the same word minus that of its "
+        "topic, and B the logit of its topic minus that of other topics. The optimum of embeddings has A = 0. The "
+        "number in parentheses is the standard error of the optimum.",
         block(("law ", "run ", "trained A", "optimum A", "trained B", "optimum B"),
               [(one["law"], one["run"], f"{one['A']:.3f}", f"{one['best A']:.3f} ({one['se A']:.3f})",
                 f"{one['B']:.3f}", f"{one['best B']:.3f} ({one['se B']:.3f})") for one in results["cross-entropy"]]))
@@ -329,9 +330,9 @@ def _numbers(row):
 
 def _trajectory(found):
     for law, worst in found["largest difference on the population"].items():
-        yield (f"Stage 1a, {law}: the closed trajectory of W_V with eta = 5. In parentheses: how many standard "
-               "deviations of 6 seeds the mean of training on 10,000 documents is away. Descent on the exact "
-               f"population differs from the closed trajectory by at most {worst:.1e}.")
+        yield (f"This is stage 1a for the law {law}. The table gives the closed trajectory of W_V with eta = 5, and "
+               "in parentheses its distance from the mean of training on 10,000 documents, in standard deviations over "
+               f"6 seeds. Descent on the exact population differs from the closed trajectory by at most {worst:.1e}.")
         yield block(("steps", *BLOCKS.values()), [
             (f"{row['step']:,}", *(f"{shown} ({float(row['away'][name]):.1f})"
                                    for name, shown in zip(BLOCKS, _numbers(row["closed"]), strict=True)))
@@ -339,23 +340,25 @@ def _trajectory(found):
 
 
 def _ratios(results):
-    yield ("Attention ratios on infinite documents, W_V = W_inf, trained with eta = 3000 | predicted. rho: the same "
-           "topic to another topic; [MASK]: [MASK] to another topic; alpha and beta: the same word, and the same "
-           "topic, to another topic.")
+    yield ("Attention is trained on infinite documents, with W_V = W_inf and eta = 3000. The table gives ratios of "
+           "attention as `trained | predicted`. All are relative to attention to a word of another topic: rho is "
+           "attention to the same topic, [MASK] attention to the token [MASK], alpha attention to the same word, and "
+           "beta attention to another word of the same topic.")
     yield block(("topics", "seed", "steps", "rho", "[MASK]", "loss", "alpha", "beta"), [
         (one["tau"], one["seed"], f"{one['step']:,}",
          *(f"{one[name]:.{digits}f} | {one['predicted'][name]:.{digits}f}"
            for name, digits in (("rho", 4), ("rho_0", 4), ("loss", 6))), f"{one['alpha']:.4f}", f"{one['beta']:.4f}")
         for one in results["ratios"]])
     best = results["copying"]
-    yield (f"With W_lim in the place of W_inf the optimum is to copy: alpha {best['alpha']:.1f}, beta "
-           f"{best['beta']:.2f}, rho {best['rho']:.2f}.")
+    yield ("With W_lim in the place of W_inf the best attention copies words: it has alpha "
+           f"{best['alpha']:.1f}, beta {best['beta']:.2f} and rho {best['rho']:.2f}.")
 
 
 def _beside(rows):
     for law in dict.fromkeys(row["law"] for row in rows):
-        yield (f"Training on 10,000 documents, {law}: mean (s.d.) over 3 seeds | recorded mean, and how many of the "
-               "recorded s.d. it is away.")
+        yield (f"The next table is about training on 10,000 documents of the law {law}. A cell gives the mean over 3 "
+               "seeds with its standard deviation, and after the bar the mean that was recorded from another "
+               "implementation, and the difference of the two means in recorded standard deviations.")
         found = {}
         for row in rows:
             if row["law"] == law:

@@ -140,25 +140,27 @@ def section(results):
     return paragraphs(
         "## Topics: two stages, three attention values, and the best attention at finite length",
         "W_V, W_Q and W_K are trained together by cross-entropy (10 topics of 10 words, 10,000 documents, 200 a step, "
-        "eta = 20). The step at which each part has gone a share of its way from its start to its end, and its norm at "
-        "the end:",
+        "eta = 20). The next two tables give the step at which the distance of each part from its start first reaches "
+        "1%, 10% and 50% of the distance between its start and its end, and the norm of the part at the end.",
         *_movements(results["stages"]),
-        "Attention times N on held-out documents: the mean of each class of word pairs, and in parentheses the "
-        "standard deviation of its pairs. The last column is the share of the variance of all pairs that lies between "
-        "the classes; it would be 100% if attention had three values.",
+        "The next table is about attention times N on held-out documents. It gives the mean of each class of word "
+        "pairs, and in parentheses the standard deviation of its pairs. The last column is the share of the variance "
+        "of all pairs that lies between the classes; it would be 100% if attention had three values.",
         block(("law ", "same word", "same topic", "different topic", "between classes"), [
             (one["law"], *(f"{one['attention'][name]:.3f} ({one['spread'][name]:.3f})" for name in CLASSES.values()),
              f"{one['spread']['between']:.1%}") for one in results["stages"]]),
         *map(_most, results["stages"]),
-        "Stage 2, squared loss: the best attention values alpha (same word) : beta (same topic) : 1, exactly, beside "
-        f"those that {results['steps']:,} steps of Adam on 400 documents a step, drawn anew, have found. The "
-        "losses are exact. That of W_inf is almost flat along alpha: training ends far from the best alpha, and near "
-        "the least loss.",
+        "In stage 2 attention has the values alpha (same word) : beta (same topic) : 1 (another topic). The next table "
+        "gives the values that minimise the squared loss, computed exactly, beside those that are trained by "
+        f"{results['steps']:,} steps of Adam, each on 400 documents that are drawn for it. The losses are exact. The "
+        "loss with W_inf is almost flat along alpha, so that training ends far from the best alpha but near the least "
+        "loss.",
         block(("law ", "W_V ", "best alpha", "best beta", "trained alpha", "trained beta", "loss, uniform",
                "trained", "best"), [row for one in results["finite"] for row in _finite(one)]),
-        "The best attention of documents of two topics and N words, for the paper's W_inf with alpha = beta = rho, the "
-        "same with alpha and beta apart (at N = inf only their average matters), and W_V of least squares, which "
-        "copies (beta = 0; at N = inf it is W_lim). An alpha of 0.0000 says that the loss falls down to alpha = 0.",
+        "The last table gives the best attention for documents of two topics and N words. W_V is the paper's W_inf, "
+        "first with alpha = beta = rho and then with alpha and beta apart, of which at N = inf only the average "
+        "matters; or W_V is that of least squares, whose best attention has beta = 0 and copies words, and which is "
+        "W_lim at N = inf. An alpha of 0.0000 says that the loss falls down to alpha = 0.",
         block(("N", "W_inf, rho", "W_inf, alpha", "W_inf, beta", "least squares, alpha", "least squares, rho"), [
             (row["N"], f"{row['tied']['rho']:.4f}",
              *("any" if row["N"] == "inf" else f"{row['W_inf'][name]:.4f}" for name in ("alpha", "beta")),
@@ -167,8 +169,8 @@ def section(results):
 
 def _movements(rows):
     for row in rows:
-        yield (f"{row['law']}, {row['steps']:,} steps: W_V has gone {row['lead']:.0%} of its way when W_Q and W_K have "
-               "gone a tenth of theirs.")
+        yield (f"For the law {row['law']} and {row['steps']:,} steps, W_V has gone {row['lead']:.0%} of its way when "
+               "W_Q and W_K have gone a tenth of theirs.")
         yield block(("part ", "1%", "10%", "50%", "norm"), [
             (name, *(f"{step:,}" for step in steps.values()), f"{row['norm'][name]:.2f}")
             for name, steps in row["begins"].items()])
@@ -176,7 +178,8 @@ def _movements(rows):
 
 def _most(row):
     step, share = max(row["between"].items(), key=lambda pair: pair[1])
-    return f"{row['law']}: over training the share between classes is largest at step {int(step):,}, {share:.1%}."
+    return (f"For the law {row['law']} the share between classes is largest at step {int(step):,} of training, where "
+            f"it is {share:.1%}.")
 
 
 def _finite(one):

@@ -28,10 +28,10 @@ def section(results):
     heads = *(f"seed {seed}" for seed in seeds), *(f"p, seed {seed}" for seed in seeds)
     return paragraphs(
         f"## Topics of a text: {results['text']}",
-        "Average over pairs of words of one topic minus average over pairs of two topics, for the seeds "
-        f"{', '.join(seeds)}; and the share of {results['permutations']} shuffles of the topics among the words that "
-        "give at least as much (p). A few frequent pairs decide attention over all occurrences, so chance alone moves "
-        "it more.",
+        "The table gives the average over pairs of words of one topic minus the average over pairs of words of two "
+        f"topics, for the seeds {', '.join(seeds)}, and its p-value: the share of {results['permutations']} random "
+        "permutations of the topics among the words whose difference is at least as large. A few frequent pairs decide "
+        "attention over all occurrences, so its difference varies more by chance.",
         block(("same topic minus different topic ", *heads), rows))
 
 
