@@ -120,7 +120,10 @@ def compositions(pairs: sparse.csr_array, frequency: NDArray[np.float64], Phi: N
 
 
 def next_token_vocabulary(batch: Batch, n_vocab: int) -> int:
-    """V as an int. TypeError or ValueError unless ``batch`` is a Batch of next-token training with tokens below V."""
+    """Return V as an int.
+
+    Raises TypeError or ValueError unless ``batch`` is a Batch of next-token training with tokens below V.
+    """
     n_vocab = whole_number("n_vocab", n_vocab, 2)
     instance("batch", batch, Batch)
     table_size(f"a vocabulary of {n_vocab:,}", n_vocab, n_vocab)

@@ -204,7 +204,7 @@ class Counts(Shown):
 
     @classmethod
     def load(cls, path: str | Path) -> "Counts":
-        """Read what :meth:`save` wrote. ValueError, FileNotFoundError if the file is none."""
+        """Read what :meth:`save` wrote. Raises ValueError or FileNotFoundError if the file holds or is none."""
         about, arrays = read_npz(path, "counts")
         pairs = sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=arrays["whole"].shape)
         return cls(about["n_vocab"], about["n_tokens"], about["length"], about["n_windows"], pairs,
@@ -294,7 +294,7 @@ class Scores(Shown):
 
     @classmethod
     def load(cls, path: str | Path) -> "Scores":
-        """Read what :meth:`save` wrote. ValueError, FileNotFoundError if the file is none."""
+        """Read what :meth:`save` wrote. Raises ValueError or FileNotFoundError if the file holds or is none."""
         about, arrays = read_npz(path, "scores")
         return cls(about["of_table"], about["n_vocab"], about["length"], about["n_windows"], about["scale"],
                    Sums(SCORE_BITS, arrays["whole"], arrays["part"]),
@@ -302,7 +302,10 @@ class Scores(Shown):
 
 
 def read_npz(path: str | Path, kind: str | None = None) -> tuple[dict[str, Any], dict[str, NDArray]]:
-    """What a file of counts or scores says about itself, and its arrays. ValueError unless it is one, of this kind."""
+    """Return what a file of counts or scores says about itself, and its arrays.
+
+    Raises ValueError unless the file is one of this kind.
+    """
     path = existing_file(path, "a file of counts, as minitx count writes")
     try:
         with np.load(path, allow_pickle=False) as file:

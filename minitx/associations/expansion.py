@@ -63,7 +63,7 @@ class Expansion(Shown):
     def coefficient(self, order: int, *, steps: int) -> OneHotWeights:
         """Theta_m(s) for m = ``order``, the coefficient of eta^m in the weights after ``steps`` steps.
 
-        ValueError if the order is not 1 .. M.
+        Raises ValueError if the order is not 1 .. M.
         """
         whole_number("steps", steps, 0, most=10**12)
         if whole_number("order", order, 1) > self.order:

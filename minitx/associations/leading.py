@@ -82,7 +82,7 @@ def bounds(*, steps: int, learning_rate: float, length: int, n_vocab: int, n_lay
     ------
     ValueError
         A size that is not a whole number, at least 1; a negative ``init_scale``; steps and learning rate as for
-        :func:`leading_weights`. TypeError if ``full_batch`` is neither True nor False.
+        :func:`leading_weights`. Raises TypeError if ``full_batch`` is neither True nor False.
     """
     _require_run(steps, learning_rate)
     for name, value in (("length", length), ("n_vocab", n_vocab), ("n_layers", n_layers)):
@@ -150,7 +150,7 @@ def _unmet(*conditions):
 
 
 def _require_run(steps, learning_rate):
-    """ValueError unless steps and learning rate can be, and their fourth powers cannot overflow."""
+    """Raise ValueError unless steps and learning rate can be, and their fourth powers cannot overflow."""
     if whole_number("steps", steps, 0) > 10**12:
         raise ValueError(f"steps is {steps}; give at most 10^12, because more are not training")
     positive("learning_rate", learning_rate, below=1e60)

@@ -124,7 +124,7 @@ def gradient_terms(weights: OneHotWeights | LayeredWeights | Circuits, batch: Ba
 def reference_point(weights: OneHotWeights | Circuits, batch: Batch, leading: Any) -> tuple[Array, Array, Any]:
     """B and Phi of ``batch``, and the leading terms of ``weights``: ``leading`` if given, else the nearest multiples.
 
-    TypeError or ValueError unless ``leading`` are finite leading terms of the ``weights``, or None.
+    Raises TypeError or ValueError unless ``leading`` are finite leading terms of the ``weights``, or None.
     """
     if leading is not None:
         instance("leading", leading, type(weights))

@@ -96,7 +96,7 @@ class Part:
         return self.name in self.checkpoint.parts
 
     def require(self, about: Mapping[str, str]) -> None:
-        """ValueError, which names the first difference, if the state was kept with another ``about``."""
+        """Raise ValueError, which names the first difference, if the state was kept with another ``about``."""
         own = self.checkpoint.parts[self.name][0].get("about", {}) if self.exists else {}
         if other := [name for name in (*about, *own) if name in own and own[name] != about.get(name, own[name])]:
             raise ValueError(f"{self.checkpoint.path} holds another run: its setting {other[0]} differs; give the "
@@ -105,7 +105,7 @@ class Part:
     def read(self, *kinds: type) -> Any:
         """The state that was kept; None if none was. Objects in it are of these dataclasses, the ``kinds``.
 
-        The lines that the part had printed are said again. ValueError if the state holds anything else.
+        The lines that the part had printed are said again. Raises ValueError if the state holds anything else.
         """
         if not self.exists:
             return None
@@ -140,7 +140,10 @@ class Part:
 
 
 def _read(path):
-    """({...}, {part: (tree, arrays)}) of a file. ValueError, with its path and the reason, if it is no checkpoint."""
+    """Return ({...}, {part: (tree, arrays)}) of a file.
+
+    Raises ValueError, with the path and the reason, if the file is no checkpoint.
+    """
     try:
         with np.load(path) as file:
             found = dict(file)

@@ -41,7 +41,7 @@ def described(value: Any) -> str:
 
 
 def instance(name: str, value: Any, *kinds: type) -> None:
-    """TypeError, which names how to make one, unless ``value`` is one of ``kinds``.
+    """Raise TypeError, whose message says how to make one, unless ``value`` is one of ``kinds``.
 
     A class says how its objects are made in its attribute ``MADE_BY``.
     """
@@ -52,26 +52,26 @@ def instance(name: str, value: Any, *kinds: type) -> None:
 
 
 def function(name: str, value: Any, call: str) -> None:
-    """TypeError unless ``value`` can be called; ``call`` shows how it will be, such as "loss(weights, batch)"."""
+    """Raise TypeError unless ``value`` can be called; ``call`` shows how, such as "loss(weights, batch)"."""
     if not callable(value):
         raise TypeError(f"{name} is {described(value)}; it must be a function that is called as {call}")
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """ValueError, which lists them, unless ``value`` is one of ``choices``."""
+    """Raise ValueError, whose message lists the ``choices``, unless ``value`` is one of them."""
     if not isinstance(value, Hashable) or value not in choices:
         raise ValueError(f"{name} is {described(value)}; it must be one of {', '.join(map(str, choices))}")
 
 
 def truth(name: str, value: Any) -> bool:
-    """``value`` as a bool. TypeError unless it is True or False: the string "no" would count as true."""
+    """Return ``value`` as a bool. Raises TypeError unless it is True or False: the string "no" would count as true."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {described(value)}; it must be True or False")
     return bool(value)
 
 
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """``value`` as an int. ValueError unless it is a whole number, at least ``least`` and at most ``most``."""
+    """Return ``value`` as an int. Raises ValueError unless it is a whole number from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise ValueError(f"{name} is {described(value)}; it must be a whole number, at least {least}")
     if most is not None and int(value) > most:
@@ -80,7 +80,10 @@ def whole_number(name: str, value: Any, least: int, most: int | None = None) -> 
 
 
 def table_size(what: str, *shape: int) -> None:
-    """ValueError if an array of this ``shape`` has more than MOST_ENTRIES entries; ``what`` names it and its sizes."""
+    """Raise ValueError if an array of this ``shape`` has more than MOST_ENTRIES entries.
+
+    The message calls the array ``what``, which also says what its sizes follow from.
+    """
     if math.prod(shape) > MOST_ENTRIES:
         gigabytes = math.prod(shape) * 8 / 2**30
         raise ValueError(f"{what}: a table of {' x '.join(f'{size:,}' for size in shape)} numbers would take "
@@ -89,7 +92,10 @@ def table_size(what: str, *shape: int) -> None:
 
 
 def steps_within(name: str, value: Any, first: int, last: int) -> set[int]:
-    """``value``, an iterable of steps, as a set of ints. TypeError or ValueError unless all lie from first to last."""
+    """Return ``value``, an iterable of steps, as a set of ints.
+
+    Raises TypeError or ValueError unless all steps are whole numbers from ``first`` to ``last``.
+    """
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} is {described(value)}; it must be steps from {first} to {last}, such as "
                         f"{name}=range({first}, {last + 1}) or {name}=[{last}]")
@@ -103,7 +109,7 @@ def steps_within(name: str, value: Any, first: int, last: int) -> set[int]:
 
 
 def positive(name: str, value: Any, below: float = math.inf) -> float:
-    """``value`` as a float. ValueError unless it is a number above 0 and below ``below``."""
+    """Return ``value`` as a float. Raises ValueError unless it is a number above 0 and below ``below``."""
     if not _is_real(value) or not 0 < value < below:
         limit = "finite" if below == math.inf else f"below {below:g}"
         raise ValueError(f"{name} is {described(value)}; it must be a number above 0, {limit}")
@@ -121,21 +127,21 @@ def positives(name: str, values: Any) -> Iterator[float]:
 
 
 def real_number(name: str, value: Any) -> float:
-    """``value`` as a float, which may be inf or nan. TypeError unless it is a real number."""
+    """Return ``value`` as a float, which may be inf or nan. Raises TypeError unless it is a real number."""
     if not _is_real(value):
         raise TypeError(f"{name} is {described(value)}; it must be a real number")
     return float(value)
 
 
 def not_negative(name: str, value: Any) -> float:
-    """``value`` as a float. ValueError unless it is a finite number, at least 0."""
+    """Return ``value`` as a float. Raises ValueError unless it is a finite number, at least 0."""
     if not _is_real(value) or not 0 <= value < math.inf:
         raise ValueError(f"{name} is {described(value)}; it must be a finite number, at least 0")
     return float(value)
 
 
 def probability(name: str, value: Any) -> float:
-    """``value`` as a float. ValueError unless it is a number from 0 to 1."""
+    """Return ``value`` as a float. Raises ValueError unless it is a number from 0 to 1."""
     if not _is_real(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} is {described(value)}; it must be a probability, a number from 0 to 1")
     return float(value)
@@ -146,12 +152,15 @@ def _is_real(value):
 
 
 def generator(rng: Any) -> np.random.Generator:
-    """The random generator of the seed ``rng``. TypeError or ValueError unless that is a seed, a Generator or None."""
+    """Return the random generator of the seed ``rng``.
+
+    Raises TypeError or ValueError unless ``rng`` is a seed, a Generator or None.
+    """
     return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(seed(rng))
 
 
 def seed(rng: Any) -> int | None:
-    """``rng`` as a seed; of a Generator, a number that is drawn from it. Raises as :func:`generator`."""
+    """Return ``rng`` as a seed; of a Generator, a number that is drawn from it. Raises as :func:`generator`."""
     if isinstance(rng, np.random.Generator):
         return int(rng.integers(2**63))
     if rng is not None and (isinstance(rng, bool) or not isinstance(rng, numbers.Integral)):
@@ -161,7 +170,7 @@ def seed(rng: Any) -> int | None:
 
 
 def integers(name: str, array: ArrayLike, ndim: int) -> NDArray[np.int64]:
-    """``array`` as int64. TypeError unless it holds integers, ValueError unless it has ``ndim`` dimensions."""
+    """Return ``array`` as int64. Raises TypeError unless it holds integers, ValueError unless it is ``ndim``-D."""
     found = rectangular(name, array)
     if found.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {_held(array, found)}")
@@ -173,9 +182,10 @@ def integers(name: str, array: ArrayLike, ndim: int) -> NDArray[np.int64]:
 
 
 def reals(name: str, array: ArrayLike, *, finite: bool = True) -> NDArray[np.float64]:
-    """``array`` as float64. TypeError unless it holds real numbers; ValueError for rows of different lengths.
+    """Return ``array`` as float64.
 
-    With ``finite``, an inf or nan is a ValueError too.
+    Raises TypeError unless it holds real numbers, and ValueError if its rows differ in length or, with ``finite``, if
+    it holds inf or nan.
     """
     found = rectangular(name, array)
     if found.dtype.kind not in "biuf":
@@ -198,7 +208,7 @@ def square(name: str, array: ArrayLike, size: int | None = None, *, finite: bool
 
 def require_shapes(arrays: Mapping[str, NDArray[Any]], letters: Mapping[str, Sequence[str]], *,
                    empty: bool = False) -> None:
-    """ValueError unless each of the ``arrays`` has a dimension for each of its ``letters``.
+    """Raise ValueError unless each of the ``arrays`` has a dimension for each of its ``letters``.
 
     A letter has one size throughout: {"M": "VV", "w": "V"} are a square matrix and a vector of as many entries. Two
     letters that differ by "+1" ("n", "n+1") differ by 1. Arrays hold something, unless they may be ``empty``.
@@ -232,7 +242,10 @@ def _held(given, found):
 
 
 def extra_package(module: str, what: str, package: str, extra: str) -> ModuleType:
-    """The ``module`` of an optional ``package``. ValueError, with the line that installs it, if it is not there."""
+    """Import and return the ``module`` of an optional ``package``.
+
+    Raises ValueError, whose message has the line that installs the package, if it is not installed.
+    """
     try:
         import_module(module.partition(".")[0])
         return import_module(module)
@@ -241,7 +254,10 @@ def extra_package(module: str, what: str, package: str, extra: str) -> ModuleTyp
 
 
 def existing_file(path: Any, needed: str = "a file") -> Path:
-    """``path`` as a Path. TypeError, FileNotFoundError or ValueError unless it names a file; ``needed`` says which."""
+    """Return ``path`` as a Path.
+
+    Raises TypeError, FileNotFoundError or ValueError unless it names a file; messages call that file ``needed``.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path is {described(path)}; it must be the name of {needed}, a string or a Path")
     path = Path(path)
@@ -280,7 +296,7 @@ def writable_file(path: str) -> None:
 
 
 def output_folder(path: str | os.PathLike) -> Path:
-    """The folder ``path``, created if it is absent. ValueError, with the reason, if it cannot be written to."""
+    """Return the folder ``path``, created if it is absent. Raises ValueError, with the reason, if it is read-only."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

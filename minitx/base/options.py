@@ -314,7 +314,10 @@ def quick_line(options: Options, typed: dict[str, Any]) -> str | None:
 
 
 def require_memory(needed: float, *settings: tuple[str, Any]) -> None:
-    """ValueError where ``needed`` bytes are more than this machine has; it names the ``settings``, (option, value)."""
+    """Raise ValueError where ``needed`` bytes are more memory than this machine has.
+
+    The message names the ``settings``, pairs (option, value), from which the need follows.
+    """
     if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         asked = " and ".join(f"{typed_name(name)} {f'{value:,}' if isinstance(value, int) else value}"
                              for name, value in settings)

@@ -150,7 +150,7 @@ class Batch(Shown):
 
 
 def _broadcast(array, name, shape):
-    """A float64 copy of ``array`` in the shape of the tokens. ValueError unless it fits and is finite."""
+    """A float64 copy of ``array`` in the shape of the tokens. Raises ValueError unless it fits and is finite."""
     found = reals(name, array)
     try:
         return np.broadcast_to(found, shape).copy()

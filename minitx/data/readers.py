@@ -139,7 +139,7 @@ def file_kind(path: str | Path) -> str:
 
 
 def _filled(path, documents):
-    """The documents without spaces at their ends and without blank ones. ValueError if none is left."""
+    """The documents without spaces at their ends and without blank ones. Raises ValueError if none is left."""
     found = False
     for document in map(str.strip, documents):
         if document:

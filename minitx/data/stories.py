@@ -230,7 +230,7 @@ def stories(n_documents: int, *, n_words: int, rng: int | np.random.Generator | 
     ----------
     n_documents, n_words : int
         D, the number of stories, and the number of word tokens, punctuation included, after which every story is cut.
-        ValueError unless each is a whole number, at least 1.
+        Raises ValueError unless each is a whole number, at least 1.
     rng : int, numpy.random.Generator or None
         Seed. The same seed gives the same stories; more stories, or longer ones, begin with the same words.
 

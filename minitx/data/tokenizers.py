@@ -109,7 +109,7 @@ class FileTokenizer(Shown):
     def train(cls, documents: Iterable[str], *, n_vocab: int) -> "FileTokenizer":
         """Train byte-level byte pairs: from the 256 bytes, merge the most frequent pair until there are V tokens.
 
-        ``n_vocab`` is V, at least 257; the vocabulary is smaller when no pair is left. ValueError if there is no
+        ``n_vocab`` is V, at least 257; the vocabulary is smaller when no pair is left. Raises ValueError if there is no
         document, or the package ``tokenizers`` is not installed.
         """
         n_vocab, package = whole_number("n_vocab", n_vocab, BYTES + 1), _package()

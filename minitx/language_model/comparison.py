@@ -57,7 +57,7 @@ class Features(Shown):
     def of(cls, features: ArrayLike, *, centre_rows: bool = False) -> "Features":
         """Features (n, r), of at least 4 tokens; with ``centre_rows`` the mean of each row is taken from it first.
 
-        ValueError unless they are a matrix of finite numbers with at least four rows.
+        Raises ValueError unless they are a matrix of finite numbers with at least four rows.
         """
         found: Array = reals("features", features)
         if found.ndim != 2 or len(found) < LEAST:
@@ -148,7 +148,7 @@ def centred(X: Features, Y: Features) -> Similarity:
 
 
 def _tokens(X, Y):
-    """n. ValueError unless both are of as many tokens."""
+    """Return n. Raises ValueError unless both are features of n tokens."""
     if len(X.centred) != len(Y.centred):
         raise ValueError(f"features of {len(X.centred)} and of {len(Y.centred)} tokens cannot be compared")
     return len(X.centred)

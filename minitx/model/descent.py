@@ -255,7 +255,7 @@ class _Course:
                           self.optimiser)
 
     def go_on(self, checkpoint, about, steps):
-        """Keep the run in ``checkpoint``, and go on from what it holds. ValueError if that is another run.
+        """Keep the run in ``checkpoint``, and go on from what it holds. Raises ValueError if that is another run.
 
         ``about`` {setting: fingerprint} decides the run.
         """
@@ -350,7 +350,7 @@ def descent(weights: Parameters, batch: Any, *, learning_rate: LearningRate, bat
 def schedule(learning_rate: LearningRate, steps: int = 0) -> Callable[[int], float]:
     """``rate(k)``, the learning rate that multiplies the gradient after k steps; a sequence must last for ``steps``.
 
-    TypeError or ValueError if it is no number above 0, or holds or gives one that is not.
+    Raises TypeError or ValueError if it is no number above 0, or holds or gives one that is not.
     """
     if callable(learning_rate):
         return lambda step: positive(f"learning_rate({step})", learning_rate(step))
@@ -418,7 +418,7 @@ def _ended(kind, step, reason):
 def _evaluate(loss_and_gradient, weights, part):
     """Loss and gradient of an objective; nobody can write to the gradient's arrays.
 
-    TypeError unless it returns a loss and a gradient, FloatingPointError if the loss is not finite.
+    Raises TypeError unless it returns a loss and a gradient, FloatingPointError if the loss is not finite.
     """
     found = loss_and_gradient(weights, part)
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Parameters)

@@ -107,7 +107,7 @@ class LayeredWeights(Parameters):
         return OneHotWeights(self.W_O, self.V[l - 1], self.W[l - 1], self.P[l - 1])
 
     def circuits(self) -> Circuits:
-        """The tables of one layer. ValueError unless L = 1: several layers are more than four tables."""
+        """The tables of one layer. Raises ValueError unless L = 1: several layers are more than four tables."""
         if self.n_layers != 1:
             raise ValueError(f"these weights have {self.n_layers} layers, and circuits are tables of one; "
                              "use minitx.loss_and_gradient, or a family of tables of minitx.model.paths")

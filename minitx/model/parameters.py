@@ -43,7 +43,7 @@ def or_empty(table: Array | None, ndim: int, dtype: DTypeLike) -> Array:
 
 
 def float_dtype(dtype: Any) -> np.dtype:
-    """``dtype`` as a dtype. TypeError unless it is float64, float32, or complex128, which complex steps need."""
+    """``dtype`` as a dtype. Raises TypeError unless it is float64, float32, or complex128, which complex steps need."""
     try:
         found = np.dtype(dtype)
     except (TypeError, ValueError):
@@ -82,7 +82,7 @@ class Parameters(Shown):
         return None
 
     def require_floats(self, *names: str) -> None:
-        """Make these parts read-only arrays. TypeError unless all are float64, or all float32 (or complex)."""
+        """Make these parts read-only arrays. Raises TypeError unless all are float64, or all float32 (or complex)."""
         for name in names:
             array = rectangular(name, getattr(self, name))
             if array.dtype.char not in "dfD":
@@ -94,7 +94,7 @@ class Parameters(Shown):
                             + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items()))
 
     def require_shapes(self, equal: Mapping[str, str] = MappingProxyType({})) -> None:
-        """ValueError unless the parts have the SHAPES; ``equal`` {letter: other} says which sizes must be the same."""
+        """Raise ValueError unless the parts have the SHAPES; ``equal`` {letter: other} names sizes that are equal."""
         require_shapes(self.parameters(), {name: [equal.get(letter, letter) for letter in letters]
                                            for name, letters in self.SHAPES.items()})
 
@@ -146,7 +146,7 @@ class Parameters(Shown):
 
     @classmethod
     def load(cls: type[Kind], path: str | Path) -> Kind:
-        """Read what :meth:`save` wrote. ValueError when the file does not hold these parts."""
+        """Read what :meth:`save` wrote. Raises ValueError when the file does not hold these parts."""
         found = read_arrays(path)
         kind, names = str(found.pop(KIND, cls.__name__)), cls._names()
         if kind != cls.__name__:
@@ -159,7 +159,7 @@ class Parameters(Shown):
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
-    """{name: array} of a file of weights. TypeError, FileNotFoundError or ValueError if it is none."""
+    """{name: array} of a file of weights. Raises TypeError, FileNotFoundError or ValueError if it is none."""
     path = existing_file(path, "a file of weights (.npz)")
     try:
         with np.load(path) as file:

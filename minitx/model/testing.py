@@ -229,7 +229,10 @@ def _called(loss, weights, batch):
 
 
 def _tested(returned, weights):
-    """(loss, gradient). TypeError unless it is such a pair, AssertionError unless the gradient is like the weights."""
+    """Return (loss, gradient).
+
+    Raises TypeError unless ``returned`` is such a pair, and AssertionError unless the gradient is like the weights.
+    """
     if not (isinstance(returned, tuple) and len(returned) == 2):
         raise TypeError(f"loss_and_gradient returned {described(returned)}; it must return (loss, gradient)")
     value, gradient = returned

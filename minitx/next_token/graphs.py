@@ -90,7 +90,7 @@ def _ids(name, given):
 
 
 def require_graphs(graphs: Any) -> None:
-    """TypeError unless ``graphs`` is {last token: PriorityGraph}."""
+    """Raise TypeError unless ``graphs`` is {last token: PriorityGraph}."""
     if not isinstance(graphs, dict):
         raise TypeError(f"graphs is {described(graphs)}; it must be a dict {{last token: PriorityGraph}}, which "
                         "priority_graphs(samples) makes")

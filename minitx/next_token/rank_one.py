@@ -29,7 +29,7 @@ RANK = 1e-10  # a unit row this close to the span of others lies in it
 
 
 def embeddings(E: ArrayLike, n_vocab: int) -> NDArray[np.float64]:
-    """``E`` as (K, d) float64. ValueError unless it is a finite matrix with a row for each of ``n_vocab`` tokens.
+    """Return ``E`` as (K, d) float64. Raises ValueError unless it is finite and has ``n_vocab`` rows.
 
     Its largest entry must be 0 or between 1e-70 and 1e70: the fourth powers of lengths enter the theory.
     """
@@ -48,7 +48,7 @@ def embeddings(E: ArrayLike, n_vocab: int) -> NDArray[np.float64]:
 def equicorrelated(n_vocab: int, cosine: float) -> NDArray[np.float64]:
     """(K, K) embeddings of length 1, row = token, each two of which have the same ``cosine``, between 0 and 1.
 
-    They are linearly independent, so that every Graph-SVM has a solution. ValueError for another cosine.
+    They are linearly independent, so that every Graph-SVM has a solution. Raises ValueError for another cosine.
     """
     n_vocab, cosine = whole_number("n_vocab", n_vocab, 1), positive("cosine", cosine)
     if cosine >= 1:

@@ -169,14 +169,14 @@ def _checked(given, n_vocab, what):
 
 
 def require_known(who_holds: str, ids: NDArray, n_vocab: int, advice: str = "") -> None:
-    """ValueError unless all ``ids`` lie in [0, n_vocab)."""
+    """Raise ValueError unless all ``ids`` lie in [0, n_vocab)."""
     bad = ids[(ids < 0) | (ids >= n_vocab)]
     if len(bad):
         raise ValueError(f"token ids must lie in [0, {n_vocab}), but {who_holds} {bad[0]}{advice}")
 
 
 def token_ids(name: str, sequence: ArrayLike) -> NDArray[np.int64]:
-    """``sequence`` as a (length,) int64 array. ValueError unless it is non-empty, 1-D and holds integers."""
+    """``sequence`` as a (length,) int64 array. Raises ValueError unless it is non-empty, 1-D and holds integers."""
     try:
         array = np.asarray(sequence)
     except ValueError:  # ragged

@@ -119,7 +119,10 @@ class Excess(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Split(Shown):
-    """The two terms of the log loss of ``samples``. TypeError or ValueError if E is not real, (K, d) and finite."""
+    """The two terms of the log loss of ``samples``.
+
+    Raises TypeError or ValueError if E is not real, of shape (K, d) and finite.
+    """
 
     MADE_BY: ClassVar[str] = "minitx.next_token.Split(samples, priority_graphs(samples))"
 
@@ -182,7 +185,10 @@ class Split(Shown):
         return read_only(np.ascontiguousarray(to_scores(W, self.E), np.float64))
 
     def cyclic_loss(self, W: NDArray) -> float:
-        """L_cyc at ``W`` (d, d), of which only the part in S_fin matters. FloatingPointError if it is not finite."""
+        """Return L_cyc at ``W`` (d, d), of which only the part in S_fin matters.
+
+        Raises FloatingPointError if L_cyc is not finite.
+        """
         loss = float(np.sum(self.reduced.share * log_losses(self.scores(W), self.reduced)[0]))
         if not math.isfinite(loss):
             raise FloatingPointError("the cyclic loss is not finite: the weights are too large")

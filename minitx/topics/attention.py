@@ -43,7 +43,7 @@ def attention_loss(setting: TopicModel, alpha: ArrayLike, beta: ArrayLike,
 
 
 def attention_weights(setting, alpha, beta):
-    """(alpha, beta, rho) as float64. ValueError unless they are attention."""
+    """Return (alpha, beta, rho) as float64. Raises ValueError unless they can be weights of attention."""
     instance("setting", setting, TopicModel)
     alpha, beta = reals("alpha", alpha, finite=False), reals("beta", beta, finite=False)
     try:
@@ -221,7 +221,10 @@ def optimal_attention(setting: TopicModel, value: Blocks) -> OptimalAttention:
 
 
 def _lowest(profile):
-    """The log rho at which ``profile`` is least; 0 (rho = 1) if it is constant. ValueError if it falls without end."""
+    """Return the log rho at which ``profile`` is least; 0 (rho = 1) if it is constant.
+
+    Raises ValueError if the profile falls without end.
+    """
     logs = np.linspace(-12, 30, 841)
     losses = profile(logs)
     if np.ptp(losses) < 1e-14:

@@ -45,7 +45,7 @@ class CrossEntropyOptimum(Shown):
 @one_blas_thread()
 def cross_entropy_optimum(setting: TopicModel, *, ridge: float | None = None, n_documents: int = 20_000,
                           same_word: bool = True, rng: int | np.random.Generator | None = 0) -> CrossEntropyOptimum:
-    """The value matrix of least cross-entropy. ValueError if the ridge is missing, or the loss has no minimum.
+    """The value matrix of least cross-entropy. Raises ValueError if the ridge is missing, or the loss has no minimum.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def _evaluate(chunk, x):
 def _minimum(evaluate, free):
     """Where ``evaluate(x)`` (convex: value, gradient, Hessian) is least in those of the (2,) numbers that are ``free``.
 
-    The others are 0. ValueError if there is no minimum.
+    The others are 0. Raises ValueError if there is no minimum.
     """
     both = np.ix_(free, free)
 

@@ -104,7 +104,7 @@ class TopicModel(Shown):
 
     @property
     def v(self) -> int:
-        """The number of words of a topic. ValueError where topics may overlap."""
+        """The number of words of a topic. Raises ValueError where topics may overlap."""
         if self.words_per_topic is None:
             raise ValueError(f"{_CLOSED_FORMS}; give words_per_topic, not topic_word")
         return self.words_per_topic
@@ -121,7 +121,7 @@ class TopicModel(Shown):
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """The least and the greatest length. ValueError if it is infinite."""
+        """The least and the greatest length. Raises ValueError if it is infinite."""
         if isinstance(self.length, tuple):
             return self.length
         if self.length == math.inf:
@@ -183,14 +183,14 @@ class TopicModel(Shown):
         return self.r / self.T
 
     def require_tau(self, what: str) -> int:
-        """tau. ValueError, which names ``what`` needs it, if the topic shares are Dirichlet."""
+        """Return tau. Raises ValueError, which names ``what`` needs it, if the topic shares are Dirichlet."""
         if self.tau is None:
             raise ValueError(f"{what} is known of documents of tau topics only, not of Dirichlet shares (alpha is "
                              f"{self.alpha}); give tau, not alpha")
         return self.tau
 
     def require_visible(self, what: str) -> None:
-        """ValueError that names ``what`` if no shown word tells anything about its document's topics."""
+        """Raise ValueError, which names ``what``, if no shown word tells anything about its document's topics."""
         if self.a == 0:
             raise ValueError(f"{what} does not exist at p_m = 1, p_c = 0: no slot shows its own word; lower p_m or "
                              "raise p_c")

@@ -53,7 +53,7 @@ class Blocks(Shown):
 
     @classmethod
     def of(cls, matrix: ArrayLike, setting: TopicModel) -> "Blocks":
-        """Averages of the (V, V) ``matrix`` over each kind of pair. ValueError if it has another shape."""
+        """Averages of the (V, V) ``matrix`` over each kind of pair. Raises ValueError if it has another shape."""
         instance("setting", setting, TopicModel)
         T, v, n, matrix = setting.T, setting.v, setting.n, reals("the matrix", matrix, finite=False)
         if matrix.shape != (n + 1, n + 1):

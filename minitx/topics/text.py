@@ -35,7 +35,10 @@ FRAGMENTS = frozenset("s t d m ll re ve don didn doesn isn wasn weren aren could
 
 
 def text_documents(corpus: Corpus) -> tuple[Documents, Documents]:
-    """The windows of a text as documents: those to train on, and the last tenth, held out. ValueError if too few."""
+    """Return the windows of a text as documents: those to train on, and the last tenth, which is held out.
+
+    Raises ValueError if there are too few windows to hold some out.
+    """
     instance("corpus", corpus, Corpus)
     n_windows, length = corpus.tokens.shape
     if n_windows < HELD_OUT:
@@ -65,7 +68,7 @@ def content_words(vocabulary: Sequence[str], *, stop_words: bool = True,
 
     Special tokens (in angle or square brackets) and tokens without a letter do not. With ``stop_words``, neither do
     English stop words (scikit-learn's list) and ``FRAGMENTS``; nor do the words ``extra``, for example names of people,
-    in any case. ValueError if stop words are asked for and scikit-learn is not installed.
+    in any case. Raises ValueError if stop words are asked for and scikit-learn is not installed.
     """
     if isinstance(vocabulary, str) or isinstance(extra, str):
         raise TypeError("vocabulary and extra are lists of words; one of them is a single string")
@@ -204,7 +207,7 @@ def word_topics(documents: Documents, vocabulary: Sequence[str], *, n_topics: in
 
 
 def require_pairs(of_token: NDArray[np.int64], documents: Documents) -> None:
-    """ValueError unless ``documents`` hold pairs of different words of one topic, and of words of different topics."""
+    """Raise ValueError unless ``documents`` hold pairs of different words of one topic, and of words of two topics."""
     uniform = EmbeddedWeights(W_E=np.zeros((1, documents.n_vocab)))
     found = pair_averages(attention_table(uniform, documents), of_token)
     if not (found.n_same_topic and found.n_different_topic):
