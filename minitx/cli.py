@@ -27,13 +27,13 @@ COMMANDS = {
         "train on documents of topics and compare embeddings, values and attention with closed forms"),
     "automaton": (
         "next_token.command", "train attention on samples or a text and compare it with the automaton it becomes"),
-    "count": ("associations.command_count", "count texts of any size, whole or in parts that merge"),
-    "tokenizer": ("data.command", "train byte pairs on texts; associate --tokenizer reads them"),
+    "count": ("associations.command_count", "count texts of any size, whole or in parts whose counts are added"),
+    "tokenizer": ("data.command", "train a byte-pair tokenizer, which associate --tokenizer reads"),
     "language-model": (
         "language_model.command", "compare pre-trained models with the leading terms of a text"),
     "why": (
         "associations.command_why", "say where an association of two words comes from, and which windows taught it"),
-    "report": ("report.command", "train for all three theories at laptop scale and tell of them on one page"),
+    "report": ("report.command", "train for all three theories at laptop scale and show the results on one page"),
 }
 # {(command, option): module}; where the option is typed, this module does the work.
 INSTEAD = {("topics", "embeddings"): "language_model.topics_command"}

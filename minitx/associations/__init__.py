@@ -49,9 +49,9 @@ the gradient at any weights.
     W_O + V W_O ~ s eta B + C(s,2) s eta^3 Phi^T Sigma_B, by positions      logit_parts                   (minitx)
 
 **Several layers** (:class:`minitx.model.layers.LayeredWeights`) have the same leading terms in every layer. Depth
-enters W_O at eta^3 (linearly in L), V at eta^4, W and P at eta^6, and layers part from each other at the same orders of
-V, W and P. The first correction that matters is L C(s,3) eta^3 B Phi Phi^T of W_O; reference dynamics takes all orders
-of this kind together, and grows with the rate sqrt(L) sigma_1(Phi) until the loss visibly falls.
+enters W_O at eta^3 (linearly in L), V at eta^4, W and P at eta^6, and the layers begin to differ from each other at the
+same orders of V, W and P. The first correction that matters is L C(s,3) eta^3 B Phi Phi^T of W_O; reference dynamics
+takes all orders of this kind together, and grows with the rate sqrt(L) sigma_1(Phi) until the loss visibly falls.
 
 **An example for a pencil.** Four sentences are made of four tokens. Each has three pairs of a current and a next token,
 so T = 3, and each of the 12 pairs has the weight 1/12.

@@ -1,7 +1,7 @@
 """The model that is composed of leading terms alone, beside the trained model, on the text itself.
 
 Its weights are known without any training: :func:`minitx.associations.leading_weights` gives them for any s eta. How
-much of the loss that training has won does this closed form explain, and does it predict the same next tokens?
+much of the decrease of the loss in training does this closed form explain, and does it predict the same next tokens?
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Explained(Shown):
 
     loss: float  # of the trained weights
     predicted_loss: float  # of the predicted weights
-    share: float  # (log V - predicted_loss) / (log V - loss): what the prediction has won of what training has won
+    share: float  # of the decrease of the loss: (log V - predicted_loss) / (log V - loss)
     same_token: float  # share of positions at which both models have the same most probable next token
     total_variation: float  # between the two models' probabilities of the next token: 0 if they are equal, at most 1
 

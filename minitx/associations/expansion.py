@@ -139,7 +139,7 @@ def expand(batch: Batch, n_vocab: int, *, order: int) -> Expansion:
     Raises
     ------
     TypeError, ValueError
-        Settings that cannot be; batches that are not next-token training.
+        Settings that are not valid; batches that are not next-token training.
     """
     order, n_vocab = whole_number("order", order, 1, most=MOST_ORDERS), next_token_vocabulary(batch, n_vocab)
     batch = batch.with_loss()

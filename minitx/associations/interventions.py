@@ -1,8 +1,9 @@
-"""What the leading terms are worth to a trained model: its loss after they are taken out of the weights, or alone kept.
+"""How much leading terms matter to a trained model: its loss when they are removed from the weights, or kept alone.
 
 The projection of a trained weight on its leading term is the multiple of that term nearest to the weight. Removing it
 from one weight, the others being as they were trained, is the intervention of Im et al. (2026, Table 3). Its control is
-the removal of a random direction of the same norm: a weight that loses as much by that owes nothing to the theory.
+the removal of a random direction of the same norm: where it raises the loss as much, the leading term is
+no better than chance.
 
 Legend: L layers, V vocabulary.
 """
@@ -43,19 +44,19 @@ def interventions(weights: OneHotWeights | LayeredWeights, batch: Batch, leading
     weights : OneHotWeights or LayeredWeights
         Trained weights. Of several layers, each V, W and P is changed by itself, and then all of a kind at once.
     batch : Batch
-        On which the losses are computed.
+        The losses are computed on it.
     leading : OneHotWeights
         The leading terms of the weights, the same for every layer; their scale does not matter.
     n_random : int
         Random directions drawn for each control, at least 2. They are Gaussian, scaled to the norm of the projection.
     rng : int or numpy.random.Generator, optional
-        Of the random directions.
+        Seed of the random directions.
 
     Raises
     ------
     TypeError, ValueError
-        Weights of another kind; leading terms of another vocabulary or length; a number of draws that cannot be; else
-        as :func:`minitx.loss_and_gradient`.
+        Weights of another kind; leading terms of another vocabulary or length; too few draws; others are those of
+        :func:`minitx.loss_and_gradient`.
     """
     instance("weights", weights, OneHotWeights, LayeredWeights)
     instance("leading", leading, OneHotWeights)

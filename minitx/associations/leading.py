@@ -152,7 +152,7 @@ def _unmet(*conditions):
 def _require_run(steps, learning_rate):
     """Raise ValueError unless steps and learning rate can be, and their fourth powers cannot overflow."""
     if whole_number("steps", steps, 0) > 10**12:
-        raise ValueError(f"steps is {steps}; give at most 10^12, because more are not training")
+        raise ValueError(f"steps is {steps}; it must be at most 10^12")
     positive("learning_rate", learning_rate, below=1e60)
 
 

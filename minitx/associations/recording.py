@@ -27,7 +27,7 @@ class TermRecorder:
     Parameters
     ----------
     batch : Batch
-        On which the gradient is split; with mini-batches, the whole batch is the one to give.
+        The gradient is split on it. Give the whole batch, also where training takes mini-batches of it.
     at : iterable of int, optional
         The steps to record, from 1 on. Default: every step.
     leading : callable, optional

@@ -1,4 +1,4 @@
-"""Reference dynamics: training at a uniform output and uniform attention, with the weights as they are.
+"""Reference dynamics: training whose gradient is taken at uniform output and attention, but at the actual weights.
 
 The gradient there is that of J = sum over sets S of layers of tr(Phi_|S| M_S W_O), M_S the product of the V_l of S in
 order: the output would be uniform and attention would be uniform over the prefix, but the weights are the actual ones.
@@ -226,7 +226,7 @@ def closed_form(statistics: Statistics, *, steps: int, learning_rate: float, n_l
         V = Phi^T U diag( (((1+x)^s + (1-x)^s)/2 - 1) / (L sigma^2) ) U^T B^T,   the same for all layers
 
     It is reference dynamics itself for L = 1; depth acts as Phi -> sqrt(L) Phi. ValueError is raised for a number of
-    steps, layers or a learning rate that cannot be.
+    steps or layers, or a learning rate, that is not valid.
     """
     instance("statistics", statistics, Statistics)
     s, eta = whole_number("steps", steps, 0, MOST_STEPS), positive("learning_rate", learning_rate)

@@ -1,18 +1,21 @@
-"""What every room of minitx may use; nothing here imports another room.
+"""This room holds what every other room may use; nothing here imports another room.
 
 - ``checks``: settings and arrays are checked at the door of public functions; files are written whole or not at all.
 - ``shown``: results show themselves on a line, their arrays by shape, dtype and norm.
-- ``parallel``: threads, the same bits for any number of them, and the flags of all numba kernels.
-- ``numbers``: norm, cosine, relative error, agreement of weights, total variation, and Newton's method.
-- ``options``: a dataclass becomes a command line. ``tables``: results become lines of text. ``console``: what a run
-  shows on a terminal. ``style``: what figures share. ``report``: results become JSON.
-- ``page``: one self-contained HTML page, with ``page.css`` and ``page.js``; ``svg``: the figures inside it.
-- ``checkpoint``: what a run has done so far is kept in a file, and read again to the same bits.
-- ``folder``: whose results a folder holds, and whether another run may write there.
+- ``parallel``: threads share the work, with the same bits for any number of them; all numba kernels take their flags
+  from here.
+- ``numbers``: norms, cosines, relative errors, agreement of weights and total variation are computed; Newton's method
+  minimises.
+- ``options``: a dataclass becomes a command line. ``tables``: results become lines of text. ``console``: lines and
+  progress appear on a terminal. ``style``: all figures share one style. ``report``: results become JSON.
+- ``page``: results become one self-contained HTML page, with ``page.css`` and ``page.js``. ``svg``: figures are drawn
+  inside it.
+- ``checkpoint``: the state of a run is kept in a file, and read again to the same bits.
+- ``folder``: a run learns whose results a folder holds, and whether it may write there.
 - ``compiling``: a reader is told when kernels are compiled, which only a new installation does.
-- ``manual``: help reads like a manual page.
-- ``config``: options of a file, or of the run that goes on.
-- ``command``: how every command runs, from its options to its files and its exit status.
+- ``manual``: help is laid out like a manual page.
+- ``config``: options are read from a file, or from the run that is continued.
+- ``command``: every command runs in the same way, from its options to its files and its exit status.
 """
 
 from importlib import import_module

@@ -75,7 +75,10 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def once(self, name: str, work: Callable[[], Any], *kinds: type) -> Any:
-        """``work()``, or what it returned when the run did it before: plain values, arrays, dataclasses ``kinds``."""
+        """Return ``work()``, or what it returned when the run called it before it was ended.
+
+        That may consist of plain values, arrays and the dataclasses ``kinds``.
+        """
         part = self.part(name)
         found = part.read(*kinds)
         if found is None:
@@ -128,7 +131,7 @@ class Part:
         return time.monotonic() - self.checkpoint.written >= SECONDS
 
     def write(self, state: Any, about: Mapping[str, str] | None = None) -> None:
-        """Keep ``state``: None, bools, numbers, strings, arrays, lists, tuples, dicts and dataclasses of such.
+        """Keep ``state``: None, bools, numbers, strings, arrays, lists, tuples, dicts and dataclasses of these.
 
         ``about`` {setting: its fingerprint} is what :meth:`require` compares.
         """
@@ -181,7 +184,7 @@ def _encode(value, arrays, name):
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a checkpoint cannot keep {described(value)}; give None, numbers, strings, arrays, lists, tuples, "
-                    "dicts and dataclasses of such")
+                    "dicts and dataclasses of these")
 
 
 def _decode(tree, arrays, kinds):

@@ -64,7 +64,7 @@ class Log:
             self.update()
 
     def update(self, more: float = 1) -> None:
-        """So much more is done."""
+        """Add ``more`` to what is done, and print a line if the last one is ``EVERY`` seconds old."""
         self.n += more
         now = time.monotonic()
         if self.first is None:
@@ -77,7 +77,7 @@ class Log:
 
 
 def duration(seconds: float) -> str:
-    """A time as a reader takes it in at a glance."""
+    """A time in words, such as "5 minutes": in seconds, minutes or hours, without decimals."""
     if seconds < LONG:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"

@@ -86,15 +86,16 @@ def check_option() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Settings):
-    """The options that every command has that trains; ValueError as of :class:`Settings`."""
+    """The options that every command has which trains. Raises ValueError as :class:`Settings`."""
 
     command: ClassVar[str] = ""  # the command whose options these are, as results.json names it
-    seed: int = option(0, "seed of everything that is drawn", least=0, most=2**63 - 1)
-    threads: int | None = option(None, "threads to use; all cores when not given. Results do not depend on it", least=1)
+    seed: int = option(0, "seed of all random draws", least=0, most=2**63 - 1)
+    threads: int | None = option(None, "number of threads; all cores are used when it is not given. Results do not "
+                                 "depend on it", least=1)
     out: str = option("minitx-out", "folder for figures, results.json, index.html and weights", metavar="DIR")
-    quick: bool = option(False, "the same job in seconds: small sizes and few steps")
+    quick: bool = option(False, "do the same job in seconds, with small sizes and few steps")
     config: str | None = option(None, "read options from a .toml file, or from the results.json of an earlier run, "
-                                "which is then repeated; options that are typed count", metavar="FILE")
+                                "which is then repeated; options that are typed take precedence", metavar="FILE")
     force: bool = option(False, "overwrite the results, or the checkpoint, of another run in the folder")
     json: bool = option(False, "print results.json alone to stdout, and what is otherwise printed to stderr")
 
@@ -106,11 +107,11 @@ class Options(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumable(Options):
-    """The options of a command whose run goes on after it was ended; ValueError as of :class:`Settings`."""
+    """The options of a command whose run can be continued. Raises ValueError as :class:`Settings`."""
 
-    checkpoint_every: int | None = option(None, "write what is done so far every K steps; every 60 seconds when not "
-                                          "given", least=1, metavar="K")
-    resume: bool = option(False, "go on with the run in the folder that was ended, with the options typed for it")
+    checkpoint_every: int | None = option(None, "save the state of the run every K steps; it is saved every 60 "
+                                          "seconds when this is not given", least=1, metavar="K")
+    resume: bool = option(False, "continue the interrupted run in the folder, with the options that were typed for it")
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,8 +2,8 @@
 
 Results are bit-identical for any number of threads because (1) neither the pieces of the work nor the order in which
 their results are added depends on it, and (2) BLAS itself runs on one thread inside :func:`workers` and
-:func:`one_blas_thread`: OpenBLAS rounds products differently on one and on two threads (measured), so the threads are
-ours, one product each.
+:func:`one_blas_thread`: OpenBLAS rounds products differently on one and on two threads (measured), so minitx
+starts threads of its own, each of which computes whole products.
 """
 
 import functools
@@ -65,11 +65,11 @@ class Workers:
             wait(futures)
 
     def in_turn(self, compute: Callable, use: Callable, items: Iterable) -> None:
-        """``use(compute(item))`` for all items: compute in parallel, use one at a time and in the order of the items.
+        """Call ``use(compute(item))`` for all items: compute in parallel, use one at a time, in the order of the items.
 
-        What a thread has computed it also uses, while it is in its cache. A sum that is added up so has the same bits
-        for any number of threads, and only one copy. A piece waits for the pieces before it; all of these are running,
-        because pieces are started in order and cancelled from the end.
+        The thread that has computed a result also uses it, while it is in the thread's cache. A sum that is added up in
+        this way has the same bits for any number of threads, and is kept in one copy. A piece waits for the pieces
+        before it; all of these are running, because pieces are started in order and cancelled from the end.
         """
         turn = _turns()
 

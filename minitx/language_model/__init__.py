@@ -1,14 +1,16 @@
 """Language models: do the weights of pre-trained transformers hold the associations of a text?
 
-Im et al. (ICLR 2026, Section 5.2) compare Pythia-1.4B with the leading terms of a text and find cosines near 1. That
-number does not tell tokens apart; here it stands beside one that does.
+Im et al. (ICLR 2026, Section 5.2) compare Pythia-1.4B with the leading terms of a text and find cosines near 1. These
+cosines stay near 1 when the tokens of one side are permuted, so that they do not tell tokens apart. This room sets them
+beside a statistic that does.
 
-**The model's side.** Every token is given to the model alone, in one position, and each layer has its residual stream
-before it, after attention, and after the MLP (n x d, row = token), its query-key maps, and the output-value maps
-W_E W_V^h W_O^h W_U of its heads.
+**The model's side.** Every token is given to the model alone, in one position. What is compared of each layer is the
+residual stream before the layer, after its attention and after its MLP (n x d, row = token), and the query-key maps and
+output-value maps W_E W_V^h W_O^h W_U of its heads.
 
-**The text's side.** Leading terms between the n most frequent tokens, counted over windows of the text with the model's
-own tokenizer; no token is invented at their ends. Sums within products run over the 4,000 most frequent tokens.
+**The text's side.** The leading terms between the n most frequent tokens are counted over windows of the text, which
+the model's own tokenizer splits; no token is added at the ends of documents. Sums within products run over the 4,000
+most frequent tokens.
 
 =============================================================================  =========================================
 quantity                                                                       function
@@ -23,20 +25,22 @@ mean Spearman correlation of corresponding rows of the covariances             `
 all of them, for every layer and head                                          `compare_layers`
 =============================================================================  =========================================
 
-Each statistic stands beside its mean and standard deviation over permutations of the tokens. What all tokens share, a
-common vector, makes the published cosine large whichever token is which: its permutations then have the same value.
-A large z says that the agreement is not chance; it does not say why: both sides may follow how frequent tokens are.
-Checkpoints of one training are drawn over their steps, by layer and by head.
+Each statistic stands beside its mean and standard deviation over permutations of the tokens; z is its distance from
+this mean in standard deviations. A vector that all tokens share makes the published cosine large in any order of the
+tokens, so that its permutations have the same value. A large z says that the agreement is not chance. It does not say
+why: both sides may follow how frequent tokens are. Figures show checkpoints of one training over its steps, by layer
+and by head.
 
-**What was run.** Files of random weights, against `transformers` and plain loops; random weights of the shape of
-Pythia-1.4B (`experiments/large_model.py`); and the two small trained models of the package `glassllm`
-(`experiments/language_model.py`). Pythia itself was not run. With its checkpoints in folders:
+**What was run.** The forward pass was tested on random weights, against `transformers` and plain loops. Memory and time
+were measured with random weights of the shape of Pythia-1.4B (`experiments/large_model.py`), and the comparison was run
+on the two small trained models of the package `glassllm` (`experiments/language_model.py`). Pythia itself was not run.
+With its checkpoints in folders, it can be run as follows:
 
     pip install 'minitx[llm]'
     minitx language-model pythia-1.4b-step0 pythia-1.4b-step512 pythia-1.4b-step143000 --text my.txt
 
-`minitx topics TEXT --embeddings MODEL` asks of a model what the theory of topics predicts: do words of one topic have
-embeddings that resemble, and attend to each other?
+`minitx topics TEXT --embeddings MODEL` tests in a model what the theory of topics predicts: words of one topic have
+similar embeddings and attend to each other.
 """
 
 from minitx.language_model import comparison, forward, layers, reading, text

@@ -44,15 +44,15 @@ class Options(base_options.Resumable):
     models: MANY = option((), "folders of a model or of checkpoints of one training, each with config.json and "
                           "model.safetensors; GPT-NeoX (Pythia), GPT-2 or Llama", positional=True, metavar="MODEL")
     text: str = option("", "text whose statistics are compared: a file, a folder or a pattern", metavar="FILE")
-    tokenizer: str | None = option(None, "tokenizer of the models; tokenizer.json of the first when not given",
-                                   metavar="FILE")
+    tokenizer: str | None = option(None, "tokenizer of the models; when it is not given, the tokenizer.json of the "
+                                   "first model is used", metavar="FILE")
     tokens: int = option(2000, "number of tokens that are compared, the most frequent of the text", least=LEAST,
                          most=20_000, quick=200, metavar="N")
     length: int = option(64, "tokens in a window of the text", least=1, most=1_000_000, metavar="T")
-    layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
-                                choices=tuple(LAYOUTS))
-    words: str | None = option(None, "comma-separated tokens whose neighbours are listed, as tokenizer.json writes "
-                               "them; frequent ones when not given", metavar="WORDS")
+    layout: str | None = option(None, "how documents are separated in a .txt file; this is detected when it is not "
+                                "given", choices=tuple(LAYOUTS))
+    words: str | None = option(None, "comma-separated tokens whose neighbours are listed, written as in "
+                               "tokenizer.json; frequent ones are listed when it is not given", metavar="WORDS")
     out: str = option("minitx-language-model", "folder for figures, results.json and index.html", metavar="DIR")
 
 

@@ -113,7 +113,7 @@ class Transformer(Shown):
     last_norm: Norm
 
     def embed(self, tokens: ArrayLike) -> Array:
-        """Return the residual stream before layer 0, (N, T, d), of ids (N, T). Raises ValueError if these are out of range."""
+        """Return the residual stream before layer 0, (N, T, d), of ids (N, T). Raises ValueError if they do not fit."""
         ids = integers("tokens", tokens, 2)
         n_vocab, most = self.architecture.n_vocab, self.architecture.n_positions
         if ids.size == 0 or ids.min() < 0 or ids.max() >= n_vocab or ids.shape[1] > most:

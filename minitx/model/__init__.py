@@ -1,4 +1,4 @@
-"""One attention layer, exactly: tables, loss, gradient by hand, weights and descent. It knows no theory.
+"""This room computes one attention layer exactly: tables, loss, gradient, weights and descent. It knows no theory.
 
 A one-layer attention-only transformer is a lookup in four tables, the circuits (Elhage et al. 2021). A step passes
 through the room in this order; position t, key j, distinct token u, output token y:

@@ -24,7 +24,7 @@ from minitx.model.pieces import Pieces, Workspace, add_all
 
 @dataclass(frozen=True, eq=False)
 class Circuits(Parameters):
-    """The four tables, and a bias, that a one-layer attention-only transformer is; all are float64, or all float32.
+    """The four tables and the bias that make up a one-layer attention-only transformer; all float64, or all float32.
 
     A table that is None is absent: it counts as zero and is not trained. A gradient is a Circuits too.
 
@@ -113,7 +113,7 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     Raises
     ------
     ValueError
-        Shapes, dtypes, tokens or values that cannot be (see :class:`Batch`, :class:`Circuits`).
+        Shapes, dtypes, tokens or values that are not valid (see :class:`Batch`, :class:`Circuits`).
     FloatingPointError
         The loss, or a table, is not finite although the weights are; or a derivative is nan, because derivatives of the
         circuits that overflow are added, or multiplied by 0.

@@ -70,7 +70,7 @@ class Trajectory(Shown):
 
     A run goes on, bit for bit as if it had not stopped, by ``descend(run.weights, batch, start_step=run.next_step,
     rng=run.rng, optimiser=run.optimiser, ...)`` with the other settings as before. ``rng`` is the state of the random
-    generator before the first mini-batch of step 0, which JSON can hold; ``optimiser`` holds what it remembers.
+    generator before the first mini-batch of step 0, which JSON can hold; ``optimiser`` holds what the rule remembers.
     """
 
     loss: Array
@@ -89,7 +89,7 @@ class Trajectory(Shown):
 
     @property
     def next_step(self) -> int:
-        """The number of steps that ``weights`` have behind them, which is the ``start_step`` of a run that goes on."""
+        """The number of steps that led to ``weights``, which is the ``start_step`` of a run that goes on."""
         return self.start_step + self.steps
 
 
@@ -101,7 +101,7 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
             frozen: Iterable[str] = (), normalised: bool = False, optimiser: Optimiser | None = None,
             callback: Callable | None = None, loss_and_gradient: Callable = loss_and_gradient,
             checkpoint: str | os.PathLike | Checkpoint | Part | None = None) -> Trajectory:
-    """Gradient descent: weights - learning_rate dL/dweights, ``steps`` times; or another rule, the ``optimiser``.
+    """Subtract learning_rate dL/dweights from the weights, ``steps`` times, or follow the rule of an ``optimiser``.
 
     Parameters
     ----------
@@ -117,16 +117,16 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
     rng : int, numpy.random.Generator, state or None
         Seed of the order of the mini-batches, or the ``rng`` of an earlier Trajectory.
     start_step : int
-        Number of steps that ``weights`` have behind them already. Steps are counted from there, and mini-batches go on
-        where ``start_step`` steps with this ``rng`` have left them.
+        Number of steps that were taken before and led to ``weights``. Steps are counted from there, and mini-batches go
+        on where ``start_step`` steps with this ``rng`` have left them.
     keep, frozen
         Steps whose weights are kept (``start_step``: the start), and names of weights that stay as they are.
     normalised : bool
         Divide the gradient by its norm (Frobenius, over all parts that are not frozen), so that every step has length
         ``learning_rate``; for gradient descent only.
     optimiser : Optimiser, optional
-        What a step makes of the gradient, such as ``minitx.Adam()``; see :mod:`minitx.model.optimisers`. Default:
-        gradient descent, for which alone the closed forms of the theories hold.
+        The rule by which a gradient changes the weights, such as ``minitx.Adam()``; see :mod:`minitx.model.optimisers`.
+        Default: gradient descent, for which alone the closed forms of the theories hold.
     callback
         ``callback(step, loss, weights, gradient)`` for ``start_step`` .. ``start_step + steps``, with the weights after
         that many steps; their arrays are read-only.
@@ -143,7 +143,7 @@ def descend(weights: Parameters, batch: Any, *, learning_rate: LearningRate, ste
     Returns
     -------
     Trajectory
-        What was reached; ``stopped`` says why, if the run ended early (see :class:`Stopped`).
+        The weights and losses that were reached; ``stopped`` says why a run ended early (see :class:`Stopped`).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Optimisers: what a step of training makes of a gradient. All but gradient descent itself remember earlier gradients.
+"""Optimisers: rules by which a gradient changes the weights. All but gradient descent remember earlier gradients.
 
 Legend: theta a weight, g its gradient, eta the learning rate of the step, t the number of the step, from 1.
 """
@@ -18,7 +18,7 @@ Self = TypeVar("Self", bound="Optimiser")
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser(Shown):
-    """A rule theta <- theta - change(g). A rule is a value: a step returns its changes, and the rule that goes on.
+    """A rule theta <- theta - change(g). It is not modified: a step returns the changes and the rule of the next step.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Optimiser(Shown):
         The coefficient lambda of weight decay: lambda theta is added to g, as if lambda |theta|^2 / 2 were added to the
         loss.
     steps : int
-        The number of steps that the rule has behind it.
+        The number of steps that were taken with the rule.
     memory : dict {name of the weight: tuple of arrays, each of the weight's shape}
         What the rule remembers; empty at the start.
     """
@@ -45,12 +45,12 @@ class Optimiser(Shown):
         for name in [setting.name for setting in fields(self) if setting.name not in ("steps", "memory")]:
             value = not_negative(name, getattr(self, name))
             if name.startswith("beta") and value >= 1:
-                raise ValueError(f"{name} is {value:g}; it must be below 1, or the past would never be forgotten")
+                raise ValueError(f"{name} is {value:g}; it must be below 1, or no gradient would ever be forgotten")
             object.__setattr__(self, name, value)
 
     def step(self: Self, weights: Mapping[str, Array], slopes: Mapping[str, Array],
              learning_rate: float) -> tuple[dict[str, Array], Self]:
-        """What is to be subtracted from each weight that has a slope, and the rule with its memory after this step.
+        """Return what is to be subtracted from each weight with a slope, and the rule with its memory after this step.
 
         Raises ValueError for a rule that remembers other weights than those that have a slope, and for a slope of a
         weight that is missing or has another shape.

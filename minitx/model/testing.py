@@ -152,7 +152,7 @@ def check_gradient(weights: Parameters, batch: Any, *, loss_and_gradient: Callab
     Raises
     ------
     TypeError, ValueError
-        Weights that are not float64, settings that cannot be, functions that do not return what they must.
+        Weights that are not float64, settings that are not valid, functions that do not return what they must.
     AssertionError
         A gradient with other parts, shapes or dtypes than the weights, an error above ``rtol``, or a loss that
         disagrees (both are shown).

@@ -29,7 +29,7 @@ RANK = 1e-10  # a unit row this close to the span of others lies in it
 
 
 def embeddings(E: ArrayLike, n_vocab: int) -> NDArray[np.float64]:
-    """Return ``E`` as (K, d) float64. Raises ValueError unless it is finite and has ``n_vocab`` rows.
+    """Return ``E`` as (K, d) float64. Raises ValueError unless it is finite and has at least ``n_vocab`` rows.
 
     Its largest entry must be 0 or between 1e-70 and 1e70: the fourth powers of lengths enter the theory.
     """

@@ -5,10 +5,11 @@ predicts them: f = W_U W_V W_E X A + b, where X are the shown tokens and A is th
 Stage 1 keeps attention uniform and trains the value matrix W_V (1a), or the embeddings E with tied output (1b). Stage 2
 freezes W_V and trains W_Q and W_K.
 
-**What is predicted.** All that is learned has the block structure of topics: eigenvalue lam_w on contrasts between the
-words of a topic, lam_t on contrasts between topics, and a part on the mean and [MASK]. With u the shares of the tokens
-that a document shows and y a hidden word, everything at uniform attention and squared loss follows from C = E[e_y u^T]
-and M = E[u u^T]. N is the length of documents; other letters are as in :class:`TopicModel`.
+**What is predicted.** Every learned matrix has the block structure of topics: it has the eigenvalue lam_w on contrasts
+between the words of a topic, the eigenvalue lam_t on contrasts between topics, and a part on the mean of the words and
+[MASK]. Let u hold the shares of the tokens that a document shows, and let y be a hidden word. Everything at uniform
+attention and squared loss follows from C = E[e_y u^T] and M = E[u u^T]. N is the length of documents; other letters are
+as in :class:`TopicModel`.
 
 ===============================================================================  ================================
 equation                                                                         function
