@@ -69,7 +69,7 @@ def test_the_notebook_runs():
 
 @pytest.mark.slow
 def test_quick_with_other_optimisers(tmp_path):
-    """Every optimiser at every rate, in a few steps."""
+    """Every optimiser is trained at every rate, for a few steps."""
     command = [sys.executable, str(FOLDER / "topics.py"), "--optimisers", "--quick", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

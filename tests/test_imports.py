@@ -73,7 +73,7 @@ def each_and_all(names):
 @pytest.mark.parametrize("rooms", each_and_all(["associations", "base", "data", "language_model", "model",
                                                 "next_token", "testing", "topics"]))
 def test_tab_completion_of_a_room_shows_what_is_public_and_no_more(rooms):
-    """In a fresh interpreter, after ``import minitx`` alone; every name that is shown is there, and is documented."""
+    """Every name that a room shows exists and is documented, in a fresh interpreter after ``import minitx`` alone."""
     script = (f"import minitx\nfrom inspect import getdoc\nfor name in {rooms}:\n"
               "    room = getattr(minitx, name)\n    import minitx.cli\n"
               "    assert sorted(room.__all__) == dir(room), dir(room)\n"

@@ -129,7 +129,7 @@ def test_terms(one_layer, data, trained):
 
 
 def test_the_script_runs(tmp_path):
-    """On its own sentences, and on a file that is named; it prints its tables and writes nothing."""
+    """The script runs on its own sentences, and on a file that is named; it prints its tables and writes nothing."""
     text = tmp_path / "text.txt"
     text.write_text("One fish, two fish, red fish, blue fish. " * 10, encoding="utf-8")
     for arguments in ([], [str(text)]):

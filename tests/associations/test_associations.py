@@ -122,7 +122,7 @@ def test_the_bounds_hold_and_say_when_they_are_not_proved():
 
 
 def test_the_bounds_hold_where_they_are_proved():
-    """Full-batch training from zero at V = 500, T = 3, s eta inside the theorem's range: measured below proved."""
+    """In full-batch training from zero (V = 500, T = 3, s eta in the theorem's range) errors are below the bounds."""
     rng = np.random.default_rng(0)
     batch = Batch(rng.integers(0, 500, (30, 3)), rng.integers(0, 500, (30, 3)))
     found = associations.statistics(batch, 500)

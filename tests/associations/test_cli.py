@@ -80,7 +80,7 @@ def test_results_are_those_of_the_library(run, tmp_path):
 
 
 def test_reduced_dynamics_is_that_of_the_library(run):
-    """From the same start, at the recorded steps, in float32; and it stays nearer than the leading terms."""
+    """It has the same start and recorded steps as training, and stays nearer to it than the leading terms do."""
     _, out, _, results = run(*SMALL, "--learning-rate", "4")
     batch = builtin_corpus("stories", n_vocab=12, length=8, n_windows=12).batch()
     settings = {"learning_rate": 4.0, "steps": 5, "keep": range(6)}

@@ -1,4 +1,4 @@
-"""The model of leading terms beside the trained one: loops over positions, and limits that are known."""
+"""The model of leading terms is compared with the trained one: against loops over positions, and in known limits."""
 
 import numpy as np
 import pytest

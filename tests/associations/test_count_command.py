@@ -62,7 +62,7 @@ def test_parts_merge_to_the_whole(folder, capsys):
 
 @pytest.mark.parametrize("settings", [(), ("--tokens", "4"), ("--unknown", "omit", "--vocabulary", "10")])
 def test_parts_take_the_vocabulary_from_a_file(folder, capsys, monkeypatch, settings):
-    """They have the bits of parts that choose it themselves, and read nothing for it."""
+    """Parts that are given a vocabulary have the bits of parts that choose it, and do not read the text for it."""
     length = ["--length", "6"]
     choose = ["--vocabulary", "9", *settings]
     run("news", *choose, *length, "--out", "whole.npz")

@@ -1,4 +1,4 @@
-"""Theory of several layers: next orders, reference dynamics, bounds, terms of the gradient."""
+"""The theory of several layers is tested: next orders, reference dynamics, bounds and terms of the gradient."""
 
 import numpy as np
 import pytest
@@ -142,7 +142,7 @@ def test_depth_acts_as_the_root_of_the_number_of_layers(corpus):
 
 @pytest.mark.parametrize("n_layers", [2, 3])
 def test_reference_dynamics_is_closer_than_the_leading_terms(n_layers):
-    """Where contexts are strong and the vocabulary is not small: each sequence holds 8 of 80 tokens."""
+    """Contexts are strong and the vocabulary is not small here: each sequence holds 8 of 80 tokens."""
     rng, eta, steps, n_vocab = np.random.default_rng(0), 2.0, 10, 80
     tokens = 8 * rng.integers(0, 10, (60, 1)) + rng.integers(0, 8, (60, 11))
     batch = Batch(tokens[:, :-1], tokens[:, 1:])

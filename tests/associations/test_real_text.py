@@ -57,7 +57,7 @@ def test_terms_sum_to_the_gradient(trained):
 
 
 def test_parts_sum_to_the_entries_of_a_large_vocabulary(tinystories):
-    """V = 3,000 and N = 2,048: every statistic, of frequent words and of rare ones."""
+    """This holds for every statistic, of frequent and of rare words, at V = 3,000 and N = 2,048."""
     corpus = load_corpus(tinystories, n_vocab=3000, length=64, n_windows=2048)
     batch = corpus.batch()
     statistics = associations.statistics(batch, 3000)

@@ -53,7 +53,7 @@ def late_weights():
 
 
 def closure_by_loops(weights, batch, order):
-    """The equations of the notes, a cell a token and all of M, position by position."""
+    """Compute the equations of the notes position by position, with one cell for each token and all directions of M."""
     n_vocab = len(weights.W_O)
     D, M = weights.W_O, weights.V @ weights.W_O
     N, length = batch.tokens.shape
@@ -183,7 +183,7 @@ def gaps_to_the_derivative(weights, data, monkeypatch):
 
 
 def test_at_first_order_the_gradient_is_the_derivative_of_the_loss(monkeypatch):
-    """Up to the directions of M that the default rank leaves out, 32 of 40, and the rounding of central differences."""
+    """They agree up to the directions of M that the default rank (32 of 40) leaves out, and up to rounding."""
     assert max(gaps_to_the_derivative(late_weights(), reduction(1), monkeypatch).values()) < 3e-6
 
 
@@ -197,7 +197,7 @@ def test_at_second_order_the_gradient_misses_the_derivative_of_the_loss_by_as_mu
 
 
 def test_the_kept_directions_are_the_leading_ones_of_these_weights():
-    """Few are kept, of many: the gradient is that at the leading eigenvectors, found densely, to 1%."""
+    """Where few directions are kept, the gradient is within 1% of that at leading eigenvectors found densely."""
     weights, data = late_weights(), reduction(1, V)
     data = replace(data, basis=np.ascontiguousarray(data.basis[:, :8]))
     M, f = weights.V @ weights.W_O, data.frequency

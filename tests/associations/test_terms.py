@@ -54,7 +54,7 @@ def test_every_term_equals_the_loops(problem, scale, seed):
 
 @given(batches(**NEXT_TOKEN), st.integers(0, 2**32 - 1))
 def test_leading_terms_are_the_gradient_at_the_reference_point(problem, seed):
-    """Uniform output and attention, weights at their leading terms: an independent loop, 1e-14 absolute."""
+    """An independent loop gives the same at uniform output and attention and leading weights, to 1e-14 absolute."""
     batch, n_vocab = problem
     length = batch.tokens.shape[1]
     weights, leading = (OneHotWeights.gaussian(n_vocab, length, scale=0.5, rng=seed + k) for k in (0, 1))
@@ -154,7 +154,7 @@ def test_first_exceeds_refuses_what_cannot_be():
 @given(batches(**NEXT_TOKEN), st.sampled_from((0.0, 1e-3, 1.0, 5.0)), st.integers(0, 2**32 - 1), st.booleans(),
        st.sets(st.sampled_from(("direct", "qk", "position", "bias"))))
 def test_terms_of_the_tables_sum_to_their_gradient(problem, scale, seed, given_leading, absent):
-    """Of Circuits, with any tables absent; the terms of dL/dov hold no weight, because no weight is in it."""
+    """Circuits with any tables absent are split too; the terms of dL/dov hold no weight, because none is in it."""
     batch, n_vocab = problem
     rng, length = np.random.default_rng(seed), batch.tokens.shape[1]
     shapes = {"direct": (n_vocab,) * 2, "ov": (n_vocab,) * 2, "qk": (n_vocab,) * 2, "position": (length + 1,),

@@ -39,7 +39,7 @@ def largest(run):
 
 @pytest.mark.parametrize(("order", "n_cells"), [(1, V), (2, V), (2, 3 * V)])
 def test_the_rests_of_all_parts_complete_the_closure_to_the_exact_gradient(order, n_cells):
-    """To rounding, at weights far from 0 whose M is of full rank: whatever a closure leaves out is in the rest."""
+    """Whatever a closure leaves out is in the rest, to rounding, at weights far from 0 whose M is of full rank."""
     weights = OneHotWeights.gaussian(V, T, scale=0.5, rng=0)
     data, circuits = reduced.reduce(corpus(), V, order=order, n_cells=n_cells), weights.circuits()
     loss, gradient, found = closure.close(weights, data, circuits.ov)
@@ -67,7 +67,7 @@ def ratios(name, size, *, learning_rate, steps):
 
 @pytest.mark.slow
 def test_the_estimate_is_seldom_below_the_measured_error_and_not_far_above():
-    """On a text that it was not fitted to."""
+    """The promise is tested on a text that the method was not fitted to."""
     found, run = ratios("stories", (60, 12, 300), learning_rate=1.0, steps=60)
     assert len(found) > 5 and all(np.nanmax(error) <= 0.05 for error in run.error.values())
     assert np.mean((found < 1).any(axis=1)) <= 0.05

@@ -134,7 +134,7 @@ def test_the_token_of_unknown_words_is_explained(why):
 
 
 def test_a_word_that_is_the_last_of_its_windows_only(why):
-    """It is the current word of no position: nothing is added to its rows of B, and nothing fails."""
+    """A word that is the current word of no position adds nothing to its rows of B, and nothing fails."""
     printed, results = why("cat", "red", "--steps", "1", "--windows", "1")
     assert results["functions"]["bigram"]["entry"] == 0
     assert "no window adds anything to the entry of B" in printed

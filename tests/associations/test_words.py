@@ -1,4 +1,4 @@
-"""Associates of words: rankings, and the known truth of the stories corpus."""
+"""Associates of words are ranked as they should be, and recover the known truth of the stories corpus."""
 
 import numpy as np
 import pytest

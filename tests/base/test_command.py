@@ -92,7 +92,7 @@ def test_a_long_job_is_announced_once(monkeypatch):
 
 
 def test_steps_that_compile_kernels_make_no_job_long(monkeypatch):
-    """A new installation said that training of half a minute would take three, because two of its steps compiled."""
+    """Steps that compile kernels do not count: they would make half a minute of training look like three minutes."""
     clock, lines = iter([100.0, 103.0, 103.5, 106.0]), []
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     forecast = Forecast("training", 100, lines.append)

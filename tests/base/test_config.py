@@ -30,7 +30,7 @@ def results_of(folder):
 
 
 def test_a_toml_file_and_the_results_of_a_run_repeat_it_to_the_same_bits(tmp_path, capsys):
-    """What is typed beside the file counts; the options of the file are those that were asked for."""
+    """Options that are typed take precedence over those of the file, which are kept as the options asked for."""
     text, file = tmp_path / "a text.txt", tmp_path / "options.toml"
     text.write_text("a fish saw a bird and a cat " * 20)
     file.write_text(TOML + f"text = {json.dumps(str(text))}\n")
@@ -124,8 +124,7 @@ def test_a_bar_without_a_total_says_nothing(capsys):
 
 
 def test_a_log_gives_the_items_that_it_counts():
-    """What a bar of a terminal goes through, its place goes through: experiments ended in a TypeError where it did not.
-    """
+    """What takes the place of a bar, where there is no terminal, can be iterated over as the bar can."""
     bar = progress_bar(iterable=["a", "b"], unit="law")
     assert list(bar) == ["a", "b"] and (bar.n, bar.total) == (2, 2)
     assert list(progress_bar(iterable=iter("abc"), total=3)) == ["a", "b", "c"]

@@ -182,7 +182,7 @@ print(hashlib.sha256(b"".join(array.tobytes() for array in found) + repr(svm.kkt
     pytest.param(BITS, id="causal"), pytest.param(MASKED_BITS, id="masked documents, joined and separate"),
     pytest.param(GRAPH_BITS, id="graphs")])
 def test_same_bits_whatever_the_threads_of_blas_and_ours(script):
-    """OpenBLAS rounds float32 products of these sizes differently on one and on two threads of its own."""
+    """The sizes are such that OpenBLAS rounds float32 products differently on one and on two threads of its own."""
     digests = set()
     for blas, ours in (("1", "1"), ("2", "1"), ("2", "2")):
         done = subprocess.run([sys.executable, "-c", script, ours], env=os.environ | {"OPENBLAS_NUM_THREADS": blas},

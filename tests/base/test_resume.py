@@ -67,7 +67,7 @@ def killed_after(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_a_run_that_is_killed_goes_on_to_the_same_results(job, killed_after, tmp_path, capsys):
-    """Wherever it is killed; the printed lines, and so the page, are those of one run."""
+    """Wherever the run is killed, the printed lines, and so the page, are those of a run without a stop."""
     words, rng = JOBS[job], np.random.default_rng(len(job))
     status, _, lines = minitx(capsys, *words, "--out", tmp_path / "whole")
     assert status == 0

@@ -123,7 +123,7 @@ def test_sequences_and_positions_without_weight_change_nothing(problem):
 
 @given(problems(causal=False), st.integers(1, 3))
 def test_mass_is_a_number_of_copies(problem, copies):
-    """Every token twice or thrice, or once with that mass: the same loss and gradient, as the sequence has no order."""
+    """A token that occurs two or three times gives the same loss and gradient as one token of that mass."""
     circuits, batch = problem
     mass = np.ones(batch.tokens.shape) if batch.mass is None else batch.mass
     inside = np.arange(batch.tokens.shape[1]) < batch.lengths[:, None]
@@ -315,7 +315,7 @@ def test_many_blocks_add_up(monkeypatch, head, causal):
 
 
 def test_queries_that_reach_few_words(monkeypatch):
-    """Groups of queries, of which later ones may see fewer tokens, and tokens after the last loss position."""
+    """Later groups of queries may see fewer tokens, and tokens may come after the last loss position."""
     rng = np.random.default_rng(0)
     n_vocab, length = 40, 30
     tokens, targets = rng.integers(0, n_vocab, (2, 3, length))
@@ -426,7 +426,7 @@ def test_calls_at_the_same_time_do_not_disturb_each_other():
 
 
 def test_nan_is_found_wherever_it_is():
-    """Also in the row of a token that is never attended to."""
+    """This holds in the row of a token that is never attended to as well."""
     V = np.zeros((4, 4))
     V[3, 1] = np.nan
     weights = replace(OneHotWeights.zeros(4, 3), V=V)

@@ -66,7 +66,7 @@ def test_same_seed_same_bits_for_any_number_of_threads(batch, dtype, batch_size,
 
 
 def test_same_bits_at_sizes_where_blas_would_thread():
-    """V = 700, T = 40, float32: products that OpenBLAS rounds differently on one and on two threads of its own."""
+    """OpenBLAS rounds these products (V = 700, T = 40, float32) differently on one and on two threads of its own."""
     rng = np.random.default_rng(0)
     batch = Batch(rng.integers(0, 700, (12, 40)), rng.integers(0, 700, (12, 40)))
     runs = []
@@ -251,7 +251,7 @@ def test_parts_without_a_gradient_are_to_be_frozen():
 
 
 def test_a_descent_can_be_taken_step_by_step(batch):
-    """For a theory beside training: the same losses and bits as all at once, and it says why it ends."""
+    """A theory can take single steps beside training: losses and bits are those of one call, and it says why it ends."""
     start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0)
     settings = {"learning_rate": 0.7, "batch_size": 5, "rng": 3, "frozen": ("P",)}
     run = descend(start, batch, steps=4, **settings)

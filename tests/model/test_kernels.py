@@ -74,7 +74,7 @@ print(digest.hexdigest())
 
 @pytest.mark.slow
 def test_same_bits_when_kernels_are_compiled_and_when_they_come_from_the_cache(tmp_path):
-    """Answers that differ are among the targets, for which this failed once."""
+    """The targets hold answers that differ, for which the two could give different bits."""
     digests = {subprocess.run([sys.executable, "-c", CACHED], capture_output=True, text=True, timeout=300, check=True,
                               env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}).stdout for _ in range(2)}
     assert len(digests) == 1

@@ -158,7 +158,7 @@ def test_float32_is_float64_to_its_precision(form):
 
 
 def test_the_cheaper_form_is_taken():
-    """By the count, and to the same result: few long sequences of a small vocabulary, and many of a large one."""
+    """The count decides for the stream (few long sequences, few words) or the paths; the results are the same."""
     weights, batch = small(4, n=1, length=8, n_vocab=6)
     assert layers.operations(weights, batch).fewer == "stream"
     weights, batch = small(2, n=40, length=8, n_vocab=60, scale=0.1)
@@ -167,7 +167,7 @@ def test_the_cheaper_form_is_taken():
 
 
 def test_operations_are_those_of_the_notes():
-    """depth.md: 3 (2^L - 1) T U V for the output, and 3 V^3 for each of 4 (L = 2) and 12 (L = 3) tables."""
+    """The notes count 3 (2^L - 1) T U V for the output, and 3 V^3 for each of 4 (L = 2) and 12 (L = 3) tables."""
     tokens = np.tile(np.arange(4), (1, 1))
     batch = Batch(tokens, tokens)  # T = U = M = 4
     for n_layers, n_tables in ((1, 1), (2, 4), (3, 12)):

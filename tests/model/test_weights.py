@@ -243,7 +243,7 @@ def test_last_token_weights_refuse(make, error, says):
 
 @pytest.mark.parametrize("kind", [OneHotWeights, EmbeddedWeights, LastTokenWeights, Circuits])
 def test_weights_and_batches_cannot_be_written_to(kind):
-    """Nor can their gradients and what descent makes of them; the arrays that were given stay as they are, writable."""
+    """Gradients and the weights of descent are read-only too; the arrays that were given stay writable."""
     rng = np.random.default_rng(0)
     names = {OneHotWeights: ("W_O", "V", "W"), EmbeddedWeights: ("W_E", "W_Q", "W_K"), LastTokenWeights: ("W", "E"),
              Circuits: ("direct", "ov", "qk")}[kind]
@@ -274,7 +274,7 @@ def test_weights_and_batches_cannot_be_written_to(kind):
 
 
 def test_kernels_are_compiled_once_for_what_is_read_only_and_what_is_not():
-    """Whatever the memory order of the weights, and for a batch of one sequence as for more."""
+    """This holds for any memory order of the weights, and for batches of one sequence and of several."""
     batch = Batch([[0, 1, 2], [2, 1, 0]], [[1, 2, 3], [1, 0, 3]])
     weights = OneHotWeights.gaussian(4, 3, scale=0.1, rng=0)
     loss_and_gradient(weights, batch)

@@ -140,7 +140,7 @@ def test_ties_of_equal_samples_go_by_counts_alone():
 
 
 def test_a_residual_that_diverges_decides_no_tie():
-    """As in the test of the residual, and 4 like 0 in all respects."""
+    """The samples are those of the test of the residual, in which token 4 is like token 0 in all respects."""
     E = np.array([[2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
     automaton = fitted([[0, 1, 3], [1, 2, 3], [4, 1, 3]], [0, 1, 4], 5, E)
     assert automaton.residual.diverging
@@ -231,7 +231,7 @@ def test_ties_along_the_path_are_those_of_the_residual(n_data_sets):
 
 
 def test_generated_tokens_follow_the_predictions():
-    """Shares of the first token drawn are those of W_fin: 1 to 3. No sample ends in the token that is then the last."""
+    """The first token is drawn with the shares of W_fin, 1 to 3. No sample ends in the token that is then last."""
     automaton = fitted([[0, 1, 2]] * 4, [0, 1, 1, 1])
     rng = np.random.default_rng(5)
     drawn = np.array([automaton.generate([0, 1, 2], 1, rng=rng)[0] for _ in range(2000)])
@@ -243,7 +243,7 @@ def test_generated_tokens_follow_the_predictions():
 
 
 def test_generation_that_is_determined_at_every_step():
-    """After 0 comes 1, after 1 comes 0: of each pair the graphs know which is above."""
+    """Token 1 follows 0, and 0 follows 1: the graphs know of each pair which is above."""
     automaton = fitted([[0, 1, 0], [0, 1, 1]], [1, 0])
     found = automaton.generate([0, 1], 6, strict=True)
     assert found.dtype == np.int64 and found.tolist() == [0, 1, 0, 1, 0, 1]

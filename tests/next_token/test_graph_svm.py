@@ -182,7 +182,7 @@ def test_rotated_embeddings_rotate_the_solution(problem, seed):
 @settings(max_examples=30)
 @given(problems(), st.integers(-150, 150))
 def test_long_and_short_embeddings(problem, power):
-    """Embeddings 2^p times as long: W by 4^-p, to the bit; nothing counts as a contradiction because it is small."""
+    """Embeddings 2^p times as long give W times 4^-p, to the bit; no small number counts as a contradiction."""
     found = feasible(problem)
     if found is not None:
         samples, E, svm = found
@@ -218,7 +218,7 @@ def test_cyclic_subspace_is_the_span_of_its_definition(problem):
 
 
 def test_nothing_above_anything_is_zero():
-    """A two-cycle, a sequence of its label alone: no inequality, so no direction to grow in."""
+    """A two-cycle, or a sequence of its label alone, gives no inequality, so that there is no direction to grow in."""
     svm = graph_svm(priority_graphs(Samples.of([[0, 1], [0, 1], [2]], [0, 1, 2])), np.eye(3))
     assert_array_equal(svm.W, np.zeros((3, 3)))
     assert (len(svm.equality_multipliers), len(svm.multipliers), np.linalg.norm(svm.W), svm.kkt.worst) == (1, 0, 0, 0)
@@ -283,7 +283,7 @@ def test_least_squares_alone_gives_the_same(problem):
 
 
 def test_least_squares_that_does_not_end(monkeypatch):
-    """Some versions of SciPy raise RuntimeError after too many iterations: other scales are tried, then it is said."""
+    """Where SciPy raises RuntimeError after too many iterations, other scales are tried, and a failure is reported."""
     graphs, nnls, scales = priority_graphs(Samples.of(*MIDPOINT)), module.nnls, []
 
     def fails_at_first(A, b, **options):
@@ -307,7 +307,7 @@ def test_least_squares_that_does_not_end(monkeypatch):
 
 
 def test_given_rows():
-    """Rows of one's own, such as those of a local graph, repeated or not."""
+    """Rows may be given directly, such as those of a local graph, repeated or not."""
     rows = constraints(priority_graphs(Samples.of(*MIDPOINT)))
     svm = solve(Constraints(rows.equalities, np.repeat(rows.inequalities, 2, axis=0)), np.eye(4))
     assert_allclose(svm.W, graph_svm(priority_graphs(Samples.of(*MIDPOINT)), np.eye(4)).W, atol=1e-14)

@@ -11,7 +11,7 @@ from minitx.next_token.samples import Samples
 
 
 def naive_distribution(law, context):
-    """By the words of the docstring, in plain loops."""
+    """The probabilities are those that the docstring describes, computed by plain loops."""
     k = context[-1]
     highest = min(law.rank[k][token] for token in context)
     mass = [0.0] * law.n_vocab

@@ -117,7 +117,7 @@ def test_soft_component_of_reference_instances(next_token_reference):
 
 @given(data())
 def test_soft_component_is_where_the_gradient_of_the_cyclic_loss_is_0(drawn):
-    """Whatever the embeddings; in S_fin, and no direction of S_fin lowers the loss."""
+    """W_fin lies in S_fin for any embeddings, and no direction of S_fin lowers the loss."""
     n_vocab, sequences, labels, E, rng = drawn
     split = split_of(sequences, labels, n_vocab, E)
     found = soft_component(split)
@@ -183,7 +183,7 @@ def test_embeddings_that_hide_a_cycle():
 
 @given(data())
 def test_invariances(drawn):
-    """All samples twice: the same bits. Rotated embeddings, E Q: Q' W Q. W_fin and W_svm are orthogonal."""
+    """Samples given twice change no bit, embeddings E Q give Q' W Q, and W_fin and W_svm are orthogonal."""
     n_vocab, sequences, labels, E, rng = drawn
     found = soft_component(split_of(sequences, labels, n_vocab, E))
     twice = soft_component(split_of(sequences[::-1] * 2, labels[::-1] * 2, n_vocab, E))
@@ -277,7 +277,7 @@ def test_residual_that_diverges_is_flagged():
 
 @pytest.mark.parametrize("size", [1e-50, 1e-3, 30.0, 1e50])
 def test_long_and_short_embeddings(next_token_reference, size):
-    """Embeddings c times as long: W_fin and the residual by 1 / c^2, as all scores must stay."""
+    """Embeddings c times as long give W_fin and the residual times 1 / c^2, because all scores stay the same."""
     for instance in next_token_reference["instances"][:3]:
         E = np.array(instance["E"])
         _, W_fin, rho = residual_of(of_reference(instance))

@@ -209,7 +209,7 @@ def test_ties_up_to_rounding_count(matrix, topics):
 
 
 def test_shuffles_that_leave_no_pair_count_against_the_finding():
-    """Only the pair (0, 1) and a pair between topics occur: many shuffles put no pair that occurs in one topic."""
+    """Only the pair (0, 1) and a pair between topics occur, so that many shuffles leave no pair within a topic."""
     count = np.zeros((6, 6))
     count[0, 1] = count[2, 4] = 1
     test = permutation_test(PairTable(3 * count, count), [0, 0, 0, 1, 1, 1], n_permutations=200)

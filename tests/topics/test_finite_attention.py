@@ -1,4 +1,4 @@
-"""Stage 2 in documents of any length and law: enumeration of all documents, limits that are known, drawn documents."""
+"""Stage 2 in documents of any length and law is held to enumeration, to known limits, and to drawn documents."""
 
 import math
 from dataclasses import replace
@@ -126,7 +126,7 @@ def test_nothing_near_the_best_is_better(T, v, law, corruption, tied):
     (2, (5.52, 0.15, 6.53, 66.8), (.05, .02, .07, .6)),
     pytest.param(4, (7.50, 1.25, 8.73, 124.6), (.02, .12, .03, .6), marks=pytest.mark.slow)])
 def test_it_is_what_training_had_found(tau, trained, sd):
-    """Means and standard deviations of an independent search by gradient descent on drawn documents."""
+    """The means and standard deviations are those of an independent search by gradient descent on drawn documents."""
     setting = TopicModel(10, 10, 128, tau=tau)
     free = best_attention(setting)
     found = (best_attention(setting, tied=True).rho, free.alpha, free.beta,
@@ -136,7 +136,7 @@ def test_it_is_what_training_had_found(tau, trained, sd):
 
 @pytest.mark.parametrize("law", [{"tau": 2}, {"alpha": 0.3}], ids=str)
 def test_documents_that_are_drawn_anew_have_the_expected_loss(law):
-    """Held out: on drawn documents the layer itself has the expected loss, and none less than at the best attention."""
+    """On documents drawn anew the layer itself has the expected loss, which is lowest at the best attention."""
     setting = TopicModel(4, 3, (10, 14), **law, **CORRUPTION)
     value = topics.optimal_value(setting)
     best = best_attention(setting, value)

@@ -45,7 +45,7 @@ def test_loss_of_attention_on_infinite_documents_never_rises(options):
 @pytest.mark.parametrize(("words", "topics"), [(2, 10), *(
     pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 10), (2, 12)))])
 def test_few_words_a_topic_end_near_the_closed_form(words, topics, monkeypatch):
-    """A rate that was 30 times the number of words ended with a rho of 250 digits for two words a topic."""
+    """A rate of 30 times the number of words would end with a rho of 250 digits for two words a topic."""
     monkeypatch.setattr(command_documents.Options, "steps", lambda self, full: round(full / 5))
     monkeypatch.setattr(command_documents, "MOST_PAIRS", 10**6)
     options = command_documents.Options(words=words, topics=topics, tau=2, **FEW)
@@ -146,7 +146,7 @@ def test_why_nothing_can_be_compared_is_said_once_in_a_run():
 
 
 def test_a_count_of_recorded_steps_says_that_training_ended_early():
-    """After Ctrl-C, "0 of 1 recorded steps" read as if the theory had failed."""
+    """After Ctrl-C nothing says "0 of 1 recorded steps", which would read as if the theory had failed."""
     law = TopicModel(3, 2, 12, tau=2)
     documents = law.documents(20, rng=0)
 

@@ -233,7 +233,7 @@ def test_first_step_on_a_sample_21(head, loss, seed, eta):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_embeddings_reach_the_block_gap_from_any_start_24(seed):
-    """Descent on E from large entries; through moments, and the same first steps on the population itself."""
+    """Descent on E begins at large entries; its first steps through moments are those on the population itself."""
     setting = TopicModel(3, 2, math.inf, tau=2)
     batch, start = topics.infinite_documents(setting), EmbeddedWeights.gaussian(7, W_E=0.6, width=8, rng=seed)
     known = uniform_attention.moments(batch, 7)

@@ -174,7 +174,7 @@ def test_scikit_learn_missing_is_said_before_the_text_is_read(monkeypatch):
 
 @pytest.mark.slow
 def test_real_stories(tinystories):
-    """Words of one topic have embeddings alike, and attend to each other, more than by chance; in fewer steps."""
+    """After few steps words of one topic have similar embeddings and attend to each other, more than by chance."""
     pytest.importorskip("sklearn")
     options = Options(text=str(tinystories), length=64, steps=300, attention_steps=40)
     result = command_text.study(options, lambda line: None)

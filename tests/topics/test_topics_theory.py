@@ -141,7 +141,7 @@ def test_gap_of_the_paper_8(setting):
 
 @pytest.mark.parametrize("n_cases", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_order_of_the_blocks_9(n_cases):
-    """In every case, of the notes' 20,000 too: same word > same topic > different topic."""
+    """Same word > same topic > different topic in every case, and in all of the 20,000 cases of the notes."""
     rng = np.random.default_rng(0)
     violations = 0
     for _ in range(n_cases):
@@ -166,7 +166,7 @@ def test_gram_reproduces_topics_and_is_psd_10(setting):
 
 @given(laws(T=(2, 5), v=(1, 4)))
 def test_gram_of_finite_documents_is_the_best_psd_one(setting):
-    """Against numbers: the best (x, gamma) of the notes' B3, and no small psd step lowers the squared loss."""
+    """K has the best (x, gamma) of the notes' B3, found by a search, and no small psd step lowers the squared loss."""
     C, M = topics.moments(setting).matrices()
     K = topics.optimal_gram(setting).matrix(setting)
     G = K @ M - C
@@ -625,7 +625,7 @@ def test_sampling_is_seeded():
     (128, {"tau": 2}, False, (0, 10.83, None)), (128, {"tau": 4}, False, (0, 13.56, None)),
     ((100, 150), {"alpha": 0.1}, False, (0, 6.48, None)), (math.inf, {"alpha": 0.1}, True, (0, 6.51, 3.35))])
 def test_cross_entropy_of_the_notes(length, law, same_word, expected):
-    """Within 4 standard errors, those of the notes' own sample of 40,000 documents included."""
+    """The optimum is within 4 standard errors, which include those of the notes' own sample of 40,000 documents."""
     found = topics.cross_entropy_optimum(paper(length, **law), same_word=same_word, n_documents=3000)
     errors = (found.se_A, found.se_B, found.se_loss)
     for value, error, number in zip((found.A, found.B, found.loss), errors, expected, strict=True):
