@@ -251,7 +251,7 @@ def test_parts_without_a_gradient_are_to_be_frozen():
 
 
 def test_a_descent_can_be_taken_step_by_step(batch):
-    """A theory can take single steps beside training: losses and bits are those of one call, and it says why it ends."""
+    """A theory can take single steps beside training: the bits are those of one call, and it says why it ends."""
     start = OneHotWeights.gaussian(5, 6, scale=0.5, rng=0)
     settings = {"learning_rate": 0.7, "batch_size": 5, "rng": 3, "frozen": ("P",)}
     run = descend(start, batch, steps=4, **settings)
