@@ -1,8 +1,8 @@
 """Associations: how weights arise from corpus statistics (Im, Oh, Fang, Li, ICLR 2026, arXiv 2601.19208).
 
 **What is trained.** The one-hot model of Definition 3.1 with one layer, h = X + A X V, out = h W_O, A = softmax over
-the prefix of W[x_t, x_j] + P[t - j] (:class:`minitx.model.weights.OneHotWeights`), by full-batch gradient descent on
-the mean cross-entropy of the next token, from zero weights, for s steps with the learning rate eta.
+the prefix of W[x_t, x_j] + P[t - j] (:class:`minitx.model.weights.OneHotWeights`), is trained by full-batch gradient
+descent on the mean cross-entropy of the next token, from zero weights, for s steps with the learning rate eta.
 
 **What is predicted.** At zero weights the output is uniform and attention is uniform over the prefix. The gradient
 there is made of three basis functions of the corpus, and the weights of the early steps are multiples of their
@@ -35,8 +35,8 @@ the gradient at any weights.
         Phi = U sigma Z^T, x = eta sqrt(L) sigma                                .closed_form
     loss without the projection of trained weights on their leading         interventions                 Table 3
         terms, with nothing else, or without a random direction
-    the same statistics by sums that merge, exact for any split             Counts, Scores         (minitx)
-    statistics of texts of any size, on any executor                        text_statistics        (minitx)
+    the same statistics by sums that merge, exact for any split             Counts, Scores                (minitx)
+    statistics of texts of any size, on any executor                        text_statistics               (minitx)
     words that go together under B, Sigma_B, Phi                            words.similarity, .associates Fig. 5
     training with one prediction for each cell of contexts                  reduced.descend               (minitx)
     the same corrected on sampled windows, with an estimate of its own      reduced.descend               (minitx)

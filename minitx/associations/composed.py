@@ -36,7 +36,7 @@ def explained(weights: Parameters, predicted: Parameters, batch: Batch) -> Expla
     Parameters
     ----------
     weights, predicted : OneHotWeights or any parametrisation
-        Of the same vocabulary. ``predicted`` may be the leading terms of :func:`minitx.associations.leading_weights`.
+        They have one vocabulary. ``predicted`` may be the leading terms of :func:`minitx.associations.leading_weights`.
     batch : Batch
         Next-token training: causal attention, cross-entropy.
 

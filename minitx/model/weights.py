@@ -154,7 +154,7 @@ class EmbeddedWeights(Parameters):
         width, attention_width : int, optional
             d (default: V) and a (default: d). One-hot embeddings have width V.
         rng
-            A part's entries do not depend on which other parts there are.
+            Seed or Generator. A part's entries do not depend on which other parts there are.
         """
         n_vocab = whole_number("n_vocab", n_vocab, 2)
         width = n_vocab if width is None else whole_number("width", width, 1)

@@ -1,8 +1,8 @@
 """Next token: attention becomes an automaton (Li, Huang, Ildiz, Rawat, Oymak, AISTATS 2024, arXiv 2403.08081).
 
-**What is trained.** The weights W (d, d) of one attention layer in which only the last token k of a sequence is a
-query. The embeddings E (K, d) are fixed, row = token. The label y of a sample occurs in its sequence; N_ij counts token
-j in it.
+**What is trained.** One attention layer is trained in which only the last token k of a sequence is a query; its weights
+are W (d, d). The embeddings E (K, d) are fixed, row = token. The label y of a sample occurs in its sequence; N_ij
+counts token j in it.
 
 **What is predicted.** An edge y -> x of the graph G(k) says that y was the label of a sample with last token k in which
 x was present. Tokens that reach each other are a strongly connected component (SCC). Attention learns to retrieve the

@@ -183,10 +183,10 @@ class WordTopics(Shown):
 
 def word_topics(documents: Documents, vocabulary: Sequence[str], *, n_topics: int, threshold: float, stop_words: bool,
                 exclude: Iterable[str], rng: Seed) -> WordTopics:
-    """Fit topics to ``documents`` and tell which words belong to one; ValueError if fewer than two topics have words.
+    """Fit topics to ``documents`` and tell which words belong to one.
 
     See :func:`content_words` for ``stop_words`` and ``exclude`` (its ``extra``), :func:`fit_topics` and
-    :func:`dominant_topics`.
+    :func:`dominant_topics`. Raises ValueError if fewer than two topics have words.
     """
     word = content_words(vocabulary, stop_words=False)
     not_common = content_words(vocabulary, stop_words=stop_words)

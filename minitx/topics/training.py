@@ -38,16 +38,16 @@ class Record:
     Attributes
     ----------
     loss : float
-        Of the batch or mini-batch of this step.
+        The loss of the batch or mini-batch of this step.
     learning_rate : float
-        Of the next step: the rate that was given, or what :class:`minitx.topics.backtracking.Backtracking` left of it.
+        The rate of the next step: what was given, or what :class:`minitx.topics.backtracking.Backtracking` left of it.
     embedding, cosine : Averages or None
         Inner products and cosines of the embeddings; None for one-hot embeddings.
     value : Averages
         The matrix that carries attended words to the output, W_U W_V W_E: W_V for one-hot embeddings, E^T E for tied
         ones without W_V. Row = output word, column = attended word; ``mask_column`` averages its column of [MASK].
     attention : Averages or None
-        On clean documents, times their length: 1 is uniform. None where attention is uniform by construction.
+        Attention on clean documents, times their length: 1 is uniform. None where it is uniform by construction.
     attention_spread : Spread or None
         The standard deviations of the same table within each class, and the share of variance between classes.
     """
