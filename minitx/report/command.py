@@ -40,8 +40,8 @@ class Options(base_options.Options):
 
     command = "report"
     quick_note = "every theory at the sizes of its own --quick"
-    text: str | None = option(None, "text to train on: a .txt, .jsonl or .json file, or a .gz or .zst of one; when it is "
-                              "not given, an embedded corpus is used, and documents and samples of known laws",
+    text: str | None = option(None, "text to train on: a .txt, .jsonl or .json file, or a .gz or .zst of one; when "
+                              "it is not given, an embedded corpus is used, and documents and samples of known laws",
                               positional=True, metavar="TEXT")
     out: str = option("minitx-report", "folder for index.html and results.json", metavar="DIR")
 
