@@ -2,8 +2,8 @@
 
 The projection of a trained weight on its leading term is the multiple of that term nearest to the weight. Removing it
 from one weight, the others being as they were trained, is the intervention of Im et al. (2026, Table 3). Its control is
-the removal of a random direction of the same norm: where it raises the loss as much, the leading term is
-no better than chance.
+the removal of a random direction of the same norm: where that raises the loss as much, the leading term is no better
+than a random direction.
 
 Legend: L layers, V vocabulary.
 """

@@ -1,8 +1,8 @@
 """Language models: do the weights of pre-trained transformers hold the associations of a text?
 
-Im et al. (ICLR 2026, Section 5.2) compare Pythia-1.4B with the leading terms of a text and find cosines near 1. These
-cosines stay near 1 when the tokens of one side are permuted, so that they do not tell tokens apart. This room sets them
-beside a statistic that does.
+Im et al. (ICLR 2026, Section 5.2) compare Pythia-1.4B with the leading terms of a text and find cosines near 1. Such a
+cosine hardly changes when the tokens of one side are permuted (measured on smaller models), so that it does not tell
+tokens apart. This room sets a statistic beside it that does.
 
 **The model's side.** Every token is given to the model alone, in one position. What is compared of each layer is the
 residual stream before the layer, after its attention and after its MLP (n x d, row = token), and the query-key maps and
