@@ -159,7 +159,7 @@ def add_options(parser: argparse.ArgumentParser, kinds: dict[str, type[Settings]
 def _title(headings, n_kinds):
     """The heading of options that these dataclasses have, of ``n_kinds``."""
     if len(headings) == n_kinds:
-        return "options of both" if n_kinds == 2 else "options of all"
+        return "options of every mode"
     return " and ".join([headings[0], *(heading.removeprefix("options ") for heading in headings[1:])])
 
 

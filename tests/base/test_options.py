@@ -70,7 +70,7 @@ def test_help_shows_defaults_and_what_two_modes_share():
             "number, at least 1. Example: --steps 200" in text)
     assert "a share of 100% of the words" in text
     assert text.count("--threads N") == 2  # once in the usage, once explained
-    assert text.index("options of both") < text.index("--steps", text.index("options of both"))
+    assert text.index("options of every mode") < text.index("--steps", text.index("options of every mode"))
 
 
 def test_tables_align_and_numbers_are_read_at_a_glance():
