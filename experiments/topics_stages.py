@@ -155,8 +155,8 @@ def section(results):
         f"{results['steps']:,} steps of Adam, each on 400 documents that are drawn for it. The losses are exact. The "
         "loss with W_inf is almost flat along alpha, so that training ends far from the best alpha but near the least "
         "loss.",
-        block(("law ", "W_V ", "best alpha", "best beta", "trained alpha", "trained beta", "loss, uniform",
-               "trained", "best"), [row for one in results["finite"] for row in _finite(one)]),
+        block(("law ", "W_V ", "best alpha", "best beta", "trained alpha", "trained beta", "uniform loss",
+               "trained loss", "best loss"), [row for one in results["finite"] for row in _finite(one)]),
         "The last table gives the best attention for documents of two topics and N words. W_V is the paper's W_inf, "
         "first with alpha = beta = rho and then with alpha and beta apart, of which at N = inf only the average "
         "matters; or W_V is that of least squares, whose best attention has beta = 0 and copies words, and which is "
@@ -187,7 +187,7 @@ def _finite(one):
         best, (alpha, beta) = row["best"], row["trained"]
         yield (one["law"], row["W_V"] + ", alpha = beta" * row["tied"], f"{best['alpha']:.3f}", f"{best['beta']:.3f}",
                f"{alpha:.3f}", f"{beta:.3f}", f"{best['loss_uniform']:.6f}",
-               f"{row['loss of trained']:.6f}" if "loss of trained" in row else "-", f"{best['loss']:.6f}")
+               f"{row['loss of trained']:.6f}", f"{best['loss']:.6f}")
 
 
 def main():
