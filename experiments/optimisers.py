@@ -57,7 +57,7 @@ def section(results):
         "The column `lead` is the share of its way that W_V has gone when W_Q and W_K have gone a tenth of theirs. It "
         "would be 100% if training had two separate stages, and 10% if all parts moved alike. The decay of Adam is "
         "apart from the gradient (AdamW). Weight decay also shrinks the random start of W_Q and W_K, which counts as "
-        "movement.",
+        "movement. The closed forms along training are those of gradient descent, and are left out.",
         block(("optimiser ", "rate", "decay", "W_V", "attention", "lead"), [
             (row["rule"], f"{row['rate']:g}", f"{row['decay']:g}" if row["decay"] else "-",
              *(" / ".join(f"{row[part][name]:.{digits}f}" for name in CLASSES.values())
