@@ -8,9 +8,10 @@ descent on the mean cross-entropy of the next token, from zero weights, for s st
 there is made of three basis functions of the corpus, and the weights of the early steps are multiples of their
 compositions. Later, as the loss falls, three kinds of corrections grow. The exact gradient is split into the leading
 term and these corrections, which shows when and why the leading terms end. Two further theories go on from there:
-reduced dynamics and the expansion in eta. All of this holds for gradient descent; beside another optimiser of
-:func:`minitx.descend` only reduced dynamics do, because what they close is the gradient, and ``gradient_terms`` splits
-the gradient at any weights.
+reduced dynamics and the expansion in eta.
+
+All formulas in s and eta are of gradient descent. Beside another optimiser of :func:`minitx.descend` there remain
+reduced and reference dynamics, because what they predict is the gradient, and the split of the gradient at any weights.
 
     equation                                                                function                      paper
     ----------------------------------------------------------------------  ----------------------------  -------------

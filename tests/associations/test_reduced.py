@@ -262,7 +262,7 @@ def test_stays_with_training_after_the_leading_terms_have_left():
 
 @pytest.mark.parametrize(("rule", "rate", "bound"), [(Momentum(), 0.2, 0.01), (Adam(), 0.01, 0.02)])
 def test_stays_with_training_by_other_optimisers(rule, rate, bound):
-    """What is closed is the gradient, which every optimiser needs; leading terms are of gradient descent alone."""
+    """What is predicted is the gradient, which every optimiser needs; leading terms are of gradient descent alone."""
     start, settings = OneHotWeights.zeros(V, T), {"learning_rate": rate, "steps": 60, "optimiser": rule}
     exact, run = descend(start, corpus(), **settings), reduced.descend(start, corpus(), **settings)
     assert exact.loss[-1] < exact.loss[0] - 0.5
