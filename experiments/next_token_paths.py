@@ -179,7 +179,7 @@ def section(results):
         _retrieved_block(results["factors"]),
         "Paths of weight decay, L(W) + lam |W|^2 / 2 and L(W_K W_Q') + lam (|W_K|^2 + |W_Q|^2) / 2: medians over the "
         "instances. The distance from the path that is given the SCCs is that at tau = excess / lam. The last two "
-        "columns are held out: on how many of the unseen contexts, determined and extrapolated together, W_svm and "
+        "columns are held out: on what share of the unseen contexts, determined and extrapolated together, W_svm and "
         "W_nuc predict what the weights retrieve.",
         _paths_block(results["paths"]),
         f"Normalised descent on each loss from W = 0, {results['steps']:,} steps of length 0.01: range over the "
