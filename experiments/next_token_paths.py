@@ -147,6 +147,9 @@ def acyclic(n_laws, steps, n_contexts):
             found[label]["1 - correlation"].append(1 - numbers.cosine(run.weights.W, automaton.svm.W))
             found[label]["ended early"] += run.trajectory.stopped is not None
             found[label]["total variation"] += numbers.total_variation(p, q).tolist()
+    for one in found.values():
+        distances = one.pop("total variation")
+        one |= {"contexts": len(distances), "median": np.median(distances), "max": max(distances)}
     return found
 
 
@@ -241,8 +244,8 @@ def _spread(results):
 def _acyclic_block(found):
     return block(("mode ", "1 - correlation", "ended early", "contexts", "total variation: median", "max"),
                  [(label, f"{min(one['1 - correlation']):.1e}..{max(one['1 - correlation']):.1e}",
-                   one["ended early"], f"{len(one['total variation']):,}", f"{np.median(one['total variation']):.1e}",
-                   f"{max(one['total variation']):.1e}") for label, one in found.items()])
+                   one["ended early"], f"{one['contexts']:,}", f"{one['median']:.1e}", f"{one['max']:.1e}")
+                  for label, one in found.items()])
 
 
 def main():
