@@ -250,8 +250,7 @@ def section(results):
 def _notebooks_block(rows):
     heads = ("instance ", "correlation", "notebook", "apart", "projected", "|cyclic part - W_fin|", "notebook")
     return block(heads, [(one["name"], f"{one['correlation']:.6f}", f"{one['notebook']['corr']:.6f}",
-                          f"{abs(one['correlation'] - one['notebook']['corr']):.1e}",
-                          f"{one['projected']:.6f}" if "projected" in one else "-",
+                          f"{abs(one['correlation'] - one['notebook']['corr']):.1e}", f"{one['projected']:.6f}",
                           f"{one['cyclic distance']:.4f}", f"{one['notebook']['normdiff']:.4f}") for one in rows])
 
 
