@@ -22,7 +22,6 @@ from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits, loss_and_gradient, valid_circuits
 from minitx.model.descent import LearningRate, Trajectory, descend, schedule
-from minitx.model.parameters import Seed
 from minitx.model.weights import OneHotWeights
 
 Array = NDArray[np.float64]
@@ -109,9 +108,8 @@ class _Recorder:
 
 
 def record_attribution(weights: OneHotWeights, batch: Batch, parameter: str, row: int, column: int | None = None, *,
-                       steps: int, learning_rate: LearningRate, batch_size: int | None = None,
-                       rng: Seed | dict[str, Any] = None, start_step: int = 0,
-                       callback: Callable | None = None) -> AttributionOverTraining:
+                       learning_rate: LearningRate, callback: Callable | None = None,
+                       **settings: Any) -> AttributionOverTraining:
     """Train from ``weights``, and attribute one entry of the trained weight to positions.
 
     The entry is its start, and the sum over steps k of minus the learning rate of the step times the part of each
@@ -120,11 +118,14 @@ def record_attribution(weights: OneHotWeights, batch: Batch, parameter: str, row
     Parameters
     ----------
     weights : OneHotWeights or Circuits
-    batch, steps, learning_rate, batch_size, rng, start_step, callback
-        As for :func:`minitx.descend`, whose steps, with the same bits, these are. The batch is one of next-token
-        training.
+    batch : Batch
+        Next-token training: causal attention, cross-entropy.
     parameter, row, column
         As for :func:`attribution`.
+    learning_rate, callback, settings
+        As for :func:`minitx.descend`, whose steps, with the same bits, these are. Of its settings, ``steps``,
+        ``batch_size``, ``rng``, ``start_step`` and ``keep`` are those that go with parts: a part is the learning rate
+        times a part of the gradient, and other rules of descent are no such sums.
 
     Returns
     -------
@@ -142,13 +143,16 @@ def record_attribution(weights: OneHotWeights, batch: Batch, parameter: str, row
     instance("weights", weights, OneHotWeights, Circuits)
     instance("batch", batch, Batch)
     batch.require_next_token()
-    whole_number("steps", steps, 1)
+    whole_number("steps", settings.get("steps"), 1)
+    if others := settings.keys() - {"steps", "batch_size", "rng", "start_step", "keep"}:
+        raise TypeError(f"{', '.join(sorted(others))} cannot be set: parts are those of plain gradient descent; leave "
+                        "it out")
     if callback is not None:
         function("callback", callback, "callback(step, loss, weights, gradient)")
     row, column = checked_entry(weights.parameters(), parameter, row, column)
     recorder = _Recorder(parameter, row, column, schedule(learning_rate), np.zeros(batch.tokens.shape), callback)
-    run = descend(weights, _Traced.of(batch), learning_rate=learning_rate, steps=steps, batch_size=batch_size, rng=rng,
-                  start_step=start_step, callback=recorder, loss_and_gradient=recorder.objective)
+    run = descend(weights, _Traced.of(batch), learning_rate=learning_rate, callback=recorder,
+                  loss_and_gradient=recorder.objective, **settings)
     if recorder.waiting is not None and recorder.waiting[0] < run.next_step:  # the callback was interrupted
         recorder.settle()
     start, end = (float(getattr(one, parameter)[row if column is None else (row, column)])

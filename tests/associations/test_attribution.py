@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitx import (
+    Adam,
     Batch,
     Circuits,
     Corpus,
@@ -297,3 +298,13 @@ def test_float32_weights_and_absent_tables():
         attribution(only, batch, "direct", 0, 0)
     found = record_attribution(weights, batch, "W_O", 1, 2, steps=2, learning_rate=0.5)
     assert found.attribution.start + found.attribution.parts.sum() == pytest.approx(found.attribution.entry, abs=1e-6)
+
+
+def test_another_rule_of_descent_is_refused():
+    """Its steps are not the learning rate times a sum over positions."""
+    batch = Batch([[0, 1]], [[1, 0]])
+    for other in ({"optimiser": Adam()}, {"normalised": True}):
+        with pytest.raises(TypeError, match=f"{[*other][0]} cannot be set"):
+            record_attribution(OneHotWeights.zeros(2, 2), batch, "W_O", 0, 1, steps=2, learning_rate=0.1, **other)
+    with pytest.raises(ValueError, match="steps"):
+        record_attribution(OneHotWeights.zeros(2, 2), batch, "W_O", 0, 1, learning_rate=0.1)
