@@ -242,9 +242,10 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
         p_M_T, response = matmul(p, M_T), M @ R_Jbar.T
         loss += float(np.sum(Psi * p_M_T, dtype=np.float64) - np.sum(mass * cbar_U * p_R_T, dtype=np.float64))
     tables = M_T, p_M_T, _fours(cbar_U[:, :few]), _fours(response)
+    p_log_p = np.einsum("kb,kb->k", p, np.log(np.maximum(p, np.finfo(dtype).tiny)))
     G_qk, G_position = positions.score_gradients(cell, order, c_U, tables, len(weights.P))
     gradient = Circuits(direct=-G_direct, ov=-G_ov, qk=-G_qk, position=-G_position, bias=None)
-    return loss, gradient, Closure(cell, p, c_U, cbar_U[:, :few], R_Jbar, R[:few])
+    return loss, gradient, Closure(cell, p, p_log_p, c_U, cbar_U[:, :few], R_Jbar, R[:few])
 
 
 def _softmax(rows):

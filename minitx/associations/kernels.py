@@ -345,7 +345,6 @@ def reduced_scores(positions, weight, targets, cell, order, attention, images, t
             near[j] += row[j]
         for j in range(t + 1):
             to[keys[j]] += row[j]
-        last = n + 1 == piece[1]
-        if last or tokens[sequence[order[n + 1]], at[order[n + 1]]] != keys[t]:
+        if n + 1 == piece[1] or tokens[sequence[order[n + 1]], at[order[n + 1]]] != keys[t]:
             d_qk[keys[t]] = to
             to[:] = 0.0

@@ -15,8 +15,14 @@ missing. The windows are cut into 32 parts, of which a step samples 2, in turn; 
 
 The sampled rests of a pass sum to about the whole rest, so what is uncertain is the path between: how far it leaves a
 straight line. Of the present pass the largest difference of a correction and the mean of the last pass counts, and of
-the first pass all that it would move at its pace. Steps sample twice as many parts when the estimate comes near the
-tolerance, if they still take fewer operations than exact ones; the descent ends where an estimate exceeds it.
+the first pass all that it would move at its pace. No estimate is below the rounding of exact training, which is all of
+the error of the first steps: eps sqrt(n) times 2, 2, 3 and 4 for W_O, V, W and P.
+
+**A step takes fewer operations than an exact one.** There are 3 V cells, or V where 3 V would cost too much; where V
+cells cost too much as well, on small batches, every step is an exact one. When the estimate comes near the tolerance,
+steps sample twice as many parts if they are still cheaper than exact ones; the descent ends where an estimate exceeds
+it. An exact step is counted as 6 V operations for each pair of a position and one that it attends to, a corrected one
+as 680 for each of these pairs, 2 (K + 2 V) V^2, and its share of the windows of an exact one (:func:`cost`).
 
 Measured in float32 with tolerance 0.05 and 1,000 windows, at every 25th step. On TinyStories with V = 400, T = 32 and
 eta = 2, where P of the closure alone is off by 5% at step 225 and every weight by 30% at 1,000, no error is above 0.5%
@@ -50,17 +56,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.associations.basis import next_token_vocabulary
 from minitx.associations.closure import Reduction, close, loss_and_gradient, reduce, require_fit
 from minitx.associations.rest import add_rest, cut_windows
 from minitx.base import parallel
 from minitx.base.checks import instance, positive, whole_number
-from minitx.base.numbers import norm
 from minitx.data.batch import Batch
-from minitx.model import descent
-from minitx.model.circuits import Circuits
+from minitx.model import circuits, descent
+from minitx.model.pieces import Workspace
 from minitx.model.weights import OneHotWeights
 
-__all__ = ["Estimated", "Reduction", "descend", "loss_and_gradient", "reduce"]
+__all__ = ["Estimated", "Reduction", "cost", "descend", "loss_and_gradient", "reduce"]
 
 PARTS, FIRST_PARTS = 32, 2  # Parts that the windows are cut into; how many of them a step samples at first.
 GROW = 0.75  # Share of the tolerance from which on a pass samples twice as many windows, if that is affordable.
@@ -80,22 +86,40 @@ def descend(weights: OneHotWeights, batch: Batch, *, order: int = 2, n_cells: in
 
     With a ``tolerance`` the closure is corrected on sampled windows (equations 10 to 12), and the trajectory is an
     :class:`Estimated` one, which says how far the prediction is from exact training. It ends before its last step, with
-    ``stopped.kind`` "inaccurate", where the relative error of a weight is estimated to exceed the tolerance.
+    ``stopped.kind`` "inaccurate", where the relative error of a weight is estimated to exceed the tolerance. A step
+    takes fewer operations (:func:`cost`) than an exact one: there are 3 V cells, or V where that would cost too much,
+    unless ``n_cells`` is given; and on a batch so small that no closure is cheaper, every step is an exact one.
     """
     instance("weights", weights, OneHotWeights)
-    data = reduce(batch, len(weights.W_O), order=order, n_cells=n_cells)
+    n_vocab = len(weights.W_O)
     if tolerance is None:
+        data = reduce(batch, n_vocab, order=order, n_cells=n_cells)
         return descent.descend(weights, data, loss_and_gradient=loss_and_gradient, **settings)
     if settings.get("optimiser") is not None:
         raise ValueError("tolerance is for gradient descent; leave optimiser out")
+    tolerance, first = positive("tolerance", tolerance), whole_number("start_step", settings.get("start_step", 0), 0)
+    next_token_vocabulary(batch, n_vocab)
+    cheap = [K for K in (3 * n_vocab, n_vocab) if cost(batch, n_vocab, K, FIRST_PARTS / PARTS) < 1]
+    data = reduce(batch, n_vocab, order=order, n_cells=[*cheap, n_vocab][0] if n_cells is None else n_cells)
     require_fit(weights, data)
-    first = whole_number("start_step", settings.get("start_step", 0), 0)
-    parts = cut_windows(batch, len(weights.W_O), PARTS, data.sequence, data.at, weights.W_O.dtype)
-    corrected = _Corrected(data, parts, positive("tolerance", tolerance))
+    parts = cut_windows(batch, n_vocab, PARTS, data.sequence, data.at, weights.W_O.dtype)
+    taken = len(parts) if n_cells is None and not cheap else min(FIRST_PARTS, len(parts))
+    corrected = _Corrected(batch, data, parts, taken, tolerance)
     run = descent.descend(weights, itertools.count(first), loss_and_gradient=corrected, **settings)
     known = len(run.loss)
-    return Estimated(**vars(run), share=np.array(corrected.share[:known]), error={
+    share = np.array(corrected.share[:known])
+    return Estimated(**vars(run), share=share, cost=np.where(share < 1, corrected.own + share, 1.0), error={
         name: np.array([found[name] for found in corrected.error[:known]]) for name in weights.parameters()})
+
+
+def cost(batch: Batch, n_vocab: int, n_cells: int, share: float) -> float:
+    """The operations of a step that samples a ``share`` of the windows of ``batch``, over those of an exact step.
+
+    They are counted, because a choice by time would not be repeated by the next run.
+    """
+    pairs = float(np.sum(np.nonzero(batch.weight)[1] + 1.0))
+    exact = EXACT * pairs * n_vocab
+    return (2.0 * (n_cells + 2 * n_vocab) * n_vocab**2 + LOOKUPS * pairs) / exact + share
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,21 +127,25 @@ class Estimated(descent.Trajectory):
     """A prediction that knows how far it is from exact training.
 
     ``error`` is {weight: (steps taken + 1,) float64}, the estimated relative error after each number of steps, nan as
-    long as the weight is 0. ``share``, (steps taken + 1,) float64, is the share of the windows that each step samples.
-    Its ``loss`` is estimated from the sampled windows, too.
+    long as the weight is 0. ``share``, (steps taken + 1,) float64, is the share of the windows that each step samples,
+    and ``cost``, of the same shape, its operations over those of an exact step. The ``loss`` is estimated from the
+    sampled windows, too.
     """
 
     error: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     share: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    cost: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 class _Corrected:
     """The objective of equations 10 to 12: it keeps account of how far its corrections have moved the weights."""
 
-    def __init__(self, reduction, parts, tolerance):
-        self.reduction, self.parts, self.tolerance = reduction, parts, tolerance
-        self.taken, self.next = min(FIRST_PARTS, len(parts)), 0  # parts that a step samples; the first of them
+    def __init__(self, batch, reduction, parts, taken, tolerance):
+        self.batch, self.reduction, self.parts, self.tolerance = batch, reduction, parts, tolerance
+        self.own = cost(batch, len(reduction.frequency), reduction.n_cells, 0.0)  # of the closure alone
+        self.taken, self.next = taken, 0  # parts that a step samples; the first of them
         self.error, self.share = [], []  # of each step
+        self.workspace = Workspace()
         self.before = None  # weights, gradient and rest of the last step
         self.mean, self.off = {}, {}  # by weight: mean correction of the last pass; the most that any pass was off
         self._start_pass()
@@ -127,14 +155,16 @@ class _Corrected:
         if self.before is not None:
             self._account(weights)
         self._estimate(weights, step)
-        circuits, n_parts = weights.circuits(), len(self.parts)
+        if self.taken == len(self.parts):  # the closure and all of its rest would be the exact gradient
+            return circuits.loss_and_gradient(weights, self.batch)
+        tables, n_parts = weights.circuits(), len(self.parts)
         chosen = [self.parts[(self.next + i) % n_parts] for i in range(self.taken)]
         self.next += self.taken
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"), parallel.one_blas_thread():
-            loss, gradient, closure = close(weights, self.reduction, circuits.ov)
+            loss, gradient, closure = close(weights, self.reduction, tables.ov)
             rest = {name: np.zeros(table.shape, table.dtype) for name, table in gradient.parameters().items()}
-            loss += add_rest(circuits, closure, chosen, n_parts / self.taken, rest)
-            rest = weights.pullback(Circuits(**rest, bias=None))
+            loss += add_rest(tables, closure, chosen, n_parts / self.taken, rest, self.workspace)
+            rest = weights.pullback(circuits.Circuits(**rest, bias=None))
             gradient = weights.pullback(gradient).map(np.add, rest)
         self.before = weights, gradient, rest
         return loss, gradient
@@ -148,11 +178,11 @@ class _Corrected:
         """Add what the correction has moved in the last step, at the learning rate that its length shows."""
         before, gradient, rest = self.before
         for name, array in weights.parameters().items():
-            size = norm(getattr(gradient, name))
-            rate = norm(array - getattr(before, name)) / size if size else 0.0
+            size = _norm(getattr(gradient, name))
+            rate = _norm(array - getattr(before, name)) / size if size else 0.0
             correction = rate * getattr(rest, name)
             self.moved[name] = self.moved.get(name, 0) + correction
-            self.jump[name] = max(self.jump.get(name, 0.0), norm(correction - self.mean.get(name, 0)))
+            self.jump[name] = max(self.jump.get(name, 0.0), _norm(correction - self.mean.get(name, 0)))
         quarter, self.visits = 4 * self.visits // len(self.parts), self.visits + self.taken
         self.steps += 1
         if quarter < 4 * self.visits // len(self.parts) < 4:
@@ -163,7 +193,7 @@ class _Corrected:
         self.mean = {name: moved / self.steps for name, moved in self.moved.items()}
         for name, mean in self.mean.items():
             self.off[name] = max([self.off.get(name, 0.0),
-                                  *(norm(moved[name] - steps * mean) for steps, moved in self.marks)])
+                                  *(_norm(moved[name] - steps * mean) for steps, moved in self.marks)])
         self._start_pass()
 
     def _estimate(self, weights, step):
@@ -177,8 +207,8 @@ class _Corrected:
             if self.mean:
                 off = max(self.off[name], self.jump.get(name, 0.0))
             else:  # what the first pass moves at this pace
-                off = norm(self.moved.get(name, 0)) * n_parts / max(self.visits, 1)
-            size = norm(array)
+                off = _norm(self.moved.get(name, 0)) * n_parts / max(self.visits, 1)
+            size = _norm(array)
             error[name] = max(SAFETY * off / size, ROUNDING[name] * unit) if size else np.nan
         self.error.append(error)
         self.share.append(self.taken / n_parts)
@@ -192,8 +222,12 @@ class _Corrected:
 
     def _affordable(self):
         """Whether a step that samples twice as many parts takes fewer operations than an exact one."""
-        n_vocab, n_cells = len(self.reduction.frequency), self.reduction.n_cells
-        pairs = float(np.sum(self.reduction.at + 1.0))
-        exact, taken = EXACT * pairs * n_vocab, 2 * self.taken
-        own = 2 * (n_cells + 2 * n_vocab) * n_vocab**2 + LOOKUPS * pairs + exact * taken / len(self.parts)
-        return taken <= len(self.parts) and own < exact
+        return self.own + 2 * self.taken / len(self.parts) < 1
+
+
+@parallel.one_blas_thread()
+def _norm(array):
+    """The norm in float64, for less than a tenth of a step; :func:`minitx.base.numbers.norm` takes three times as long.
+    """
+    flat = np.ravel(array)
+    return float(np.sqrt(np.einsum("i,i->", flat, flat, dtype=np.float64)))

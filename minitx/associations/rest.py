@@ -27,6 +27,7 @@ from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
 from minitx.model.blocks import Block, Positions
 from minitx.model.circuits import Cache, Circuits, backward, output
+from minitx.model.kernels import probabilities
 from minitx.model.parameters import Array
 from minitx.model.pieces import Workspace, add_all
 
@@ -36,6 +37,7 @@ class Closure(NamedTuple):
 
     cell: NDArray[np.int32]  # (n,) the cell of each loss position
     p: Array  # (K, V) row = cell, column = output token
+    p_log_p: Array  # (K,) the sum of p log p
     c_U: Array  # (n, at least r') c_t in the directions of the response; further columns are not read
     cbar_U: Array  # (K, r') the same of the mean contexts
     R_Jbar: Array  # (r', V) M' Jbar is U[:, :r'] times this
@@ -67,9 +69,9 @@ def cut_windows(batch: Batch, n_vocab: int, most: int, sequence: Array, at: Arra
     return parts
 
 
-def add_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: float, tables: dict[str, Array]) -> float:
+def add_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: float, tables: dict[str, Array],
+             workspace: Workspace) -> float:
     """Add ``scale`` times the rest of dL/dcircuits on ``parts`` to the ``tables``; returns that of the loss."""
-    workspace = Workspace()
     visits = [visit for part in parts for visit in zip(*part, strict=True)]
 
     def loss_and_pieces(visit):
@@ -87,17 +89,16 @@ def _rest_of_block(circuits, closure, block, at, weight, workspace):
     out, rows = output(circuits, block, attention, workspace)
     flat, i = out.reshape(-1, circuits.n_vocab), at.ravel()
     k = closure.cell[i]
-    p, away = closure.p[k], closure.c_U[i, :len(closure.R)] - closure.cbar_U[k]
-    response = away @ closure.R_Jbar
-    # KL(p_k, softmax(out_t)) = log Z_t + p_k . (log p_k - out_t); both outputs are relative to their largest
-    flat -= flat.max(axis=1, keepdims=True)
-    KL = np.einsum("ib,ib->i", p, np.log(np.maximum(p, np.finfo(p.dtype).tiny)) - flat)
-    np.exp(flat, out=flat)
-    Z = flat.sum(axis=1, keepdims=True)
-    KL += np.log(Z[:, 0])
+    away = closure.c_U[i, :len(closure.R)] - closure.cbar_U[k]
+    p, response = (workspace.array(name, flat.shape, flat.dtype) for name in ("p", "response"))
+    np.take(closure.p, k, axis=0, out=p, mode="clip")
+    np.matmul(away, closure.R_Jbar, out=response)
+    # KL(p_k, softmax(out_t)) = p_k . (log p_k - out_t) + log Z_t,  log Z_t = largest out_t - log of its probability
+    KL = closure.p_log_p[k] - np.einsum("ib,ib->i", p, flat) + flat.max(axis=1)
+    probabilities(flat)
+    KL -= np.log(flat.max(axis=1))
     second = 0.5 * np.einsum("ir,ir->i", response @ closure.R.T, away)
     loss = float(np.sum(weight.ravel() * (KL - second), dtype=np.float64))
-    flat /= Z
     flat -= p
     flat -= response
     return loss, backward(circuits, block, Cache(attention, rows, out, weight.astype(out.dtype)))
