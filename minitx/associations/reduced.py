@@ -15,7 +15,7 @@ missing. The windows are cut into 32 parts, of which a step samples 2, in turn; 
 
 The sampled rests of a pass sum to about the whole rest, so what is uncertain is the path between: how far it leaves a
 straight line. Of the present pass the largest difference of a correction and the mean of the last pass counts, and of
-the first pass all that it would move at its pace. No estimate is below the rounding of exact training, which is all of
+the first pass all that it has moved. No estimate is below the rounding of exact training, which is all of
 the error of the first steps: eps sqrt(n) times 2, 2, 3 and 4 for W_O, V, W and P.
 
 **A step takes fewer operations than an exact one.** There are 3 V cells, or V where 3 V would cost too much; where V
@@ -206,8 +206,8 @@ class _Corrected:
         for name, array in weights.parameters().items():
             if self.mean:
                 off = max(self.off[name], self.jump.get(name, 0.0))
-            else:  # what the first pass moves at this pace
-                off = _norm(self.moved.get(name, 0)) * n_parts / max(self.visits, 1)
+            else:  # what the first pass has moved
+                off = _norm(self.moved.get(name, 0))
             size = _norm(array)
             error[name] = max(SAFETY * off / size, ROUNDING[name] * unit) if size else np.nan
         self.error.append(error)
