@@ -26,6 +26,7 @@ RUNS = {
     "reduced": "experiments/reduced.py TINYSTORIES.txt",
     "composed": "experiments/composed.py TINYSTORIES.txt",
     "tolerance": "experiments/tolerance.py TINYSTORIES.txt",
+    "closures": "experiments/closures.py TINYSTORIES.txt",
     "reduced_layers": "experiments/reduced_layers.py TINYSTORIES.txt",
     "expansion": "experiments/expansion.py TINYSTORIES.txt",
     "topics": "experiments/topics.py",
