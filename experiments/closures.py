@@ -211,7 +211,7 @@ def growth(corpus, learning_rate, steps):
         rows.append({"cells": cells, "parts": parts, "error": errors(run.weights, exact),
                      "estimate": {name: float(run.error[name][-1]) for name in NAMES},
                      "cost": reduced.cost(batch, n_vocab, cells * n_vocab, parts / reduced.PARTS),
-                     "to": int(np.argmax(estimate > TOLERANCE)) or steps})
+                     "to": int(np.argmax(np.append(estimate, np.inf) > TOLERANCE)) - 1})
     return {"corpus": corpus.name, "size": {"V": n_vocab, "T": corpus.length, "N": len(batch)},
             "learning_rate": learning_rate, "steps": steps, "rows": rows}
 
