@@ -4,6 +4,7 @@ Every number stands in results.json; :class:`minitx.base.page.Found` writes it w
 """
 
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any
 
 from minitx.associations.term_names import term_order
@@ -13,6 +14,7 @@ from minitx.base.page import Found, Markup, element, source, text
 ID = "associations"
 TITLE = "Associations: what a text alone says about the weights"
 LEADING = "minitx.associations.leading_weights"
+NEAR = 0.9  # cosines from which on a leading term is near to the trained weight
 # {kind of weight: (what a row is, what a column is, statistic, what it is a multiple of early in training)}
 STATISTICS = {
     "W_O": ("current token", "next token", "bigram", "s η B"),
@@ -68,12 +70,15 @@ def headlines(found: Found) -> Iterator[Markup]:
         return
     records = found["records"]
     key, walked = ("reduced", "reduced dynamics") if "reduced" in found else ("reference", "reference dynamics")
-    yield page.headline(_lowest(records[-1]["cosine"]).shown(), "is the lowest cosine of a trained weight with its "
-                        "leading term, a formula of the statistics, after ", records[-1]["step"].shown(","),
-                        " steps. 1 is perfect agreement.")
     if len(found[key]) and found[key][-1].value is not None:
-        yield page.headline(_lowest(found[key][-1]["cosine"]).shown(), f"is the lowest cosine with {walked}, which go "
-                            "on where the leading terms end, and never compute the output of a position.")
+        yield page.headline(_lowest(found[key][-1]["cosine"]).shown(), "is the lowest cosine of a trained weight "
+                            "after ", records[-1]["step"].shown(","), f" steps with what {walked} predict, which never "
+                            "compute the output of a position. 1 is perfect agreement.")
+    near = list(takewhile(lambda record: _lowest(record["cosine"]).number >= NEAR, records))
+    until = [f" It is at least {NEAR:g} up to step ", near[-1]["step"].shown(","), "."] if near else []
+    yield page.headline(_lowest(records[-1]["cosine"]).shown(), "is the lowest cosine of a trained weight after ",
+                        records[-1]["step"].shown(","), " steps with its leading term, a formula of the statistics "
+                        "that holds early in training.", *until)
 
 
 def _trained(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:

@@ -19,14 +19,16 @@ class _Listener(event.Listener):
         self.number, self.shown = 0, 0.0
 
     def on_start(self, event: Any) -> None:
-        """A kernel is about to be compiled; it is not when numba's cache has it."""
+        """A kernel is about to be compiled, which it is not where numba's cache has it; parts of numba do not count."""
+        function = event.data["dispatcher"].py_func
+        if function.__module__.startswith("numba."):
+            return
         self.number += 1
         now = time.monotonic()
         if self.number == 1 or now - self.shown >= EVERY:
             self.shown = now
             first = " (a new installation does so once, which takes about a minute in all)" if self.number == 1 else ""
-            kernel = event.data["dispatcher"].py_func.__name__
-            tqdm.write(f"minitx: compiling kernel {self.number}, {kernel}{first}", file=sys.stderr)
+            tqdm.write(f"minitx: compiling kernel {self.number}, {function.__name__}{first}", file=sys.stderr)
             sys.stderr.flush()
 
     def on_end(self, event: Any) -> None:

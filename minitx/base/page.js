@@ -68,7 +68,7 @@ const largestOf = (values) => values.flat(Infinity).filter(Number.isFinite)
 
 /* The map of a group; its colours are linear where ``steady``, the largest value of the group, is given. */
 function drawMap(words, map, group, steady) {
-  const n = words.length, cell = 16, margin = 8 + 6.2 * Math.max(...words.map((word) => Math.min(word.length, 12)));
+  const n = words.length, cell = 16, margin = 8 + 7.2 * Math.max(...words.map((word) => Math.min(word.length, 12)));
   const size = margin + n * cell + 2;
   const svg = make("svg", { viewBox: `0 0 ${size} ${size + 16}`, role: "img", "aria-label": map.title });
   const cells = [];
@@ -139,7 +139,9 @@ function moveSteps(moved) {
     input.setAttribute("aria-valuetext", `step ${step}`);
     painters.forEach((paint) => paint(Number(input.value)));
     for (const row of moved.querySelectorAll("tr[data-step]")) {
-      row.classList.toggle("now", Number(row.dataset.step) === step);
+      const now = Number(row.dataset.step) === step, box = row.closest(".scroll");
+      row.classList.toggle("now", now);
+      if (now) box.scrollTop = row.offsetTop - box.clientHeight / 2; // a long table moves in its frame
     }
   };
   input.addEventListener("input", move);

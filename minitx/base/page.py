@@ -25,6 +25,7 @@ from minitx.base.checks import atomic
 
 VOID = ("br", "hr", "img", "input", "meta")  # elements without an end tag
 FILE = "index.html"
+LONG = 24  # letters; words of a table that are longer may be broken into lines
 # What a browser may load for the page: its own style and script, and pictures inside it.
 NOTHING_EXTERNAL = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 SAYS = {"NaN": "undefined", "Infinity": "∞", "-Infinity": "−∞"}  # as results.json writes what is no number of JSON
@@ -141,11 +142,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: Any =
           steps: Sequence[int] | None = None) -> Markup:
     """A table; with ``steps``, row r is that of the step ``steps[r]``, which the slider around it (``moved``) marks.
 
-    Columns of words, without a number among them, begin at the left, and their lines may be broken.
+    Columns of words, without a number among them, begin at the left; lines of long ones may be broken.
     """
     rows = list(rows)
-    kinds = ["words" if not any(isinstance(cell, Markup) for cell in column) else None
-             for column in zip(*rows, strict=True)]
+    kinds = [None if any(isinstance(cell, Markup) for cell in column) else
+             "long words" if max(map(len, column)) > LONG else "words" for column in zip(*rows, strict=True)]
     body = [element("tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)),
                     data_step=steps[place] if steps else None) for place, row in enumerate(rows)]
     return element("div", *([element("p", caption, class_="caption")] if caption else []), element("div", element(

@@ -90,8 +90,8 @@ def _stages(found: Found, draw: Callable[..., Markup]) -> Iterator[Any]:
         yield element("h3", title[:1].upper() + title[1:])
         yield draw(f"{name}_matrix.png", SOURCES[name])
         yield draw(f"{name}_training.png", SOURCES[name])
-        part = PART.get(name, "attention")
-        moving = _moving(stage["records"][0], stage["snapshots"], part, "2.1 is the first word of topic 2; first seed. "
+        words = ", of which 2.1 is the first of topic 2 (first seed)"
+        moving = _moving(stage["records"][0], stage["snapshots"], PART.get(name, "attention"), words
                          ) if stage["records"] else Markup("")
         yield moving if name == next(iter(found["stages"].value)) else page.folded("Move through this training", moving)
         yield from _closed_forms(stage)
@@ -110,8 +110,8 @@ def _moving(records: Found, snapshots: Found, part: str, words: str) -> Markup:
     maps = [(f"{title}, as trained", snapshots["trained"])]
     if snapshots["predicted"]:
         maps.append((f"{title}, as predicted for the end", snapshots["predicted"]))
-    caption = element("span", f"Between the first words of each topic: {words}Red is above 0 and blue below, on one "
-                      "scale for all steps. Look for red squares on the diagonal: they show how words of one topic "
+    caption = element("span", f"Between the first words of each topic{words}. Red is above 0 and blue below, on "
+                      "one scale for all steps. Look for red squares on the diagonal: they show how words of one topic "
                       "come to have more in common while training goes on. ",
                       element("span", BY_CLASS, class_="source"))
     return page.moved(steps, page.heat_maps({title: maps}, snapshots["words"], {title: (row, column)}, caption,
