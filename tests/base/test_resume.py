@@ -24,7 +24,12 @@ JOBS = {
                                 "--batch-size", "2"],
     "topics": ["topics", "--quick", "--topics", "3", "--words", "2", "--documents", "40", "--length", "8"],
     "automaton": ["automaton", "--steps", "12", "--contexts", "5"],
+    "automaton, a text": ["automaton", "TEXT", "--vocabulary", "12", "--length", "6", "--steps", "12"],
+    "topics, a text": ["topics", "TEXT", "--vocabulary", "40", "--length", "16", "--steps", "6", "--attention-steps",
+                       "4", "--topics", "2", "--permutations", "9"],
 }
+FARM = "the hungry farmer fed a cow and a horse on the green farm . the cow and the horse ate grass of the farm ."
+SEA = "the brave sailor took a ship and a boat on the blue sea . the ship and the boat crossed waves of the sea ."
 
 
 class Killed(BaseException):
@@ -44,6 +49,10 @@ def results_of(folder):
     del found["asked"]["out"], found["configuration"]["out"]
     arrays = {path.name: dict(np.load(path)) for path in sorted(folder.glob("weights*.npz"))}
     return found, {(name, key): array.tolist() for name, held in arrays.items() for key, array in held.items()}
+
+
+def _typed(job, folder):
+    return [str(folder / "text.txt") if word == "TEXT" else word for word in JOBS[job]]
 
 
 @pytest.fixture
@@ -68,7 +77,10 @@ def killed_after(monkeypatch):
 @pytest.mark.parametrize("job", JOBS)
 def test_a_run_that_is_killed_goes_on_to_the_same_results(job, killed_after, tmp_path, capsys):
     """Wherever the run is killed, the printed lines, and so the page, are those of a run without a stop."""
-    words, rng = JOBS[job], np.random.default_rng(len(job))
+    if job == "topics, a text":
+        pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    (tmp_path / "text.txt").write_text(f"{FARM}\n{SEA}\n{FARM} {SEA}\n" * 40)
+    words, rng = _typed(job, tmp_path), np.random.default_rng(len(job))
     status, _, lines = minitx(capsys, *words, "--out", tmp_path / "whole")
     assert status == 0
     folder = tmp_path / "killed"
@@ -84,6 +96,18 @@ def test_a_run_that_is_killed_goes_on_to_the_same_results(job, killed_after, tmp
     assert results_of(folder) == results_of(tmp_path / "whole")
     assert [line.replace(str(tmp_path / "killed"), str(tmp_path / "whole")) for line in found] == lines
     assert not (folder / "checkpoint.npz").exists()
+
+
+@pytest.mark.slow  # test_config.py has the same of minitx associate
+@pytest.mark.parametrize("job", ["topics", "automaton", "automaton, a text", "topics, a text"])
+def test_results_json_repeats_a_run_to_the_same_bits(job, tmp_path, capsys):
+    if job == "topics, a text":
+        pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    (tmp_path / "text.txt").write_text(f"{FARM}\n{SEA}\n{FARM} {SEA}\n" * 40)
+    words = _typed(job, tmp_path)
+    assert minitx(capsys, *words, "--out", tmp_path / "one")[0] == 0
+    assert minitx(capsys, words[0], "--config", tmp_path / "one" / "results.json", "--out", tmp_path / "two")[0] == 0
+    assert results_of(tmp_path / "one") == results_of(tmp_path / "two")
 
 
 SCRIPT = """

@@ -67,6 +67,40 @@ def test_one_model_prints_and_writes_everything(run, folder, tmp_path):
     assert not results.keys() - set(re.findall(r"``([^`]+)``", accounts))
 
 
+class Killed(BaseException):
+    """Ends a run as a kill does: no handler of minitx knows it."""
+
+
+@pytest.mark.slow  # base/test_resume.py has the same of minitx associate
+def test_a_run_that_is_killed_goes_on_with_the_models_that_are_left(run, folder, tmp_path, monkeypatch, capsys):
+    """The results are those of a run without a stop, and --config repeats them."""
+    def results_of(name):
+        found = json.loads((tmp_path / name / "results.json").read_text())
+        del found["asked"]["out"], found["configuration"]["out"]
+        return found
+
+    models = [str(folder / name) for name in ("step0", "step1000")]
+    words = [*models, "--text", str(folder / "text.txt"), "--length", "20", "--tokens", "30"]
+    assert cli.main(["language-model", *words, "--out", str(tmp_path / "whole")]) == 0
+    compare, compared = command._compare, []
+
+    def killed(options, model, *arguments):
+        compared.append(model.name)
+        if compared == ["step0", "step1000"]:
+            raise Killed
+        return compare(options, model, *arguments)
+
+    monkeypatch.setattr(command, "_compare", killed)
+    with pytest.raises(Killed):
+        cli.main(["language-model", *words, "--out", str(tmp_path / "killed")])
+    assert cli.main(["language-model", "--resume", "--out", str(tmp_path / "killed")]) == 0
+    assert compared == ["step0", "step1000", "step1000"]
+    assert results_of("killed") == results_of("whole")
+    assert cli.main(["language-model", "--config", str(tmp_path / "whole" / "results.json"), "--out",
+                     str(tmp_path / "again")]) == 0
+    assert results_of("again") == results_of("whole")
+
+
 @pytest.mark.drawn
 def test_checkpoints_are_drawn_over_their_steps(run, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "OVER_STEPS", {"heads-entries.png": "entries"})  # one of three that are alike
