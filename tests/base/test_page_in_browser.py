@@ -8,6 +8,8 @@ import shutil
 import pytest
 from test_page import NASTY, results, written
 
+from minitx.base import page
+
 pytestmark = [pytest.mark.slow, pytest.mark.drawn]  # test_page.py checks the same page without a browser
 FLAGS = ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
          "disable-component-update", "disable-sync", "disable-dev-shm-usage")
@@ -134,3 +136,25 @@ def test_light_and_dark(opened):
         colours[scheme] = style(opened, "body", "backgroundColor"), style(opened, ".drawing svg", "fill")
     assert colours["light"] == ("rgb(255, 255, 255)", "rgb(27, 27, 27)")
     assert colours["dark"] == ("rgb(22, 24, 28)", "rgb(232, 232, 230)")
+
+
+def test_steady_colours_have_one_scale_and_a_long_table_moves_in_its_frame(opened, tmp_path):
+    """A cell is as strong as its value beside the largest of all steps; what is no number has no colour."""
+    steps = list(range(40))
+    frames = [[[k / 39, "NaN"], [-k / 78, 0.0]] for k in steps]
+    found = page.Found({"words": ["a", "b"], "frames": frames, "steps": steps})
+    maps = page.heat_maps({"W": [("trained", found["frames"])]}, found["words"], {"W": ("from", "to")}, "", steady=True)
+    rows = page.table(["step"], [[step.shown("d")] for step in found["steps"]], steps=steps)
+    page.write(tmp_path / page.FILE, "A title", [page.moved(steps, maps, rows, start=13)])
+    opened.get((tmp_path / page.FILE).as_uri())
+    alpha = "return [...document.querySelectorAll('.maps rect.cell')].map((one) => getComputedStyle(one).fill)"
+    colours = [float(fill.rpartition(",")[2].strip(" )")) for fill in opened.execute_script(alpha)]
+    assert colours == pytest.approx([1 / 3, 0, 1 / 6, 0], abs=0.01)  # the browser rounds
+    assert not find(opened, ".groups")  # there is one map, and nothing to choose
+    place = "return document.querySelector('.scroll').scrollTop"
+    before = opened.execute_script(place)
+    find(opened, ".slider input")[0].send_keys("\ue010")  # to the end
+    assert opened.execute_script(place) > before
+    box, row = (opened.execute_script(f"return document.querySelector('{one}').getBoundingClientRect()")
+                for one in (".scroll", "tr.now"))
+    assert box["top"] < row["top"] and row["bottom"] <= box["bottom"] + 1
