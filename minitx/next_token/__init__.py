@@ -32,7 +32,8 @@ W -> W_svm of the tokens that attention has settled on              its code   `
 ==================================================================  =========  =========================================
 
 Here z_i = log(attention outside the label's SCC / attention inside); "beyond" means that the paper does not have it.
-``Samples`` holds samples as counts, and ``PriorityLaw`` draws samples whose SCCs and odds are known.
+``Samples`` holds samples as counts, and ``PriorityLaw`` draws samples whose SCCs and odds are known. ``snapshots`` are
+the maps of attention that the page moves through training to ``Automaton.predict``.
 """
 
 from minitx.next_token import factors, local_training, losses, path, ridge, training

@@ -37,8 +37,9 @@ topic. Trained matrices are averaged by :class:`Blocks` (known topics) or :func:
 attention by :func:`attention_table`; :func:`pair_spread` is what such averages leave out, and ``two_stages`` measures
 when W_V, W_Q and W_K move. What holds along training (``value_after``, ``gram_plateau``) holds for gradient descent
 alone; where training of W_V ends is the same for every optimiser, and weight decay lambda in its gradient is the ridge
-lambda/2. ``uniform_attention`` trains through C and M, ``training`` records a run, and
-``minitx topics`` sets the stages beside all of this.
+lambda/2. ``uniform_attention`` trains through C and M, ``training`` records a run,
+``snapshots`` are the maps between some words that the page moves through training, and ``minitx topics`` sets the
+stages beside all of this.
 """
 
 from minitx.topics import text, training, two_stages, uniform_attention
