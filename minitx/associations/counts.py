@@ -64,7 +64,9 @@ class Sums:
 
     def values(self) -> NDArray[np.float64]:
         """The sums in float64, (rows, columns)."""
-        return np.add(self.whole, self.part * 2.0**-self.bits, dtype=np.float64)
+        values = np.multiply(self.part, 2.0**-self.bits, dtype=np.float64)
+        values += self.whole
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +118,13 @@ class Counts(Shown):
         table_size(f"counts of {n_tokens:,} tokens", size, size)
         pairs, contexts = sparse.csr_array((size, size), dtype=np.int64), Sums.zeros(SHARE_BITS, size, size)
         n_windows = length = 0
-        held: list[tuple[NDArray, NDArray]] = []
+        held: list[NDArray] = []
         for chunk in _chunks(windows, n_vocab, size):
             tokens, targets, slots, words = _distinct(chunk, size)
             length, n_windows = tokens.shape[1], n_windows + len(tokens)
             kernels.count_contexts(targets, slots, words, _shares(length), SHARE_BITS, *contexts.arrays)
-            held.append((tokens.ravel(), targets.ravel()))
-            if sum(following.size for _, following in held) >= PAIRS:
+            held.append((np.int64(size) * tokens + targets).ravel())
+            if sum(map(len, held)) >= PAIRS:
                 pairs, held = pairs + _pairs(held, size), []
         if held:
             pairs += _pairs(held, size)
@@ -329,9 +331,15 @@ def digest(g: NDArray[np.float64]) -> str:
 
 
 def _pairs(held, size):
-    """(M, M) int64, sparse: how often each target follows each token, in arrays (tokens, targets)."""
-    tokens, targets = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
-    return sparse.coo_array((np.ones(tokens.size, np.int64), (tokens, targets)), shape=(size, size)).tocsr()
+    """(M, M) int64, sparse: how often each target follows each token, in arrays of numbers (token M + target).
+
+    NumPy sorts them in a third of the time in which SciPy adds up pairs.
+    """
+    pairs = np.sort(np.concatenate(held))
+    first = np.flatnonzero(np.diff(pairs, prepend=-1))  # of each run of equal pairs
+    tokens, targets = np.divmod(pairs[first], size)
+    begin = np.searchsorted(tokens, np.arange(size + 1)).astype(np.int32)
+    return sparse.csr_array((np.diff(first, append=pairs.size), targets.astype(np.int32), begin), shape=(size, size))
 
 
 def _shares(length):

@@ -119,6 +119,7 @@ def make_room(whole, part, grown, row, bits):
 def count_contexts(targets, slots, words, shares, bits, whole, part, grown):
     """Add (count of a among x_0 .. x_t) shares[t] to the entry (y_t, a); shares[t] is 2^bits / (t + 1), rounded."""
     count, room = np.zeros(words.shape[1], np.int64), 2.0 ** (62 - bits)
+    bound = 1.001 / np.arange(1, targets.shape[1] + 1)
     for s in range(targets.shape[0]):
         count[:] = 0
         seen = most = 0  # most: the largest count
@@ -126,7 +127,7 @@ def count_contexts(targets, slots, words, shares, bits, whole, part, grown):
             y, slot, share = targets[s, t], slots[s, t], shares[t]
             count[slot] += 1
             seen, most = max(seen, slot + 1), max(most, count[slot])
-            amount = 1.001 * most / (t + 1)
+            amount = most * bound[t]
             if grown[y] + amount > room:
                 make_room(whole, part, grown, y, bits)
             grown[y] += amount
@@ -145,6 +146,7 @@ def count_scores(tokens, targets, slots, words, g, spread, bits, qk, position):
     count, room = np.zeros(words.shape[1], np.int64), 2.0 ** (62 - bits)
     centred = np.empty(words.shape[1])
     term = np.empty(words.shape[1], np.int64)
+    bound, units = 1.001 / np.arange(1, tokens.shape[1] + 1), 2.0 ** bits / np.arange(1, tokens.shape[1] + 1)
     for s in range(tokens.shape[0]):
         count[:] = 0
         seen = most = 0  # most: the largest count
@@ -157,7 +159,7 @@ def count_scores(tokens, targets, slots, words, g, spread, bits, qk, position):
                 centred[u] = to_next[words[s, u]]
                 mean += count[u] * centred[u]
             mean /= t + 1
-            amount, unit = 1.001 * spread[y] / (t + 1), 2.0 ** bits / (t + 1)
+            amount, unit = spread[y] * bound[t], units[t]
             if qk[2][x] + most * amount > room:
                 make_room(qk[0], qk[1], qk[2], x, bits)
             if position[2][0] + amount > room:
