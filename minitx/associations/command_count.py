@@ -24,8 +24,10 @@ from minitx.associations.counts import Counts, Scores, read_npz
 from minitx.associations.streaming import count_texts, score_texts
 from minitx.base.checks import atomic, existing_file, writable_file
 from minitx.base.console import Printer, progress_bar
+from minitx.base.folder import difference, stamp
 from minitx.base.options import Settings, add_options, as_typed, option, read_options
 from minitx.base.parallel import get_threads
+from minitx.base.report import plain
 from minitx.data.corpus import OMIT, UNKNOWN
 from minitx.data.readers import LAYOUTS
 from minitx.data.streams import PART, Texts, text_files
@@ -67,6 +69,7 @@ class Options(Settings):
     workers: int | None = option(None, "processes; as many as cores when not given. Results do not depend on it",
                                  least=1)
     out: str = option("counts.npz", "the file to write; a run that was ended goes on", metavar="FILE")
+    force: bool = option(False, "overwrite a file that another run has written")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +82,8 @@ def main(parsed: argparse.Namespace) -> int:
     typed = {name: value for name, value in vars(parsed).items() if name != "command"}
     options = read_options(Options, typed)
     chosen = {"vocabulary", "tokens", "unknown"}
-    for one, others in (("merge", set(typed) - {"merge", "texts", "out"}), ("tokenizer", {"vocabulary", "unknown"}),
+    for one, others in (("merge", set(typed) - {"merge", "texts", "out", "force"}),
+                        ("tokenizer", {"vocabulary", "unknown"}),
                         ("scores", {*chosen, "length", "vocabulary_to", "vocabulary_from"}),
                         ("vocabulary_from", {*chosen, "vocabulary_to"}), ("vocabulary_to", {"part", "length", "out"})):
         if one in typed and (both := sorted(others & set(typed))):
@@ -93,13 +97,44 @@ def main(parsed: argparse.Namespace) -> int:
                          "--tokens K, or leave --vocabulary-to out")
     number, of = _part(options.part)
     try:
+        writable_file(options.vocabulary_to or options.out)
+        run = _identity(options)
+        if _is_written(options, run):
+            return 0
         if options.merge:
-            _merge(options)
+            _merge(options, run)
         else:
-            _count(options, number, of)
+            _count(options, number, of, run)
     except ValueError as error:
         raise ValueError(as_typed(error, Options)) from error
     return 0
+
+
+def _identity(options):
+    """What decides the results of a run, as of minitx.base.folder, but by the sizes and times of the files it reads."""
+    configuration = {name: value for name, value in plain(options).items() if name not in ("out", "workers", "force")}
+    files = {name: [Path(value)] for name in ("tokenizer", "vocabulary_from", "scores")
+             if (value := configuration[name])}
+    files["texts"] = [*map(Path, options.texts)] if options.merge else text_files(options.texts)
+    return {"command": "count", "configuration": configuration,
+            "inputs": {name: stamp(paths) for name, paths in files.items()}}
+
+
+def _is_written(options, run):
+    """Whether this very run has written its file before, which is said. ValueError if another run has; not if forced.
+    """
+    path = options.vocabulary_to or options.out
+    if options.force or not Path(path).exists():
+        return False
+    try:
+        theirs = (json.loads(Path(path).read_bytes()) if options.vocabulary_to else read_npz(path)[0]).get("run") or {}
+    except (ValueError, AttributeError):
+        theirs = {}
+    if other := difference(theirs, run) if theirs else "the file does not say of which":
+        raise ValueError(f"--{'vocabulary-to' if options.vocabulary_to else 'out'} is {path}, which holds the results "
+                         f"of another run ({other}); choose another file, or overwrite this one with --force")
+    Printer()(f"{path} holds the results of this run already; --force counts again")
+    return True
 
 
 def _part(typed):
@@ -112,7 +147,7 @@ def _part(typed):
     return int(found[1]), int(found[2])
 
 
-def _count(options, number, of):
+def _count(options, number, of, run):
     """Count one of so many parts of the texts, or sum its scores."""
     about = read_npz(options.scores, "counts")[0] if options.scores else _vocabulary(options.vocabulary_from)
     size = sum(path.stat().st_size for path in text_files(options.texts))
@@ -121,7 +156,6 @@ def _count(options, number, of):
     texts = _texts(options, about, max(1, min(PART, size // of, max(SMALL, size // of // 4))))
     if number > len(texts.parts):
         raise ValueError(f"--part is {number}/{of}, but the texts can be cut into fewer parts only; use a smaller N")
-    writable_file(options.vocabulary_to or options.out)
     keep = Path(options.out).with_name(f".{Path(options.out).name}.kept")
     cuts = [of, *((part.path.name, part.begin, part.end) for part in texts.parts)]
     with ExitStack() as stack:
@@ -133,14 +167,14 @@ def _count(options, number, of):
         if texts.needs_vocabulary:
             texts = _with_bar("vocabulary", texts.with_vocabulary, settings)
         if options.vocabulary_to:
-            _write_vocabulary(texts, options.vocabulary_to)
+            _write_vocabulary(texts, options.vocabulary_to, run)
             return
         texts = replace(texts, parts=texts.parts[number - 1::of])
         if options.scores:
             found = _with_bar("scores", score_texts, settings, texts, Counts.load(options.scores), keep=keep)
         else:
             found = _with_bar("counts", count_texts, settings, texts, keep=keep)
-    _write(found, options.out, parts=[f"{number}/{of}"], cuts=cuts, **_chosen(texts))
+    _write(found, options.out, parts=[f"{number}/{of}"], cuts=cuts, run=run, **_chosen(texts))
 
 
 def _chosen(texts):
@@ -149,11 +183,11 @@ def _chosen(texts):
             "order": None if texts.ranks is None else texts.ranks.argsort().tolist(), "unknown": texts.unknown}
 
 
-def _write_vocabulary(texts, path):
+def _write_vocabulary(texts, path, run):
     """Write the vocabulary of texts, as JSON, for jobs that count parts of them."""
     with atomic(path) as file:
-        json.dump({"kind": "vocabulary", "n_vocab": texts.n_vocab, "n_tokens": texts.n_tokens, **_chosen(texts)}, file,
-                  ensure_ascii=False)
+        json.dump({"kind": "vocabulary", "n_vocab": texts.n_vocab, "n_tokens": texts.n_tokens, "run": run,
+                   **_chosen(texts)}, file, ensure_ascii=False)
     Printer()(f"written {path}: {texts.n_vocab:,} tokens, for minitx count TEXT --vocabulary-from {path} --part I/N")
 
 
@@ -205,12 +239,11 @@ def _with_bar(name, function, settings, *arguments, **more):
         return function(*arguments, progress=progress, **settings, **more)
 
 
-def _merge(options):
+def _merge(options, run):
     """Add files of counts, or of scores."""
     total, parts = None, []
     first, _ = read_npz(options.texts[0])
     kind = first["kind"]
-    writable_file(options.out)
     for path in options.texts:
         found, (about, _) = KINDS[kind].load(path), read_npz(path, kind)
         if twice := set(parts) & set(about["parts"]):
@@ -222,7 +255,7 @@ def _merge(options):
             total = found if total is None else total + found
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    _write(total, options.out, parts=parts,
+    _write(total, options.out, parts=parts, run=run,
            **{name: first[name] for name in ("cuts", "words", "order", "unknown")})
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ def _digest(files):
     return digest.hexdigest()
 
 
+def stamp(paths: Iterable[Path]) -> str:
+    """SHA-256 of the names, sizes and times of files: it tells a change without reading them."""
+    known = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
 def difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str | None:
     """The first difference between two identities, as a clause about "theirs"; None where they are the same."""
     if theirs.get("command") != mine["command"]:
@@ -62,7 +69,8 @@ def difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str | None:
             return f"its {name.replace('_', ' ')} {_said(others.get(name))}, and now it {_said(ours[name])}"
     for name, digest in mine["inputs"].items():
         if (theirs.get("inputs") or {}).get(name) != digest:
-            return f"the content of {ours[name]} has changed since"
+            named = [ours[name]] if isinstance(ours[name], str) else ours[name]
+            return f"the content of {', '.join(named[:3])}{', ...' * (len(named) > 3)} has changed since"
     return None
 
 

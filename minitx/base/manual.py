@@ -26,7 +26,7 @@ def sections(examples: Sequence[tuple[str, str]], options: Collection[str]) -> s
     What they say depends on the ``options`` that the command has, such as "--resume".
     """
     files = {name: text for name, text in FILES.items() if name != "checkpoint.npz" or "--resume" in options}
-    parts = {"examples": dict(examples), "files in the folder": files if "--force" in options else {},
+    parts = {"examples": dict(examples), "files in the folder": files if "--config" in options else {},
              "exit status": _exit_status(options)}
     return "\n\n".join(f"{title}:\n" + "\n".join(f"  {name}\n{textwrap.indent(textwrap.fill(text, WIDTH - 8), ' ' * 6)}"
                                                 for name, text in part.items())
@@ -35,11 +35,11 @@ def sections(examples: Sequence[tuple[str, str]], options: Collection[str]) -> s
 
 def _exit_status(options):
     found = {"0": "The work is done."}
-    if "--force" in options:
+    if "--config" in options:
         outside = ", or a comparison is outside --check" if "--check" in options else ""
         found["1"] = f"Training diverged{outside}. Files are written."
     found["2"] = "What was typed, or a file, is not as it must be. One line says why; nothing is written."
-    if "--force" in options:
+    if "--config" in options:
         then = ", and --resume goes on with it" if "--resume" in options else ""
         found["130"] = f"Ctrl-C or SIGTERM ended the run. What was done is written{then}."
     return found

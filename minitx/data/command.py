@@ -27,6 +27,7 @@ class Options(Settings):
     layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
                                 choices=tuple(LAYOUTS))
     out: str = option("tokenizer.json", "the file to write", metavar="FILE")
+    force: bool = option(False, "overwrite the file if it is there")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,9 @@ def main(parsed: argparse.Namespace) -> int:
         raise ValueError("no TEXT was typed; minitx tokenizer needs at least one to read")
     files = text_files(options.texts)
     writable_file(options.out)
+    if Path(options.out).exists() and not options.force:
+        raise ValueError(f"--out is {options.out}, a file that is there already; choose another one, or overwrite it "
+                         "with --force")
     made = FileTokenizer.train(_documents(files, options.layout), n_vocab=options.vocabulary)
     made.save(options.out)
     found = len(made.vocabulary)

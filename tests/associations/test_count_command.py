@@ -168,3 +168,34 @@ def test_mistakes(folder, capsys, arguments, says):
     status = cli.main(["count", *arguments, "--out", "x.npz"])
     error = capsys.readouterr().err
     assert status == 2 and says in error and not (folder / "x.npz").exists(), error
+
+
+def test_a_file_of_another_run_stays_and_that_of_the_same_run_is_not_counted_again(folder, capsys):
+    """Nothing is overwritten without --force, also not by the default of --out; a job that is done twice costs nothing.
+    """
+    def refused(*arguments):
+        before = {path.name: path.read_bytes() for path in folder.glob("*.*")}
+        assert cli.main(["count", *arguments]) == 2
+        assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
+        return capsys.readouterr().err
+
+    run("news", *SMALL)
+    first = (folder / "counts.npz").stat().st_mtime_ns
+    capsys.readouterr()
+    run("news", *SMALL, "--workers", "1")
+    assert capsys.readouterr().out == "counts.npz holds the results of this run already; --force counts again\n"
+    assert (folder / "counts.npz").stat().st_mtime_ns == first
+    assert refused("news", *SMALL, "--part", "1/2") == (
+        "minitx: error: --out is counts.npz, which holds the results of another run (its part is not given, and now it "
+        "is '1/2'); choose another file, or overwrite this one with --force\n")
+    assert "--out is counts.npz, which holds the results of another run" in refused("news", "--scores", "counts.npz")
+    run("news", "--vocabulary", "9", "--vocabulary-to", "v.json")
+    assert "--vocabulary-to is v.json, which holds the results of another run (its vocabulary is 9, and now it is 8)" \
+        in refused("news", "--vocabulary", "8", "--vocabulary-to", "v.json")
+    Counts.load("counts.npz").save("own.npz")
+    for own in ("own.npz", "news/a.txt"):
+        assert "another run (the file does not say of which)" in refused("news", *SMALL, "--out", own)
+    (folder / "news" / "a.txt").write_text("fish and birds in the sea")
+    assert "(the content of news has changed since)" in refused("news", *SMALL)
+    run("news", *SMALL, "--force")
+    assert Counts.load("counts.npz").totals["documents"] == 41

@@ -39,7 +39,7 @@ def test_the_examples_of_a_command_are_accepted_and_the_page_says_how_it_ends(co
         assert sentence.endswith(".") and sentence in text
         cli.parse_options(parser if named == command else manual(named)[0], words)
     assert "exit status: 0 The work is done." in text
-    assert ("130 Ctrl-C" in text) == ("--force" in text) == (command not in ("count", "tokenizer"))
+    assert ("130 Ctrl-C" in text) == ("--config" in text) == (command not in ("count", "tokenizer"))
     assert ("checkpoint.npz" in text) == ("--resume goes on with it" in text) == ("--resume" in text)
 
 

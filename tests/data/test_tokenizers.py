@@ -110,7 +110,12 @@ def test_the_command_trains_and_associate_reads(trained, text, tmp_path, monkeyp
     assert "so their associates are not listed: Ġzebra" in capsys.readouterr().out
     results = json.loads((tmp_path / "a" / "results.json").read_text(encoding="utf-8"))
     assert results["vocabulary"] == list(trained.vocabulary) and list(results["associates"]) == ["Ġcat"]
-    assert cli.main(["tokenizer", str(text), "--vocabulary", "9999", "--out", "tok.json"]) == 0
+    trained_before = (tmp_path / "tok.json").read_bytes()
+    again = ["tokenizer", str(text), "--vocabulary", "9999", "--out", "tok.json"]
+    assert cli.main(again) == 2 and (tmp_path / "tok.json").read_bytes() == trained_before
+    assert capsys.readouterr().err == ("minitx: error: --out is tok.json, a file that is there already; choose another "
+                                       "one, or overwrite it with --force\n")
+    assert cli.main([*again, "--force"]) == 0
     assert "tokens (fewer than 9,999, because no pair is left)" in capsys.readouterr().out
 
 
