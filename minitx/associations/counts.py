@@ -166,9 +166,13 @@ class Counts(Shown):
         """
         pairs, alpha, Phi, _ = self._weighted()
         _, Sigma_B_Phi = compositions(pairs, alpha, Phi, self.n_vocab)
+        mean = Sigma_B_Phi.sum(axis=0) / self.n_vocab
+        Sigma_B_Phi -= mean
+        k = self.n_tokens
+        if k == self.n_vocab:
+            return Sigma_B_Phi
         g = np.zeros(self.pairs.shape)
-        g[:self.n_tokens, :self.n_tokens] = Sigma_B_Phi
-        g[:, :self.n_tokens] -= Sigma_B_Phi.sum(axis=0) / self.n_vocab
+        g[:k, :k], g[k, :k] = Sigma_B_Phi, -mean
         return g
 
     def _weighted(self):
