@@ -28,7 +28,7 @@ def section(results):
              *(number(np.nanmin([float(record["cosine"][name]) for record in run["records"]]), 6) for run in runs))
             for name, label in NAMES.items()]
     found, asked = results["vocabulary"], results["asked"]
-    fewer = f", fewer than the paper's {asked:,}: then every word of the text is one token, and no pair is left"
+    fewer = f", fewer than the paper's {asked:,}: with these every word of the text is one token, and no pair is left"
     losses = [f"to {run['records'][-1]['loss']:.3f} at s eta = {run['time']:g}" for run in runs]
     return paragraphs(
         f"## Leading terms of byte pairs, beside the paper: {results['corpus'][0].split()[-1]}",
