@@ -97,14 +97,10 @@ def main(parsed: argparse.Namespace) -> int:
                          "--tokens K, or leave --vocabulary-to out")
     number, of = _part(options.part)
     try:
-        writable_file(options.vocabulary_to or options.out)
-        run = _identity(options)
-        if _is_written(options, run):
-            return 0
         if options.merge:
-            _merge(options, run)
+            _merge(options)
         else:
-            _count(options, number, of, run)
+            _count(options, number, of)
     except ValueError as error:
         raise ValueError(as_typed(error, Options)) from error
     return 0
@@ -121,9 +117,12 @@ def _identity(options):
 
 
 def _is_written(options, run):
-    """Whether this very run has written its file before, which is said. ValueError if another run has; not if forced.
+    """Whether this very run has written its file before, which is said.
+
+    ValueError if the file cannot be written, or holds what another run has written and nothing forces this one.
     """
     path = options.vocabulary_to or options.out
+    writable_file(path)
     if options.force or not Path(path).exists():
         return False
     try:
@@ -147,7 +146,7 @@ def _part(typed):
     return int(found[1]), int(found[2])
 
 
-def _count(options, number, of, run):
+def _count(options, number, of):
     """Count one of so many parts of the texts, or sum its scores."""
     about = read_npz(options.scores, "counts")[0] if options.scores else _vocabulary(options.vocabulary_from)
     size = sum(path.stat().st_size for path in text_files(options.texts))
@@ -156,6 +155,9 @@ def _count(options, number, of, run):
     texts = _texts(options, about, max(1, min(PART, size // of, max(SMALL, size // of // 4))))
     if number > len(texts.parts):
         raise ValueError(f"--part is {number}/{of}, but the texts can be cut into fewer parts only; use a smaller N")
+    run = _identity(options)
+    if _is_written(options, run):
+        return
     keep = Path(options.out).with_name(f".{Path(options.out).name}.kept")
     cuts = [of, *((part.path.name, part.begin, part.end) for part in texts.parts)]
     with ExitStack() as stack:
@@ -239,11 +241,13 @@ def _with_bar(name, function, settings, *arguments, **more):
         return function(*arguments, progress=progress, **settings, **more)
 
 
-def _merge(options, run):
+def _merge(options):
     """Add files of counts, or of scores."""
     total, parts = None, []
     first, _ = read_npz(options.texts[0])
-    kind = first["kind"]
+    kind, run = first["kind"], _identity(options)
+    if _is_written(options, run):
+        return
     for path in options.texts:
         found, (about, _) = KINDS[kind].load(path), read_npz(path, kind)
         if twice := set(parts) & set(about["parts"]):
