@@ -1,6 +1,8 @@
 """Reduced dynamics with a tolerance: the rest on sampled windows, the estimate of the error, and where it ends."""
 
+import json
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +77,21 @@ def test_the_estimate_is_seldom_below_the_measured_error_and_not_far_above(name,
     assert len(found) > 5 and all(np.nanmax(error) <= 0.05 for error in run.error.values())
     assert np.mean((found < 1).any(axis=1)) <= 0.05
     assert np.mean(found) <= 5
+
+
+def test_the_recorded_estimates_of_four_texts_are_seldom_below_the_error_and_not_far_above():
+    """The full run of experiments/tolerance.py, which RESULTS.md shows: all recorded steps of all weights count."""
+    path = Path(__file__).parents[2] / "experiments" / "recorded" / "tolerance.json"
+    texts = json.loads(path.read_text(encoding="utf-8"))["texts"]
+    assert len(texts) == 4
+    for text in texts:
+        estimate, error = (np.array([[float(one[kind][name]) for name in NAMES] for one in text["records"]])
+                           for kind in ("estimate", "error"))
+        assert len(error) > 10 and text["records"][0]["step"] == 3
+        assert np.mean((estimate < error).any(axis=1)) <= 0.05, text["corpus"]
+        assert np.mean(estimate / error) <= 5, text["corpus"]
+        assert text["seconds"][0] < text["seconds"][1], text["corpus"]
+        assert text["operations"] < 1
 
 
 @pytest.mark.slow
