@@ -295,7 +295,8 @@ def _sizes(size):
 
 def _leading_terms(result):
     memory = result["memory_MB"]
-    yield f"Leading terms, {_sizes(result['size'])}, float64. The goal is 200 times faster than dense."
+    yield (f"The table is about the leading terms with {_sizes(result['size'])}, in float64. The goal is 200 times "
+           "faster than dense.")
     yield block(("threads", "minitx, s", "dense, s", "times faster"),
                 [(threads, f"{one['minitx_s']:.3f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.0f}")
                  for threads, one in _by_threads(result)])
@@ -305,17 +306,17 @@ def _leading_terms(result):
 
 
 def _training_step(result):
-    yield (f"Exact training step, {_sizes(result['size'])}, float32. The goals are 20 times faster than dense, and 1.5 "
-           "times the time of the matrix products alone (BLAS).")
+    yield (f"The table is about an exact training step with {_sizes(result['size'])}, in float32. The goals are 20 "
+           "times faster than dense, and 1.5 times the time of the matrix products alone (BLAS).")
     yield block(("threads", "minitx, s", "dense, s", "times faster", "BLAS alone, s", "minitx / BLAS"),
                 [(threads, f"{one['minitx_s']:.2f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.1f}",
                   f"{one['blas_s']:.2f}", f"{one['over_blas']:.2f}") for threads, one in _by_threads(result)])
 
 
 def _steps_of_sizes(results):
-    yield ("Exact training step at other sizes. `products` is the time that its matrix products would take on one "
-           "thread at the rate of large products. The goals are a step on one thread of 1.8 times its products (2.5 "
-           "times for V = 300), and all threads 1.75 times faster than one.")
+    yield ("The table is about an exact training step at other sizes. `products` is the time that its matrix products "
+           "would take on one thread at the rate of large products. The goals are a step on one thread of 1.8 times "
+           "its products (2.5 times for V = 300), and all threads 1.75 times faster than one.")
     yield block(("V", "T", "N", "dtype", "products, ms", "one thread, ms", "/ products", "all threads, ms",
                  "times faster"),
                 [(one["size"]["n_vocab"], one["size"]["length"], one["size"]["n"], one["dtype"],
@@ -325,11 +326,11 @@ def _steps_of_sizes(results):
 
 
 def _layered_steps(results):
-    yield ("Exact training step of several layers, float32, one thread, against batched dense NumPy. `products` is the "
-           "time that the multiplications counted by `minitx.model.layers.operations` would take at the rate of large "
-           "products. The goals are 10 times faster than dense for two layers and 6 times for three at V = 800, and "
-           f"15 and 8 times at V = 3,000. The process takes {max(one['memory_MB'] for one in results):,.0f} MB at its "
-           "peak (the goal is 4,000).")
+    yield ("The table sets an exact training step of several layers, in float32 on one thread, beside batched dense "
+           "NumPy. `products` is the time that the multiplications counted by `minitx.model.layers.operations` would "
+           "take at the rate of large products. The goals are 10 times faster than dense for two layers and 6 times "
+           "for three at V = 800, and 15 and 8 times at V = 3,000. The process takes "
+           f"{max(one['memory_MB'] for one in results):,.0f} MB at its peak (the goal is 4,000).")
     yield block(("V", "T", "N", "layers", "form ", "minitx, s", "dense, s", "times faster", "products, s", "/ them"),
                 [(one["size"]["n_vocab"], one["size"]["length"], one["size"]["n"], one["layers"], one["form"],
                   f"{one['minitx_s']:.2f}", f"{one['dense_s']:.1f}", f"{one['ratio']:.1f}", f"{one['products_s']:.2f}",
@@ -341,9 +342,10 @@ def _all_threads(result):
 
 
 def _reduced_step(result):
-    yield (f"Step of the reduced dynamics, {_sizes(result['size'])}, float32, one thread, against the exact step, "
-           f"which takes {result['exact_s']:.0f} s (timed on a part, and scaled). The goals are 15 times cheaper at "
-           f"first order and 8 times at second. The process takes {result['memory_MB']:,.0f} MB at its peak.")
+    yield (f"The table sets a step of the reduced dynamics with {_sizes(result['size'])}, in float32 on one thread, "
+           f"beside the exact step, which takes {result['exact_s']:.0f} s (timed on a part, and scaled). The goals are "
+           f"15 times cheaper at first order and 8 times at second. The process takes {result['memory_MB']:,.0f} MB at "
+           "its peak.")
     yield block(("reduced dynamics ", "s", "times cheaper"),
                 [(name, f"{one['minitx_s']:.2f}", f"{one['ratio']:.1f}")
                  for name, one in result.items() if name.startswith("order")])
@@ -351,16 +353,16 @@ def _reduced_step(result):
 
 def _topic_step(result):
     size = result["size"]
-    yield (f"Joint training of W_V, W_Q and W_K on topics: {size['n']:,} documents of {size['length']} tokens, "
-           f"{size['batch_size']} a step, {size['tau']} topics of {size['n_topics']}, cross-entropy, float64. The goal "
-           "is 5 times faster than dense, which computes every slot.")
+    yield (f"The table is about joint training of W_V, W_Q and W_K on topics: {size['n']:,} documents of "
+           f"{size['length']} tokens, {size['batch_size']} a step, {size['tau']} topics of {size['n_topics']}, "
+           "cross-entropy, float64. The goal is 5 times faster than dense, which computes every slot.")
     yield block(("threads", "minitx, ms a step", "dense, ms a step", "times faster", "BLAS alone, ms"),
                 [(threads, *(f"{1e3 * one[name]:.2f}" for name in ("minitx_s", "dense_s")), f"{one['ratio']:.1f}",
                   f"{1e3 * one['blas_s']:.2f}") for threads, one in _by_threads(result)])
 
 
 def _growth(rows):
-    yield "Growth of the float32 step and of the float64 statistics, all threads."
+    yield "The table shows how the float32 step and the float64 statistics grow, on all threads."
     yield block(("N", "T", "V", "step, s", "ratio", "statistics, s", "ratio"),
                 [(one["n"], one["length"], one["n_vocab"], f"{one['step_s']:.3f}",
                   f"{one['step_s'] / rows[0]['step_s']:.2f}", f"{one['statistics_s']:.3f}",

@@ -34,10 +34,11 @@ def section(results):
         f"## Leading terms of byte pairs, beside the paper: {results['corpus'][0].split()[-1]}",
         "```text\n" + "\n".join(results["corpus"]) + "\n```",
         f"The vocabulary holds {found:,} tokens{fewer if found < asked else ''}.",
-        "Table 2 of the paper: the lowest cosine of a trained weight with its leading term, from the first step to s "
-        f"eta. One layer is trained for {STEPS} steps with full batches, in which {results['distinct']:,} different "
-        f"tokens occur; the loss falls from {results['first_loss']:.3f} {' and '.join(losses)}. The paper takes 320 "
-        "small steps, on other windows each; its three layers leave the leading terms sooner.",
+        "As Table 2 of the paper does, the table gives the lowest cosine of a trained weight with its leading term, "
+        f"from the first step to s eta. One layer is trained for {STEPS} steps with full batches, in which "
+        f"{results['distinct']:,} different tokens occur; the loss falls from {results['first_loss']:.3f} "
+        f"{' and '.join(losses)}. The paper takes 320 small steps, on other windows each; its three layers leave the "
+        "leading terms sooner.",
         block(("weight ", "paper, 3 layers", *(f"here, 1 layer, s eta = {run['time']:g}" for run in runs)), rows))
 
 

@@ -232,18 +232,19 @@ def section(results):
         "paper. Normalised descent makes 4,000 steps of length 0.01: correlation with W_svm, the same of the part of "
         "W off S_fin (projected), and distance of the cyclic part from W_fin.",
         _notebooks_block(results["notebooks"]),
-        "All training modes on these instances. The modes split, accelerated and path are given the true SCCs. The "
-        "column `recorded` is the range of another implementation on ten such instances.",
+        "The next table compares all training modes on these instances. The modes split, accelerated and path are "
+        "given the true SCCs. The column `recorded` is the range of another implementation on ten such instances.",
         _modes_block(results["modes"], 0),
-        "The accelerated mode on each instance: 1 - correlation here | recorded, after so many steps.",
+        "The next table is about the accelerated mode. It gives 1 - correlation for each instance as `here | "
+        "recorded`, after the number of steps in the head of the column.",
         _accelerated_block(results["accelerated"]),
-        f"All training modes on {n_mixed} mixed instances, from W = 0.",
+        f"The next table compares all training modes on {n_mixed} mixed instances, from W = 0.",
         _modes_block(results["modes, mixed"], 1),
         "Local convergence with the tied head: normalised descent makes 2,000 steps of length 0.1. At step 300 the "
         "split mode is given the tokens that descent has selected until then.",
         _local_block(results["local"]),
-        "Total variation between trained attention and its limit on unseen contexts, by the status of the context. The "
-        "column `recorded` is another implementation on other data sets.",
+        "The last table gives the total variation between trained attention and its limit on unseen contexts, by the "
+        "status of the context. The column `recorded` is another implementation on other data sets.",
         _held_out_block(results["held out"]))
 
 

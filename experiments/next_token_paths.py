@@ -172,27 +172,30 @@ def section(results):
     spread = partial(_spread, results)
     return paragraphs(
         "## Next token: two factors, regularisation paths, other losses, no cycles",
-        f"W from 0, and two factors W_K W_Q' from random ones, by normalised descent, {results['steps']:,} steps of "
-        "length 0.01, on the instances of the notebooks. W_nuc has the least nuclear norm of all weights that meet the "
-        f"constraints of W_svm, to a relative gap of {max(one['gap'] for one in results['factors']):.0e}. The rank "
-        "counts singular values above 5% of the largest.",
+        f"W is trained from 0, and two factors W_K W_Q' from random starts, by {results['steps']:,} steps of "
+        "normalised descent of length 0.01, on the instances of the notebooks. W_nuc has the least nuclear norm of "
+        "all weights that meet the constraints of W_svm, to a relative gap of "
+        f"{max(one['gap'] for one in results['factors']):.0e}. The rank counts singular values above 5% of the "
+        "largest.",
         _factors_block(results["factors"]),
-        "Which direction predicts what is retrieved on unseen contexts of four tokens, all instances together: how "
-        "often the token with the largest score of W_svm, or of W_nuc, is in the SCC of the token with most attention.",
+        "The next table says which direction predicts what is retrieved on unseen contexts of four tokens of all "
+        "instances: it gives how often the token with the largest score of W_svm, or of W_nuc, is in the SCC of the "
+        "token with most attention.",
         _retrieved_block(results["factors"]),
-        "Paths of weight decay, L(W) + lam |W|^2 / 2 and L(W_K W_Q') + lam (|W_K|^2 + |W_Q|^2) / 2: medians over the "
-        "instances. The distance from the path that is given the SCCs is that at tau = excess / lam. The last two "
-        "columns are held out: on what share of the unseen contexts, determined and extrapolated together, W_svm and "
-        "W_nuc predict what the weights retrieve.",
+        "The next table gives medians over the instances for the paths of weight decay, L(W) + lam |W|^2 / 2 and "
+        "L(W_K W_Q') + lam (|W_K|^2 + |W_Q|^2) / 2. The distance from the path that is given the SCCs is that at tau "
+        "= excess / lam. The last two columns are held out: on what share of the unseen contexts, determined and "
+        "extrapolated together, W_svm and W_nuc predict what the weights retrieve.",
         _paths_block(results["paths"]),
-        f"Normalised descent on each loss from W = 0, {results['steps']:,} steps of length 0.01: range over the "
-        "instances. The projected correlation is that of the part of W off S_fin. Losses that are not convex may "
-        "settle on another token than the label. The last column is held out, as above.",
+        "The next table gives the range over the instances for normalised descent on each loss from W = 0, with "
+        f"{results['steps']:,} steps of length 0.01. The projected correlation is that of the part of W off S_fin. "
+        "Losses that are not convex may settle on another token than the label. The last column is held out, as "
+        "above.",
         spread(),
-        f"No cycles: {len(next(iter(results['acyclic'].values()))['1 - correlation'])} laws in which each last token "
-        f"ranks all tokens one below the other, {results['steps']:,} steps. The total variation is from the limit, on "
-        "unseen contexts with a determined limit. Training ends early where the gradient has fallen so far that it is "
-        "exactly 0 in float64.",
+        f"The last table has no cycles: there are {len(next(iter(results['acyclic'].values()))['1 - correlation'])} "
+        f"laws in which each last token ranks all tokens one below the other, each trained for {results['steps']:,} "
+        "steps. The total variation is from the limit, on unseen contexts with a determined limit. Training ends "
+        "early where the gradient has fallen so far that it is exactly 0 in float64.",
         _acyclic_block(results["acyclic"]))
 
 

@@ -133,7 +133,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise ValueError(f"no command was typed; it must be one of {names}")
     own = parsers[asked]
     module_of(asked).add_arguments(own)
-    own.epilog = sections(getattr(module_of(asked), "EXAMPLES", ()), own._option_string_actions)
+    own.epilog = sections(getattr(module_of(asked), "EXAMPLES", ()), own._option_string_actions,
+                          getattr(module_of(asked), "LACKS", ()))
 
     def parse(typed):
         return parse_options(own, typed)

@@ -43,7 +43,7 @@ FIGURES = ("cosines.png", "gradient_terms.png", "corrections.png", "intervention
 EXAMPLES = (
     ("minitx associate", "Train on the embedded stories, with the settings of the README."),
     ("minitx associate stories.txt --steps 500 --out my-run", "Train longer, on a text of your own."),
-    ("minitx associate --resume --out my-run", "Go on with that run after it was ended."),
+    ("minitx associate --resume --out my-run", "Continue that run after it was interrupted."),
     ("minitx associate --config my-run/results.json --check 0.01", "Repeat that run, and fail where reduced dynamics "
      "miss training by more than 1%."))
 
@@ -142,8 +142,9 @@ def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | N
         drawn["interventions.png"] = (
             figures.interventions(changes["loss"], changes["changes"], title=title),
             "Change of the loss when a trained weight loses its projection on the leading term, loses a random "
-            "direction of the same norm (mean and standard deviation), or is nothing but the projection. Look for the "
-            "weights whose projection is worth more than a random direction: there the theory says what was learned.")
+            "direction of the same norm (mean and standard deviation), or is replaced by the projection. Look for the "
+            "weights whose projection raises the loss more than a random direction does: the leading term describes "
+            "what they learned.")
     return Outcome(f"minitx associate: {corpus.name}, {setting}", results, drawn,
                    {"weights.npz": trajectory.weights.arrays()}, trajectory.stopped, recorder.comparisons(),
                    page.inside, verdict(recorder))

@@ -15,18 +15,22 @@ from minitx.data.tokenizers import FileTokenizer
 class TextOptions(base_options.Options):
     """Options of a command that reads a text, or takes an embedded corpus, and cuts it into windows."""
 
-    text: str | None = option(None, "text to read: .txt, .jsonl, .json, or .gz, .zst of each; else an embedded corpus",
+    text: str | None = option(None, "text to read: a .txt, .jsonl or .json file, or a .gz or .zst of one; an embedded "
+                              "corpus is used when it is not given",
                               positional=True, metavar="TEXT")
     builtin: str = option(BUILTIN[0], "the embedded corpus to use when no TEXT is given", choices=BUILTIN)
     vocabulary: int = option(600, "number of tokens in the vocabulary, the most frequent ones", least=2, quick=300,
                              metavar="V")
     length: int = option(64, "tokens in a window", least=1, most=1_000_000, quick=24, metavar="T")
     windows: int | None = option(512, "use at most the first N windows", least=1, quick=64)
-    unknown: str = option(UNKNOWN, "what becomes of rarer words: mapped to <unk>, or their document omitted",
+    unknown: str = option(UNKNOWN, "what is done with rarer words: they are mapped to <unk>, or their documents "
+                          "are omitted",
                           choices=(UNKNOWN, OMIT))
-    tokenizer: str | None = option(None, "a tokenizer.json, as minitx tokenizer writes; its tokens instead of words",
+    tokenizer: str | None = option(None, "a tokenizer.json, as minitx tokenizer writes it; the text is split into its "
+                                   "tokens instead of words",
                                    metavar="FILE")
-    layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
+    layout: str | None = option(None, "how documents are separated in a .txt file; this is detected when it is not "
+                                "given",
                                 choices=tuple(LAYOUTS))
 
 

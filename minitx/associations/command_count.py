@@ -48,14 +48,17 @@ class Options(Settings):
     texts: tuple[str, ...] = option((), "files, folders or patterns; with --merge, files of counts", metavar="TEXT",
                                     positional=True)
     vocabulary: int = option(3000, "number of words in the vocabulary, the most frequent ones", least=2, metavar="V")
-    tokenizer: str | None = option(None, "a tokenizer.json, as minitx tokenizer writes; its tokens instead of words",
+    tokenizer: str | None = option(None, "a tokenizer.json, as minitx tokenizer writes it; the text is split into its "
+                                   "tokens instead of words",
                                    metavar="FILE")
     tokens: int | None = option(None, "tell only the K most frequent tokens of the vocabulary apart", least=2,
                                 metavar="K")
     length: int = option(64, "tokens in a window", least=1, most=1_000_000, metavar="T")
-    unknown: str = option(UNKNOWN, "what becomes of rarer words: mapped to <unk>, or their document omitted",
+    unknown: str = option(UNKNOWN, "what is done with rarer words: they are mapped to <unk>, or their documents "
+                          "are omitted",
                           choices=(UNKNOWN, OMIT))
-    layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
+    layout: str | None = option(None, "how documents are separated in a .txt file; this is detected when it is not "
+                                "given",
                                 choices=tuple(LAYOUTS))
     skip_bad: bool = option(False, "count lines of JSON that hold no text and leave them out, instead of refusing them")
     part: str | None = option(None, "count the i-th of n parts, such as 2/8; without --vocabulary-from, every part "
@@ -66,9 +69,10 @@ class Options(Settings):
     scores: str | None = option(None, "sum the scores for these merged counts, whose settings are used; Q and Delta "
                                 "need them", metavar="COUNTS")
     merge: bool = option(False, "add counts, or scores, that were written before")
-    workers: int | None = option(None, "processes; as many as cores when not given. Results do not depend on it",
+    workers: int | None = option(None, "number of processes; one for each core when it is not given. Results do not "
+                                 "depend on it",
                                  least=1)
-    out: str = option("counts.npz", "the file to write; a run that was ended goes on", metavar="FILE")
+    out: str = option("counts.npz", "the file to write; an interrupted run continues from it", metavar="FILE")
     force: bool = option(False, "overwrite a file that another run has written")
 
 

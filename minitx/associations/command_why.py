@@ -56,8 +56,8 @@ class Options(TextOptions, Pair):
     length: int = option(64, "tokens in a window", least=1, most=1_000_000, metavar="T")
     windows: int | None = option(512, "use at most the first N windows", least=1)
     learning_rate: float = option(1.0, "learning rate of gradient descent", above_zero=True, below=1e60, metavar="ETA")
-    steps: int = option(20, "steps of training, each of which costs a forward pass more than without attribution; 0: "
-                        "statistics alone", least=0, quick=5, metavar="S")
+    steps: int = option(20, "steps of training; attribution adds a forward pass to each, and with 0 only statistics "
+                        "are computed", least=0, quick=5, metavar="S")
     batch_size: int | None = option(None, "windows a step; the full batch when not given", least=1, metavar="B")
     out: str = option(OUT, "folder for the figure, results.json, index.html, weights.npz; each pair has one of its own",
                       metavar="DIR")

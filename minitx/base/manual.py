@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 
 WIDTH = 100  # columns of help on a wide terminal
 FILES = {
-    "results.json": "Every number, the options, and the versions. --config reads it, to repeat the run.",
-    "index.html": "One page for a browser, with everything inside: figures, tables, and what moves.",
+    "results.json": "It holds every number, the options and the versions. --config reads it to repeat the run.",
+    "index.html": "One self-contained page for a browser, with figures, tables and sliders.",
     "weights*.npz": "The trained weights; minitx.load reads them.",
-    "checkpoint.npz": "What is done so far, while the run lasts; --resume reads it."}
+    "checkpoint.npz": "The state of a run that has not ended; --resume reads it."}
 
 
 class Manual(argparse.RawDescriptionHelpFormatter):
@@ -20,14 +20,16 @@ class Manual(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=6, width=min(WIDTH, shutil.get_terminal_size().columns) - 2)
 
 
-def sections(examples: Sequence[tuple[str, str]], options: Collection[str]) -> str:
+def sections(examples: Sequence[tuple[str, str]], options: Collection[str], lacks: Collection[str] = ()) -> str:
     """What follows the options: ``examples`` [(command line, what it does)], files and exit status.
 
-    What they say depends on the ``options`` that the command has, such as "--resume".
+    What they say depends on the ``options`` that the command has, such as "--resume". Files and exit status that it
+    ``lacks`` are left out.
     """
     files = {name: text for name, text in FILES.items() if name != "checkpoint.npz" or "--resume" in options}
     parts = {"examples": dict(examples), "files in the folder": files if "--config" in options else {},
              "exit status": _exit_status(options)}
+    parts = {title: {name: text for name, text in part.items() if name not in lacks} for title, part in parts.items()}
     return "\n\n".join(f"{title}:\n" + "\n".join(f"  {name}\n{textwrap.indent(textwrap.fill(text, WIDTH - 8), ' ' * 6)}"
                                                 for name, text in part.items())
                        for title, part in parts.items() if part)
@@ -38,8 +40,8 @@ def _exit_status(options):
     if "--config" in options:
         outside = ", or a comparison is outside --check" if "--check" in options else ""
         found["1"] = f"Training diverged{outside}. Files are written."
-    found["2"] = "What was typed, or a file, is not as it must be. One line says why; nothing is written."
+    found["2"] = "An option or a file is not valid. One line says why; nothing is written."
     if "--config" in options:
         then = ", and --resume goes on with it" if "--resume" in options else ""
-        found["130"] = f"Ctrl-C or SIGTERM ended the run. What was done is written{then}."
+        found["130"] = f"Ctrl-C or SIGTERM ended the run. The results so far are written{then}."
     return found

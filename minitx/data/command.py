@@ -13,8 +13,8 @@ from minitx.data.streams import text_files
 from minitx.data.tokenizers import BYTES, FileTokenizer
 
 EXAMPLES = (
-    ("minitx tokenizer stories.txt --vocabulary 5000", "Train byte pairs on a text."),
-    ("minitx associate stories.txt --tokenizer tokenizer.json", "Use them."))
+    ("minitx tokenizer stories.txt --vocabulary 5000", "Train a byte-pair tokenizer on a text."),
+    ("minitx associate stories.txt --tokenizer tokenizer.json", "Train on the text in these tokens."))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class Options(Settings):
     texts: tuple[str, ...] = option((), "files, folders or patterns", positional=True,
                                     metavar="TEXT")
     vocabulary: int = option(10_000, "number of tokens; 256 of them are the bytes", least=BYTES + 1, metavar="V")
-    layout: str | None = option(None, "how documents are separated in a .txt file; detected when not given",
+    layout: str | None = option(None, "how documents are separated in a .txt file; this is detected when it is not "
+                                "given",
                                 choices=tuple(LAYOUTS))
     out: str = option("tokenizer.json", "the file to write", metavar="FILE")
     force: bool = option(False, "overwrite the file if it is there")

@@ -31,6 +31,7 @@ ABOVE = 5.0  # standard deviations from which a statistic counts as above chance
 EXAMPLES = (
     ("minitx language-model pythia-70m --text stories.txt", "Compare the layers of a model with what a text predicts."),
     ("minitx language-model steps/* --text stories.txt --tokens 500", "Compare checkpoints of one training."))
+LACKS = ("weights*.npz", "1")  # nothing is trained
 N_WORDS, N_NEIGHBOURS = 6, 7
 KINDS = (Features, Record, Similarity)  # what a checkpoint keeps of a model
 

@@ -53,10 +53,12 @@ class AutomatonOptions(Resumable):
     text: str | None = option(None, "a text (.txt, .jsonl, .json, or .gz of each), or a .jsonl file of samples, one "
                               "{\"tokens\": [...], \"label\": ...} a line; without it, samples are generated",
                               positional=True, metavar="FILE")
-    embedding: str = option("one-hot", "embeddings of the tokens: one-hot, or vectors of length 1, for which the "
-                            "Graph-SVM is one large problem: random ones, or such that each two have the same cosine",
+    embedding: str = option("one-hot", "embeddings of the tokens: one-hot, or vectors of length 1, which are random "
+                            "or have the same cosine for each two of them; for these the Graph-SVM is one large "
+                            "problem",
                             choices=("one-hot", "random", "equicorrelated"))
-    correlation: float | None = option(None, "this cosine of equicorrelated embeddings; 0.3 when not given",
+    correlation: float | None = option(None, "the cosine of any two equicorrelated embeddings; it is 0.3 when it is "
+                                       "not given",
                                        above_zero=True, below=1.0)
     width: int | None = option(None, "dimensions of random embeddings; as many as tokens when not given", least=1,
                               most=10_000)
@@ -209,7 +211,7 @@ def verdict(held_out: HeldOut) -> str:
     if not found:
         return "No held-out context has a limit that is determined."
     parts = ", ".join(f"{command_tables.tiny(median)} ({mode})" for mode, median in found.items())
-    return f"On held-out contexts attention is so far from the automaton, in median total variation: {parts}."
+    return f"The median total variation between attention and the automaton on held-out contexts is {parts}."
 
 
 def _medians(held_out):

@@ -27,6 +27,7 @@ EXAMPLES = (
     ("minitx report", "Train for all three theories, and write minitx-report/index.html and results.json."),
     ("minitx report my.txt --out mine", "Train on a text of your own; the page names a theory that cannot use it."),
     ("minitx report --quick --seed 3", "The same page in a minute, with small sizes and other draws."))
+LACKS = ("weights*.npz",)
 # {option: value} of the runs, which together take less than three minutes on two cores
 ASSOCIATIONS = {"vocabulary": 500, "length": 32, "windows": 400}
 TOPICS = {"documents": 2000, "seeds": 1}

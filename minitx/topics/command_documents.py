@@ -58,7 +58,8 @@ class Options(base_options.Resumable):
     command = "topics"
     topics: int = option(10, "number of topics (T)", least=2)
     words: int = option(10, "words of each topic (v)", least=1)
-    tau: int | None = option(None, "topics of each document; 2 when neither --tau nor --alpha is given", least=1)
+    tau: int | None = option(None, "number of topics of each document; it is 2 when neither --tau nor --alpha is "
+                            "given", least=1)
     alpha: float | None = option(None, "parameter of Dirichlet topic shares, in place of --tau", above_zero=True)
     length: str = option("128", "words of a document: a number, or a range such as 100-150", metavar="N|LOW-HIGH")
     documents: int = option(10_000, "documents to train on", least=1, quick=1000)
@@ -72,7 +73,8 @@ class Options(base_options.Resumable):
     seeds: int = option(3, "number of seeds; --seed is the first", least=1, quick=1, most=1000)
     check: float | None = check_option()
     out: str = option("minitx-topics", "folder for figures, results.json, index.html and weights", metavar="DIR")
-    quick: bool = option(False, "the same job in seconds: one seed, 1,000 documents, a tenth of the steps")
+    quick: bool = option(False, "do the same job in seconds, with one seed, 1,000 documents and a tenth of the "
+                         "steps")
 
     def __post_init__(self):
         super().__post_init__()

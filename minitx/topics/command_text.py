@@ -52,10 +52,11 @@ class Options(Resumable):
     vocabulary: int = option(800, "number of words in the vocabulary, the most frequent ones; rarer ones become <unk>",
                              least=3, quick=300)
     length: int = option(128, "tokens of a document: each text is cut into windows of so many", least=2, quick=64)
-    windows: int | None = option(None, "use at most the first so many windows; all when not given", least=1, quick=300)
+    windows: int | None = option(None, "use at most this many windows, the first ones; all are used when it is not "
+                                "given", least=1, quick=300)
     topics: int = option(10, "number of topics fitted to the text", least=2, quick=5)
-    threshold: float = option(0.5, "a word belongs to a topic whose probability, given the word, is at least this; "
-                              "other words have none", is_probability=True, above_zero=True)
+    threshold: float = option(0.5, "a word belongs to its most probable topic if that has at least this probability, "
+                              "given the word; other words belong to no topic", is_probability=True, above_zero=True)
     stop_words: bool = option(True, "leave English stop words out of the topics")
     exclude: str = option("", "comma-separated words to leave out of the topics as well, for example names")
     permutations: int = option(999, "shuffles of the words' topics in each permutation test", least=1, quick=199)

@@ -15,7 +15,7 @@ def manual(command):
     module = cli.module_of(command)
     parser = cli.Parser(prog=f"minitx {command}", formatter_class=Manual)
     module.add_arguments(parser)
-    parser.epilog = sections(module.EXAMPLES, parser._option_string_actions)
+    parser.epilog = sections(module.EXAMPLES, parser._option_string_actions, getattr(module, "LACKS", ()))
     return parser, " ".join(parser.format_help().split())
 
 
@@ -51,7 +51,7 @@ def test_the_page_of_a_command_is_what_help_prints(capsys, monkeypatch):
     assert ended.value.code == 0
     assert "\n  --steps S\n      number of steps (default: 100, with --quick 12). A whole number, at least 1." in text
     assert "Example: --steps 200" in " ".join(text.split())
-    assert "minitx associate --resume --out my-run\n      Go on with that run after it was ended.\n" in text
+    assert "minitx associate --resume --out my-run\n      Continue that run after it was interrupted.\n" in text
     assert max(map(len, text.split("\n"))) <= 100
 
 
