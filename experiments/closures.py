@@ -241,15 +241,17 @@ def section(results):
     size = grown["size"]
     return paragraphs(
         "## Closures that were tried, and what more operations buy",
-        f"One layer, {CELLS} V cells, {DIRECTIONS} directions of deviations, float32. `holds to` is the last recorded "
-        f"step (every {EVERY}) up to which every weight is within {ALLOWED:g}, and `cost` the multiplications of a "
-        "step over those of an exact one. Then follow the last step that was measured, and the relative errors there; "
-        "measuring ends where a weight is further off.",
+        f"One layer is trained in float32; every closure has {CELLS} V cells and {DIRECTIONS} directions of "
+        f"deviations. The column `holds to` is the last recorded step (every {EVERY}) up to which every weight is "
+        f"within {ALLOWED:g}, and `cost` is the number of multiplications of a step divided by that of an exact one. "
+        "The other columns are the last step that was measured and the relative errors there; measuring ends where a "
+        "weight is further off. The package has the first closure, cells of one number with a common Jacobian.",
         *map(_text, results["texts"]),
-        "When the estimate of `reduced.descend(tolerance=...)` comes near the tolerance, a step may have more cells or "
-        f"sample more windows. {grown['corpus']}, V = {size['V']}, T = {size['T']}, {size['N']} windows, eta = "
-        f"{grown['learning_rate']:g}, without a limit: the operations of a step over those of an exact one, the step "
-        f"up to which no estimate exceeds {TOLERANCE:.1%}, and errors and estimates after {grown['steps']} steps.",
+        "When the estimate of `reduced.descend(tolerance=...)` comes near the tolerance, a step may have more cells "
+        f"or sample more windows. The next table shows what both buy on {grown['corpus']} (V = {size['V']}, T = "
+        f"{size['T']}, {size['N']} windows, eta = {grown['learning_rate']:g}) where nothing limits them. The column "
+        f"`cost` is as above, `to step` is the step up to which no estimate exceeds {TOLERANCE:.1%}, and the errors "
+        f"and estimates are those after {grown['steps']} steps.",
         block(("cells", "windows", "cost", "to step", *(f"error {name}" for name in NAMES),
                *(f"estimate {name}" for name in NAMES)), rows))
 
