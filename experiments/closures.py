@@ -21,7 +21,7 @@ cells, or on more sampled windows.
 import heapq
 
 import numpy as np
-from running import block, command_line, paragraphs, write_down
+from running import block, command_line, holds, paragraphs, write_down
 
 from minitx import Circuits, OneHotWeights, agreement, builtin_corpus, descend, load_corpus
 from minitx.associations import reduced
@@ -163,16 +163,6 @@ def _spread(along, members, i):
     return (-float(squares.sum()) if squares[across] > 1e-12 * len(members) else 0.0), i, across, middle[across]
 
 
-def holds(records):
-    """The last recorded step up to which every weight is within ALLOWED, or 0."""
-    step = 0
-    for one in records:
-        if not max(one["errors"].values()) <= ALLOWED:
-            break
-        step = one["step"]
-    return step
-
-
 def errors(weights, exact):
     """{weight: its relative error}"""
     return {name: float(error) for name, error in agreement(weights, exact).relative_error.items()}
@@ -224,7 +214,7 @@ def _text(found):
     size, rows = found["size"], []
     for name, version in found["versions"].items():
         last = version["records"][-1]
-        rows.append((name, holds(version["records"]), number(version["cost"], 2), last["step"],
+        rows.append((name, holds(version["records"], ALLOWED), number(version["cost"], 2), last["step"],
                      *(number(last["errors"][weight]) for weight in NAMES)))
     return paragraphs(
         f"{found['corpus']}, V = {size['V']}, T = {size['T']}, {size['N']} windows, eta = {found['learning_rate']:g}; "

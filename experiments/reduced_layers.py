@@ -18,7 +18,7 @@ is written.
 """
 
 import numpy as np
-from running import block, command_line, paragraphs, write_down
+from running import block, command_line, holds, paragraphs, write_down
 
 from minitx import LayeredWeights, builtin_corpus, descend, load_corpus
 from minitx.base.console import progress_bar
@@ -122,16 +122,6 @@ def errors(exact, found):
                       if name.split()[0] == kind) for kind in NAMES}
 
 
-def holds(records):
-    """The last recorded step up to which every weight is within ALLOWED, or 0."""
-    step = 0
-    for one in records:
-        if not max(one["errors"].values()) <= ALLOWED:
-            break
-        step = one["step"]
-    return step
-
-
 # ------------------------------------------------------------------------------------------------- Markdown
 
 
@@ -141,11 +131,12 @@ def section(results):
     rows = []
     for name, version in results["versions"].items():
         records = version["records"]
-        last = holds(records)
+        last = holds(records, ALLOWED)
         after = next((one["errors"] for one in records if one["step"] > last), {})
         rows.append((name, version["cells"], last, number(loss[last]), *(number(after.get(kind)) for kind in NAMES),
                      *(number(records[-1]["errors"][kind]) for kind in NAMES)))
-    held = [name for name, version in results["versions"].items() if holds(version["records"]) == results["steps"]]
+    held = [name for name, version in results["versions"].items()
+            if holds(version["records"], ALLOWED) == results["steps"]]
     return paragraphs(
         "## Reduced dynamics for two layers: what was tried",
         f"Two layers are trained with V = {size['V']}, T = {size['T']} and N = {size['N']}, which makes "

@@ -99,3 +99,13 @@ def paragraphs(*parts):
     wrapped = (part if "\n" in part or part[0] == "#" else fill(part, 120, break_on_hyphens=False)
                for part in parts if part)
     return "\n\n".join(wrapped)
+
+
+def holds(records, allowed):
+    """The last recorded step up to which the ``errors`` of all weights are at most ``allowed``, or 0."""
+    step = 0
+    for one in records:
+        if not max(one["errors"].values()) <= allowed:
+            break
+        step = one["step"]
+    return step

@@ -11,7 +11,7 @@ from minitx.base.parallel import kernel, ordered_kernel
 
 
 @kernel
-def stand(slots, n_words, C):
+def one_hot(slots, n_words, C):
     """The first columns of C: C[t, u] = 1(word u stands at t) for the ``n_words`` words."""
     C[:, :n_words] = 0.0
     for t in range(slots.size):

@@ -179,7 +179,7 @@ def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Spac
     n_layers, T, U = len(weights.V), len(seq.tokens), len(seq.words)
     # 1  C_{}[t, u] = 1(word u stands at t)
     C = space.take("C", T, 2**n_layers * U)
-    layer_kernels.stand(seq.slots, U, C)
+    layer_kernels.one_hot(seq.slots, U, C)
     cache = Cache(C, [], [None], [None], [None], [None], _keys(tables, seq, space),
                   _gathered(tables.output, seq.words, space.take("output", 2**n_layers - 1, U, len(weights.W_O))))
     for l in range(1, n_layers + 1):
