@@ -69,7 +69,7 @@ class Closure:
         F = np.empty((len(self.tokens), self.n_vocab), np.float32)
         for part in self.blocks:
             attention = part.attend(circuits.qk, circuits.position)
-            F[self.positions(part)] = output(circuits, part, attention, self.workspace)[0].reshape(-1, self.n_vocab)
+            F[self.positions(part)] = output(circuits, part, attention, self.workspace).reshape(-1, self.n_vocab)
         R = self.probabilities(F, weights.W_O)
         at = np.arange(len(R)), self.targets
         loss = -float(np.mean(np.log(np.maximum(R[at], 1e-30))))
@@ -77,10 +77,9 @@ class Closure:
         tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
         for part in self.blocks:
             attention = part.attend(circuits.qk, circuits.position)
-            rows = np.ascontiguousarray(circuits.ov[attention.words])
             residual = R[self.positions(part)].reshape(*part.queries.shape, self.n_vocab)
-            cache = Cache(attention, rows, residual, part.weight.astype(np.float32))
-            add_pieces(part, backward(circuits, part, cache), tables)
+            cache = Cache(attention, residual, part.weight.astype(np.float32))
+            add_pieces(part, backward(circuits, part, cache, self.workspace), tables)
         return loss, weights.pullback(Circuits(**tables, bias=None))
 
     def positions(self, part):

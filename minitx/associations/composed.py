@@ -78,6 +78,6 @@ def explained(weights: Parameters, predicted: Parameters, batch: Batch) -> Expla
 
 def _probabilities(circuits, block, workspace):
     """Softmax of the output at each query of a block. (S, M, V)"""
-    out, _ = output(circuits, block, block.attend(circuits.qk, circuits.position), workspace)
+    out = output(circuits, block, block.attend(circuits.qk, circuits.position), workspace)
     probabilities(out.reshape(-1, circuits.n_vocab))
     return out

@@ -98,10 +98,10 @@ class PositionSums:
         """{factors held: (S, M)}; the lines are those of _block_terms of minitx.associations.terms."""
         # 1, 2  A, A0 and the probabilities
         exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
-        p, rows = output(circuits, block, exact, self.workspace)
+        p = output(circuits, block, exact, self.workspace)
         probabilities(p.reshape(-1, circuits.n_vocab))
         if isinstance(entry, Scores):
-            return _of_scores(block, exact, uniform, p, rows, entry)
+            return _of_scores(block, exact, uniform, p, entry)
         found = dict.fromkeys(_held_by(entry), 0.0)
         for part in entry:
             # r . z = r0 . z + (r - r0) . z
@@ -129,17 +129,16 @@ def _held_by(entry):
             for attention_drift in ((False, True) if attends else (False,))]
 
 
-def _of_scores(block, exact, uniform, p, rows, entry):
-    """{factors held: (S, M)} of an entry that is a sum of dscore; ``p`` becomes r - r0 and ``rows`` are overwritten."""
+def _of_scores(block, exact, uniform, p, entry):
+    """{factors held: (S, M)} of an entry that is a sum of dscore; ``p`` becomes r - r0."""
     p -= 1 / p.shape[2]
     p *= block.weight[:, :, None]
     words, ones, found = exact.words, np.ones(block.weight.shape), {}
     for rest, part in enumerate(entry.ov_parts):
-        np.take(part, words, axis=0, out=rows, mode="clip")
         mean = part.mean(axis=1)
         of_r0 = mean[words][:, None, :] - part[words[:, None, :], block.targets[:, :, None]]
         for saturation, by_word in ((False, block.weight[:, :, None] * of_r0),
-                                    (True, p @ rows.transpose(0, 2, 1))):
+                                    (True, exact.row_slopes(p, part))):
             at_uniform, at_exact = (
                 _chosen_scores(block, attention_backward(attention.A, by_word, ones, attention.slots, block.queries,
                                                          True), entry) for attention in (uniform, exact))

@@ -86,7 +86,7 @@ def add_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: flo
 def _rest_of_block(circuits, closure, block, at, weight, workspace):
     """Equation 10: the rest of the loss, and the pieces of its gradient."""
     attention = block.attend(circuits.qk, circuits.position)
-    out, rows = output(circuits, block, attention, workspace)
+    out = output(circuits, block, attention, workspace)
     flat, i = out.reshape(-1, circuits.n_vocab), at.ravel()
     k = closure.cell[i]
     away = closure.c_U[i, :len(closure.R)] - closure.cbar_U[k]
@@ -101,4 +101,4 @@ def _rest_of_block(circuits, closure, block, at, weight, workspace):
     loss = float(np.sum(weight.ravel() * (KL - second), dtype=np.float64))
     flat -= p
     flat -= response
-    return loss, backward(circuits, block, Cache(attention, rows, out, weight.astype(out.dtype)))
+    return loss, backward(circuits, block, Cache(attention, out, weight.astype(out.dtype)), workspace)

@@ -158,6 +158,7 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
     sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
     cut, workspace = blocks(batch, circuits.n_vocab, circuits.ov.dtype), Workspace()
+    ov_parts = [np.ascontiguousarray(part) for part in ov_parts]
     means = [part.mean(axis=1) for part in ov_parts]
 
     def add(computed):
@@ -187,21 +188,21 @@ def _block_terms(circuits, block, ov_parts, means, workspace):
     exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
     words, w, ones, C_rest = exact.words, block.weight, np.ones(block.weight.shape), exact.C - uniform.C
     # 2  r - r0
-    r, rows = output(circuits, block, exact, workspace)
+    r = output(circuits, block, exact, workspace)
     probabilities(r.reshape(-1, circuits.n_vocab))
     r -= 1 / circuits.n_vocab
     r *= w[:, :, None]
     # 3  d_direct[x_t, :] += r_t,  d_ov[u, :] += C_tu r_t
-    D = {name: workspace.array(name, rows.shape, rows.dtype) for name in ("at uniform", "rest", "rest at r0")}
-    np.matmul(uniform.C.transpose(0, 2, 1), r, out=D["at uniform"])
-    np.matmul(C_rest.transpose(0, 2, 1), r, out=D["rest"])
+    shape = *words.shape, circuits.n_vocab
+    D = {name: workspace.array(name, shape, r.dtype) for name in ("at uniform", "rest", "rest at r0")}
+    exact.word_slopes(uniform.C, r, D["at uniform"])
+    exact.word_slopes(C_rest, r, D["rest"])
     weighted_uniform_residual(C_rest, w, block.targets, D["rest at r0"])
     # 4, 5  dC_tu = r_t . ov[u, :], and dscore at A0 and what A - A0 adds to it
     dscore = {}
     for rest, (part, mean) in enumerate(zip(ov_parts, means, strict=True)):
-        np.take(part, words, axis=0, out=rows, mode="clip")
         of_r0 = mean[words][:, None, :] - part[words[:, None, :], block.targets[:, :, None]]
-        for saturation, by_word in ((False, w[:, :, None] * of_r0), (True, np.matmul(r, rows.transpose(0, 2, 1)))):
+        for saturation, by_word in ((False, w[:, :, None] * of_r0), (True, exact.row_slopes(r, part))):
             at_uniform, at_exact = (attention_backward(attention.A, by_word, ones, attention.slots, block.queries, True)
                                     for attention in (uniform, exact))
             dscore[saturation, False, bool(rest)] = at_uniform

@@ -10,10 +10,10 @@ weights -> tables direct, ov, qk, position, bias                ``circuits()`` o
 batch -> blocks that fit a core's cache                         blocks.blocks
 1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j])             Block.attend, kernels.attention_forward
 2  C_tu = sum of A_tj over the keys j of token u                Block.attend, kernels.fold
-3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias          circuits.output
+3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias          circuits.output, product_kernels
 4  loss = sum_t weight_t head(out_t, y_t)                       kernels.cross_entropy, ..., log_head
 4' dout_t = weight_t dhead(out_t, y_t) = scale_t R_t            the same kernels, in the same pass
-3' dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t          circuits.backward
+3' dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t          circuits.backward, product_kernels
 2' 1' dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)               kernels.attention_backward
 d_ov[u] += D_u,  d_direct[x_t] += dout_t,  d_bias += dout_t     pieces.add_pieces
 d_qk[x_t, x_j] += dscore_tj,  d_position[t - j] += dscore_tj    pieces.add_pieces

@@ -18,14 +18,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
-from minitx.model import kernels
+from minitx.model import kernels, product_kernels
 from minitx.model.parameters import Array, or_empty
 
 BLOCK_BYTES = 4 << 20  # Working set of a block, about one core's cache. A constant, so that all machines cut alike.
 JOINED_BYTES = 4 << 20  # The same for joined bags, whose products are larger.
-QUERIES = 64  # Number of causal queries that share a product: each group has one with the tokens that it can attend to.
-WORDS = 4  # The number of distinct tokens is padded to a multiple of this: BLAS computes products of such sizes faster.
 JOINED = 8  # Bags are joined when V <= JOINED * (their distinct tokens); larger values join more often.
 PARTS = 2  # Least number of blocks of joined bags, so that two threads have work.
 
@@ -39,7 +38,33 @@ class Attention:
     C: Array  # (S, M, U) row = query, column = distinct token; the sum of A over the keys that hold it
     words: Array  # (S, U) the distinct tokens
     n_words: Array  # (S,)
-    reach: list[tuple[slice, int]]  # groups of queries, and for each a number of words beyond which their C is 0
+    seen: Array | None  # (S, M) how many words a query attends to; None: the words are all tokens, in their order
+    since: Array | None  # (S, U) the first query that attends to the word; M if none does
+
+    @one_blas_thread()
+    def mixed_rows(self, table: Array, out: Array) -> None:
+        """``out`` becomes the sum over u of C[s, m, u] table[words[s, u], :], (S, M, V)."""
+        if self.seen is None:
+            np.matmul(self.C, table, out=out)
+        else:
+            product_kernels.mixed_rows(self.C, self.words, self.seen, table, out)
+
+    @one_blas_thread()
+    def row_slopes(self, R: Array, table: Array) -> Array:
+        """dC[s, m, u] = R[s, m, :] . table[words[s, u], :], (S, M, U); any values where a query does not attend."""
+        if self.seen is None:
+            return np.matmul(R, table.T)
+        dC = np.empty_like(self.C)
+        product_kernels.row_slopes(R, self.words, self.seen, table, dC)
+        return dC
+
+    @one_blas_thread()
+    def word_slopes(self, C: Array, R: Array, D: Array) -> None:
+        """``D`` becomes the sum over m of C[s, m, u] R[s, m, :], (S, U, V), for a C that is 0 where this one is."""
+        if self.since is None:
+            np.matmul(C.transpose(0, 2, 1), R, out=D)
+        else:
+            product_kernels.word_slopes(C, self.since, R, D)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +116,9 @@ class Block:
 
     def _part(self, rows):
         counts = {name: getattr(self, name)[rows] for name in self.WIDTHS}
-        trimmed = {name: np.ascontiguousarray(getattr(self, name)[rows, :self._width(count, counts[count].max())])
+        trimmed = {name: np.ascontiguousarray(getattr(self, name)[rows, :counts[count].max()])
                    for count, names in self.WIDTHS.items() for name in names}
         return replace(self, rows=self.rows[rows], **counts, **trimmed)
-
-    def _width(self, count, largest):
-        """Number of columns that the arrays of WIDTHS[``count``] keep, of which the row with most uses ``largest``."""
-        return largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +126,7 @@ class Positions(Block):
     """Keys are positions, and every loss position is a query with one answer."""
 
     slots: Array  # (S, T) number of the key's token among the distinct ones
-    words: Array  # (S, U) the distinct tokens in the order in which they appear, U a multiple of WORDS
+    words: Array  # (S, U) the distinct tokens in the order in which they appear
     n_words: Array  # (S,)
 
     WIDTHS: ClassVar[dict[str, tuple]] = {**Block.WIDTHS, "n_keys": ("keys", "mass", "slots"), "n_words": ("words",)}
@@ -118,33 +139,29 @@ class Positions(Block):
         """
         rows, tokens, weight, mass, at, count = _loss_positions(batch)
         slots, words, n_words = kernels.distinct(tokens, batch.lengths[rows], int(tokens.max(initial=0)) + 1)
-        words = np.pad(words, [(0, 0), (0, -words.shape[1] % WORDS)])
         found = cls(batch.head, bool(batch.causal), rows, keys=tokens, n_keys=batch.lengths[rows],
                     mass=mass.astype(dtype), queries=at, current=_take(tokens, at), n_queries=count, asked=_numbers(at),
                     positions=at, targets=_take(batch.targets[rows], at), weight=_take(weight, at), n_answers=count,
                     slots=slots, words=words, n_words=n_words)
         return found._part(np.argsort(n_words, kind="stable"))
 
-    def _width(self, count, largest):
-        return _padded(largest) if count == "n_words" else largest
-
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention to positions, then summed over the positions of each distinct token."""
         A = self.softmax(qk, position)
         C = kernels.fold(A, self.slots, self.words.shape[1])
-        return Attention(A, self.slots, C, self.words, self.n_words, self.reach)
+        return Attention(A, self.slots, C, self.words, self.n_words, *self.seen_and_since)
 
     @cached_property
-    def reach(self) -> list[tuple[slice, int]]:
-        """Groups of queries in order, and how many words they can attend to: what appears first has smaller numbers."""
-        n_queries, n_words = self.queries.shape[1], self.words.shape[1]
-        if not self.causal:
-            return [(slice(0, n_queries), n_words)]
-        seen = np.where(np.arange(n_queries) < self.n_queries[:, None],
-                        _take(np.maximum.accumulate(self.slots, axis=1), self.queries) + 1, 0).max(axis=0)
-        seen = np.maximum.accumulate(seen)
-        groups = [slice(first, first + QUERIES) for first in range(0, n_queries, QUERIES)]
-        return [(queries, min(n_words, _padded(seen[queries].max()))) for queries in groups]
+    def seen_and_since(self) -> tuple[Array, Array]:
+        """How many words a query can attend to, (S, M), and the first query that can attend to a word, (S, U).
+
+        Words are numbered in the order in which they appear.
+        """
+        last = np.maximum.accumulate(self.slots, axis=1) if self.causal else self.n_words[:, None] - 1
+        seen = _take(np.broadcast_to(last, self.keys.shape), self.queries) + 1
+        seen[np.arange(seen.shape[1]) >= self.n_queries[:, None]] = 0  # padding
+        seen = np.maximum.accumulate(seen, axis=1)
+        return seen, _since(seen, self.words.shape[1])
 
 
 class Bags(Block):
@@ -166,10 +183,14 @@ class Bags(Block):
 
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention to distinct tokens, which are the keys."""
-        return self._of_words(self.softmax(qk, position))
+        A = self.softmax(qk, position)
+        return Attention(A, _numbers(self.keys), A, self.keys, self.n_keys, *self.seen_and_since)
 
-    def _of_words(self, A):
-        return Attention(A, _numbers(self.keys), A, self.keys, self.n_keys, [(slice(0, A.shape[1]), A.shape[2])])
+    @cached_property
+    def seen_and_since(self) -> tuple[Array, Array]:
+        """How many words a query can attend to, (S, M), and the first query that can attend to a word, (S, U)."""
+        seen = np.repeat(self.n_keys[:, None], self.queries.shape[1], axis=1)
+        return seen, _since(seen, self.keys.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +216,8 @@ class JoinedBags(Bags):
     def attend(self, qk: Array | None, position: Array | None = None) -> Attention:
         """Attention of each query to the tokens of its own bag."""
         bags, n_vocab = self.bags, self.keys.size
-        return self._of_words(kernels.join(bags.softmax(qk, None), bags.keys, bags.n_keys, bags.n_queries, n_vocab))
+        A = kernels.join(bags.softmax(qk, None), bags.keys, bags.n_keys, bags.n_queries, n_vocab)
+        return Attention(A, _numbers(self.keys), A, self.keys, self.n_keys, None, None)
 
 
 def blocks(batch: Batch, n_vocab: int, dtype: DTypeLike) -> list[Block]:
@@ -213,9 +235,9 @@ def blocks(batch: Batch, n_vocab: int, dtype: DTypeLike) -> list[Block]:
     return [JoinedBags.join(part, n_vocab) for part in bags.cut(n_vocab, size)]
 
 
-def _padded(n_words):
-    """The least multiple of WORDS that is not below ``n_words``."""
-    return -(-int(n_words) // WORDS) * WORDS
+def _since(seen, n_words):
+    """The first query that can attend to a word; the number of queries if none can. (S, U)"""
+    return (seen[:, :, None] <= np.arange(n_words)).sum(axis=1)
 
 
 def _loss_positions(batch):

@@ -136,7 +136,7 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
 
     def loss_and_pieces(block):
         loss, cache = forward(circuits, block, workspace)
-        return loss, block, backward(circuits, block, cache)
+        return loss, block, backward(circuits, block, cache, workspace)
 
     loss = add_all(loss_and_pieces, cut, tables)
     if not np.isfinite(loss):
@@ -196,7 +196,7 @@ def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Arra
         s, k = np.nonzero(block.weight)
         row, t = block.rows[s], block.positions[s, k]
         A[row, t, :attention.A.shape[2]] = attention.A[s, k]
-        out[row, t] = output(circuits, block, attention, Workspace())[0][s, k]
+        out[row, t] = output(circuits, block, attention, Workspace())[s, k]
     return A, out
 
 
@@ -211,7 +211,6 @@ class Cache:
     """
 
     attention: Attention
-    rows: Array  # (S, U, V) rows of the ov table
     R: Array  # (S, M, V) dL/dout_t = scale_t R_t
     scale: Array  # (S, M)
     D: Array | None = None  # (S, U, V)
@@ -226,14 +225,14 @@ def forward(circuits: Circuits, block: Block, workspace: Workspace) -> tuple[flo
     if block.head == "log":  # 3, 4 and their derivatives
         return _log_of_scores(circuits, block, attention)
     # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
-    out, rows = output(circuits, block, attention, workspace)
+    out = output(circuits, block, attention, workspace)
     # 4  loss = sum_t weight_t head(out_t, y_t); in place, out becomes R, with dL/dout_t = scale_t R_t
     losses, scale = _heads(block, out)
-    return losses.sum(), Cache(attention, rows, out, scale)
+    return losses.sum(), Cache(attention, out, scale)
 
 
 @one_blas_thread()
-def backward(circuits: Circuits, block: Block, cache: Cache) -> Pieces:
+def backward(circuits: Circuits, block: Block, cache: Cache, workspace: Workspace) -> Pieces:
     """Pieces of dL/d tables: the steps of :func:`forward` in reverse.
 
     Overwrites the cache, so that it can be used for one backward pass only.
@@ -246,30 +245,21 @@ def backward(circuits: Circuits, block: Block, cache: Cache) -> Pieces:
     # 2, 1  C_tu = sum of A_tj,  A_tj = softmax_j(score_tj):  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
     dscore = None
     if circuits.qk is not None or circuits.position is not None:
-        dC = np.empty_like(attention.C)  # Without the scale. What no query can attend to is neither written nor read.
-        for queries, n_words in attention.reach:
-            np.matmul(cache.R[:, queries], cache.rows[:, :n_words].transpose(0, 2, 1), out=dC[:, queries, :n_words])
+        dC = attention.row_slopes(cache.R, circuits.ov)  # without the scale
         dscore = kernels.attention_backward(attention.A, dC, cache.scale, attention.slots, block.queries, block.causal)
-    C, D, first = attention.C * cache.scale[:, :, None], cache.rows, 0
-    for queries, n_words in attention.reach:  # words that no query before these attends to
-        C_t = C[:, queries.start:, first:n_words].transpose(0, 2, 1)
-        np.matmul(C_t, cache.R[:, queries.start:], out=D[:, first:n_words])
-        first = n_words
-    D[:, first:] = 0.0
+    D = workspace.array("D", (*attention.words.shape, circuits.n_vocab), cache.R.dtype)
+    attention.word_slopes(attention.C * cache.scale[:, :, None], cache.R, D)
     return Pieces(cache.R, cache.scale, D, attention.words, attention.n_words, dscore)
 
 
 @one_blas_thread()
-def output(circuits: Circuits, block: Block, attention: Attention, workspace: Workspace) -> tuple[Array, Array]:
-    """Step 3: the output at the queries, (S, M, V), and the rows of ov of the distinct tokens, (S, U, V)."""
-    dtype, n_vocab = circuits.ov.dtype, circuits.n_vocab
-    rows = workspace.array("rows", (*attention.words.shape, n_vocab), dtype)
-    out = workspace.array("out", (*block.queries.shape, n_vocab), dtype)
-    np.take(circuits.ov, attention.words, axis=0, out=rows, mode="clip")  # the default mode would make a copy
-    for queries, n_words in attention.reach:
-        np.matmul(attention.C[:, queries, :n_words], rows[:, :n_words], out=out[:, queries])
+def output(circuits: Circuits, block: Block, attention: Attention, workspace: Workspace) -> Array:
+    """Step 3: the output at the queries, (S, M, V)."""
+    dtype = circuits.ov.dtype
+    out = workspace.array("out", (*block.queries.shape, circuits.n_vocab), dtype)
+    attention.mixed_rows(circuits.ov, out)
     kernels.add_rows(out, or_empty(circuits.direct, 2, dtype), block.current, or_empty(circuits.bias, 1, dtype))
-    return out, rows
+    return out
 
 
 def _heads(block, out):
@@ -292,4 +282,4 @@ def _log_of_scores(circuits, block, attention):
     answers = block.asked, block.targets, block.weight, block.n_answers
     losses, R, D, dscore = kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal, tables,
                                             attention.slots, attention.C, ov, answers)
-    return losses.sum(), Cache(attention, ov, R, np.ones(losses.shape, dtype), D, dscore)
+    return losses.sum(), Cache(attention, R, np.ones(losses.shape, dtype), D, dscore)

@@ -314,8 +314,8 @@ def test_many_blocks_add_up(monkeypatch, head, causal):
         np.testing.assert_allclose(getattr(gradient_cut, name), table, rtol=1e-12, atol=1e-15)
 
 
-def test_queries_that_reach_few_words(monkeypatch):
-    """Later groups of queries may see fewer tokens, and tokens may come after the last loss position."""
+def test_queries_that_reach_few_words():
+    """Later queries may see fewer tokens, and tokens may come after the last loss position."""
     rng = np.random.default_rng(0)
     n_vocab, length = 40, 30
     tokens, targets = rng.integers(0, n_vocab, (2, 3, length))
@@ -328,12 +328,8 @@ def test_queries_that_reach_few_words(monkeypatch):
     positional, named = arguments(circuits, batch)
     expected = naive.gradient(*positional, **named)
     assert loss == pytest.approx(naive.loss(*positional, **named), rel=1e-13)
-    monkeypatch.setattr(blocks_room, "QUERIES", 3)
-    loss_in_groups, gradient_in_groups = loss_and_gradient(circuits, Batch(tokens, targets, weight))
-    assert loss_in_groups == pytest.approx(loss, rel=1e-14)
     for name, table in gradient.parameters().items():
         np.testing.assert_allclose(table, expected[name], rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(getattr(gradient_in_groups, name), table, rtol=1e-11, atol=1e-13)
 
 
 def test_weights_broadcast():

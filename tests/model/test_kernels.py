@@ -16,6 +16,8 @@ from minitx.model import kernels
 SOURCES = sorted(Path(minitx.__file__).parent.rglob("*.py"))
 FLAGS = Path("base", "parallel.py")  # the one place of the flags
 
+MAKERS = {"kernel", "ordered_kernel", "compiled", "intrinsic"}  # decorators of kernels and of parts of them
+
 
 def test_every_kernel_takes_its_flags_from_one_place():
     for source in SOURCES:
@@ -31,10 +33,10 @@ def test_every_kernel_takes_its_flags_from_one_place():
         decorators = [ast.unparse(decorator) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)
                       for decorator in node.decorator_list]
         if source.name.endswith("kernels.py"):
-            assert {name.split("(")[0] for name in decorators} <= {"kernel", "ordered_kernel", "compiled"}, source
+            assert {name.split("(")[0] for name in decorators} <= MAKERS, source
             assert decorators, source
         else:
-            assert not {"kernel", "ordered_kernel", "compiled"} & {name.split("(")[0] for name in decorators}, source
+            assert not {name.split("(")[0] for name in decorators} & MAKERS, source
 
 
 def _called_kernels_with_sums(text):

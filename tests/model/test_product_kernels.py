@@ -1,0 +1,97 @@
+"""The products of small matrices, tile by tile, against plain sums."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minitx.model import product_kernels
+
+
+@st.composite
+def products(draw):
+    """Factors (n, U), the rows of a table (v, width) that are multiplied, in an order of columns, and where they begin
+    and end; all dtypes and sizes around those of a tile.
+    """
+    dtype = draw(st.sampled_from([np.float64, np.float32]))
+    n, U, v, width = (draw(st.integers(1, most)) for most in (15, 9, 12, 37))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    ends = np.sort(rng.integers(0, U + 1, (2, n)), axis=1)
+    factors, table = rng.standard_normal((n, U)), rng.standard_normal((v, width))
+    return (factors.astype(dtype), rng.permutation(U).astype(np.int32), rng.integers(0, v, U).astype(np.int32),
+            np.minimum(*ends), np.maximum(*ends), table.astype(dtype))
+
+
+def held(factors, columns, first, last):
+    """The factors, with zeros before ``first`` and from ``last`` on, as the kernels need them."""
+    found = np.zeros_like(factors)
+    for t in range(len(factors)):
+        for k in range(first[t], last[t]):
+            found[t, columns[k]] = factors[t, columns[k]]
+    return found
+
+
+def close(found, expected, dtype):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=200 * np.finfo(dtype).eps)
+
+
+@given(products(), st.booleans())
+def test_mixed_rows_are_plain_sums(product, transposed):
+    factors, columns, rows, first, last, table = product
+    factors = held(factors, columns, first, last)
+    expected = np.zeros((len(factors), table.shape[1]))
+    for t in range(len(factors)):
+        for k in range(first[t], last[t]):
+            for c in range(table.shape[1]):
+                expected[t, c] += float(factors[t, columns[k]]) * float(table[rows[k], c])
+    out = np.full(expected.shape, np.nan, table.dtype)
+    given_factors = np.ascontiguousarray(factors.T).T if transposed else factors
+    product_kernels.mix(given_factors, columns, rows, first, last, table, out)
+    close(out, expected, table.dtype)
+    again = np.empty_like(out)
+    product_kernels.mix(factors, columns, rows, first, last, table, again)
+    np.testing.assert_array_equal(again, out)
+
+
+@given(products())
+def test_dot_products_are_plain_sums(product):
+    _, columns, rows, _, last, table = product
+    n = len(last)
+    left = np.random.default_rng(0).standard_normal((n, table.shape[1])).astype(table.dtype)
+    out = np.full((n, len(columns)), np.nan, table.dtype)
+    product_kernels.dots(left, columns, rows, last, table, out)
+    for t in range(n):
+        for k in range(last[t]):
+            expected = 0.0
+            for c in range(table.shape[1]):
+                expected += float(left[t, c]) * float(table[rows[k], c])
+            close(out[t, columns[k]], expected, table.dtype)
+
+
+@given(st.sampled_from([np.float64, np.float32]), st.integers(1, 3), st.integers(1, 8), st.integers(1, 7),
+       st.integers(1, 20), st.randoms(use_true_random=False))
+def test_a_block_has_the_products_of_its_sequences(dtype, S, M, U, V, random):
+    rng = np.random.default_rng(random.getrandbits(32))
+    words, table = rng.integers(0, V, (S, U)).astype(np.int32), rng.standard_normal((V, V)).astype(dtype)
+    seen = np.sort(rng.integers(0, U + 1, (S, M)), axis=1)
+    since = (seen[:, :, None] <= np.arange(U)).sum(axis=1)
+    attended = np.arange(U) < seen[:, :, None]
+    C = np.where(attended, rng.standard_normal((S, M, U)), 0.0).astype(dtype)
+    R = rng.standard_normal((S, M, V)).astype(dtype)
+    out, dC, D = np.empty_like(R), np.empty_like(C), np.empty((S, U, V), dtype)
+    product_kernels.mixed_rows(C, words, seen, table, out)
+    product_kernels.row_slopes(R, words, seen, table, dC)
+    product_kernels.word_slopes(C, since, R, D)
+    close(out, np.einsum("smu,suv->smv", C, table[words], dtype=float), dtype)
+    close(np.where(attended, dC, 0.0), np.where(attended, np.einsum("smv,suv->smu", R, table[words], dtype=float), 0),
+          dtype)
+    close(D, np.einsum("smu,smv->suv", C, R, dtype=float), dtype)
+
+
+@pytest.mark.skipif(isinstance(product_kernels.mix, type(lambda: 0)), reason="numba is switched off")
+def test_vectors_lie_along_rows():
+    """A table in another order of memory is refused when the kernel is compiled, never read in a wrong order."""
+    from numba.core.errors import TypingError
+    columns, ends = np.arange(3, dtype=np.int32), np.full(8, 3)
+    with pytest.raises(TypingError):
+        product_kernels.mix(np.ones((8, 3)), columns, columns, ends * 0, ends, np.ones((20, 20)).T, np.ones((8, 20)))
