@@ -55,6 +55,7 @@ from minitx.base.shown import Shown
 from minitx.data.batch import Batch
 from minitx.data.corpus import Corpus
 from minitx.model.circuits import Circuits, valid_circuits
+from minitx.model.parameters import read_only
 from minitx.model.weights import OneHotWeights
 
 Array = NDArray[np.float64]
@@ -324,7 +325,7 @@ def gradient_entry(weights: Any, circuits: Circuits, batch: Batch, parameter: st
     ov_parts = [circuits.ov]
     if leading is not None:
         at = leading.ov if isinstance(leading, Circuits) else leading.circuits_for(batch.tokens).ov
-        ov_parts = [np.ascontiguousarray(part) for part in (at, circuits.ov - at)]
+        ov_parts = [read_only(np.ascontiguousarray(part)) for part in (at, circuits.ov - at)]
     if parameter in ("W", "qk"):
         return positions_of_token(batch, row), Scores(ov_parts, key=column)
     return positions_from(batch, row), Scores(ov_parts, distance=row)

@@ -42,6 +42,7 @@ from minitx.model.blocks import blocks
 from minitx.model.circuits import Circuits, output, valid_circuits
 from minitx.model.kernels import attention_backward, probabilities
 from minitx.model.layers import LayeredWeights
+from minitx.model.parameters import read_only
 from minitx.model.pieces import Pieces, Workspace, add_pieces
 from minitx.model.weights import OneHotWeights
 
@@ -158,7 +159,7 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
     sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
     cut, workspace = blocks(batch, circuits.n_vocab, circuits.ov.dtype), Workspace()
-    ov_parts = [np.ascontiguousarray(part) for part in ov_parts]
+    ov_parts = [read_only(np.ascontiguousarray(part)) for part in ov_parts]
     means = [part.mean(axis=1) for part in ov_parts]
 
     def add(computed):

@@ -23,7 +23,7 @@ from minitx.data.batch import Batch
 from minitx.model import kernels, product_kernels
 from minitx.model.parameters import Array, or_empty
 
-BLOCK_BYTES = 4 << 20  # Working set of a block, about one core's cache. A constant, so that all machines cut alike.
+BLOCK_BYTES = 2 << 20  # Working set of a block, about one core's cache. A constant, so that all machines cut alike.
 JOINED_BYTES = 4 << 20  # The same for joined bags, whose products are larger.
 JOINED = 8  # Bags are joined when V <= JOINED * (their distinct tokens); larger values join more often.
 PARTS = 2  # Least number of blocks of joined bags, so that two threads have work.
@@ -42,12 +42,16 @@ class Attention:
     since: Array | None  # (S, U) the first query that attends to the word; M if none does
 
     @one_blas_thread()
-    def mixed_rows(self, table: Array, out: Array) -> None:
-        """``out`` becomes the sum over u of C[s, m, u] table[words[s, u], :], (S, M, V)."""
+    def outputs(self, ov: Array, direct: Array, current: Array, bias: Array, out: Array) -> None:
+        """``out`` becomes sum over u of C[s, m, u] ov[words[s, u], :], + direct[current[s, m], :] + bias. (S, M, V)
+
+        An array of size 0 stands for an absent ``direct`` or ``bias``.
+        """
         if self.seen is None:
-            np.matmul(self.C, table, out=out)
+            np.matmul(self.C, ov, out=out)
+            product_kernels.add_rows(direct, current, bias, out)
         else:
-            product_kernels.mixed_rows(self.C, self.words, self.seen, table, out)
+            product_kernels.outputs(self.C, self.words, self.seen, ov, direct, current, bias, out)
 
     @one_blas_thread()
     def row_slopes(self, R: Array, table: Array) -> Array:

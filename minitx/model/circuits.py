@@ -257,8 +257,8 @@ def output(circuits: Circuits, block: Block, attention: Attention, workspace: Wo
     """Step 3: the output at the queries, (S, M, V)."""
     dtype = circuits.ov.dtype
     out = workspace.array("out", (*block.queries.shape, circuits.n_vocab), dtype)
-    attention.mixed_rows(circuits.ov, out)
-    kernels.add_rows(out, or_empty(circuits.direct, 2, dtype), block.current, or_empty(circuits.bias, 1, dtype))
+    direct, bias = or_empty(circuits.direct, 2, dtype), or_empty(circuits.bias, 1, dtype)
+    attention.outputs(circuits.ov, direct, block.current, bias, out)
     return out
 
 

@@ -196,21 +196,6 @@ def fold(A, slots, n_words):
     return C
 
 
-@kernel
-def add_rows(out, table, rows, bias):
-    """out[s, m, :] += table[rows[s, m], :] + bias."""
-    for s in range(out.shape[0]):
-        for m in range(out.shape[1]):
-            row = out[s, m]
-            if table.size > 0:
-                to_add = table[rows[s, m]]
-                for b in range(row.size):
-                    row[b] += to_add[b]
-            if bias.size > 0:
-                for b in range(row.size):
-                    row[b] += bias[b]
-
-
 # Each of the heads turns outputs of its queries, in place, into R and a scale, with dL/dout_t = scale_t R_t, and gives
 # their losses. They call no kernel that adds anything up: a sum in a kernel that is called may be rounded differently
 # when it is compiled, as a part of the kernel that calls it, and when it comes from numba's cache.

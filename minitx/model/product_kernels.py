@@ -321,11 +321,32 @@ def dots(left, columns, rows, last, table, out):
 
 
 @ordered_kernel
-def mixed_rows(C, words, seen, table, out):
-    """out[s, m, :] = sum over u < seen[s, m] of C[s, m, u] table[words[s, u], :]."""
+def outputs(C, words, seen, ov, direct, current, bias, out):
+    """out[s, m, :] = sum over u < seen[s, m] of C[s, m, u] ov[words[s, u], :], + direct[current[s, m], :] + bias."""
     numbers, none = np.arange(C.shape[2]), np.zeros(C.shape[1], np.int64)
     for s in range(len(C)):
-        mix(C[s], numbers, words[s], none, seen[s], table, out[s])
+        mix(C[s], numbers, words[s], none, seen[s], ov, out[s])
+        _add_rows(direct, current[s], bias, out[s])
+
+
+@ordered_kernel
+def add_rows(direct, current, bias, out):
+    """out[s, m, :] += direct[current[s, m], :] + bias, of which each may be absent (empty)."""
+    for s in range(len(out)):
+        _add_rows(direct, current[s], bias, out[s])
+
+
+@ordered_kernel
+def _add_rows(direct, current, bias, out):
+    for m in range(len(out)):
+        row = out[m]
+        if direct.size > 0:
+            to_add = direct[current[m]]
+            for b in range(row.size):
+                row[b] += to_add[b]
+        if bias.size > 0:
+            for b in range(row.size):
+                row[b] += bias[b]
 
 
 @ordered_kernel
