@@ -3,8 +3,8 @@
 The gradient of one attention layer needs the prediction softmax(out_t) at every position, which costs N T V. Here
 positions are put into K cells, each of one current token, and a cell has one prediction: the softmax at its mean
 context. Attention stays exact. Few cells are enough, because contexts act on the output through very few numbers (M
-below is of rank 32 to six digits, and the first of these numbers does nearly all), so that cells can be intervals of
-one number.
+below is of rank 32 to six digits, and the first of these numbers does nearly all), so that cells can be boxes of four
+numbers.
 
 The tables are D = W_O and M = V W_O; w_t are the weights of the positions, and P(a then b) = sum_t w_t 1(x_t = a)
 1(y_t = b). A gradient is computed in this order:
@@ -12,7 +12,10 @@ The tables are D = W_O and M = V W_O; w_t are the weights of the positions, and 
     1  c_t = sum_j A_tj onehot(x_j), the attended context, by lookups; A is the exact attention
     2  M = U R, where U (V, r) holds the leading directions of M: the eigenvectors of M J M^T with J = diag(f) - f f^T
        and f the frequency of next tokens. M' is M in the first r' directions alone.
-    3  z_t = c_t . U[:, 0]. The cells k of a token are intervals of z, cut where the spread is largest.
+    3  z_t = c_t U[:, :4] diag(sqrt(lambda)), with lambda the eigenvalues of M J M^T. The cells k of a token are boxes
+       of these four numbers: the cell with the largest spread is cut next, in two, across the number that it varies
+       most by. Numbers are scaled by what they do: |z_s - z_t| is how far the outputs c_s M and c_t M are apart in
+       the norm of J, whose square is, near f, twice the divergence of their predictions.
     4  m_k = sum_{t in k} w_t,  Psi[k, :] = sum_{t in k} w_t c_t,  cbar_k = Psi[k, :] / m_k,
        Ctx[y, :] = sum_{t: y_t = y} w_t c_t
     5  p_k = softmax(D[token of k, :] + cbar_k M),  with Z_k the sum of the exponentials
@@ -29,10 +32,10 @@ The tables are D = W_O and M = V W_O; w_t are the weights of the positions, and 
 The gradient is not exactly the derivative of the loss. At first order it is, within the cells and up to the directions
 of M that r leaves out. At second order the loss of equation 7 is differentiated as if Jbar were a constant; what its
 dependence on the weights would add, <C, M' dJbar M'^T> / 2, is the curvature of the softmax. On 60 windows of 10 tokens
-of the built-in stories (V = 40, default settings, after 60 steps of 2.0 the loss is 1.11 of 3.69) the relative
-difference is 0.22% in W_O, 0.29% in V, 0.23% in W and 0.70% in P. It grows with training, as the distance from the
-exact gradient does: on TinyStories (V = 300, 300 windows of 32, after 300 steps of 1.0 the loss is 3.89 of 5.70) it is
-about 10, 7, 1 and 4%, while the exact gradient is 15, 19, 8 and 50% away. Besides, cells are chosen anew at every step,
+of the built-in stories (V = 40, 2 V cells, after 60 steps of 2.0 the loss is 1.11 of 3.69) the relative difference is
+0.32% in W_O, 0.54% in V, 0.16% in W and 0.52% in P. It grows with training, as the distance from the exact gradient
+does: on TinyStories (V = 300, 300 windows of 32, 3 V cells, after 300 steps of 1.0 the loss is 3.90 of 5.70) it is
+about 2, 2, 1 and 2%, while the exact gradient is 3, 4, 2 and 10% away. Besides, cells are chosen anew at every step,
 and the loss jumps a little where a position changes its cell.
 
 From zero weights, the first terms in eta are the leading terms of Im et al. (2026), exactly, for any number of cells,
@@ -64,6 +67,7 @@ from minitx.model.weights import OneHotWeights
 
 PIECES = 16  # Pieces of the work. A constant, so that results are bit-identical for any number of threads.
 RANK, RESPONSE_RANK = 32, 4  # r and r' at second order, where V is not smaller.
+NUMBERS = 4  # Columns of z, where V is not smaller.
 FIRST_ROUNDS, ROUNDS = 12, 3  # Rounds of subspace iteration: at the leading terms, and from there at each step.
 
 
@@ -210,9 +214,11 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     M_T = np.ascontiguousarray(matmul(R.T, U.T) if M is None else M.T)  # row = output token, column = attended token
     # 3
     cut = reduction.n_cells > n_vocab
-    c_U = positions.times(_fours(U[:, :max(few, int(cut))]))
-    cell, token, order = _assign_cells(reduction, c_U[:, 0] if cut else None)
-    c_U = c_U if few else c_U[:, :0]  # c_t U in the directions of the response
+    c_U = positions.times(_fours(U[:, :max(few, NUMBERS * cut)]))
+    centred = R[:NUMBERS] - (R[:NUMBERS] @ reduction.frequency)[:, None]
+    root_lambda = np.sqrt(np.square(centred) @ reduction.frequency)
+    cell, token, order = _assign_cells(reduction, c_U[:, :len(root_lambda)] * root_lambda if cut else None)
+    c_U = _fours(c_U[:, :few])  # c_t U in the directions of the response
     # 4
     mass = np.bincount(cell, reduction.weight).astype(dtype)[:, None]
     Psi, Ctx = np.zeros((len(token), n_vocab), dtype), np.zeros((n_vocab, n_vocab), dtype)
@@ -320,34 +326,15 @@ def _run_pieces(cuts, visit):
 def _assign_cells(reduction, z):
     """Equation 3: the cell of every loss position, the token of every cell, the loss positions in order of their cells.
 
-    ``z`` (n,) is None where there is one cell a token.
+    Within a cell they are in the order of next tokens, so that the rows of next tokens are looked up in turn. ``z``
+    (n, at most NUMBERS) is None where there is one cell a token.
     """
     order, starts = np.arange(len(reduction.at), dtype=np.int32), reduction.begin
     if z is not None:
-        z, end = np.ascontiguousarray(z), np.append(starts[1:], len(z))
-        with parallel.workers(PIECES) as run:
-            run(lambda runs: kernels.sort_within(z, starts[runs], end[runs], order),
-                np.array_split(np.arange(len(starts)), PIECES))
         absent = len(reduction.frequency) - len(starts)  # tokens that do not occur count as cells
-        starts = _cut_runs(z[order], reduction.weight[order], starts, reduction.n_cells - absent)
+        starts = np.sort(kernels.cut_cells(z, reduction.weight, starts, reduction.n_cells - absent, order))
     is_next = np.zeros(len(order), np.int32)
     is_next[starts[1:]] = 1
     cell = np.empty_like(is_next)
     cell[order] = np.cumsum(is_next, dtype=np.int32)
-    if z is not None:  # within a cell by next token, so that the rows of next tokens are looked up in turn
-        order = np.argsort(cell, kind="stable").astype(np.int32)
     return cell, reduction.current[starts], order
-
-
-def _cut_runs(z, weight, begin, n_cells):
-    """First index of each cell, ascending: runs of ascending ``z`` start at ``begin``; cut until there are ``n_cells``.
-
-    The run that is cut next is the one with the largest spread, sum of weight (z - mean)^2; it is cut in two as 2-means
-    would (:func:`minitx.associations.kernels.cut_runs`).
-    """
-    end = np.append(begin[1:], len(z))
-    mean = np.add.reduceat(weight * z, begin) / np.add.reduceat(weight, begin)
-    z = z - np.repeat(mean, end - begin)  # so that nothing cancels
-    w, wz, wzz = (np.concatenate([[0.0], np.cumsum(a)]) for a in (weight, weight * z, weight * z * z))
-    negligible = 1e-10 * wzz[-1] / len(begin)  # what rounding makes of equal contexts
-    return np.sort(kernels.cut_runs(z, w, wz, wzz, begin, end, n_cells, negligible))

@@ -236,50 +236,80 @@ def context_images(positions, attention, basis, piece, images):
             images[i, r], images[i, r + 1], images[i, r + 2], images[i, r + 3] = a, b, c, d
 
 
-@kernel
-def sort_within(feature, begin, end, order):
-    """Sort the indices order[begin_a .. end_a - 1] by their feature, for every run a."""
-    for a in range(begin.size):
-        order[begin[a]:end[a]] = begin[a] + np.argsort(feature[begin[a]:end[a]], kind="mergesort")
-
-
 CUT_ROUNDS = 4  # Rounds of 2-means that decide where a cell is cut.
 
 
 @ordered_kernel
-def cut_runs(z, w, wz, wzz, begin, end, n_cells, negligible):
-    """First indices of the runs begin .. end of ascending ``z``, after cuts until there are ``n_cells``; not in order.
+def cut_cells(z, weight, begin, n_cells, order):
+    """Cut cells until there are ``n_cells``; the first index of each in ``order``, not ascending.
 
-    ``w``, ``wz`` and ``wzz`` are the cumulative sums, from 0, of the weights and of these times z and z^2. The run that
-    is cut next is the one with the largest spread, sum of w (z - mean)^2; none is cut whose spread is ``negligible``.
+    ``order`` are the positions, token by token as ``begin`` says, and is sorted so that those of a cell follow each
+    other, in the order that they came in. The cell that is cut next is the one with the largest spread, the sum of
+    weight |z - mean|^2, across the column of ``z`` that it is largest in. It is cut in two as 2-means of this column
+    would; none is cut whose spread is what rounding makes of equal contexts.
     """
     starts, n = np.empty(max(n_cells, begin.size), np.int64), begin.size
     starts[:n] = begin
-    heap = [(0.0, 0, 0)]
+    heap = [(0.0, 0, 0, 0, 0.0)]
     heap.pop()
-    for i in range(begin.size):
-        _push_run(heap, wz, w, wzz, begin[i], end[i], negligible)
-    while len(heap) > 0 and n < n_cells:
-        _, a, b = heapq.heappop(heap)
-        middle, cut = (wz[b] - wz[a]) / (w[b] - w[a]), a
+    for a in range(begin.size):
+        _push_cell(heap, z, weight, order, begin[a], begin[a + 1] if a + 1 < begin.size else order.size)
+    total = 0.0
+    for cell in heap:
+        total -= cell[0]
+    negligible, above = 1e-10 * total / begin.size, np.empty_like(order)
+    while len(heap) > 0 and n < n_cells and -heap[0][0] > negligible:
+        _, first, last, across, middle = heapq.heappop(heap)
         for _ in range(CUT_ROUNDS):  # 2-means in one dimension, from the mean
-            cut = min(max(a + np.searchsorted(z[a:b], middle), a + 1), b - 1)
-            middle = 0.5 * ((wz[cut] - wz[a]) / (w[cut] - w[a]) + (wz[b] - wz[cut]) / (w[b] - w[cut]))
-        starts[n] = cut
-        n += 1
-        _push_run(heap, wz, w, wzz, a, cut, negligible)
-        _push_run(heap, wz, w, wzz, cut, b, negligible)
+            middle = _middle_of_means(z[:, across], weight, order[first:last], middle)
+        cut, n_above = first, 0
+        for k in range(first, last):
+            if z[order[k], across] > middle:
+                above[n_above] = order[k]
+                n_above += 1
+            else:
+                order[cut] = order[k]
+                cut += 1
+        order[cut:last] = above[:n_above]
+        if first < cut < last:  # else the numbers differ by less than their mean is rounded
+            starts[n] = cut
+            n += 1
+            _push_cell(heap, z, weight, order, first, cut)
+            _push_cell(heap, z, weight, order, cut, last)
     return starts[:n]
 
 
 @ordered_kernel
-def _push_run(heap, wz, w, wzz, a, b, negligible):
-    """Put the run a .. b on the heap, unless it cannot be cut or its spread is negligible."""
-    if b - a > 1:
-        sum_z = wz[b] - wz[a]
-        size = wzz[b] - wzz[a] - sum_z * sum_z / (w[b] - w[a])
-        if size > negligible:
-            heapq.heappush(heap, (-size, a, b))
+def _push_cell(heap, z, weight, order, first, last):
+    """Put the cell order[first .. last - 1] on the heap: (-its spread, first, last, where it is largest, mean there).
+    """
+    mass, mean, spread = 0.0, np.zeros(z.shape[1]), np.zeros(z.shape[1])
+    for i in order[first:last]:
+        mass += weight[i]
+        for r in range(z.shape[1]):
+            mean[r] += weight[i] * z[i, r]
+    mean /= mass
+    for i in order[first:last]:
+        for r in range(z.shape[1]):
+            spread[r] += weight[i] * (z[i, r] - mean[r]) ** 2
+    across = np.argmax(spread)
+    heapq.heappush(heap, (-spread.sum(), first, last, across, mean[across]))
+
+
+@ordered_kernel
+def _middle_of_means(z, weight, members, middle):
+    """The number half way between the mean of the members above ``middle`` and that of the others."""
+    mass_above = sum_above = mass_below = sum_below = 0.0
+    for i in members:
+        if z[i] > middle:
+            mass_above += weight[i]
+            sum_above += weight[i] * z[i]
+        else:
+            mass_below += weight[i]
+            sum_below += weight[i] * z[i]
+    if mass_above == 0.0 or mass_below == 0.0:
+        return middle
+    return 0.5 * (sum_above / mass_above + sum_below / mass_below)
 
 
 @kernel

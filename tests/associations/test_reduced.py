@@ -3,9 +3,12 @@
 import re
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minitx import (
     Adam,
@@ -19,7 +22,7 @@ from minitx import (
     loss_and_gradient,
     set_threads,
 )
-from minitx.associations import closure, reduced
+from minitx.associations import closure, kernels, reduced
 from minitx.base.numbers import cosine, relative_error
 
 V, T = 40, 10
@@ -52,8 +55,36 @@ def late_weights():
     return descend(OneHotWeights.zeros(V, T), corpus(), learning_rate=2.0, steps=60).weights
 
 
-def closure_by_loops(weights, batch, order):
-    """Compute the equations of the notes position by position, with one cell for each token and all directions of M."""
+def cells_by_loops(z, tokens, weight, n_cells):
+    """The members of each cell by equation 3: boxes of ``z``, cut one after another until there are ``n_cells``."""
+    cells = [np.flatnonzero(tokens == a) for a in np.unique(tokens)]
+
+    def spread(members):
+        away = z[members] - np.average(z[members], axis=0, weights=weight[members])
+        return weight[members] @ away**2
+
+    while len(cells) < n_cells:
+        next_cut = max(range(len(cells)), key=lambda k: spread(cells[k]).sum())
+        members = cells[next_cut]
+        column = z[members, np.argmax(spread(members))]
+        middle = np.average(column, weights=weight[members])
+        for _ in range(4):
+            middle = np.mean([np.average(column[side], weights=weight[members[side]])
+                              for side in (column > middle, column <= middle)])
+        cells[next_cut] = members[column <= middle]
+        cells.append(members[column > middle])
+    return cells
+
+
+def directions_by_loops(weights, frequency):
+    """Eigenvectors of M J M^T as columns, the leading ones first, and their eigenvalues."""
+    M = weights.V @ weights.W_O
+    found, U = np.linalg.eigh(M @ (np.diag(frequency) - np.outer(frequency, frequency)) @ M.T)
+    return np.ascontiguousarray(U[:, ::-1]), np.maximum(found[::-1], 0)
+
+
+def closure_by_loops(weights, batch, order, n_cells):
+    """Compute the equations of the notes position by position, with all directions of M, and cells by four numbers."""
     n_vocab = len(weights.W_O)
     D, M = weights.W_O, weights.V @ weights.W_O
     N, length = batch.tokens.shape
@@ -64,11 +95,16 @@ def closure_by_loops(weights, batch, order):
             scores = np.array([weights.W[x[t], x[j]] + weights.P[t - j] for j in range(t + 1)])
             A[i, t, :t + 1] = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
             np.add.at(contexts[i, t], x, A[i, t])
-    alpha = np.bincount(batch.tokens.ravel(), batch.weight.ravel(), n_vocab)
-    mean = np.zeros((n_vocab, n_vocab))
-    np.add.at(mean, batch.tokens.ravel(), (batch.weight[:, :, None] * contexts).reshape(-1, n_vocab))
-    mean /= np.where(alpha, alpha, 1)[:, None]
-    p = np.exp(D + mean @ M)
+    tokens, weight, c = batch.tokens.ravel(), batch.weight.ravel(), contexts.reshape(-1, n_vocab)
+    U, found = directions_by_loops(weights, np.bincount(batch.targets.ravel(), weight, n_vocab))
+    z = (c @ U * np.sqrt(found))[:, :4]
+    cells = cells_by_loops(z, tokens, weight, n_cells - n_vocab + len(np.unique(tokens)))
+    cell = np.zeros(N * length, int)
+    for k, members in enumerate(cells):
+        cell[members] = k
+    alpha = np.bincount(cell, weight)
+    mean = np.array([np.average(c[members], axis=0, weights=weight[members]) for members in cells])
+    p = np.exp(D[[tokens[members[0]] for members in cells]] + mean @ M)
     Z = p.sum(axis=1, keepdims=True)
     p /= Z
     J = (np.diag(alpha @ p) - p.T @ np.diag(alpha) @ p) if order == 2 else np.zeros((n_vocab, n_vocab))
@@ -77,11 +113,11 @@ def closure_by_loops(weights, batch, order):
     loss = 0.0
     for i in range(N):
         for t in range(length):
-            x, y, w = batch.tokens[i], batch.targets[i, t], batch.weight[i, t]
-            away = contexts[i, t] - mean[x[t]]
-            rho = -p[x[t]] - away @ M @ J
+            x, y, w, k = batch.tokens[i], batch.targets[i, t], batch.weight[i, t], cell[i * length + t]
+            away = contexts[i, t] - mean[k]
+            rho = -p[k] - away @ M @ J
             rho[y] += 1
-            loss += w * (np.log(Z[x[t], 0]) - D[x[t], y] - contexts[i, t] @ M[:, y] + 0.5 * away @ M @ J @ M.T @ away)
+            loss += w * (np.log(Z[k, 0]) - D[x[t], y] - contexts[i, t] @ M[:, y] + 0.5 * away @ M @ J @ M.T @ away)
             direct[x[t]] += w * rho
             ov += w * np.outer(contexts[i, t], rho)
             delta = M[x] @ rho
@@ -98,10 +134,12 @@ def assert_alike(found, expected, tolerance):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_one_cell_a_token_is_the_closure_of_the_notes(order):
+@pytest.mark.parametrize("n_cells", [V, V + 12])
+def test_it_is_the_closure_of_the_notes(order, n_cells):
     few = corpus().take(slice(0, 8))
-    expected = closure_by_loops(late_weights(), few, order)
-    data = reduce_wholly(few, V, order=order, n_cells=V)
+    expected = closure_by_loops(late_weights(), few, order, n_cells)
+    data = reduce_wholly(few, V, order=order, n_cells=n_cells)
+    data = replace(data, basis=directions_by_loops(late_weights(), data.frequency)[0])
     loss, gradient = reduced.loss_and_gradient(late_weights(), data)
     assert loss == pytest.approx(expected[0], rel=1e-12)
     assert_alike(gradient, expected[1], 1e-10)
@@ -192,7 +230,7 @@ def test_at_second_order_the_gradient_misses_the_derivative_of_the_loss_by_as_mu
     docstring = " ".join(closure.__doc__.split())
     [sentence] = re.findall(r"the relative difference is (.*?) in P\.", docstring)
     said = dict(zip(("W_O", "V", "W", "P"), map(float, re.findall(r"([\d.]+)%", sentence)), strict=True))
-    for name, gap in gaps_to_the_derivative(late_weights(), reduction(2), monkeypatch).items():
+    for name, gap in gaps_to_the_derivative(late_weights(), reduction(2, 2 * V), monkeypatch).items():
         assert 0.75 < 100 * gap / said[name] < 1.25, name
 
 
@@ -327,19 +365,60 @@ def test_the_same_bits_for_any_number_of_threads():
         assert all(np.array_equal(array, getattr(found[0][1], name)) for name, array in gradient.parameters().items())
 
 
-def test_cells_are_intervals_of_tokens():
-    z = np.array([0.0, 0.1, 5.0, 5.1, 1.0, 1.0, 1.0, 2.0])  # two tokens of four positions
-    edges = closure._cut_runs(z, np.ones(8), np.array([0, 4]), 3)
-    assert edges.tolist() == [0, 2, 4]
-    assert closure._cut_runs(z, np.ones(8), np.array([0, 4]), 100).tolist() == [0, 1, 2, 3, 4, 7]
+def cut(z, weight, begin, n_cells):
+    """The members of each cell that the kernel finds, in its order."""
+    order = np.arange(len(z), dtype=np.int32)
+    return np.split(order, np.sort(kernels.cut_cells(z, weight, np.asarray(begin), n_cells, order))[1:])
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 4),
+       st.integers(0, 20))
+def test_cells_are_those_of_the_slow_cuts(seed, sizes, n_numbers, more):
+    rng, n = np.random.default_rng(seed), sum(sizes)
+    z, weight, tokens = rng.standard_normal((n, n_numbers)), 0.1 + rng.random(n), np.repeat(range(len(sizes)), sizes)
+    n_cells = min(len(sizes) + more, n)
+    found = cut(z, weight, np.flatnonzero(np.diff(tokens, prepend=-1)), n_cells)
+    expected = cells_by_loops(z, tokens, weight, n_cells)
+    assert sorted(map(list, found)) == sorted(map(list, expected))
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 4),
+       st.integers(0, 60))
+def test_cells_are_disjoint_boxes_of_one_token_and_equal_contexts_share_one(seed, sizes, n_numbers, more):
+    """On a coarse grid, where many contexts are equal. The members of a cell keep their order."""
+    rng, n = np.random.default_rng(seed), sum(sizes)
+    z, tokens = rng.integers(-1, 2, (n, n_numbers)) / 3, np.repeat(range(len(sizes)), sizes)
+    cells = cut(z, 0.1 + rng.random(n), np.flatnonzero(np.diff(tokens, prepend=-1)), len(sizes) + more)
+    assert np.sort(np.concatenate(cells)).tolist() == list(range(n))
+    assert all(np.all(np.diff(members) > 0) and len(set(tokens[members])) == 1 for members in cells)
+    distinct = len({(token, *row) for token, row in zip(tokens, z.tolist(), strict=True)})
+    assert len(cells) == min(len(sizes) + more, distinct)
+    for one, other in combinations(cells, 2):
+        assert tokens[one[0]] != tokens[other[0]] or np.any(
+            (z[one].max(axis=0) < z[other].min(axis=0)) | (z[other].max(axis=0) < z[one].min(axis=0)))
+
+
+def test_the_cell_with_the_largest_spread_is_cut_next_and_equal_contexts_never():
+    z = np.array([0.0, 0.1, 5.0, 5.1, 1.0, 1.0, 1.0, 2.0])[:, None]  # two tokens of four positions
+    assert [cell[0] for cell in cut(z, np.ones(8), [0, 4], 3)] == [0, 2, 4]
+    assert [cell[0] for cell in cut(z, np.ones(8), [0, 4], 100)] == [0, 1, 2, 3, 4, 7]
 
 
 def test_a_cell_is_cut_half_way_between_the_means_of_its_parts():
     """What 2-means ends at; its first round, which cuts at the mean of all, is far from it when contexts are skewed."""
     z = 1.5 ** np.arange(12)
-    _, cut = closure._cut_runs(z, np.ones(12), np.array([0]), 2)
-    assert z[cut - 1] < (z[:cut].mean() + z[cut:].mean()) / 2 <= z[cut]
-    assert cut > np.searchsorted(z, z.mean())
+    below, above = cut(z[:, None], np.ones(12), [0], 2)
+    assert z[below].max() < (z[below].mean() + z[above].mean()) / 2 <= z[above].min()
+    assert len(below) > np.searchsorted(z, z.mean())
+
+
+def test_boxes_of_four_numbers_come_closer_than_intervals_of_one(monkeypatch):
+    _, exact = loss_and_gradient(late_weights(), corpus())
+    _, boxes = reduced.loss_and_gradient(late_weights(), reduction(2, 2 * V))
+    monkeypatch.setattr(closure, "NUMBERS", 1)
+    _, intervals = reduced.loss_and_gradient(late_weights(), reduction(2, 2 * V))
+    for name, array in exact.parameters().items():
+        assert relative_error(getattr(boxes, name), array) < 0.3 * relative_error(getattr(intervals, name), array)
 
 
 def test_small_and_degenerate_batches():
@@ -352,6 +431,17 @@ def test_small_and_degenerate_batches():
         assert_alike(gradient, exact, 1e-12)
         assert descend(zero, data, learning_rate=0.5, steps=20,
                        loss_and_gradient=reduced.loss_and_gradient).loss[-1] < exact_loss
+
+
+def test_where_contexts_act_through_one_number_or_none():
+    """M of rank 1, and M = 0: cells by one number, and one a token, are the exact gradient with enough cells."""
+    random, rng = OneHotWeights.gaussian(V, T, scale=0.5, rng=0), np.random.default_rng(1)
+    for matrix in (np.outer(rng.standard_normal(V), rng.standard_normal(V)), np.zeros((V, V))):
+        weights = replace(random, V=matrix)
+        exact_loss, exact = loss_and_gradient(weights, corpus())
+        loss, gradient = reduced.loss_and_gradient(weights, reduced.reduce(corpus(), V, order=1, n_cells=20 * V))
+        assert loss == pytest.approx(exact_loss, rel=1e-12)
+        assert_alike(gradient, exact, 1e-10)
 
 
 def test_what_cannot_be_is_refused():
