@@ -18,6 +18,10 @@ settings.register_profile("everybody", derandomize=True, **COMMON)
 settings.register_profile("explore", derandomize=False, **COMMON)
 settings.load_profile("everybody")
 
+# Processes that tests start import the minitx beside the tests, as the tests do, and use the kernels it has compiled.
+ROOT = Path(__file__).resolve().parents[1]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
 DATA = Path(os.environ.get("MINITX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 

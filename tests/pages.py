@@ -1,11 +1,14 @@
-"""What holds for every page that a command writes; tests of commands call ``check``."""
+"""What holds for every page and every results.json that a command writes; tests of commands call these functions."""
 
+import inspect
 import json
 import math
 import re
 from decimal import Decimal
 from html.parser import HTMLParser
 from importlib import import_module
+
+from minitx.base import report
 
 VOID = {"br", "hr", "img", "input", "meta"}
 REFERENCES = ("src", "href", "xlink:href", "action", "data", "srcset", "poster")
@@ -74,6 +77,12 @@ def check(folder):
     for name in page.functions:
         assert callable(function(name)), name
     return page
+
+
+def check_keys(results, *makers):
+    """Every key at the top of results.json is documented by a function that makes it, or by the one that writes all."""
+    accounts = " ".join(inspect.getdoc(maker) for maker in (*makers, report.write_json))
+    assert not results.keys() - set(re.findall(r"``([^`]+)``", re.sub(r"\s+", " ", accounts)))
 
 
 def at(results, pointer):

@@ -3,7 +3,6 @@
 import ast
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,7 +135,7 @@ def test_experiments_import_no_command_and_nothing_private(script):
 def test_a_missing_file_is_told_in_one_line(script, tmp_path):
     """No folder is made."""
     done = subprocess.run([sys.executable, str(FOLDER / f"{script}.py"), "missing.txt"], cwd=tmp_path,
-                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(FOLDER.parent)})
+                          capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "missing.txt" in done.stderr

@@ -16,8 +16,9 @@ import pytest
 
 import minitx
 from minitx import LayeredWeights, OneHotWeights, cli, descend, loss_and_gradient
+from minitx.associations import command as associate
 from minitx.associations import leading_weights, reduced, reference_dynamics, statistics
-from minitx.base import numbers
+from minitx.base import numbers, report
 from minitx.base.command import Outcome, run_command
 from minitx.base.options import Options
 from minitx.data.corpus import builtin_corpus
@@ -65,6 +66,7 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
     assert lines[-1].startswith("After 12 steps the lowest cosine of a trained weight with its leading term is 0.")
     assert lines[-1].endswith(f"Open {tmp_path / 'out' / 'index.html'} in a browser.")
     pages.check(tmp_path / "out")
+    pages.check_keys(results, associate.run)
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("<figcaption") == sum(name.endswith(".png") for name in FILES) + 1  # and the heat maps that move
 
@@ -79,9 +81,17 @@ def test_results_are_those_of_the_library(run, tmp_path):
         assert parts["gradient"] == pytest.approx(np.linalg.norm(getattr(gradient, name)), rel=1e-12)
 
 
-def test_reduced_dynamics_is_that_of_the_library(run):
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory):
+    """(printed, results.json) of a run whose corrections are large, because its learning rate is."""
+    lines, typed = [], {"vocabulary": 12, "length": 8, "windows": 12, "steps": 5, "learning_rate": 4.0}
+    outcome = associate.run(associate.Options(**typed), lines.append)
+    return "\n".join(lines), report.plain(outcome.results)
+
+
+def test_reduced_dynamics_is_that_of_the_library(fast):
     """It has the same start and recorded steps as training, and stays nearer to it than the leading terms do."""
-    _, out, _, results = run(*SMALL, "--learning-rate", "4")
+    out, results = fast
     batch = builtin_corpus("stories", n_vocab=12, length=8, n_windows=12).batch()
     settings = {"learning_rate": 4.0, "steps": 5, "keep": range(6)}
     trained = descend(OneHotWeights.zeros(12, 8), batch, **settings)
@@ -98,7 +108,7 @@ def test_reduced_dynamics_is_that_of_the_library(run):
     assert all(error < 0.2 * record["relative_error"][name] for name, error in found["relative_error"].items())
 
 
-@pytest.mark.parametrize("n_layers", [2, pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("n_layers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))])
 def test_several_layers_are_those_of_the_library(run, tmp_path, n_layers):
     """Cosines, reference dynamics, terms, interventions and virtual heads of every layer are printed and written."""
     status, out, _, results = run(*SMALL, "--learning-rate", "0.5", "--layers", n_layers)
@@ -133,8 +143,8 @@ def test_several_layers_are_those_of_the_library(run, tmp_path, n_layers):
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
 
 
-def test_one_layer_shows_reference_dynamics_too(run):
-    _, out, _, results = run(*SMALL, "--learning-rate", "4")
+def test_one_layer_shows_reference_dynamics_too(fast):
+    out, results = fast
     batch = builtin_corpus("stories", n_vocab=12, length=8, n_windows=12).batch()
     settings = {"learning_rate": 4.0, "steps": 5}
     predicted = descend(LayeredWeights.zeros(12, 8, 1), reference_dynamics.reference(batch, 12, 1),
@@ -145,8 +155,8 @@ def test_one_layer_shows_reference_dynamics_too(run):
     assert "reference dynamics (uniform output and attention, the actual weights)" in out
 
 
-def test_first_exceeds_is_printed_and_written(run):
-    _, out, _, results = run(*SMALL, "--learning-rate", "4")
+def test_first_exceeds_is_printed_and_written(fast):
+    out, results = fast
     table = out.split("first exceeds")[1].splitlines()
     crossings = results["first_exceeds"]["W_O"]
     for correction, found in crossings.items():
@@ -275,8 +285,8 @@ def test_a_reader_that_stops_reading_stops_nothing_else(tmp_path):
 
 
 def test_an_earlier_run_leaves_no_figure_behind(run, tmp_path):
-    run(*SMALL)
     stale = tmp_path / "out" / "cosines.png"
+    stale.parent.mkdir()
     stale.write_text("stale")
     run(*SMALL)
     assert stale.read_bytes()[:4] == b"\x89PNG"

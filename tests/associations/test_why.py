@@ -7,7 +7,7 @@ import pages
 import pytest
 
 from minitx import cli, load_corpus
-from minitx.associations import statistics
+from minitx.associations import command_why, statistics
 
 LINES = [
     "the red truck saw a cat near the house", "the blue truck saw a dog near the house",
@@ -44,6 +44,7 @@ def test_it_prints_the_windows_with_both_words_marked(why, text, tmp_path):
     assert printed.splitlines()[-1] == ("'truck' goes with 'red' by bigram above all: it is number 1 there. Open "
                                         f"{tmp_path / 'out' / 'index.html'} in a browser.")
     page = pages.check(tmp_path / "out")
+    pages.check_keys(results, command_why.run)
     assert "the [red] [truck] saw a" in " ".join(page.prose)
     assert (tmp_path / "out" / "why.png").exists()
     assert (tmp_path / "out" / "weights.npz").exists()

@@ -168,8 +168,9 @@ def test_a_run_that_is_terminated_writes_what_was_recorded(tmp_path):
 import os, signal, sys
 from minitx import cli
 from minitx.associations import command
-from minitx.base import style
+from minitx.base import page, style, svg
 style.save = lambda figure, path: path.write_bytes(b"")  # this test is not about figures
+svg.drawn = lambda figure, name: page.element("svg", id=name)
 whole = command.Recorder.__call__
 def recorder(self, step, loss, weights, gradient):
     whole(self, step, loss, weights, gradient)

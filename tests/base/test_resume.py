@@ -1,12 +1,10 @@
 """``--resume`` goes on with a run that was killed, to the results of a run without a stop, and says where it cannot."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,8 +112,9 @@ SCRIPT = """
 import os, sys
 from minitx import cli
 from minitx.associations import command
-from minitx.base import checkpoint, style
+from minitx.base import checkpoint, page, style, svg
 style.save = lambda figure, path: path.write_bytes(b"")  # this test is not about figures
+svg.drawn = lambda figure, name: page.element("svg", id=name)
 log, arguments = open(sys.argv[1], "a"), sys.argv[3:]
 whole, fsync, left = command.Recorder.__call__, os.fsync, [int(sys.argv[2])]
 def recorder(self, step, loss, weights, gradient):
@@ -134,9 +133,8 @@ sys.exit(cli.main(arguments))
 
 def process(log, dies_at, *words):
     """A process that runs a command, logs every step, and kills itself in its writing number ``dies_at``."""
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
     return subprocess.Popen([sys.executable, "-c", SCRIPT, str(log), str(dies_at), *map(str, words)],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True)
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def steps_in(path):

@@ -1,16 +1,14 @@
 """``minitx language-model``: what it prints, draws and writes for one model and for checkpoints of one training."""
 
-import inspect
 import json
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 
 from minitx import cli
-from minitx.base import report
 from minitx.language_model import command, figures
 from minitx.language_model.comparison import Similarity
 from minitx.language_model.layers import Record
@@ -63,8 +61,7 @@ def test_one_model_prints_and_writes_everything(run, folder, tmp_path):
     assert first["part"] == "before" and set(first["centred"]) == {"value", "mean", "deviation", "z"}
     assert f"{first['centred']['value']:.3f}" in out
     assert set(results["neighbours"]) == {"aaaa", "bbbb"} and len(results["tokens"]) == 30
-    accounts = " ".join(inspect.getdoc(maker) for maker in (command.run, report.write_json))
-    assert not results.keys() - set(re.findall(r"``([^`]+)``", accounts))
+    pages.check_keys(results, command.run)
 
 
 class Killed(BaseException):

@@ -80,6 +80,7 @@ def test_a_run_prints_and_writes_everything(finished):
         assert heading in printed, heading
     assert {path.name for path in folder.iterdir()} == FILES
     pages.check(folder)
+    pages.check_keys(results, automaton.run, automaton._numbers)
     page = (folder / "index.html").read_text()
     assert page.count("<figcaption") == len(automaton.FIGURES) + 1  # the heat map that the slider moves
     assert results["asked"] == {"steps": 40, "contexts": 200, "out": str(folder)}

@@ -1,15 +1,12 @@
 """``minitx report``: three theories, one page and one file of results."""
 
-import inspect
 import json
-import re
 from dataclasses import replace
 
 import pages
 import pytest
 
 from minitx import cli
-from minitx.base import report as base_report
 from minitx.base.command import Outcome
 from minitx.report import command
 
@@ -41,9 +38,7 @@ def test_three_theories_are_on_one_page(small, tmp_path, capsys):
     for key, small_options in SMALL.items():
         assert results[key]["configuration"]["seed"] == 3
         assert small_options.items() <= results[key]["configuration"].items()
-    named = set(re.findall(r"``([^`]+)``", re.sub(r"\s+", " ", inspect.getdoc(command.run)
-                                                  + inspect.getdoc(base_report.write_json))))
-    assert not results.keys() - named
+    pages.check_keys(results, command.run)
     out = capsys.readouterr().out
     assert out.splitlines()[0].startswith("1 of 3  next token")
     assert "theory predicts" in out and "lowest cosine" in out
@@ -55,6 +50,22 @@ SEA = "the brave sailor took a ship and a boat on the blue sea . the ship and th
 TEXT = f"{FARM}\n{SEA}\n{FARM} {SEA}\n"
 
 
+def test_every_theory_is_given_the_text(tmp_path, monkeypatch):
+    """Nothing is trained here: the run of each theory keeps which text it was told to train on."""
+    text, given = tmp_path / "text.txt", {}
+    text.write_text(TEXT)
+
+    def keeping(key):
+        return lambda options, say: given.update({key: options.text}) or Outcome("", {})
+
+    monkeypatch.setattr(command, "THEORIES", tuple(
+        replace(theory, of_text=replace(theory.of_text, run=keeping(theory.key))) for theory in command.THEORIES))
+    outcome = command.run(command.Options(text=str(text)), lambda line: None)
+    assert given == dict.fromkeys(("associations", "topics", "next_token"), str(text))
+    assert [outcome.results[key]["text refused"] for key in given] == [None] * 3
+
+
+@pytest.mark.slow  # the test before it has the same promise, without training
 def test_a_text_is_what_every_theory_is_trained_on(small, tmp_path, capsys):
     """Topics are fitted to it if there is scikit-learn; without it the page and the terminal say why they are not."""
     text, folder = tmp_path / "text.txt", tmp_path / "out"

@@ -56,6 +56,7 @@ def test_a_run_prints_and_writes_everything(run, tmp_path):
     assert results["stages"]["value"]["closed"]["closed form, end of descent"]["same word"] == best.same_word
     assert f"{best.same_word:.5f}" in out
     pages.check(tmp_path / "out")
+    pages.check_keys(results, command_documents.numbers)
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("<figcaption") == sum(name.endswith(".png") for name in FILES) + len(STAGES)  # and heat maps
     assert minitx.load(tmp_path / "out" / "weights-joint.npz").W_Q.shape == (7, 7)
@@ -205,12 +206,10 @@ def test_ctrl_c_writes_what_was_recorded(run, monkeypatch):
     assert len(results["stages"]["attention"]["records"]) == 1
 
 
-def test_every_long_stage_says_how_long_it_takes(tmp_path, monkeypatch, capsys):
+def test_every_long_stage_says_how_long_it_takes(monkeypatch):
     """The stage on infinite documents too; here a stage is long when it takes any time."""
     monkeypatch.setattr(console, "LONG", -1.0)
     monkeypatch.setattr(console, "VERY_LONG", -1.0)
-    assert cli.main(["topics", "--quick", "--topics", "3", "--words", "2", "--documents", "20", "--out",
-                     str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
+    _, _, printed = in_memory(documents=20, seeds=1)
     assert "training on infinite documents will take about" in printed
     assert printed.count("are quicker") >= 5
