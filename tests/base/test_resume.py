@@ -174,7 +174,7 @@ def test_kill_9_in_the_midst_of_writing_leaves_the_state_before_it(tmp_path, cap
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
 def test_kill_9_at_ten_random_moments_loses_an_interval_at_most(tmp_path, capsys):
     """Moments are drawn from all of its time, imports and writings included; one that is quicker begins anew."""
-    words = ["associate", "--vocabulary", "100", "--length", "16", "--windows", "64", "--steps", "400"]
+    words = ["associate", "--vocabulary", "60", "--length", "12", "--windows", "48", "--steps", "200"]
     every, rng, folder, log = 7, np.random.default_rng(0), tmp_path / "killed", tmp_path / "log"
     began = time.monotonic()
     with process(log, 0, *words, "--out", tmp_path / "whole") as run:
