@@ -43,9 +43,23 @@ def _figures_not_drawn(request, monkeypatch):
         assert figure.axes, path
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
 
-    if not request.config.getoption("--draw") and "drawn" not in request.keywords:
+    draw = request.config.getoption("--draw") and "undrawn" not in request.keywords
+    if not draw and "drawn" not in request.keywords:
         monkeypatch.setattr(style, "save", first_bytes)
         monkeypatch.setattr(svg, "drawn", lambda figure, name: page.element("svg", id=f"{name}-not-drawn"))
+
+
+@pytest.fixture
+def without_figures(request, monkeypatch):
+    """``minitx associate`` makes no figure over training and no heat map, which takes most of a small run.
+
+    It is for tests of what else a run prints and writes; with ``--draw`` they make and draw all figures.
+    """
+    if not request.config.getoption("--draw"):
+        from minitx.associations import command  # which other tests need not import
+
+        for makes in ("training_figures", "basis_figures"):
+            monkeypatch.setattr(command, makes, lambda *found: {})
 
 
 @pytest.fixture(scope="session")

@@ -299,6 +299,7 @@ def _residual_size(circuits, batch, s, t):
     return max(1.0, 2 * np.abs(out).max() + 2 if batch.head == "squared" else 1 / np.abs(out[batch.targets[s, t]]))
 
 
+@one_blas_thread()  # once, and not for every position
 def _complex_step(loss, weights, batch, name, entry):
     array = getattr(weights, name).astype(np.complex128)
     array.ravel()[entry] += 1j * STEP
@@ -318,12 +319,13 @@ def _plain(weights, batch):
 def _plain_layers(weights, batch, s):
     """Outputs of sequence s (T, V), and the size of its largest score."""
     length = int(batch.lengths[s])
-    h, size, distance = np.eye(weights.n_vocab)[batch.tokens[s, :length]], 0.0, np.arange(length)
+    h, size, at = np.eye(weights.n_vocab)[batch.tokens[s, :length]], 0.0, np.arange(length)
+    distance = at[:, None] - at
     for V, W, P in zip(weights.V, weights.W, weights.P, strict=True):
-        scores = h @ W @ h.T + P[np.abs(distance[:, None] - distance)]
-        scores = np.where(distance[:, None] >= distance, scores, -np.inf)
+        scores = h @ W @ h.T + P[np.abs(distance)]
+        size = max(size, np.abs(scores[distance >= 0]).max())
+        scores = np.where(distance >= 0, scores, -np.inf)
         top = scores.real.max(axis=1, keepdims=True)
-        size = max(size, np.abs(scores[np.tril_indices(length)]).max())
         A = np.exp(scores - top)
         h = h + (A / A.sum(axis=1, keepdims=True)) @ h @ V
     return h @ weights.W_O, size

@@ -71,6 +71,7 @@ def test_quick_run_prints_and_writes_everything(run, tmp_path):
     assert page.count("<figcaption") == sum(name.endswith(".png") for name in FILES) + 1  # and the heat maps that move
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_results_are_those_of_the_library(run, tmp_path):
     _, _, _, results = run(*SMALL, "--learning-rate", "0.5")
     corpus = builtin_corpus("stories", n_vocab=12, length=8, n_windows=12)
@@ -166,6 +167,7 @@ def test_first_exceeds_is_printed_and_written(fast):
             f"{math.ceil(step)}{'*' if step == least[share] else ''}" if step else "-" for share, step in found.items()]
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("options", [
     pytest.param([], marks=pytest.mark.slow), pytest.param(["--dtype", "float32"], marks=pytest.mark.slow),
     ["--init", "gaussian", "--init-scale", "0.1", "--batch-size", "5"]])
@@ -182,6 +184,7 @@ def test_same_seed_same_bits_for_any_number_of_threads(run, tmp_path, options):
         np.testing.assert_array_equal(array, getattr(two, name))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_own_text_and_python_docs(run, tmp_path):
     text = tmp_path / "b$e_t$a.txt"  # no mathematics for matplotlib
     text.write_text("\n".join(["the red fish paid 3 $ in the $ blue pond and the red bird sings"] * 9))
@@ -192,6 +195,7 @@ def test_own_text_and_python_docs(run, tmp_path):
     assert run("--builtin", "python-docs", *SMALL, "--force")[0] == 0
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_learning_rate_that_diverges_is_said_and_what_was_is_written(run):
     status, out, _, results = run(*SMALL, "--learning-rate", "1e50", "--steps", "20", "--init", "gaussian",
                                   "--init-scale", "1")
@@ -292,10 +296,12 @@ def test_an_earlier_run_leaves_no_figure_behind(run, tmp_path):
     assert stale.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_loss_that_rises_is_said(run):
     assert "the loss rose from" in run(*SMALL, "--learning-rate", "1000")[1]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_mini_batches_are_outside_the_theorem(run):
     _, out, _, results = run(*SMALL, "--batch-size", "4", "--learning-rate", "0.01")
     assert "reduced dynamics predicts full-batch training; it is left out, because training is by mini-batches" in out
@@ -322,6 +328,7 @@ def test_exit_status_is_decided_by_the_kind_and_not_by_the_words(tmp_path, stopp
     assert run_command(Options(out=str(tmp_path)), {}, nothing, ()) == expected
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_words_that_cannot_be_listed_are_said(run, tmp_path):
     """A word of the vocabulary may not be in the windows that are used."""
     text = tmp_path / "text.txt"

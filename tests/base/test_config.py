@@ -11,6 +11,8 @@ from minitx.base.command import Outcome, run_command
 from minitx.base.console import Log, progress, progress_bar
 from minitx.base.options import Options
 
+pytestmark = pytest.mark.undrawn
+
 TOML = """
 command = "associate"  # which may be left out
 vocabulary = 9
@@ -29,6 +31,7 @@ def results_of(folder):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_toml_file_and_the_results_of_a_run_repeat_it_to_the_same_bits(tmp_path, capsys):
     """Options that are typed take precedence over those of the file, which are kept as the options asked for."""
     text, file = tmp_path / "a text.txt", tmp_path / "options.toml"

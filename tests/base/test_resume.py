@@ -14,6 +14,8 @@ from minitx.base import checkpoint as base_checkpoint
 from minitx.base.checkpoint import Checkpoint, Part
 from minitx.model.descent import Trajectory
 
+pytestmark = pytest.mark.undrawn
+
 JOBS = {
     "associate": ["associate", "--vocabulary", "9", "--length", "4", "--windows", "6", "--steps", "7"],
     "associate, 2 layers": ["associate", "--vocabulary", "9", "--length", "4", "--windows", "6", "--steps", "5",
