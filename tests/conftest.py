@@ -51,15 +51,16 @@ def _figures_not_drawn(request, monkeypatch):
 
 @pytest.fixture
 def without_figures(request, monkeypatch):
-    """``minitx associate`` makes no figure over training and no heat map, which takes most of a small run.
+    """``minitx associate`` and ``minitx topics`` make next to no figures, which takes most of a small run.
 
     It is for tests of what else a run prints and writes; with ``--draw`` they make and draw all figures.
     """
     if not request.config.getoption("--draw"):
         from minitx.associations import command  # which other tests need not import
+        from minitx.topics import command_documents
 
-        for makes in ("training_figures", "basis_figures"):
-            monkeypatch.setattr(command, makes, lambda *found: {})
+        for made_by in ((command, "training_figures"), (command, "basis_figures"), (command_documents, "figures")):
+            monkeypatch.setattr(*made_by, lambda *found: {})
 
 
 @pytest.fixture(scope="session")

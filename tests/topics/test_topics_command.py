@@ -64,6 +64,7 @@ def test_a_run_prints_and_writes_everything(run, tmp_path):
         assert np.load(tmp_path / "out" / f"weights-{name}.npz")["kind of weights"] == "EmbeddedWeights"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_slider_moves_the_maps_of_the_weights(run, tmp_path):
     """The last map is that of the weights that are written; a word is its topic and its number in it."""
     *_, results = run(*SMALL, "--seeds", "1")
@@ -117,6 +118,7 @@ def test_quick_lowers_what_was_not_typed(monkeypatch):
     assert replace(options, quick=False).steps(4000) == 4000
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_options_reach_the_run(run):
     status, _, _, results = run(*SMALL, "--seeds", "1", "--seed", "4", "--threads", "1", "--p-m", "0.3")
     assert status == 0
@@ -190,6 +192,7 @@ def test_a_stage_that_is_stopped_before_its_first_record(name, run, monkeypatch)
     assert results["stopped"] == {"kind": "diverged", "step": 1, "message": "step 1: the loss is nan"}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_ctrl_c_writes_what_was_recorded(run, monkeypatch):
     def interrupted(self, name, *arguments, **settings):
         found = train(self, name, *arguments, **settings)
