@@ -13,7 +13,7 @@ Legend: S sequences of a block, V vocabulary; of each sequence: M queries, U wor
 """
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # numba brings it along
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
