@@ -1,4 +1,4 @@
-"""Which closure of reduced dynamics holds longest: cells of two numbers, or a Jacobian for each frequent token?
+"""Which closure of reduced dynamics holds longest: cells of more numbers, or a Jacobian for each frequent token?
 
     python experiments/closures.py [TINYSTORIES.txt] [--quick] [--out DIR]
 
@@ -7,7 +7,7 @@ mean output of its cell and from a Jacobian of the softmax, common to all cells 
 other closures of as many cells run beside exact training:
 
 - ``one number, common J``: cells are intervals of the number that outputs vary most by, and J is one for all
-- ``two numbers, common J``: cells are rectangles of the two numbers that outputs vary most by
+- ``two numbers, common J`` and ``four numbers, common J``: cells are boxes of the numbers that outputs vary most by
 - ``one number, J a token``: the 32 most frequent tokens have a Jacobian each, and the others one in common
 
 The outputs of all positions are computed at every step, and are exact functions of the present weights. So this
@@ -15,16 +15,14 @@ measures whether a closure can hold at all; its cost is counted, in multiplicati
 mean contexts. Ctrl-C ends it, and nothing is written.
 
 A second table says what to spend operations on when the estimate of ``reduced.descend(tolerance=...)`` grows: on more
-cells, or on more sampled windows.
+cells, more directions of deviations, or more sampled windows.
 """
-
-import heapq
 
 import numpy as np
 from running import block, command_line, holds, paragraphs, write_down
 
 from minitx import Circuits, OneHotWeights, agreement, builtin_corpus, descend, load_corpus
-from minitx.associations import reduced
+from minitx.associations import closure, kernels, reduced
 from minitx.base.console import progress_bar
 from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.tables import number
@@ -37,14 +35,15 @@ CELLS, DIRECTIONS, FREQUENT = 3, 4, 32  # cells a token on average, directions o
 VERSIONS = {  # {name: (numbers that cells are cut by, which Jacobian)}
     "one number, common J": (1, "common"),
     "two numbers, common J": (2, "common"),
+    "four numbers, common J": (4, "common"),
     "one number, J a token": (1, "token"),
 }
 # (size, learning rate, steps)
-RUNS = (({"n_vocab": 400, "length": 32, "n_windows": 1000}, 2.0, 300),
+RUNS = (({"n_vocab": 400, "length": 32, "n_windows": 1000}, 2.0, 390),
         ({"n_vocab": 800, "length": 32, "n_windows": 300}, 2.0, 105))
 SMALL = ({"n_vocab": 60, "length": 12, "n_windows": 60}, 2.0, 30)
-# (cells a token, parts of 32 that are sampled): what `tolerance` could grow to
-GROWN = ((1, 2), (3, 2), (6, 2), (3, 4), (3, 8))
+# (cells a token, directions of deviations, parts of 32 that are sampled): what `tolerance` could grow to
+GROWN = ((1, 4, 2), (3, 4, 2), (6, 4, 2), (3, 8, 2), (3, 4, 4), (3, 4, 8))
 GROWTH = {"n_vocab": 200, "length": 32, "n_windows": 1000}, 1.0, 300
 TOLERANCE = 0.003  # how long the estimate stays below it is shown
 SMALL_GROWTH = {"n_vocab": 40, "length": 12, "n_windows": 100}, 1.0, 40
@@ -60,6 +59,8 @@ class Closure:
         self.targets, self.workspace = batch.targets.ravel(), Workspace()
         self.number = np.arange(batch.tokens.size).reshape(batch.tokens.shape)  # of each position
         self.frequent = np.argsort(-np.bincount(self.tokens, minlength=n_vocab), kind="stable")[:FREQUENT]
+        self.by_token = np.argsort(self.tokens, kind="stable").astype(np.int32)
+        self.begin = np.flatnonzero(np.diff(self.tokens[self.by_token], prepend=-1))
         self.directions = np.random.default_rng(0).standard_normal((n_vocab, DIRECTIONS)).astype(np.float32)
 
     @one_blas_thread()
@@ -93,7 +94,8 @@ class Closure:
         for _ in range(3):  # the directions that outputs vary most by, from those of the last step
             self.directions = np.linalg.qr(matmul(varying.T, matmul(varying, self.directions)))[0]
         along = matmul(varying, self.directions)
-        starts, order = cut(self.tokens, along[:, :self.numbers], self.n_cells)
+        z, order = along[:, :self.numbers].astype(np.float64), self.by_token.copy()
+        starts = np.sort(kernels.cut_cells(z, np.ones(len(z)), self.begin, self.n_cells, order))
         sizes = np.diff(starts, append=len(order))
         cell = np.empty(len(order), np.intp)
         cell[order] = np.repeat(np.arange(len(starts)), sizes)
@@ -130,38 +132,6 @@ class Closure:
         return (matrices + more + 4 * DIRECTIONS * pairs) / (3 * pairs * self.n_vocab)
 
 
-def cut(tokens, along, n_cells):
-    """Cut the positions of each token until there are ``n_cells``; their starts in an order of positions, and it.
-
-    The cell with the largest spread is cut next, at its mean, across the number that it varies most by.
-    """
-    order = np.argsort(tokens, kind="stable")
-    cells = np.split(order, np.flatnonzero(np.diff(tokens[order])) + 1)
-    heap = [_spread(along, members, i) for i, members in enumerate(cells)]
-    heapq.heapify(heap)
-    while len(cells) < n_cells and heap[0][0] < 0:
-        _, i, across, middle = heap[0]
-        members = cells[i]
-        above = along[members, across] > middle
-        cells[i] = members[~above]
-        cells.append(members[above])
-        heapq.heapreplace(heap, _spread(along, cells[i], i))
-        heapq.heappush(heap, _spread(along, cells[-1], len(cells) - 1))
-    sizes = [len(members) for members in cells]
-    by_token = np.concatenate(cells)
-    return np.cumsum([0, *sizes[:-1]]), by_token
-
-
-def _spread(along, members, i):
-    """(- the sum of squares from the mean, the cell, the number that it is largest of, the mean); 0 if it is nothing.
-    """
-    values = along[members].astype(np.float64)
-    middle = values.mean(axis=0)
-    squares = np.square(values - middle).sum(axis=0)
-    across = int(squares.argmax())
-    return (-float(squares.sum()) if squares[across] > 1e-12 * len(members) else 0.0), i, across, middle[across]
-
-
 def errors(weights, exact):
     """{weight: its relative error}"""
     return {name: float(error) for name, error in agreement(weights, exact).relative_error.items()}
@@ -188,16 +158,16 @@ def compared(corpus, learning_rate, steps):
 
 
 def growth(corpus, learning_rate, steps):
-    """Estimate and error of ``reduced.descend`` with more cells and with more sampled windows, without a limit."""
+    """Estimate and error of ``reduced.descend`` with more cells, directions and sampled windows, without a limit."""
     batch, n_vocab = corpus.batch(), len(corpus.vocabulary)
     start = OneHotWeights.zeros(n_vocab, corpus.length, dtype=np.float32)
     settings = {"learning_rate": learning_rate, "steps": steps}
     exact, rows = descend(start, batch, **settings).weights, []
-    for cells, parts in GROWN:
-        reduced.FIRST_PARTS = parts
+    for cells, directions, parts in GROWN:
+        closure.RESPONSE_RANK, reduced.FIRST_PARTS = directions, parts
         run = reduced.descend(start, batch, tolerance=1e3, n_cells=cells * n_vocab, **settings)
         estimate = np.max([run.error[name] for name in NAMES], axis=0)  # nan while a weight is 0
-        rows.append({"cells": cells, "parts": parts, "error": errors(run.weights, exact),
+        rows.append({"cells": cells, "directions": directions, "parts": parts, "error": errors(run.weights, exact),
                      "estimate": {name: float(run.error[name][-1]) for name in NAMES},
                      "cost": reduced.cost(batch, n_vocab, cells * n_vocab, parts / reduced.PARTS),
                      "to": int(np.argmax(np.append(estimate, np.inf) > TOLERANCE)) - 1})
@@ -224,7 +194,7 @@ def _text(found):
 def section(results):
     """Markdown of what closures.json holds."""
     grown = results["growth"]
-    rows = [(f"{one['cells']} V", f"{one['parts']} of 32", number(one["cost"], 2), one["to"],
+    rows = [(f"{one['cells']} V", one["directions"], f"{one['parts']} of 32", number(one["cost"], 2), one["to"],
              *(number(one[kind][name]) for kind in ("error", "estimate") for name in NAMES))
             for one in grown["rows"]]
     size = grown["size"]
@@ -234,14 +204,17 @@ def section(results):
         f"deviations. The column `holds to` is the last recorded step (every {EVERY}) up to which every weight is "
         f"within {ALLOWED:g}, and `cost` is the number of multiplications of a step divided by that of an exact one. "
         "The other columns are the last step that was measured and the relative errors there; measuring ends where a "
-        "weight is further off. The package has the first closure, cells of one number with a common Jacobian.",
+        "weight is further off. The package has cells of four numbers with a common Jacobian. Its numbers, equation 3 "
+        "of `minitx.associations.closure`, need no outputs: they are those of contexts that move outputs most.",
         *map(_text, results["texts"]),
-        "When the estimate of `reduced.descend(tolerance=...)` comes near the tolerance, a step may have more cells "
-        f"or sample more windows. The next table shows what both buy on {grown['corpus']} (V = {size['V']}, T = "
-        f"{size['T']}, {size['N']} windows, eta = {grown['learning_rate']:g}) where nothing limits them. The column "
-        f"`cost` is as above, `to step` is the step up to which no estimate exceeds {TOLERANCE:.1%}, and the errors "
-        f"and estimates are those after {grown['steps']} steps.",
-        block(("cells", "windows", "cost", "to step", *(f"error {name}" for name in NAMES),
+        "When the estimate of `reduced.descend(tolerance=...)` comes near the tolerance, a step may have more cells or "
+        "directions of deviations, or sample more windows. The next table shows what each buys on "
+        f"{grown['corpus']} (V = {size['V']}, T = {size['T']}, {size['N']} windows, eta = "
+        f"{grown['learning_rate']:g}) where nothing limits them. The column `cost` is the number of operations of a "
+        f"step, counted for {DIRECTIONS} directions and divided by that of an exact one. The column `to step` is the "
+        f"step up to which no estimate exceeds {TOLERANCE:.1%}, and the errors and estimates are those after "
+        f"{grown['steps']} steps.",
+        block(("cells", "directions", "windows", "cost", "to step", *(f"error {name}" for name in NAMES),
                *(f"estimate {name}" for name in NAMES)), rows))
 
 
