@@ -79,7 +79,7 @@ class Closure:
         space, found = paths.Space(weights.W_O.dtype), []
         for one in sequences:
             cache = paths.follow(weights, tables, one, space)
-            found.append(weights.W_O[one.tokens] + matmul(cache.C[:, len(one.words):], cache.output))
+            found.append(paths.output(weights, tables, one, cache, space).copy())
         return np.concatenate(found)
 
     def softmax_of_cells(self, F, W_O):

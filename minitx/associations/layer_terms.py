@@ -107,7 +107,7 @@ class _Slopes:
         loss, R = 0.0, uniform_residual(weights, seq)
         cache = follow(weights, tables, seq, space, uniform=not (self.saturation or self.drift))
         if self.saturation:
-            loss, out = forward(weights, seq, cache, space)
+            loss, out = forward(weights, tables, seq, cache, space)
             R = out - R
             if not self.drift:
                 cache = follow(weights, tables, seq, space, uniform=True)
@@ -147,7 +147,7 @@ def _leading_pieces(weights, tables, ov, seq, space):
     """{(s, a): (R, [(A_l X)^T R of every layer], [dS_l], dP)} of one sequence."""
     cache = follow(weights, tables, seq, space)
     R0 = uniform_residual(weights, seq)
-    residuals = {False: R0, True: forward(weights, seq, cache, space)[1] - R0}
+    residuals = {False: R0, True: forward(weights, tables, seq, cache, space)[1] - R0}
     A0 = np.empty_like(cache.A[0])
     layer_kernels.uniform_attention(A0)
     found = {}

@@ -107,16 +107,6 @@ def add_columns(columns, words, table):
 
 
 @kernel
-def gather_rows(tables, words, out):
-    """out[k, u, :] = tables[k, words[u], :]."""
-    for k in range(tables.shape[0]):
-        for u in range(words.size):
-            row, to = tables[k, words[u]], out[k, u]
-            for c in range(row.size):
-                to[c] = row[c]
-
-
-@kernel
 def add_gathered_rows(table, tokens, out):
     """out[t, :] += table[tokens[t], :]."""
     for t in range(tokens.size):
@@ -131,6 +121,16 @@ def scatter_rows(tables, words, rows):
     for k in range(tables.shape[0]):
         for u in range(words.size):
             row, to = rows[k, u], tables[k, words[u]]
+            for c in range(to.size):
+                to[c] += row[c]
+
+
+@kernel
+def scatter_paths(tables, words, rows):
+    """tables[S, words[u], :] += rows[u, S - 1, :] for the paths S != {}."""
+    for u in range(words.size):
+        for i in range(rows.shape[1]):
+            row, to = rows[u, i], tables[i + 1, words[u]]
             for c in range(to.size):
                 to[c] += row[c]
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from minitx.base.parallel import matmul, one_blas_thread, workers
 from minitx.data.batch import Batch
-from minitx.model import kernels, layer_kernels
+from minitx.model import kernels, layer_kernels, product_kernels
 from minitx.model.parameters import Array
 
 if TYPE_CHECKING:
@@ -43,70 +43,70 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Family:
-    """The tables M_S ``top`` of all paths S through the layers 1 to n, or their gradients.
+class Tables:
+    """The tables M_S W_O, M_S W_l and M_S, or their gradients; the table of path S is the S-th of an array.
 
-    ``top`` is (V, V), the table of S = {}; ``rest`` is (2^n - 1, V, V), those of the paths 1 to 2^n - 1.
+    The table M_{} of ``keys``, the identity, is neither read nor written.
     """
 
-    top: Array
-    rest: Array
+    output: Array  # (2^L, V, V) M_S W_O
+    queries: dict[int, Array]  # {l: (2^(l-1), V, V) M_S W_l}, for l = 2 to L
+    keys: Array  # (2^(L-1), V, V) M_S
 
+    @classmethod
+    def like(cls, weights: "LayeredWeights", new: Callable) -> "Tables":
+        """Tables for ``weights``, made by ``new``: np.empty or np.zeros."""
+        n_layers, n_vocab = len(weights.V), len(weights.W_O)
 
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """The families of W_O through all layers, of W_l through the layers below l, and of V_l the same."""
+        def tables(n):
+            return new((2**n, n_vocab, n_vocab), weights.W_O.dtype)
+        return cls(tables(n_layers), {l: tables(l - 1) for l in range(2, n_layers + 1)}, tables(n_layers - 1))
 
-    output: Family
-    queries: dict[int, Family]  # {l: family of W_l}, for l = 2 to L
-    keys: dict[int, Family]  # {l: family of V_l}, for l = 1 to L - 1
-
-    def families(self) -> list[Family]:
-        """All of them."""
-        return [self.output, *self.queries.values(), *self.keys.values()]
+    def families(self) -> list[Array]:
+        """The tables M_S W_O, M_S W_l and M_S V_l, the last being the keys of the paths S + l; table 0 is that of {}.
+        """
+        return [self.output, *self.queries.values(), *(self.keys[n // 2:n] for n in map(len, self.queries.values()))]
 
 
 def build_tables(weights: "LayeredWeights", used: Array) -> Tables:
     """Step 0. Tables whose lowest layer is 1 are computed in the rows of the tokens ``used`` only."""
-    n_layers = len(weights.V)
-    return Tables(_build(weights.W_O, weights.V, n_layers, used),
-                  {l: _build(weights.W[l - 1], weights.V, l - 1, used) for l in range(2, n_layers + 1)},
-                  {l: _build(weights.V[l - 1], weights.V, l - 1, used) for l in range(1, n_layers)})
-
-
-def _build(top, V, n, used):
-    """M_(b+S) top = V_b (M_S top), for the layers b = n down to 1 and the paths S through the layers above b."""
-    rest = np.empty((2**n - 1, *top.shape), top.dtype)
-    for b, path, above in _extensions(n):
-        rows = _rows(used, b, len(top))
-        rest[path - 1][rows] = matmul(V[b - 1][rows], rest[above - 1] if above else top)
-    return Family(top, rest)
-
-
-def _extensions(n):
-    """(b, path, above): each path through the layers 1 to n, its lowest layer b, and what is above; highest b first."""
-    return [(b, above + 2**(b - 1), above) for b in range(n, 0, -1) for above in range(0, 2**n, 2**b)]
-
-
-def _rows(used, b, n_vocab):
-    return used if b == 1 and len(used) < n_vocab else slice(None)
+    tables = Tables.like(weights, np.empty)
+    for family, top in zip(tables.families(), [weights.W_O, *weights.W[1:], *weights.V[:-1]], strict=True):
+        family[0] = top
+        for b in range(_n_layers(family), 0, -1):
+            # M_(b+S) top = V_b (M_S top), for the paths S through layers above b
+            rows = _rows(used, b, len(top))
+            for above, path in zip(family[::2**b], family[2**(b - 1)::2**b], strict=True):
+                path[rows] = matmul(weights.V[b - 1][rows], above)
+    return tables
 
 
 def pull_back(weights: "LayeredWeights", tables: Tables, gradient: Tables, dV: Array, used: Array,
               fixed: bool = False) -> None:
-    """Step 0 in reverse: carry the gradient of the tables to ``dV`` and to the ``top`` of every family, in place.
+    """Step 0 in reverse: carry the gradient of the tables to table 0 of every family, and that of V is added to ``dV``.
 
     ``fixed``: attention is held fixed, so that the scores, which read all families but the first, do not move V.
     """
     for family, slopes in zip(tables.families(), gradient.families(), strict=True):
-        n = len(family.rest).bit_length()
-        for b, path, above in reversed(_extensions(n)):
+        for b in range(1, _n_layers(family) + 1):
             # M_(b+S) top = V_b (M_S top):  dV_b += d(b+S) (M_S top)^T,  d(S) += V_b^T d(b+S)
-            rows = _rows(used, b, len(family.top))
-            slope, before = slopes.rest[path - 1][rows], (slopes.rest[above - 1] if above else slopes.top)
-            if not fixed or family is tables.output:
-                dV[b - 1][rows] += matmul(slope, (family.rest[above - 1] if above else family.top).T)
-            before += matmul(weights.V[b - 1][rows].T, slope)
+            rows = _rows(used, b, len(dV[0]))
+            for above, before, slope in zip(family[::2**b], slopes[::2**b], slopes[2**(b - 1)::2**b], strict=True):
+                if not fixed or family is tables.output:
+                    dV[b - 1][rows] += matmul(slope[rows], above.T)
+                before += matmul(weights.V[b - 1][rows].T, slope[rows])
+    for l in range(1, len(dV)):
+        dV[l - 1] += gradient.keys[2**(l - 1)]
+
+
+def _n_layers(family):
+    """The number of layers through which the paths of these tables lead."""
+    return len(family).bit_length() - 1
+
+
+def _rows(used, b, n_vocab):
+    """The rows that are computed where the lowest layer is b: all, unless a tenth of them is not read."""
+    return used if b == 1 and 10 * len(used) < 9 * n_vocab else slice(None)
 
 
 # ------------------------------------------------------------------------------------------------------------- sequence
@@ -119,7 +119,8 @@ class Sequence:
     row: int  # its index in the batch
     tokens: Array  # (T,)
     slots: Array  # (T,) number of the position's word
-    words: Array  # (U,) the distinct tokens
+    words: Array  # (U,) the distinct tokens in the order in which they appear
+    seen: Array  # (T,) how many words have appeared by the position
     at: Array | slice  # (M,) the loss positions
     targets: Array  # (M,)
     weight: Array  # (M,) float64
@@ -138,8 +139,9 @@ def sequences(batch: Batch) -> list[Sequence]:
 
 def _sequence(batch, row, tokens, slots, words):
     at = np.flatnonzero(batch.weight[row])
-    return Sequence(row, tokens, slots, words, slice(None, len(at)) if len(at) == len(tokens) else at,
-                    batch.targets[row, at], batch.weight[row, at])
+    return Sequence(row, tokens, slots, words, np.maximum.accumulate(slots) + 1,
+                    slice(None, len(at)) if len(at) == len(tokens) else at, batch.targets[row, at],
+                    batch.weight[row, at])
 
 
 class Space(threading.local):
@@ -158,19 +160,12 @@ class Space(threading.local):
 
 @dataclass(frozen=True, eq=False)
 class Cache:
-    """What :func:`follow` leaves for :func:`backward`. Lists run over the layers; layer 1 has no B, K, Q and queries.
-
-    Backward overwrites ``output`` and the ``queries`` by their gradients.
-    """
+    """What :func:`follow` leaves for :func:`backward`. Lists run over the layers; layer 1 has no B and Q."""
 
     C: Array  # (T, 2^L U)
     A: list  # (T, T)
-    B: list  # (T, g U)
-    K: list  # (g U, g U), or None where Q was computed
-    Q: list  # (T, V) h_(l-1) W_l, or None where K was
-    queries: list  # (g U, V) rows of the words in M_S W_l, for all paths S below l
-    keys: Array  # ((2^(L-1) - 1) U, V) rows of the words in M_S, for the paths S != {} below L
-    output: Array  # ((2^L - 1) U, V) rows of the words in M_S W_O, for S != {}
+    B: list  # (T, g U), with any numbers at words that have not appeared
+    Q: list  # (T, V) h_(l-1) W_l
 
 
 @one_blas_thread()
@@ -180,16 +175,23 @@ def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Spac
     # 1  C_{}[t, u] = 1(word u stands at t)
     C = space.take("C", T, 2**n_layers * U)
     layer_kernels.one_hot(seq.slots, U, C)
-    cache = Cache(C, [], [None], [None], [None], [None], _keys(tables, seq, space),
-                  _gathered(tables.output, seq.words, space.take("output", 2**n_layers - 1, U, len(weights.W_O))))
+    cache = Cache(C, [], [None], [None])
     for l in range(1, n_layers + 1):
         paths = 2**(l - 1) * U
         A, below = space.take(f"A {l}", T, T), C[:, :paths]
         if l == 1:
             layer_kernels.lookup_scores(seq.tokens, weights.W[0], A)
-        else:  # 2, 3  B_l = h_(l-1) W_l M^T,  S_l[t, j] = sum over S of B_l C_S^T
-            _follow_queries(weights, tables, seq, space, cache, l)
-            np.matmul(cache.B[-1], below.T, out=A)
+        else:
+            # 2  B_l = Q_l M^T,  Q_l = h_(l-1) W_l = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
+            Q, B = space.take(f"Q {l}", T, len(weights.W_O)), space.take(f"B {l}", T, paths)
+            product_kernels.path_rows(C, seq.words, seq.seen, tables.queries[l], Q)
+            layer_kernels.add_gathered_rows(weights.W[l - 1], seq.tokens, Q)
+            product_kernels.path_slopes(Q, seq.words, seq.seen, tables.keys[:2**(l - 1)], B)
+            layer_kernels.gather_columns(Q, seq.words, B)
+            cache.B.append(B)
+            cache.Q.append(Q)
+            # 3  S_l[t, j] = sum over S of B_l C_S^T
+            np.matmul(B, below.T, out=A)
         # 3  A_l = softmax over j <= t of S_l + P_l[t - j]
         if uniform:
             layer_kernels.uniform_attention(A)
@@ -204,76 +206,54 @@ def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Spac
     return cache
 
 
-def _follow_queries(weights, tables, seq, space, cache, l):
-    """Step 2: B_l = h_(l-1) W_l M^T, by K = (M_S W_l) M^T at the words, or by h_(l-1) W_l at the positions."""
-    T, U, n_vocab = len(seq.tokens), len(seq.words), len(weights.W_O)
-    paths = 2**(l - 1) * U
-    rows = space.take(f"queries {l}", 2**(l - 1), U, n_vocab)
-    layer_kernels.gather_rows(tables.queries[l].top[None], seq.words, rows[:1])
-    queries = _gathered(tables.queries[l], seq.words, rows[1:], rows)
-    keys, below, B = cache.keys[:paths - U], cache.C[:, :paths], space.take(f"B {l}", T, paths)
-    K = Q = None
-    if by_words(T, U, l):  # B = sum over S of C_S K,  K = (M_S W_l) M^T, where M_{} is the identity
-        K = space.take(f"K {l}", paths, paths)
-        layer_kernels.gather_columns(queries, seq.words, K)
-        np.matmul(queries, keys.T, out=K[:, U:])
-        np.matmul(below, K, out=B)
-    else:  # B = Q M^T,  Q = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
-        Q = np.matmul(below[:, U:], queries[U:], out=space.take(f"Q {l}", T, n_vocab))
-        layer_kernels.add_gathered_rows(weights.W[l - 1], seq.tokens, Q)
-        layer_kernels.gather_columns(Q, seq.words, B)
-        np.matmul(Q, keys.T, out=B[:, U:])
-    for found, array in ((cache.B, B), (cache.K, K), (cache.Q, Q), (cache.queries, queries)):
-        found.append(array)
-
-
-def by_words(T: int, U: int, l: int) -> bool:
-    """Whether K, g (g - 1) U^2 V multiplications, is cheaper than Q and its product, 2 (g - 1) T U V."""
-    return 2**(l - 1) * U <= 2 * T
-
-
-@one_blas_thread()
-def forward(weights: "LayeredWeights", seq: Sequence, cache: Cache, space: Space) -> tuple[float, Array]:
-    """Steps 5 and 6: the loss of one sequence, and R = dL/dF at its loss positions, (M, V)."""
-    # 5  F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)
+def output(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cache, space: Space) -> Array:
+    """Step 5: F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O), at the loss positions, (M, V)."""
     F = space.take("F", len(seq.targets), len(weights.W_O))
-    np.matmul(cache.C[seq.at, len(seq.words):], cache.output, out=F)
+    product_kernels.path_rows(cache.C[seq.at], seq.words, seq.seen[seq.at], tables.output, F)
     layer_kernels.add_gathered_rows(weights.W_O, seq.tokens[seq.at], F)
+    return F
+
+
+def forward(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cache, space: Space
+            ) -> tuple[float, Array]:
+    """Steps 5 and 6: the loss of one sequence, and R = dL/dF at its loss positions, (M, V)."""
+    F = output(weights, tables, seq, cache, space)
     # 6  loss = sum_t weight_t (-log softmax(F_t)[y_t]); in place, F becomes R
     return kernels.residuals(F, seq.targets, seq.weight), F
 
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Derivatives of one sequence, before they are added to the tables; shapes and lists as in :class:`Cache`."""
+    """Derivatives of one sequence, before they are added to the tables."""
 
-    R: Array  # (M, V)
-    output: Array
-    dQ: list  # where Q was computed
-    queries: list
-    keys: Array
+    R: Array  # (M, V) of W_O[x_t, :]
+    output: Array  # (U, 2^L - 1, V) of M_S W_O, in the rows of the words, for S != {}
+    dQ: dict  # {l: (T, V)} of W_l[x_t, :]
+    queries: dict  # {l: (U, g - 1, V)} of M_S W_l
+    keys: dict  # {l: (U, g - 1, V)} of M_S, by the scores of layer l
     dS: Array  # (T, T) of layer 1
     dP: Array  # (L, T)
 
 
 @one_blas_thread()
-def backward(weights: "LayeredWeights", seq: Sequence, cache: Cache, R: Array, space: Space,
+def backward(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cache, R: Array, space: Space,
              fixed: bool = False) -> Pieces:
-    """The steps in reverse, for R = dL/dF at the loss positions; overwrites rows of ``cache`` by their gradients.
+    """The steps in reverse, for R = dL/dF at the loss positions.
 
     ``fixed``: attention is held fixed, so that no slope flows through the scores to the paths below.
     """
     C, n_layers, T, U = cache.C, len(weights.V), len(seq.tokens), len(seq.words)
-    pieces = Pieces(R, cache.output, [None] * n_layers, cache.queries, space.take("dkeys", *cache.keys.shape),
-                    space.take("dS 1", T, T), np.zeros((n_layers, T)))
     # 5  F_t = W_O[x_t, :] + sum over S != {} of C_S O_S:  dC_S = R O_S^T,  dO_S = C_S^T R,  and dW_O[x_t, :] takes R_t
-    dC = space.take("dC", *C.shape)
+    dO, dC, seen = space.take("dO", U, 2**n_layers - 1, len(weights.W_O)), space.take("dC", *C.shape), seq.seen[seq.at]
+    product_kernels.path_word_slopes(C[seq.at], seq.words, seen, R, dO)
     if len(R) == T:
-        np.matmul(R, cache.output.T, out=dC[:, U:])
+        product_kernels.path_slopes(R, seq.words, seen, tables.output, dC)
     else:
         dC[:] = 0
-        dC[seq.at, U:] = np.matmul(R, cache.output.T)
-    np.matmul(C[seq.at, U:].T, R, out=cache.output)
+        some = space.take("dC at some", len(R), dC.shape[1])
+        product_kernels.path_slopes(R, seq.words, seen, tables.output, some)
+        dC[seq.at, U:] = some[:, U:]
+    pieces = Pieces(R, dO, {}, {}, {}, space.take("dS 1", T, T), np.zeros((n_layers, T)))
     for l in range(n_layers, 0, -1):
         A, paths = cache.A[l - 1], 2**(l - 1) * U
         below, dnew = C[:, :paths], dC[:, paths:2 * paths]
@@ -286,60 +266,34 @@ def backward(weights: "LayeredWeights", seq: Sequence, cache: Cache, R: Array, s
         # 3  A_l = softmax(S_l)
         layer_kernels.softmax_backward(A, dS, pieces.dP[l - 1])
         if l > 1:  # C_{} is one-hot, so its slope is not needed
-            dC[:, U:paths] += np.matmul(A.T, dnew[:, U:], out=space.take("dbelow", T, paths - U))
-            # 3  S_l = sum over S of B_l C_S^T:  dB_l = dS C,  dC_S += dS^T B_l
+            dbelow = space.take("dbelow", T, paths - U)
+            dC[:, U:paths] += np.matmul(A.T, dnew[:, U:], out=dbelow)
+            if not fixed:  # 3  S_l = sum over S of B_l C_S^T:  dC_S += dS^T B_l
+                dC[:, U:paths] += np.matmul(dS.T, cache.B[l - 1][:, U:], out=dbelow)
+            # 3  dB_l = dS C
             dB = np.matmul(dS, below, out=space.take("dB", T, paths))
-            to = np.zeros_like(dC) if fixed else dC
-            to[:, U:paths] += np.matmul(dS.T, cache.B[l - 1][:, U:], out=space.take("dbelow", T, paths - U))
-            _backward_queries(seq, cache, dB, to, pieces, space, l)
-    if fixed:
-        pieces.keys[:] = 0
+            _backward_queries(tables, seq, cache, dB, dC, pieces, space, l, fixed)
     return pieces
 
 
-def _backward_queries(seq, cache, dB, dC, pieces, space, l):
-    """Step 2 in reverse, on either way to B_l; the gradient of the keys is added to that of the layers above."""
-    T, U, paths = len(dB), len(seq.words), dB.shape[1]
-    queries, keys, below = cache.queries[l - 1], cache.keys[:paths - U], cache.C[:, :paths]
-    dbelow = space.take("dbelow", T, paths - U)
-    if (K := cache.K[l - 1]) is not None:
-        # B = sum over S of C_S K:  dK = C^T dB,  dC += dB K^T;   K = queries M^T:  dM = dK^T queries,  dqueries = dK M
-        left = np.matmul(below.T, dB, out=space.take("dK", paths, paths))
-        right = queries
-        dC[:, U:paths] += np.matmul(dB, K[U:].T, out=dbelow)
-    else:  # B = Q M^T:  dM = dB^T Q,  dQ = dB M
-        left, right = dB, cache.Q[l - 1]
-    dkeys = pieces.keys[:paths - U]
-    if l == len(cache.A):
-        np.matmul(left[:, U:].T, right, out=dkeys)
-    else:
-        dkeys += np.matmul(left[:, U:].T, right, out=space.take("dkeys of a layer", *dkeys.shape))
-    slopes = np.matmul(left[:, U:], keys, out=space.take(f"slopes {l}", *right.shape))
-    layer_kernels.add_columns(left, seq.words, slopes)
-    if K is not None:
-        pieces.queries[l - 1] = slopes
-    else:  # Q = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
-        dC[:, U:paths] += np.matmul(slopes, queries[U:].T, out=dbelow)
-        np.matmul(below[:, U:].T, slopes, out=queries[U:])
-        pieces.dQ[l - 1] = slopes
-
-
-def _gathered(family, words, rows, whole=None):
-    """The rows of the words in the tables of the paths S != {}, written to ``rows`` (k, U, V), as (k U, V)."""
-    layer_kernels.gather_rows(family.rest, words, rows)
-    whole = rows if whole is None else whole
-    return whole.reshape(-1, whole.shape[2])
-
-
-def _keys(tables, seq, space):
-    """The rows of the words in M_S for all paths S != {} below the last layer: those of V_1, then of V_2, ..."""
-    n, n_vocab = len(tables.keys), len(tables.output.top)
-    rows = space.take("keys", 2**n - 1, len(seq.words), n_vocab)
-    for l, family in tables.keys.items():
-        first = 2**(l - 1) - 1
-        layer_kernels.gather_rows(family.top[None], seq.words, rows[first:first + 1])
-        layer_kernels.gather_rows(family.rest, seq.words, rows[first + 1:2 * first + 1])
-    return rows.reshape(-1, n_vocab)
+def _backward_queries(tables, seq, cache, dB, dC, pieces, space, l, fixed):
+    """Step 2 in reverse: the slope of B_l is carried to the tables and, unless attention is held fixed, to C_S."""
+    words, seen, Q = seq.words, seq.seen, cache.Q[l - 1]
+    keys, queries, U, n_vocab = tables.keys[:2**(l - 1)], tables.queries[l], len(words), Q.shape[1]
+    # B = Q M^T:  dQ = dB M, where M_{} is the identity,  dM = dB^T Q
+    dQ = space.take(f"dQ {l}", *Q.shape)
+    product_kernels.path_rows(dB, words, seen, keys, dQ)
+    layer_kernels.add_columns(dB, words, dQ)
+    # Q_t = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l):  d(M_S W_l) = C_S^T dQ,  dC_S = dQ (M_S W_l)^T
+    slopes = space.take(f"dqueries {l}", U, len(queries) - 1, n_vocab)
+    product_kernels.path_word_slopes(cache.C, words, seen, dQ, slopes)
+    pieces.dQ[l], pieces.queries[l] = dQ, slopes
+    if not fixed:
+        pieces.keys[l] = space.take(f"dkeys {l}", *slopes.shape)
+        product_kernels.path_word_slopes(dB, words, seen, Q, pieces.keys[l])
+        dbelow = space.take("dbelow", *dB.shape)
+        product_kernels.path_slopes(dQ, words, seen, queries, dbelow)
+        dC[:, U:dB.shape[1]] += dbelow[:, U:]
 
 
 # ------------------------------------------------------------------------------------------------------------ the batch
@@ -355,13 +309,13 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
     seqs = sequences(batch)
     used = np.unique(np.concatenate([seq.words for seq in seqs]))
     tables = build_tables(weights, used)
+    gradient = Tables.like(weights, np.zeros)
     found = {name: np.zeros_like(array) for name, array in weights.parameters().items()}
-    gradient = _gradient_tables(found, tables)
     space, losses = Space(weights.W_O.dtype), []
 
     def loss_and_pieces(seq):
         loss, cache, R = (slopes or exact_slopes)(weights, tables, seq, space)
-        return loss, seq, backward(weights, seq, cache, R, space, fixed)
+        return loss, seq, backward(weights, tables, seq, cache, R, space, fixed)
 
     def add(computed):
         loss, seq, pieces = computed
@@ -372,6 +326,9 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
         run.in_turn(loss_and_pieces, add, seqs)
     with np.errstate(over="ignore", invalid="ignore"):
         pull_back(weights, tables, gradient, found["V"], used, fixed)
+    found["W_O"][:] = gradient.output[0]
+    for l, family in gradient.queries.items():
+        found["W"][l - 1] = family[0]
     return float(np.sum(losses)), found
 
 
@@ -387,34 +344,19 @@ def path_loss(weights: "LayeredWeights", batch: Batch) -> float:
 def exact_slopes(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Space) -> tuple[float, Cache, Array]:
     """Loss, paths and R = dL/dF of the model as it is."""
     cache = follow(weights, tables, seq, space)
-    loss, R = forward(weights, seq, cache, space)
+    loss, R = forward(weights, tables, seq, cache, space)
     return loss, cache, R
-
-
-def _gradient_tables(found, tables):
-    """Tables of zeros for the gradient, whose tops are the gradients of W_O, W and V themselves."""
-    def zeros(top, family):
-        return Family(top, np.zeros_like(family.rest))
-    return Tables(zeros(found["W_O"], tables.output),
-                  {l: zeros(found["W"][l - 1], family) for l, family in tables.queries.items()},
-                  {l: zeros(found["V"][l - 1], family) for l, family in tables.keys.items()})
 
 
 def _add(seq, pieces, gradient, found):
     """Add what a sequence brings to the gradient's tables."""
-    def scatter(tables, words, rows):
-        layer_kernels.scatter_rows(tables, words, rows.reshape(len(tables), len(words), rows.shape[-1]))
-
-    U = len(seq.words)
-    scatter(gradient.output.top[None], seq.tokens[seq.at], pieces.R)
-    scatter(gradient.output.rest, seq.words, pieces.output)
-    layer_kernels.scatter_scores(found["W"][0], seq.tokens, pieces.dS)
+    tokens, words = seq.tokens, seq.words
+    layer_kernels.scatter_rows(gradient.output[:1], tokens[seq.at], pieces.R[None])
+    layer_kernels.scatter_paths(gradient.output, words, pieces.output)
+    layer_kernels.scatter_scores(found["W"][0], tokens, pieces.dS)
     for l, family in gradient.queries.items():
-        dQ, rows = pieces.dQ[l - 1], pieces.queries[l - 1]
-        scatter(family.top[None], *((seq.words, rows[:U]) if dQ is None else (seq.tokens, dQ)))
-        scatter(family.rest, seq.words, rows[U:])
-    for l, family in gradient.keys.items():
-        rows = pieces.keys[(2**(l - 1) - 1) * U:(2**l - 1) * U]
-        scatter(family.top[None], seq.words, rows[:U])
-        scatter(family.rest, seq.words, rows[U:])
-    found["P"][:, :len(seq.tokens)] += pieces.dP
+        layer_kernels.scatter_rows(family[:1], tokens, pieces.dQ[l][None])
+        layer_kernels.scatter_paths(family, words, pieces.queries[l])
+    for rows in pieces.keys.values():
+        layer_kernels.scatter_paths(gradient.keys, words, rows)
+    found["P"][:, :len(tokens)] += pieces.dP

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import minitx
 from minitx import Batch, LayeredWeights, OneHotWeights, descend, set_threads
-from minitx.model import layers, paths
+from minitx.model import layers
 from minitx.model.testing import batches, check_gradient
 from minitx.model.testing import weights as weights_of
 
@@ -78,11 +78,14 @@ def test_one_layer_is_the_circuits(form, problem):
     assert_close(found[1].layer(1), gradient.parameters(), 1e-13)
 
 
-@pytest.mark.parametrize("by_words", [True, False])
 @pytest.mark.parametrize("n_layers", [2, 3, 4])
-def test_both_ways_to_the_scores_agree(monkeypatch, by_words, n_layers):
-    monkeypatch.setattr(paths, "by_words", lambda *_: by_words)
-    weights, batch = small(n_layers, extra=2)
+@pytest.mark.parametrize("n_vocab", [9, 40])  # fewer and more columns than a tile, and numbers of words around it
+def test_paths_where_words_come_one_after_another(n_layers, n_vocab):
+    """Words appear late, or once, or only at positions without loss; the products must not read what came later."""
+    weights, batch = small(n_layers, n=3, length=9, n_vocab=n_vocab, extra=2)
+    weight = np.random.default_rng(1).standard_normal(batch.tokens.shape)
+    weight[0, ::2], weight[1, :7], weight[1, 8] = 0, 0, 0
+    batch = Batch(batch.tokens, batch.targets, weight)
     check_gradient(weights, batch, loss_and_gradient=lambda *problem: layers.loss_and_gradient(*problem, form="paths"))
 
 

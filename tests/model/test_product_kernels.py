@@ -89,6 +89,27 @@ def test_a_block_has_the_products_of_its_sequences(dtype, S, M, U, V, random):
     close(D, np.einsum("smu,smv->suv", C, R, dtype=float), dtype)
 
 
+@given(st.sampled_from([np.float64, np.float32]), st.integers(1, 9), st.integers(1, 8), st.integers(2, 20),
+       st.sampled_from([1, 2, 4]), st.randoms(use_true_random=False))
+def test_paths_have_the_products_of_their_tables(dtype, U, T, V, n_paths, random):
+    rng = np.random.default_rng(random.getrandbits(32))
+    words, tables = rng.integers(0, V, U).astype(np.int32), rng.standard_normal((n_paths, V, V)).astype(dtype)
+    seen = np.sort(rng.integers(0, U + 1, T)).astype(np.int32)
+    attended = np.arange(U) < seen[:, None, None]  # (T, 1, U)
+    C = np.where(attended, rng.standard_normal((T, n_paths + 1, U)), 0.0).astype(dtype)  # one path more than the tables
+    R, out = rng.standard_normal((2, T, V)).astype(dtype)
+    dC, D = np.full_like(C, np.nan), np.empty((U, n_paths - 1, V), dtype)
+    product_kernels.path_rows(C.reshape(T, -1), words, seen, tables, out)
+    product_kernels.path_slopes(R, words, seen, tables, dC.reshape(T, -1))
+    product_kernels.path_word_slopes(C.reshape(T, -1), words, seen, R, D)
+    through = C[:, 1:n_paths]
+    close(out, np.einsum("tsu,suv->tv", through, tables[1:, words], dtype=float), dtype)
+    close(D, np.einsum("tsu,tv->usv", through, R, dtype=float), dtype)
+    assert np.isfinite(dC[:, 1:n_paths]).all() and np.isnan(dC[:, [0, n_paths]]).all()  # other paths are not touched
+    close(np.where(attended, dC[:, 1:n_paths], 0.0),
+          np.where(attended, np.einsum("tv,suv->tsu", R, tables[1:, words], dtype=float), 0.0), dtype)
+
+
 @pytest.mark.skipif(isinstance(product_kernels.mix, type(lambda: 0)), reason="numba is switched off")
 def test_vectors_lie_along_rows():
     """A table in another order of memory is refused when the kernel is compiled, never read in a wrong order."""
