@@ -49,6 +49,7 @@ def test_recorded_instances(instance, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=100)
 @given(weights_of(LayeredWeights, **DRAWN))
 def test_gradient_equals_the_complex_step(form, problem):
     check_gradient(*problem, loss_and_gradient=lambda weights, batch: layers.loss_and_gradient(weights, batch,
