@@ -55,10 +55,10 @@ class Attention:
 
     @one_blas_thread()
     def row_slopes(self, R: Array, table: Array) -> Array:
-        """dC[s, m, u] = R[s, m, :] . table[words[s, u], :], (S, M, U); any values where a query does not attend."""
+        """dC[s, m, u] = R[s, m, :] . table[words[s, u], :], (S, M, U); any number where a query does not attend."""
         if self.seen is None:
             return np.matmul(R, table.T)
-        dC = np.empty_like(self.C)
+        dC = np.zeros_like(self.C)  # what no query attends to is multiplied by 0, so it must be a number
         product_kernels.row_slopes(R, self.words, self.seen, table, dC)
         return dC
 

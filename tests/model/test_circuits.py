@@ -332,6 +332,33 @@ def test_queries_that_reach_few_words():
         np.testing.assert_allclose(table, expected[name], rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_memory_that_was_not_written_is_not_read(monkeypatch, causal):
+    """Sequences of a block have different numbers of words and of loss positions, and memory may hold anything."""
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 90, (2, 4, 8))
+    tokens[1] = tokens[1, 0]
+    weight = rng.random((4, 8)) * (rng.random((4, 8)) < 0.5)
+    weight[2, 5:] = weight[3, 3:] = 0.0
+    weight[:, 0] = 0.1
+    circuits = Circuits(*(rng.standard_normal((90, 90)) for _ in range(3)), None, None)
+
+    def gradient():
+        batch = Batch(tokens, targets, weight, lengths=[8, 8, 5, 3], causal=causal)
+        return loss_and_gradient(circuits, batch)[1].parameters()
+
+    expected, empty_like, empty = gradient(), np.empty_like, np.empty
+    for name, allocate in (("empty_like", empty_like), ("empty", empty)):
+        def filled(*given, allocate=allocate, **named):
+            found = allocate(*given, **named)
+            if found.dtype.kind == "f":
+                found[...] = np.nan
+            return found
+        monkeypatch.setattr(np, name, filled)
+    for name, table in gradient().items():
+        np.testing.assert_array_equal(table, expected[name])
+
+
 def test_weights_broadcast():
     tokens = np.zeros((2, 3), int)
     for weight in (0.5, [0.0, 0.5, 1.0], [[1.0], [2.0]]):
