@@ -7,7 +7,7 @@ Threads share a table by rows: row a belongs to owner a mod n_owners, so that ea
 
 import numpy as np
 
-from minitx.base.parallel import kernel
+from minitx.base.compiling import kernel
 
 
 @kernel

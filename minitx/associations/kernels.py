@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from minitx.base.parallel import kernel, ordered_kernel
+from minitx.base.compiling import kernel, ordered_kernel
 
 
 @ordered_kernel

@@ -1,15 +1,60 @@
 """Kernels are compiled when they are first used, once for an installation; a command says so while a reader waits."""
 
+import functools
+import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numba
 from numba.core import event
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.extending import overload
 from tqdm import tqdm
 
 EVERY = 10.0  # seconds between two lines
+
+
+class _Cache(FunctionCache):
+    """Numba's cache of a kernel on disk, which lasts as long as no file of kernels changes.
+
+    That of numba lasts as long as the file of the kernel itself, and misses a change of a kernel that it calls.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp(), _sources()
+        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp)
+
+
+@functools.cache
+def _sources():
+    """A digest of this file and of all files of kernels."""
+    files = [Path(__file__), *sorted(Path(__file__).parents[1].rglob("*kernels.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files if path.exists())).digest()
+
+
+def _compiled_by(fastmath):
+    """A decorator that makes a kernel with these flags."""
+    def decorate(function):
+        made = numba.njit(function, fastmath=fastmath, nogil=True, error_model="numpy")
+        if made is not function:  # numba is not switched off
+            made._cache = _Cache(function)
+        return made
+    return decorate
+
+
+# The flag sets of all kernels. In `kernel` sums may be reassociated, so that they vectorise; nnan and ninf stay out, so
+# that an inf or nan is seen. `ordered_kernel` computes as written: for differences whose digits depend on the order of
+# operations. It says so to numba, which otherwise compiles a kernel with the flags of the kernel that calls it first.
+# `compiled` replaces a plain function of numbers, within kernels, by one that it chooses for their type; products and
+# sums may be contracted there, nothing else.
+kernel = _compiled_by({"reassoc", "contract", "arcp", "nsz"})
+ordered_kernel = _compiled_by(False)
+compiled = functools.partial(overload, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})
 
 
 class _Listener(event.Listener):

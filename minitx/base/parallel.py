@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-import numba
 import numpy as np
-from numba.extending import overload
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
@@ -184,14 +182,3 @@ def blas_libraries() -> list:
     import scipy.linalg  # noqa: F401  a BLAS that is not loaded yet would not be found
 
     return ThreadpoolController().select(user_api="blas").lib_controllers
-
-
-# The flag sets of all kernels. In `kernel` sums may be reassociated, so that they vectorise; nnan and ninf stay out, so
-# that an inf or nan is seen. `ordered_kernel` computes as written: for differences whose digits depend on the order of
-# operations. It says so to numba, which otherwise compiles a kernel with the flags of the kernel that calls it first.
-# `compiled` replaces a plain function of numbers, within kernels, by one that it chooses for their type; products and
-# sums may be contracted there, nothing else.
-_FLAGS = {"nogil": True, "cache": True, "error_model": "numpy"}
-kernel = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **_FLAGS)
-ordered_kernel = numba.njit(fastmath=False, **_FLAGS)
-compiled = functools.partial(overload, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})

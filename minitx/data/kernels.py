@@ -6,7 +6,7 @@ ends; ``places``, the number of the word at each place of the hash table.
 
 import numpy as np
 
-from minitx.base.parallel import ordered_kernel
+from minitx.base.compiling import ordered_kernel
 
 LETTER, SPACE = 1, 2  # kinds of characters; 0 is what is neither
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minitx.base.parallel import compiled, kernel, ordered_kernel
+from minitx.base.compiling import compiled, kernel, ordered_kernel
 
 LOG2_E = 1.4426950408889634
 # log 2 in two parts; the first has so few digits that its product with any exponent of two is exact

@@ -7,7 +7,7 @@ Every kernel takes C-contiguous arrays, checks nothing (the public functions do)
 
 import math
 
-from minitx.base.parallel import kernel, ordered_kernel
+from minitx.base.compiling import kernel, ordered_kernel
 
 
 @kernel

@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minitx.base.parallel import compiled, ordered_kernel
+from minitx.base.compiling import compiled, ordered_kernel
 
 VECTOR = 32  # bytes of a vector register
 MIXED_ROWS, MIXED_VECTORS = 6, 2  # a tile of `mix`: 12 sums, 2 vectors and a factor take 15 of 16 registers

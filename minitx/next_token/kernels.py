@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from minitx.base.parallel import ordered_kernel
+from minitx.base.compiling import ordered_kernel
 
 
 @ordered_kernel

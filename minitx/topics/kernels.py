@@ -1,6 +1,6 @@
 """The numba kernel of the topics theory: averages over pairs."""
 
-from minitx.base.parallel import kernel
+from minitx.base.compiling import kernel
 
 
 @kernel
