@@ -34,12 +34,12 @@ what                                                            where
 ==============================================================  ===================================================
 0  tables M_S W_O, M_S W_l, M_S V_l, by M_(b+S) = V_b M_S       paths.build_tables
 1  C_{}[t, u] = 1(word u stands at t)                           paths.follow
-2  B_l = h_(l-1) W_l M^T,  M = M_S of all words and paths       paths.follow, product_kernels.path_slopes
+2  B_l = h_(l-1) W_l M^T,  M = M_S of all words and paths       paths.follow, path_kernels.path_slopes
 3  A_l = softmax_j(sum over S of B_l C_S^T + P_l[t - j])        paths.follow, layer_kernels.softmax_forward
 4  C_(S+l) = A_l C_S                                            paths.follow
-5  out_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)      paths.output, product_kernels.path_rows
+5  out_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)      paths.output, path_kernels.path_rows
 6  loss = sum_t weight_t (-log softmax(out_t)[y_t]),  R         paths.forward, kernels.residuals
-5' dC_S = R (M_S W_O)^T,  d(M_S W_O) = C_S^T R                  paths.backward, product_kernels.path_word_slopes
+5' dC_S = R (M_S W_O)^T,  d(M_S W_O) = C_S^T R                  paths.backward, path_kernels.path_word_slopes
 4' dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l) paths.backward
 3' dS_tj = A_tj (dA_tj - sum_k A_tk dA_tk),  dB = dS C          paths.backward, layer_kernels.softmax_backward
 2' d(M_S W_l), dM_S, dC_S from dB                               paths.backward

@@ -36,7 +36,7 @@ import numpy as np
 
 from minitx.base.parallel import matmul, one_blas_thread, workers
 from minitx.data.batch import Batch
-from minitx.model import kernels, layer_kernels, product_kernels
+from minitx.model import kernels, layer_kernels, path_kernels
 from minitx.model.parameters import Array
 
 if TYPE_CHECKING:
@@ -188,9 +188,9 @@ def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Spac
         else:
             # 2  B_l = Q_l M^T,  Q_l = h_(l-1) W_l = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
             Q, B = space.take(f"Q {l}", T, len(weights.W_O)), space.take(f"B {l}", T, paths)
-            product_kernels.path_rows(C, seq.words, seq.seen, tables.queries[l], Q)
+            path_kernels.path_rows(C, seq.words, seq.seen, tables.queries[l], Q)
             layer_kernels.add_gathered_rows(weights.W[l - 1], seq.tokens, Q)
-            product_kernels.path_slopes(Q, seq.words, seq.seen, tables.keys[:2**(l - 1)], B)
+            path_kernels.path_slopes(Q, seq.words, seq.seen, tables.keys[:2**(l - 1)], B)
             layer_kernels.gather_columns(Q, seq.words, B)
             cache.B.append(B)
             cache.Q.append(Q)
@@ -213,7 +213,7 @@ def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Spac
 def output(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cache, space: Space) -> Array:
     """Step 5: F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O), at the loss positions, (M, V)."""
     F = space.take("F", len(seq.targets), len(weights.W_O))
-    product_kernels.path_rows(cache.C[seq.at], seq.words, seq.seen[seq.at], tables.output, F)
+    path_kernels.path_rows(cache.C[seq.at], seq.words, seq.seen[seq.at], tables.output, F)
     layer_kernels.add_gathered_rows(weights.W_O, seq.tokens[seq.at], F)
     return F
 
@@ -249,13 +249,13 @@ def backward(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Ca
     C, n_layers, T, U = cache.C, len(weights.V), len(seq.tokens), len(seq.words)
     # 5  F_t = W_O[x_t, :] + sum over S != {} of C_S O_S:  dC_S = R O_S^T,  dO_S = C_S^T R,  and dW_O[x_t, :] takes R_t
     dO, dC, seen = space.take("dO", U, 2**n_layers - 1, len(weights.W_O)), space.take("dC", *C.shape), seq.seen[seq.at]
-    product_kernels.path_word_slopes(C[seq.at], seq.words, seen, R, dO)
+    path_kernels.path_word_slopes(C[seq.at], seq.words, seen, R, dO)
     if len(R) == T:
-        product_kernels.path_slopes(R, seq.words, seen, tables.output, dC)
+        path_kernels.path_slopes(R, seq.words, seen, tables.output, dC)
     else:
         dC[:] = 0
         some = space.take("dC at some", len(R), dC.shape[1])
-        product_kernels.path_slopes(R, seq.words, seen, tables.output, some)
+        path_kernels.path_slopes(R, seq.words, seen, tables.output, some)
         dC[seq.at, U:] = some[:, U:]
     pieces = Pieces(R, dO, {}, {}, {}, space.take("dS 1", T, T), np.zeros((n_layers, T)))
     for l in range(n_layers, 0, -1):
@@ -286,17 +286,17 @@ def _backward_queries(tables, seq, cache, dB, dC, pieces, space, l, fixed):
     keys, queries, U, n_vocab = tables.keys[:2**(l - 1)], tables.queries[l], len(words), Q.shape[1]
     # B = Q M^T:  dQ = dB M, where M_{} is the identity,  dM = dB^T Q
     dQ = space.take(f"dQ {l}", *Q.shape)
-    product_kernels.path_rows(dB, words, seen, keys, dQ)
+    path_kernels.path_rows(dB, words, seen, keys, dQ)
     layer_kernels.add_columns(dB, words, dQ)
     # Q_t = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l):  d(M_S W_l) = C_S^T dQ,  dC_S = dQ (M_S W_l)^T
     slopes = space.take(f"dqueries {l}", U, len(queries) - 1, n_vocab)
-    product_kernels.path_word_slopes(cache.C, words, seen, dQ, slopes)
+    path_kernels.path_word_slopes(cache.C, words, seen, dQ, slopes)
     pieces.dQ[l], pieces.queries[l] = dQ, slopes
     if not fixed:
         pieces.keys[l] = space.take(f"dkeys {l}", *slopes.shape)
-        product_kernels.path_word_slopes(dB, words, seen, Q, pieces.keys[l])
+        path_kernels.path_word_slopes(dB, words, seen, Q, pieces.keys[l])
         dbelow = space.take("dbelow", *dB.shape)
-        product_kernels.path_slopes(dQ, words, seen, queries, dbelow)
+        path_kernels.path_slopes(dQ, words, seen, queries, dbelow)
         dC[:, U:dB.shape[1]] += dbelow[:, U:]
 
 

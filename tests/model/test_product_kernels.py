@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.model import product_kernels
+from minitx.model import path_kernels, product_kernels
 
 
 @st.composite
@@ -99,9 +99,9 @@ def test_paths_have_the_products_of_their_tables(dtype, U, T, V, n_paths, random
     C = np.where(attended, rng.standard_normal((T, n_paths + 1, U)), 0.0).astype(dtype)  # one path more than the tables
     R, out = rng.standard_normal((2, T, V)).astype(dtype)
     dC, D = np.full_like(C, np.nan), np.empty((U, n_paths - 1, V), dtype)
-    product_kernels.path_rows(C.reshape(T, -1), words, seen, tables, out)
-    product_kernels.path_slopes(R, words, seen, tables, dC.reshape(T, -1))
-    product_kernels.path_word_slopes(C.reshape(T, -1), words, seen, R, D)
+    path_kernels.path_rows(C.reshape(T, -1), words, seen, tables, out)
+    path_kernels.path_slopes(R, words, seen, tables, dC.reshape(T, -1))
+    path_kernels.path_word_slopes(C.reshape(T, -1), words, seen, R, D)
     through = C[:, 1:n_paths]
     close(out, np.einsum("tsu,suv->tv", through, tables[1:, words], dtype=float), dtype)
     close(D, np.einsum("tsu,tv->usv", through, R, dtype=float), dtype)
