@@ -33,16 +33,16 @@ V_s1 ... V_sk. Position t, distinct token (word) u, g = 2^(l-1) paths below laye
 what                                                            where
 ==============================================================  ===================================================
 0  tables M_S W_O, M_S W_l, M_S V_l, by M_(b+S) = V_b M_S       paths.build_tables
-1  C_{}[t, u] = 1(word u stands at t)                           paths.follow
-2  B_l = h_(l-1) W_l M^T,  M = M_S of all words and paths       paths.follow, path_kernels.path_slopes
-3  A_l = softmax_j(sum over S of B_l C_S^T + P_l[t - j])        paths.follow, layer_kernels.softmax_forward
-4  C_(S+l) = A_l C_S                                            paths.follow
-5  out_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)      paths.output, path_kernels.path_rows
+1  C_{}[t, u] = 1(word u stands at t)                           path_kernels.first_layer
+2  B_l = h_(l-1) W_l M^T,  M = M_S of all words and paths       path_kernels.next_layer
+3  A_l = softmax_j(sum over S of B_l C_S^T + P_l[t - j])        path_kernels.next_layer
+4  C_(S+l) = A_l C_S                                            path_kernels.next_layer
+5  out_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)      path_kernels.output
 6  loss = sum_t weight_t (-log softmax(out_t)[y_t]),  R         paths.forward, kernels.residuals
-5' dC_S = R (M_S W_O)^T,  d(M_S W_O) = C_S^T R                  paths.backward, path_kernels.path_word_slopes
-4' dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l) paths.backward
-3' dS_tj = A_tj (dA_tj - sum_k A_tk dA_tk),  dB = dS C          paths.backward, layer_kernels.softmax_backward
-2' d(M_S W_l), dM_S, dC_S from dB                               paths.backward
+5' dC_S = R (M_S W_O)^T,  d(M_S W_O) = C_S^T R                  path_kernels.output_slopes
+4' dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l) path_kernels.next_layer_slopes
+3' dS_tj = A_tj (dA_tj - sum_k A_tk dA_tk),  dB = dS C          path_kernels.next_layer_slopes
+2' d(M_S W_l), dM_S, dC_S from dB                               path_kernels.next_layer_slopes
 0' dV_b += d(b+S) (M_S top)^T,  d(S) += V_b^T d(b+S)            paths.pull_back
 ==============================================================  ===================================================
 

@@ -5,15 +5,14 @@ Legend: T positions, V vocabulary; of a sequence: U distinct tokens, M loss posi
 Every kernel takes C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed order.
 """
 
-import math
-
 from minitx.base.compiling import kernel, ordered_kernel
+from minitx.model.kernels import exp
 
 
 @kernel
-def one_hot(slots, n_words, C):
-    """The first columns of C: C[t, u] = 1(word u stands at t) for the ``n_words`` words."""
-    C[:, :n_words] = 0.0
+def one_hot(slots, n_columns, C):
+    """The first ``n_columns`` columns of C: C[t, u] = 1(word u stands at t)."""
+    C[:, :n_columns] = 0.0
     for t in range(slots.size):
         C[t, slots[t]] = 1.0
 
@@ -27,23 +26,23 @@ def lookup_scores(tokens, W, S):
             S[t, j] = row[tokens[j]]
 
 
-@kernel
+@ordered_kernel
 def softmax_forward(S, P):
     """In place, A[t, j] = softmax over j <= t of S[t, j] + P[t - j]; 0 where j > t."""
     for t in range(S.shape[0]):
-        row = S[t]
+        row, total = S[t, :t + 1], 0.0
         for j in range(t + 1):
             row[j] += P[t - j]
         top = row[0]
         for j in range(1, t + 1):
             top = max(top, row[j])
-        total = 0.0
         for j in range(t + 1):
-            row[j] = math.exp(row[j] - top)
+            row[j] = exp(row[j] - top)
+        for j in range(t + 1):
             total += row[j]
         for j in range(t + 1):
             row[j] /= total
-        row[t + 1:] = 0.0
+        S[t, t + 1:] = 0.0
 
 
 @ordered_kernel
@@ -70,20 +69,20 @@ def softmax_backward(A, dA, dP):
 
 
 @kernel
-def fold(A, slots, n_words, C):
-    """C[t, n_words + u] = the sum of A[t, j] over the j where word u stands: attention of layer 1 to the words."""
+def fold(A, slots, n_columns, C):
+    """C[t, n_columns + u] = the sum of A[t, j] over the j where word u stands: attention of layer 1 to the words."""
     for t in range(A.shape[0]):
-        row, attended = C[t, n_words:2 * n_words], A[t]
+        row, attended = C[t, n_columns:2 * n_columns], A[t]
         row[:] = 0.0
         for j in range(t + 1):
             row[slots[j]] += attended[j]
 
 
 @kernel
-def fold_backward(dC, slots, n_words, dA):
-    """dA[t, j] = dC[t, n_words + u] for j <= t, with u the word at j: :func:`fold` in reverse."""
+def fold_backward(dC, slots, n_columns, dA):
+    """dA[t, j] = dC[t, n_columns + u] for j <= t, with u the word at j: :func:`fold` in reverse."""
     for t in range(dA.shape[0]):
-        row, slope = dC[t, n_words:2 * n_words], dA[t]
+        row, slope = dC[t, n_columns:2 * n_columns], dA[t]
         for j in range(t + 1):
             slope[j] = row[slots[j]]
 
@@ -133,6 +132,17 @@ def scatter_paths(tables, words, rows):
             row, to = rows[u, i], tables[i + 1, words[u]]
             for c in range(to.size):
                 to[c] += row[c]
+
+
+@kernel
+def scatter_family(tables, tokens, direct, words, rows):
+    """tables[{}, tokens[t], :] += direct[t, :], and tables[S, words[u], :] += rows[u, S - 1, :] for the paths S != {}.
+    """
+    for t in range(tokens.size):
+        row, to = direct[t], tables[0, tokens[t]]
+        for c in range(to.size):
+            to[c] += row[c]
+    scatter_paths(tables, words, rows)
 
 
 @kernel

@@ -19,28 +19,32 @@ reverse:
 
 Paths are numbered in binary, layer l being the bit of value 2^(l-1). An array (T, 2^L U) of all paths holds C_S in the
 columns S U to (S + 1) U, so that the paths below a layer are the first g U columns, and those through it the next g U.
+(U is rounded up to a multiple of PADDED there, which keeps vectors of numbers whole; the columns between are 0.)
 
 Words are numbered in the order in which they appear, and attention is causal, so C_S[t, u] is 0 and B_l[t, u] is not
-needed for the words u that appear after position t. The products with rows of tables (product_kernels) skip these, 43%
-of the multiplications on stories. The list of C_{}, whose rows are one-hot, is never multiplied by a table.
+needed for the words u that appear after position t. The products with rows of tables (path_kernels) skip these, 43% of
+the multiplications on stories, and those of T x T skip the keys that come after a query. The list of C_{}, whose rows
+are one-hot, is never multiplied by a table.
 """
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minitx.base.parallel import matmul, one_blas_thread, workers
+from minitx.base.parallel import matmul, workers
 from minitx.data.batch import Batch
 from minitx.model import kernels, layer_kernels, path_kernels
 from minitx.model.parameters import Array
 
 if TYPE_CHECKING:
     from minitx.model.layers import LayeredWeights
+
+PADDED = 8  # Words of a sequence are padded to a multiple of this, the float32 numbers of a vector register.
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -128,6 +132,17 @@ class Sequence:
     at: Array | slice  # (M,) the loss positions
     targets: Array  # (M,)
     weight: Array  # (M,) float64
+    n_columns: int  # U, rounded up to a multiple of PADDED
+
+    @property
+    def inputs(self) -> tuple[Array, Array, Array]:
+        """The tokens, the words and how many of them have appeared, of all positions."""
+        return self.tokens, self.words, self.seen
+
+    @cached_property
+    def outputs(self) -> tuple[Array, Array, Array]:
+        """The same of the loss positions."""
+        return self.tokens[self.at], self.words, self.seen[self.at]
 
 
 @lru_cache(maxsize=1)
@@ -145,7 +160,7 @@ def _sequence(batch, row, tokens, slots, words):
     at = np.flatnonzero(batch.weight[row])
     return Sequence(row, tokens, slots, words, np.maximum.accumulate(slots) + 1,
                     slice(None, len(at)) if len(at) == len(tokens) else at, batch.targets[row, at],
-                    batch.weight[row, at])
+                    batch.weight[row, at], -(-len(words) // PADDED) * PADDED)
 
 
 class Space(threading.local):
@@ -166,55 +181,30 @@ class Space(threading.local):
 class Cache:
     """What :func:`follow` leaves for :func:`backward`. Lists run over the layers; layer 1 has no B and Q."""
 
-    C: Array  # (T, 2^L U)
+    C: Array  # (T, 2^L U), U being padded
     A: list  # (T, T)
     B: list  # (T, g U), with any numbers at words that have not appeared
     Q: list  # (T, V) h_(l-1) W_l
 
 
-@one_blas_thread()
 def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Space, uniform: bool = False) -> Cache:
     """Steps 1 to 4: attention and paths of one sequence; ``uniform``: attention is uniform over the prefix instead."""
-    n_layers, T, U = len(weights.V), len(seq.tokens), len(seq.words)
-    # 1  C_{}[t, u] = 1(word u stands at t)
-    C = space.take("C", T, 2**n_layers * U)
-    layer_kernels.one_hot(seq.slots, U, C)
-    cache = Cache(C, [], [None], [None])
-    for l in range(1, n_layers + 1):
-        paths = 2**(l - 1) * U
-        A, below = space.take(f"A {l}", T, T), C[:, :paths]
-        if l == 1:
-            layer_kernels.lookup_scores(seq.tokens, weights.W[0], A)
-        else:
-            # 2  B_l = Q_l M^T,  Q_l = h_(l-1) W_l = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l)
-            Q, B = space.take(f"Q {l}", T, len(weights.W_O)), space.take(f"B {l}", T, paths)
-            path_kernels.path_rows(C, seq.words, seq.seen, tables.queries[l], Q)
-            layer_kernels.add_gathered_rows(weights.W[l - 1], seq.tokens, Q)
-            path_kernels.path_slopes(Q, seq.words, seq.seen, tables.keys[:2**(l - 1)], B)
-            layer_kernels.gather_columns(Q, seq.words, B)
-            cache.B.append(B)
-            cache.Q.append(Q)
-            # 3  S_l[t, j] = sum over S of B_l C_S^T
-            np.matmul(B, below.T, out=A)
-        # 3  A_l = softmax over j <= t of S_l + P_l[t - j]
-        if uniform:
-            layer_kernels.uniform_attention(A)
-        else:
-            layer_kernels.softmax_forward(A, weights.P[l - 1])
-        cache.A.append(A)
-        # 4  C_(S+l) = A_l C_S, where C_{} is one-hot
-        if l == 1:
-            layer_kernels.fold(A, seq.slots, U, C)
-        else:
-            np.matmul(A, below, out=C[:, paths:2 * paths])
+    T, n_vocab, K = len(seq.tokens), len(weights.W_O), seq.n_columns
+    cache = Cache(space.take("C", T, 2**len(weights.V) * K), [space.take("A 1", T, T)], [None], [None])
+    path_kernels.first_layer(seq.tokens, seq.slots, K, weights.W[0], weights.P[0], uniform, cache.C, cache.A[0])
+    for l, queries in tables.queries.items():
+        A, B, Q = (space.take(f"{name} {l}", T, n) for name, n in (("A", T), ("B", len(queries) * K), ("Q", n_vocab)))
+        path_kernels.next_layer(seq.inputs, K, weights.W[l - 1], weights.P[l - 1], queries,
+                                tables.keys[:len(queries)], uniform, cache.C, A, B, Q)
+        for one, of_layers in ((A, cache.A), (B, cache.B), (Q, cache.Q)):
+            of_layers.append(one)
     return cache
 
 
 def output(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cache, space: Space) -> Array:
     """Step 5: F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O), at the loss positions, (M, V)."""
     F = space.take("F", len(seq.targets), len(weights.W_O))
-    path_kernels.path_rows(cache.C[seq.at], seq.words, seq.seen[seq.at], tables.output, F)
-    layer_kernels.add_gathered_rows(weights.W_O, seq.tokens[seq.at], F)
+    path_kernels.output(seq.outputs, seq.n_columns, weights.W_O, tables.output, cache.C[seq.at], F)
     return F
 
 
@@ -239,65 +229,33 @@ class Pieces:
     dP: Array  # (L, T)
 
 
-@one_blas_thread()
 def backward(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cache, R: Array, space: Space,
              fixed: bool = False) -> Pieces:
     """The steps in reverse, for R = dL/dF at the loss positions.
 
     ``fixed``: attention is held fixed, so that no slope flows through the scores to the paths below.
     """
-    C, n_layers, T, U = cache.C, len(weights.V), len(seq.tokens), len(seq.words)
-    # 5  F_t = W_O[x_t, :] + sum over S != {} of C_S O_S:  dC_S = R O_S^T,  dO_S = C_S^T R,  and dW_O[x_t, :] takes R_t
-    dO, dC, seen = space.take("dO", U, 2**n_layers - 1, len(weights.W_O)), space.take("dC", *C.shape), seq.seen[seq.at]
-    path_kernels.path_word_slopes(C[seq.at], seq.words, seen, R, dO)
-    if len(R) == T:
-        path_kernels.path_slopes(R, seq.words, seen, tables.output, dC)
-    else:
+    (T, n_columns), U, K, n_vocab = cache.C.shape, len(seq.words), seq.n_columns, len(weights.W_O)
+    dO, dC = space.take("dO", U, len(tables.output) - 1, n_vocab), space.take("dC", T, n_columns)
+    at_outputs = dC if len(R) == T else space.take("dC at outputs", len(R), n_columns)
+    path_kernels.output_slopes(seq.outputs, K, tables.output, cache.C[seq.at], R, dO, at_outputs)
+    if at_outputs is not dC:
         dC[:] = 0
-        some = space.take("dC at some", len(R), dC.shape[1])
-        path_kernels.path_slopes(R, seq.words, seen, tables.output, some)
-        dC[seq.at, U:] = some[:, U:]
-    pieces = Pieces(R, dO, {}, {}, {}, space.take("dS 1", T, T), np.zeros((n_layers, T)))
-    for l in range(n_layers, 0, -1):
-        A, paths = cache.A[l - 1], 2**(l - 1) * U
-        below, dnew = C[:, :paths], dC[:, paths:2 * paths]
-        # 4  C_(S+l) = A_l C_S:  dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l)
-        dS = space.take(f"dS {l}", T, T)
-        if l == 1:
-            layer_kernels.fold_backward(dC, seq.slots, U, dS)
-        else:
-            np.matmul(dnew, below.T, out=dS)
-        # 3  A_l = softmax(S_l)
-        layer_kernels.softmax_backward(A, dS, pieces.dP[l - 1])
-        if l > 1:  # C_{} is one-hot, so its slope is not needed
-            dbelow = space.take("dbelow", T, paths - U)
-            dC[:, U:paths] += np.matmul(A.T, dnew[:, U:], out=dbelow)
-            if not fixed:  # 3  S_l = sum over S of B_l C_S^T:  dC_S += dS^T B_l
-                dC[:, U:paths] += np.matmul(dS.T, cache.B[l - 1][:, U:], out=dbelow)
-            # 3  dB_l = dS C
-            dB = np.matmul(dS, below, out=space.take("dB", T, paths))
-            _backward_queries(tables, seq, cache, dB, dC, pieces, space, l, fixed)
+        dC[seq.at] = at_outputs
+    dS, dP = space.take("dS", T, T), np.zeros((len(weights.V), T))
+    pieces = Pieces(R, dO, {}, {}, {}, dS, dP)
+    for l, queries in reversed(tables.queries.items()):
+        g = len(queries)
+        dB, dQ = space.take("dB", T, g * K), space.take(f"dQ {l}", T, n_vocab)
+        d_queries, d_keys = (space.take(f"{name} {l}", U, g - 1, n_vocab) for name in ("d queries", "d keys"))
+        forward = cache.C, *(of_layers[l - 1] for of_layers in (cache.A, cache.B, cache.Q))
+        path_kernels.next_layer_slopes(seq.inputs, K, queries, tables.keys[:g], fixed, forward, dC, dP[l - 1], dS, dB,
+                                       dQ, d_queries, d_keys)
+        pieces.dQ[l], pieces.queries[l] = dQ, d_queries
+        if not fixed:
+            pieces.keys[l] = d_keys
+    path_kernels.first_layer_slopes(seq.slots, K, cache.A[0], dC, dP[0], dS)
     return pieces
-
-
-def _backward_queries(tables, seq, cache, dB, dC, pieces, space, l, fixed):
-    """Step 2 in reverse: the slope of B_l is carried to the tables and, unless attention is held fixed, to C_S."""
-    words, seen, Q = seq.words, seq.seen, cache.Q[l - 1]
-    keys, queries, U, n_vocab = tables.keys[:2**(l - 1)], tables.queries[l], len(words), Q.shape[1]
-    # B = Q M^T:  dQ = dB M, where M_{} is the identity,  dM = dB^T Q
-    dQ = space.take(f"dQ {l}", *Q.shape)
-    path_kernels.path_rows(dB, words, seen, keys, dQ)
-    layer_kernels.add_columns(dB, words, dQ)
-    # Q_t = W_l[x_t, :] + sum over S != {} of C_S (M_S W_l):  d(M_S W_l) = C_S^T dQ,  dC_S = dQ (M_S W_l)^T
-    slopes = space.take(f"dqueries {l}", U, len(queries) - 1, n_vocab)
-    path_kernels.path_word_slopes(cache.C, words, seen, dQ, slopes)
-    pieces.dQ[l], pieces.queries[l] = dQ, slopes
-    if not fixed:
-        pieces.keys[l] = space.take(f"dkeys {l}", *slopes.shape)
-        path_kernels.path_word_slopes(dB, words, seen, Q, pieces.keys[l])
-        dbelow = space.take("dbelow", *dB.shape)
-        path_kernels.path_slopes(dQ, words, seen, queries, dbelow)
-        dC[:, U:dB.shape[1]] += dbelow[:, U:]
 
 
 # ------------------------------------------------------------------------------------------------------------ the batch
@@ -357,12 +315,10 @@ def exact_slopes(weights: "LayeredWeights", tables: Tables, seq: Sequence, space
 def _add(seq, pieces, gradient, found):
     """Add what a sequence brings to the gradient's tables."""
     tokens, words = seq.tokens, seq.words
-    layer_kernels.scatter_rows(gradient.output[:1], tokens[seq.at], pieces.R[None])
-    layer_kernels.scatter_paths(gradient.output, words, pieces.output)
+    layer_kernels.scatter_family(gradient.output, seq.outputs[0], pieces.R, words, pieces.output)
     layer_kernels.scatter_scores(found["W"][0], tokens, pieces.dS)
     for l, family in gradient.queries.items():
-        layer_kernels.scatter_rows(family[:1], tokens, pieces.dQ[l][None])
-        layer_kernels.scatter_paths(family, words, pieces.queries[l])
+        layer_kernels.scatter_family(family, tokens, pieces.dQ[l], words, pieces.queries[l])
     for rows in pieces.keys.values():
         layer_kernels.scatter_paths(gradient.keys, words, rows)
     found["P"][:, :len(tokens)] += pieces.dP

@@ -26,6 +26,7 @@ from minitx.base.compiling import compiled, ordered_kernel
 VECTOR = 32  # bytes of a vector register
 MIXED_ROWS, MIXED_VECTORS = 6, 2  # a tile of `mix`: 12 sums, 2 vectors and a factor take 15 of 16 registers
 DOT_ROWS, DOT_COLUMNS = 4, 3  # a tile of `dots`: 12 sums, 3 vectors and one more take all 16
+SPREAD = "the numbers of a row do not lie next to each other"
 GROUP_BYTES = 1 << 18  # rows of a table that `dots` reads again and again, half of a core's second cache
 
 
@@ -172,7 +173,7 @@ def _mixed_instructions(n_rows):
     @intrinsic
     def instructions(typing, factors, columns, first, last, strip, t, c, out):
         kinds = factors, columns, first, last, strip, t, c, out
-        if strip.layout != "C" or out.layout != "C":
+        if out.layout == "F":
             return None  # vectors lie along rows
 
         def write(context, builder, signature, values):
@@ -206,7 +207,7 @@ def _mixed_instructions(n_rows):
 def _cut_strip(typing, rows, first, last, table, c, strip):
     """The instructions of `cut_strip`."""
     kinds = rows, first, last, table, c, strip
-    if table.layout != "C" or strip.layout != "C":
+    if table.layout == "F":
         return None
 
     def write(context, builder, signature, values):
@@ -230,7 +231,7 @@ def _dot_instructions(n_rows, n_columns):
     @intrinsic
     def instructions(typing, left, columns, rows, table, t, k, end, out):
         kinds = left, columns, rows, table, t, k, end, out
-        if left.layout != "C" or table.layout != "C":
+        if "F" in (left.layout, table.layout):
             return None
 
         def write(context, builder, signature, values):
@@ -309,6 +310,8 @@ def mix(factors, columns, rows, first, last, table, out):
     """
     n, n_columns = out.shape
     width = MIXED_VECTORS * VECTOR // out.itemsize
+    if table.strides[1] != table.itemsize or out.strides[1] != out.itemsize:
+        raise ValueError(SPREAD)
     if n == 0 or n_columns < width:
         for t in range(n):
             out[t, :] = 0.0
@@ -337,6 +340,8 @@ def dots(left, columns, rows, last, table, out):
     ``last`` ascends.
     """
     n, width = left.shape
+    if left.strides[1] != left.itemsize or table.strides[1] != table.itemsize:
+        raise ValueError(SPREAD)
     end = width - width % (VECTOR // left.itemsize)
     if n < DOT_ROWS or rows.size < DOT_COLUMNS:
         for t in range(n):

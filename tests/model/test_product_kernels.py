@@ -92,21 +92,25 @@ def test_a_block_has_the_products_of_its_sequences(dtype, S, M, U, V, random):
 @given(st.sampled_from([np.float64, np.float32]), st.integers(1, 9), st.integers(1, 8), st.integers(2, 20),
        st.sampled_from([1, 2, 4]), st.randoms(use_true_random=False))
 def test_paths_have_the_products_of_their_tables(dtype, U, T, V, n_paths, random):
+    """An array of paths has columns of zeros after those of the words."""
     rng = np.random.default_rng(random.getrandbits(32))
     words, tables = rng.integers(0, V, U).astype(np.int32), rng.standard_normal((n_paths, V, V)).astype(dtype)
     seen = np.sort(rng.integers(0, U + 1, T)).astype(np.int32)
     attended = np.arange(U) < seen[:, None, None]  # (T, 1, U)
-    C = np.where(attended, rng.standard_normal((T, n_paths + 1, U)), 0.0).astype(dtype)  # one path more than the tables
+    n_columns = U + int(rng.integers(0, 3))
+    C = np.zeros((T, n_paths + 1, n_columns), dtype)  # one path more than the tables
+    C[:, :, :U] = np.where(attended, rng.standard_normal((T, n_paths + 1, U)), 0.0)
     R, out = rng.standard_normal((2, T, V)).astype(dtype)
     dC, D = np.full_like(C, np.nan), np.empty((U, n_paths - 1, V), dtype)
-    path_kernels.path_rows(C.reshape(T, -1), words, seen, tables, out)
-    path_kernels.path_slopes(R, words, seen, tables, dC.reshape(T, -1))
-    path_kernels.path_word_slopes(C.reshape(T, -1), words, seen, R, D)
-    through = C[:, 1:n_paths]
+    path_kernels.path_rows(C.reshape(T, -1), n_columns, words, seen, tables, out)
+    path_kernels.path_slopes(R, n_columns, words, seen, tables, dC.reshape(T, -1))
+    path_kernels.path_word_slopes(C.reshape(T, -1), n_columns, words, seen, R, D)
+    through = C[:, 1:n_paths, :U]
     close(out, np.einsum("tsu,suv->tv", through, tables[1:, words], dtype=float), dtype)
     close(D, np.einsum("tsu,tv->usv", through, R, dtype=float), dtype)
-    assert np.isfinite(dC[:, 1:n_paths]).all() and np.isnan(dC[:, [0, n_paths]]).all()  # other paths are not touched
-    close(np.where(attended, dC[:, 1:n_paths], 0.0),
+    assert np.isfinite(dC[:, :n_paths]).all() and np.isnan(dC[:, n_paths]).all()  # other paths are not touched
+    assert not dC[:, 0].any() and not dC[:, :n_paths, U:].any()
+    close(np.where(attended, dC[:, 1:n_paths, :U], 0.0),
           np.where(attended, np.einsum("tv,suv->tsu", R, tables[1:, words], dtype=float), 0.0), dtype)
 
 
@@ -117,3 +121,11 @@ def test_vectors_lie_along_rows():
     columns, ends = np.arange(3, dtype=np.int32), np.full(8, 3)
     with pytest.raises(TypingError):
         product_kernels.mix(np.ones((8, 3)), columns, columns, ends * 0, ends, np.ones((20, 20)).T, np.ones((8, 20)))
+
+
+def test_the_numbers_of_a_row_lie_next_to_each_other():
+    columns, ends, spread = np.arange(3), np.full(8, 3), np.ones((20, 40))[:, ::2]
+    with pytest.raises(ValueError, match="next to each other"):
+        product_kernels.mix(np.ones((8, 3)), columns, columns, ends * 0, ends, spread, np.ones((8, 20)))
+    with pytest.raises(ValueError, match="next to each other"):
+        product_kernels.dots(np.ones((8, 20)), columns, columns, ends, spread, np.ones((8, 3)))
