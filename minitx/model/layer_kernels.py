@@ -135,17 +135,6 @@ def scatter_paths(tables, words, rows):
 
 
 @kernel
-def scatter_family(tables, tokens, direct, words, rows):
-    """tables[{}, tokens[t], :] += direct[t, :], and tables[S, words[u], :] += rows[u, S - 1, :] for the paths S != {}.
-    """
-    for t in range(tokens.size):
-        row, to = direct[t], tables[0, tokens[t]]
-        for c in range(to.size):
-            to[c] += row[c]
-    scatter_paths(tables, words, rows)
-
-
-@kernel
 def scatter_scores(table, tokens, dS):
     """table[x_t, x_j] += dS[t, j] for j <= t."""
     for t in range(tokens.size):

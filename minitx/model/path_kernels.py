@@ -18,6 +18,9 @@ from minitx.model.layer_kernels import (
     gather_columns,
     lookup_scores,
     one_hot,
+    scatter_paths,
+    scatter_rows,
+    scatter_scores,
     softmax_backward,
     softmax_forward,
     uniform_attention,
@@ -114,6 +117,26 @@ def first_layer_slopes(slots, n_columns, A, dC, dP, dS):
     """Steps 4 and 3 of layer 1 in reverse."""
     fold_backward(dC, slots, n_columns, dS)
     softmax_backward(A, dS, dP)
+
+
+@ordered_kernel
+def add_first_layer(outputs, all_tokens, R, dO, dS, tables, dW):
+    """dW_O[x_t, :] += R_t and d(M_S W_O)[words[u], :] += dO_S[u, :], in ``tables``, and dW_1[x_t, x_j] += dS_tj."""
+    tokens, words, _ = outputs
+    scatter_rows(tables[:1], tokens, np.expand_dims(R, 0))
+    scatter_paths(tables, words, dO)
+    scatter_scores(dW, all_tokens, dS)
+
+
+@ordered_kernel
+def add_next_layer(sequence, dQ, d_queries, d_keys, fixed, queries, keys):
+    """dW_l[x_t, :] += dQ_t and d(M_S W_l)[words[u], :] += d_queries_S[u, :], and the same of the M_S unless ``fixed``.
+    """
+    tokens, words, _ = sequence
+    scatter_rows(queries[:1], tokens, np.expand_dims(dQ, 0))
+    scatter_paths(queries, words, d_queries)
+    if not fixed:
+        scatter_paths(keys, words, d_keys)
 
 
 @ordered_kernel

@@ -38,7 +38,7 @@ import numpy as np
 
 from minitx.base.parallel import matmul, workers
 from minitx.data.batch import Batch
-from minitx.model import kernels, layer_kernels, path_kernels
+from minitx.model import kernels, path_kernels
 from minitx.model.parameters import Array
 
 if TYPE_CHECKING:
@@ -167,14 +167,21 @@ class Space(threading.local):
     """Memory of a sequence, taken by name; the next one takes the same memory again. Every thread has its own."""
 
     def __init__(self, dtype):
-        self.dtype, self._memory = dtype, {}
+        self.dtype, self._memory, self._kept = dtype, {}, {}
 
     def take(self, name, *shape):
         """An array of this shape, with any entries."""
         size = prod(shape)
         if name not in self._memory or self._memory[name].size < size:
             self._memory[name] = np.empty(size, self.dtype)
+            self._kept.clear()  # which holds arrays in the memory before
         return self._memory[name][:size].reshape(shape)
+
+    def kept(self, arrays, *sizes):
+        """``arrays(self, *sizes)``, kept for the next sequence of the same sizes."""
+        if (arrays, sizes) not in self._kept:
+            self._kept[arrays, sizes] = arrays(self, *sizes)
+        return self._kept[arrays, sizes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,18 +193,26 @@ class Cache:
     B: list  # (T, g U), with any numbers at words that have not appeared
     Q: list  # (T, V) h_(l-1) W_l
 
+    def of_layer(self, l):
+        """C, A_l, B_l and Q_l."""
+        return self.C, self.A[l - 1], self.B[l - 1], self.Q[l - 1]
+
+
+def _cache(space, n_layers, n_vocab, T, K):
+    """The arrays of a Cache, with any entries."""
+    of_layers = [(f" {l}", 2**(l - 1) * K) for l in range(2, n_layers + 1)]
+    return Cache(space.take("C", T, 2**n_layers * K), [space.take(f"A {l}", T, T) for l in range(1, n_layers + 1)],
+                 [None, *(space.take("B" + l, T, below) for l, below in of_layers)],
+                 [None, *(space.take("Q" + l, T, n_vocab) for l, _ in of_layers)])
+
 
 def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Space, uniform: bool = False) -> Cache:
     """Steps 1 to 4: attention and paths of one sequence; ``uniform``: attention is uniform over the prefix instead."""
-    T, n_vocab, K = len(seq.tokens), len(weights.W_O), seq.n_columns
-    cache = Cache(space.take("C", T, 2**len(weights.V) * K), [space.take("A 1", T, T)], [None], [None])
+    K, cache = seq.n_columns, space.kept(_cache, *weights.V.shape[:2], len(seq.tokens), seq.n_columns)
     path_kernels.first_layer(seq.tokens, seq.slots, K, weights.W[0], weights.P[0], uniform, cache.C, cache.A[0])
     for l, queries in tables.queries.items():
-        A, B, Q = (space.take(f"{name} {l}", T, n) for name, n in (("A", T), ("B", len(queries) * K), ("Q", n_vocab)))
         path_kernels.next_layer(seq.inputs, K, weights.W[l - 1], weights.P[l - 1], queries,
-                                tables.keys[:len(queries)], uniform, cache.C, A, B, Q)
-        for one, of_layers in ((A, cache.A), (B, cache.B), (Q, cache.Q)):
-            of_layers.append(one)
+                                tables.keys[:len(queries)], uniform, *cache.of_layer(l))
     return cache
 
 
@@ -217,45 +232,52 @@ def forward(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cac
 
 
 @dataclass(frozen=True, eq=False)
-class Pieces:
-    """Derivatives of one sequence, before they are added to the tables."""
+class Slopes:
+    """Derivatives of the arrays of a sequence. Those of C and B are needed by :func:`backward` only."""
 
-    R: Array  # (M, V) of W_O[x_t, :]
     output: Array  # (U, 2^L - 1, V) of M_S W_O, in the rows of the words, for S != {}
+    dC: Array  # (T, 2^L U)
+    at_outputs: Array  # (M, 2^L U) what dC is by the output
+    dS: Array  # (T, T) of layer 1, in the end
+    dB: dict  # {l: (T, g U)}
     dQ: dict  # {l: (T, V)} of W_l[x_t, :]
     queries: dict  # {l: (U, g - 1, V)} of M_S W_l
     keys: dict  # {l: (U, g - 1, V)} of M_S, by the scores of layer l
-    dS: Array  # (T, T) of layer 1
-    dP: Array  # (L, T)
+
+
+def _slopes(space, n_layers, n_vocab, T, M, U, K):
+    """The arrays of Slopes, with any entries."""
+    def of_layers(name, *shape):  # shape(g)
+        return {l: space.take(f"{name} {l}", *(size(2**(l - 1)) for size in shape)) for l in range(n_layers, 1, -1)}
+
+    dC = space.take("dC", T, 2**n_layers * K)
+    return Slopes(space.take("dO", U, 2**n_layers - 1, n_vocab), dC,
+                  dC if M == T else space.take("dC at outputs", M, 2**n_layers * K), space.take("dS", T, T),
+                  of_layers("dB", lambda g: T, lambda g: g * K), of_layers("dQ", lambda g: T, lambda g: n_vocab),
+                  *(of_layers(name, lambda g: U, lambda g: g - 1, lambda g: n_vocab) for name in ("dqueries", "dkeys")))
 
 
 def backward(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cache, R: Array, space: Space,
-             fixed: bool = False) -> Pieces:
-    """The steps in reverse, for R = dL/dF at the loss positions.
+             fixed: bool = False) -> tuple[Slopes, Array]:
+    """The steps in reverse, for R = dL/dF at the loss positions: slopes, and that of P (L, T).
 
-    ``fixed``: attention is held fixed, so that no slope flows through the scores to the paths below.
+    ``fixed``: attention is held fixed, so that no slope flows through the scores to the paths below; then the slopes of
+    the keys are not computed.
     """
-    (T, n_columns), U, K, n_vocab = cache.C.shape, len(seq.words), seq.n_columns, len(weights.W_O)
-    dO, dC = space.take("dO", U, len(tables.output) - 1, n_vocab), space.take("dC", T, n_columns)
-    at_outputs = dC if len(R) == T else space.take("dC at outputs", len(R), n_columns)
-    path_kernels.output_slopes(seq.outputs, K, tables.output, cache.C[seq.at], R, dO, at_outputs)
-    if at_outputs is not dC:
+    K, n_positions = seq.n_columns, len(seq.tokens)
+    slopes = space.kept(_slopes, *weights.V.shape[:2], n_positions, len(R), len(seq.words), K)
+    dC, dP = slopes.dC, np.zeros((len(weights.V), n_positions))
+    path_kernels.output_slopes(seq.outputs, K, tables.output, cache.C[seq.at], R, slopes.output, slopes.at_outputs)
+    if slopes.at_outputs is not dC:
         dC[:] = 0
-        dC[seq.at] = at_outputs
-    dS, dP = space.take("dS", T, T), np.zeros((len(weights.V), T))
-    pieces = Pieces(R, dO, {}, {}, {}, dS, dP)
-    for l, queries in reversed(tables.queries.items()):
-        g = len(queries)
-        dB, dQ = space.take("dB", T, g * K), space.take(f"dQ {l}", T, n_vocab)
-        d_queries, d_keys = (space.take(f"{name} {l}", U, g - 1, n_vocab) for name in ("d queries", "d keys"))
-        forward = cache.C, *(of_layers[l - 1] for of_layers in (cache.A, cache.B, cache.Q))
-        path_kernels.next_layer_slopes(seq.inputs, K, queries, tables.keys[:g], fixed, forward, dC, dP[l - 1], dS, dB,
-                                       dQ, d_queries, d_keys)
-        pieces.dQ[l], pieces.queries[l] = dQ, d_queries
-        if not fixed:
-            pieces.keys[l] = d_keys
-    path_kernels.first_layer_slopes(seq.slots, K, cache.A[0], dC, dP[0], dS)
-    return pieces
+        dC[seq.at] = slopes.at_outputs
+    for l in slopes.dB:
+        queries = tables.queries[l]
+        path_kernels.next_layer_slopes(seq.inputs, K, queries, tables.keys[:len(queries)], fixed, cache.of_layer(l), dC,
+                                       dP[l - 1], slopes.dS, slopes.dB[l], slopes.dQ[l], slopes.queries[l],
+                                       slopes.keys[l])
+    path_kernels.first_layer_slopes(seq.slots, K, cache.A[0], dC, dP[0], slopes.dS)
+    return slopes, dP
 
 
 # ------------------------------------------------------------------------------------------------------------ the batch
@@ -275,19 +297,19 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
     for array in (gradient.output, *gradient.queries.values(), gradient.keys):
         array.fill(0)  # np.zeros would take smaller pages of memory, which cost time at V = 3000
     found = {name: np.zeros_like(array) for name, array in weights.parameters().items()}
-    space, losses = Space(weights.W_O.dtype), []
+    space, losses = _space(batch, weights.W_O.dtype), []
 
-    def loss_and_pieces(seq):
+    def loss_and_slopes(seq):
         loss, cache, R = (slopes or exact_slopes)(weights, tables, seq, space)
-        return loss, seq, backward(weights, tables, seq, cache, R, space, fixed)
+        return loss, seq, R, *backward(weights, tables, seq, cache, R, space, fixed)
 
     def add(computed):
-        loss, seq, pieces = computed
+        loss, *of_sequence = computed
         losses.append(loss)
-        _add(seq, pieces, gradient, found)
+        _add(*of_sequence, gradient, found, fixed)
 
     with workers(len(seqs)) as run:
-        run.in_turn(loss_and_pieces, add, seqs)
+        run.in_turn(loss_and_slopes, add, seqs)
     with np.errstate(over="ignore", invalid="ignore"):
         pull_back(weights, tables, gradient, found["V"], used, fixed)
     found["W_O"][:] = gradient.output[0]
@@ -300,9 +322,15 @@ def path_loss(weights: "LayeredWeights", batch: Batch) -> float:
     """Loss by the sum over paths; ``weights`` and ``batch`` must fit each other."""
     seqs = sequences(batch)
     tables = build_tables(weights, np.unique(np.concatenate([seq.words for seq in seqs])))
-    space = Space(weights.W_O.dtype)
+    space = _space(batch, weights.W_O.dtype)
     with workers(len(seqs)) as run:
         return float(np.sum(run(lambda seq: exact_slopes(weights, tables, seq, space)[0], seqs)))
+
+
+@lru_cache(maxsize=1)
+def _space(batch, dtype):
+    """Memory for the sequences of ``batch``, kept because most steps of a descent are on the batch of the last."""
+    return Space(dtype)
 
 
 def exact_slopes(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Space) -> tuple[float, Cache, Array]:
@@ -312,13 +340,10 @@ def exact_slopes(weights: "LayeredWeights", tables: Tables, seq: Sequence, space
     return loss, cache, R
 
 
-def _add(seq, pieces, gradient, found):
+def _add(seq, R, slopes, dP, gradient, found, fixed):
     """Add what a sequence brings to the gradient's tables."""
-    tokens, words = seq.tokens, seq.words
-    layer_kernels.scatter_family(gradient.output, seq.outputs[0], pieces.R, words, pieces.output)
-    layer_kernels.scatter_scores(found["W"][0], tokens, pieces.dS)
+    path_kernels.add_first_layer(seq.outputs, seq.tokens, R, slopes.output, slopes.dS, gradient.output, found["W"][0])
     for l, family in gradient.queries.items():
-        layer_kernels.scatter_family(family, tokens, pieces.dQ[l], words, pieces.queries[l])
-    for rows in pieces.keys.values():
-        layer_kernels.scatter_paths(gradient.keys, words, rows)
-    found["P"][:, :len(tokens)] += pieces.dP
+        path_kernels.add_next_layer(seq.inputs, slopes.dQ[l], slopes.queries[l], slopes.keys[l], fixed, family,
+                                    gradient.keys)
+    found["P"][:, :dP.shape[1]] += dP
