@@ -297,7 +297,9 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
     for array in (gradient.output, *gradient.queries.values(), gradient.keys):
         array.fill(0)  # np.zeros would take smaller pages of memory, which cost time at V = 3000
     found = {name: np.zeros_like(array) for name, array in weights.parameters().items()}
-    space, losses = _space(batch, weights.W_O.dtype), []
+    # such a function may compute something else of the same batch, which takes the memory that is kept
+    space = Space(weights.W_O.dtype) if slopes else _space(batch, weights.W_O.dtype)
+    losses = []
 
     def loss_and_slopes(seq):
         loss, cache, R = (slopes or exact_slopes)(weights, tables, seq, space)

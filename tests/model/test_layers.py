@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import minitx
 from minitx import Batch, LayeredWeights, OneHotWeights, descend, set_threads
-from minitx.model import layers
+from minitx.model import layers, paths
 from minitx.model.testing import batches, check_gradient
 from minitx.model.testing import weights as weights_of
 
@@ -88,6 +88,43 @@ def test_paths_where_words_come_one_after_another(n_layers, n_vocab):
     weight[0, ::2], weight[1, :7], weight[1, 8] = 0, 0, 0
     batch = Batch(batch.tokens, batch.targets, weight)
     check_gradient(weights, batch, loss_and_gradient=lambda *problem: layers.loss_and_gradient(*problem, form="paths"))
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 4])
+@pytest.mark.parametrize("length", [1, 3, 10])
+def test_what_memory_held_before_does_not_matter(monkeypatch, n_layers, length):
+    weights, batch = small(n_layers, n=1, length=length, n_vocab=9)
+    weight = np.where(np.arange(length) % 3, 1.0, 0.0) if length > 1 else None
+
+    def result():
+        return layers.loss_and_gradient(weights, Batch(batch.tokens, batch.targets, weight), form="paths")
+
+    def nans(*asked, take=paths.Space.take):
+        array = take(*asked)
+        array[:] = np.nan
+        return array
+
+    loss, gradient = result()
+    monkeypatch.setattr(paths.Space, "take", nans)
+    again = result()
+    assert again[0] == loss
+    for name, array in gradient.parameters().items():
+        np.testing.assert_array_equal(getattr(again[1], name), array)
+
+
+def test_slopes_may_take_a_loss_of_the_same_batch():
+    weights, batch = small(3)
+
+    def slopes(weights, tables, sequence, space):
+        found = paths.exact_slopes(weights, tables, sequence, space)
+        paths.path_loss(weights.map(lambda array: 2 * array), batch)
+        return found
+
+    loss, found = paths.path_gradient(weights, batch, slopes)
+    expected = paths.path_gradient(weights, batch)
+    assert loss == expected[0]
+    for name, array in expected[1].items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("form", FORMS)
