@@ -39,23 +39,29 @@ def test_every_kernel_takes_its_flags_from_one_place():
             assert not {name.split("(")[0] for name in decorators} & MAKERS, source
 
 
-def _called_kernels_with_sums(text):
-    """Names of the kernels in ``text`` that another kernel calls and that add up floats in a loop."""
-    kernels = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
-               if any(ast.unparse(decorator) == "kernel" for decorator in node.decorator_list)}
-    called = {node.func.id for kernel in kernels.values() for node in ast.walk(kernel)
-              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)} & set(kernels)
-    return [name for name in sorted(called) for loop in ast.walk(kernels[name]) if isinstance(loop, ast.For)
-            for node in ast.walk(loop) if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)]
+def _called_kernels_with_sums(*texts):
+    """Names of the kernels in the files ``texts`` that another kernel calls and that add up floats in a loop.
+
+    Only those whose sums may be reassociated count, which an ``ordered_kernel`` does not allow.
+    """
+    made = {maker: [node for text in texts for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
+                    if any(ast.unparse(decorator) == maker for decorator in node.decorator_list)]
+            for maker in ("kernel", "ordered_kernel")}
+    called = {node.func.id for functions in made.values() for function in functions
+              for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return sorted({function.name for function in made["kernel"] if function.name in called
+                   for loop in ast.walk(function) if isinstance(loop, ast.For)
+                   for node in ast.walk(loop) if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)})
 
 
 def test_kernels_that_others_call_add_nothing_up():
     """Their sums may be reassociated in one way when they are compiled and in another when they come from the cache."""
-    model = Path(minitx.__file__).parent / "model" / "kernels.py"
-    assert _called_kernels_with_sums(model.read_text(encoding="utf-8")) == []
-    wrong = ("@kernel\ndef f(x):\n    s = 0.0\n    for a in x:\n        s += a\n    return s\n"
-             "@kernel\ndef g(x):\n    f(x)\n")
-    assert _called_kernels_with_sums(wrong) == ["f"]
+    files = [source.read_text(encoding="utf-8") for source in SOURCES if source.match("model/*kernels.py")]
+    assert len(files) == 4
+    assert _called_kernels_with_sums(*files) == []
+    called = "@kernel\ndef f(x):\n    s = 0.0\n    for a in x:\n        s += a\n    return s\n"
+    assert _called_kernels_with_sums(called, "@ordered_kernel\ndef g(x):\n    f(x)\n") == ["f"]
+    assert _called_kernels_with_sums(f"@ordered_{called[1:]}", "@kernel\ndef g(x):\n    f(x)\n") == []
 
 
 CACHED = """
