@@ -45,7 +45,7 @@ def test_a_file_imports_only_from_floors_below(parts):
 
 
 def test_kernels_are_in_files_of_kernels():
-    """Numba's cache of a kernel sees changes of these files only."""
+    """Kernels are compiled anew when one of these files changes, and only then."""
     makers = {("base", "compiling", name) for name in ("kernel", "ordered_kernel", "compiled")}
     files = {parts for parts, path in FILES.items() if modules_imported(path.read_text(encoding="utf-8")) & makers}
     assert {("model", "kernels"), ("associations", "kernels"), ("next_token", "kernels")} <= files

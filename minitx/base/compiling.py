@@ -1,4 +1,7 @@
-"""Kernels are compiled when they are first used, once for an installation; a command says so while a reader waits."""
+"""The decorators of all kernels: their flags, and their cache on disk.
+
+Kernels are compiled when they are first used, once for an installation; a command says so while a reader waits.
+"""
 
 import functools
 import hashlib
@@ -21,7 +24,8 @@ EVERY = 10.0  # seconds between two lines
 class _Cache(FunctionCache):
     """Numba's cache of a kernel on disk, which lasts as long as no file of kernels changes.
 
-    That of numba lasts as long as the file of the kernel itself, and misses a change of a kernel that it calls.
+    Numba's own lasts as long as the file of the kernel itself does not change, and misses a change of a kernel that it
+    calls from another file.
     """
 
     def __init__(self, function: Callable) -> None:
@@ -32,7 +36,7 @@ class _Cache(FunctionCache):
 
 @functools.cache
 def _sources():
-    """A digest of this file and of all files of kernels."""
+    """A digest of this file and of all files of kernels; an editor's lock of a file may be a link to nothing."""
     files = [Path(__file__), *sorted(Path(__file__).parents[1].rglob("*kernels.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files if path.exists())).digest()
 

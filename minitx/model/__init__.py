@@ -43,8 +43,12 @@ what                                                            where
 4' dA_l = sum over S of dC_(S+l) C_S^T,  dC_S += A_l^T dC_(S+l) path_kernels.next_layer_slopes
 3' dS_tj = A_tj (dA_tj - sum_k A_tk dA_tk),  dB = dS C          path_kernels.next_layer_slopes
 2' d(M_S W_l), dM_S, dC_S from dB                               path_kernels.next_layer_slopes
+sums of d(M_S W_O), d(M_S W_l) and dM_S over the sequences      path_kernels.add_first_layer, add_next_layer
 0' dV_b += d(b+S) (M_S top)^T,  d(S) += V_b^T d(b+S)            paths.pull_back
 ==============================================================  ===================================================
+
+Queries and keys of layer 1 are one-hot, so it has no step 2: path_kernels.first_layer takes its steps 3 and 4, and
+first_layer_slopes 4' and 3'. paths.follow calls the kernels of steps 1 to 4, and paths.backward those of 5' to 2'.
 
 Where layers are many, sequences few or the vocabulary small, the dense stream (streams.py) needs fewer multiplications;
 layers.operations counts both forms and layers.loss_and_gradient takes the cheaper one.

@@ -1,10 +1,11 @@
 """The steps of a model of several layers (paths.py) for one sequence: a kernel takes all steps of a layer.
 
-A call from Python costs about as much as one of these steps, and takes the lock that the threads share.
+A call from Python costs about as much as one of these steps, and needs Python's lock, which the threads share.
 
 Legend: T positions, V vocabulary; of a sequence: U words (distinct tokens). Of a layer l: g = 2^(l-1) paths below it.
-An array of n paths has the columns of path S from S K to (S + 1) K, K = ``n_columns`` being U and some columns of
-zeros, so that K is a multiple of a vector's numbers.
+In an array of paths, path S has the columns S K to (S + 1) K, where K = ``n_columns`` is U rounded up (paths.PADDED):
+the first U of these belong to the words, and the others hold zeros. ``sequence`` is (tokens, words, seen): the tokens
+of the positions, the words in the order in which they appear, and how many of them have appeared by each position.
 """
 
 import numpy as np
@@ -65,7 +66,7 @@ def next_layer(sequence, n_columns, W, P, queries, keys, uniform, C, A, B, Q):
 
 @ordered_kernel
 def output(sequence, n_columns, W_O, tables, C, F):
-    """Step 5 at the positions of the sequence's arrays: F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)."""
+    """Step 5 at the positions that ``sequence`` holds: F_t = W_O[x_t, :] + sum over S != {} of C_S (M_S W_O)."""
     tokens, words, seen = sequence
     path_rows(C, n_columns, words, seen, tables, F)
     add_gathered_rows(W_O, tokens, F)
@@ -93,7 +94,7 @@ def next_layer_slopes(sequence, n_columns, queries, keys, fixed, forward, dC, dP
     # 3  A_l = softmax(S_l)
     softmax_backward(A, dS, dP)
     # 4  dC_S += A_l^T dC_(S+l), for S != {}: C_{} is one-hot, so its slope is not needed
-    to_add = dB[:, n_columns:]
+    to_add = dB[:, n_columns:]  # what is added to dC lies in the memory of dB, before dB_l and after it
     mix(A.T, positions, positions, positions, every, of_new[:, n_columns:], to_add)
     _add(to_add, of_below)
     if not fixed:  # 3  S_l = sum over S of B_l C_S^T:  dC_S += dS^T B_l
@@ -130,8 +131,7 @@ def add_first_layer(outputs, all_tokens, R, dO, dS, tables, dW):
 
 @ordered_kernel
 def add_next_layer(sequence, dQ, d_queries, d_keys, fixed, queries, keys):
-    """dW_l[x_t, :] += dQ_t and d(M_S W_l)[words[u], :] += d_queries_S[u, :], and the same of the M_S unless ``fixed``.
-    """
+    """dW_l[x_t, :] += dQ_t,  d(M_S W_l)[words[u], :] += d_queries_S[u, :],  and so with dM_S unless ``fixed``."""
     tokens, words, _ = sequence
     scatter_rows(queries[:1], tokens, np.expand_dims(dQ, 0))
     scatter_paths(queries, words, d_queries)
@@ -141,6 +141,7 @@ def add_next_layer(sequence, dQ, d_queries, d_keys, fixed, queries, keys):
 
 @ordered_kernel
 def _add(rows, to):
+    """to += rows."""
     for t in range(len(rows)):
         row, sums = rows[t], to[t]
         for k in range(row.size):

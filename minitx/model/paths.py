@@ -19,12 +19,13 @@ reverse:
 
 Paths are numbered in binary, layer l being the bit of value 2^(l-1). An array (T, 2^L U) of all paths holds C_S in the
 columns S U to (S + 1) U, so that the paths below a layer are the first g U columns, and those through it the next g U.
-(U is rounded up to a multiple of PADDED there, which keeps vectors of numbers whole; the columns between are 0.)
+In these arrays U is the number of words rounded up to a multiple of PADDED, so that every C_S is a whole number of
+vector registers wide; a column that belongs to no word holds zeros.
 
 Words are numbered in the order in which they appear, and attention is causal, so C_S[t, u] is 0 and B_l[t, u] is not
 needed for the words u that appear after position t. The products with rows of tables (path_kernels) skip these, 43% of
-the multiplications on stories, and those of T x T skip the keys that come after a query. The list of C_{}, whose rows
-are one-hot, is never multiplied by a table.
+the multiplications on stories; the products with a (T, T) array skip the keys that come after a query. C_{}, whose
+rows are one-hot, is never multiplied by a table.
 """
 
 import threading
@@ -147,7 +148,7 @@ class Sequence:
 
 @lru_cache(maxsize=1)
 def sequences(batch: Batch) -> list[Sequence]:
-    """The sequences of ``batch`` that have a loss position; most steps of a descent are on the batch of the last."""
+    """The sequences of ``batch`` that have a loss position, kept because most descents take all steps on one batch."""
     rows = np.flatnonzero(batch.weight.any(axis=1))
     lengths = np.array([np.flatnonzero(batch.weight[row])[-1] + 1 for row in rows], np.int32)
     tokens = batch.tokens[rows]
@@ -164,7 +165,7 @@ def _sequence(batch, row, tokens, slots, words):
 
 
 class Space(threading.local):
-    """Memory of a sequence, taken by name; the next one takes the same memory again. Every thread has its own."""
+    """Memory for the arrays of one sequence, by name; the next sequence gets it again. Every thread has its own."""
 
     def __init__(self, dtype):
         self.dtype, self._memory, self._kept = dtype, {}, {}
@@ -174,7 +175,7 @@ class Space(threading.local):
         size = prod(shape)
         if name not in self._memory or self._memory[name].size < size:
             self._memory[name] = np.empty(size, self.dtype)
-            self._kept.clear()  # which holds arrays in the memory before
+            self._kept.clear()  # arrays that are kept may lie in the memory that was replaced
         return self._memory[name][:size].reshape(shape)
 
     def kept(self, arrays, *sizes):
@@ -200,10 +201,10 @@ class Cache:
 
 def _cache(space, n_layers, n_vocab, T, K):
     """The arrays of a Cache, with any entries."""
-    of_layers = [(f" {l}", 2**(l - 1) * K) for l in range(2, n_layers + 1)]
-    return Cache(space.take("C", T, 2**n_layers * K), [space.take(f"A {l}", T, T) for l in range(1, n_layers + 1)],
-                 [None, *(space.take("B" + l, T, below) for l, below in of_layers)],
-                 [None, *(space.take("Q" + l, T, n_vocab) for l, _ in of_layers)])
+    later = range(2, n_layers + 1)
+    return Cache(space.take("C", T, 2**n_layers * K), [space.take(f"A {l}", T, T) for l in (1, *later)],
+                 [None, *(space.take(f"B {l}", T, 2**(l - 1) * K) for l in later)],
+                 [None, *(space.take(f"Q {l}", T, n_vocab) for l in later)])
 
 
 def follow(weights: "LayeredWeights", tables: Tables, seq: Sequence, space: Space, uniform: bool = False) -> Cache:
@@ -237,41 +238,41 @@ class Slopes:
 
     output: Array  # (U, 2^L - 1, V) of M_S W_O, in the rows of the words, for S != {}
     dC: Array  # (T, 2^L U)
-    at_outputs: Array  # (M, 2^L U) what dC is by the output
-    dS: Array  # (T, T) of layer 1, in the end
+    at_outputs: Array  # (M, 2^L U) what the outputs bring to dC at the loss positions
+    dS: Array  # (T, T) of the scores of one layer after another, layer 1 being the last
     dB: dict  # {l: (T, g U)}
     dQ: dict  # {l: (T, V)} of W_l[x_t, :]
     queries: dict  # {l: (U, g - 1, V)} of M_S W_l
-    keys: dict  # {l: (U, g - 1, V)} of M_S, by the scores of layer l
+    keys: dict  # {l: (U, g - 1, V)} what the scores of layer l bring to the slope of M_S
 
 
 def _slopes(space, n_layers, n_vocab, T, M, U, K):
     """The arrays of Slopes, with any entries."""
-    def of_layers(name, *shape):  # shape(g)
-        return {l: space.take(f"{name} {l}", *(size(2**(l - 1)) for size in shape)) for l in range(n_layers, 1, -1)}
+    def of_layers(name, shape):
+        return {l: space.take(f"{name} {l}", *shape(2**(l - 1))) for l in range(2, n_layers + 1)}
 
     dC = space.take("dC", T, 2**n_layers * K)
     return Slopes(space.take("dO", U, 2**n_layers - 1, n_vocab), dC,
                   dC if M == T else space.take("dC at outputs", M, 2**n_layers * K), space.take("dS", T, T),
-                  of_layers("dB", lambda g: T, lambda g: g * K), of_layers("dQ", lambda g: T, lambda g: n_vocab),
-                  *(of_layers(name, lambda g: U, lambda g: g - 1, lambda g: n_vocab) for name in ("dqueries", "dkeys")))
+                  of_layers("dB", lambda g: (T, g * K)), of_layers("dQ", lambda g: (T, n_vocab)),
+                  *(of_layers(name, lambda g: (U, g - 1, n_vocab)) for name in ("dqueries", "dkeys")))
 
 
-def backward(weights: "LayeredWeights", tables: Tables, seq: Sequence, cache: Cache, R: Array, space: Space,
+def backward(tables: Tables, seq: Sequence, cache: Cache, R: Array, space: Space,
              fixed: bool = False) -> tuple[Slopes, Array]:
-    """The steps in reverse, for R = dL/dF at the loss positions: slopes, and that of P (L, T).
+    """The steps in reverse, for R = dL/dF at the loss positions. Returns the slopes, and those of P, (L, T).
 
     ``fixed``: attention is held fixed, so that no slope flows through the scores to the paths below; then the slopes of
     the keys are not computed.
     """
-    K, n_positions = seq.n_columns, len(seq.tokens)
-    slopes = space.kept(_slopes, *weights.V.shape[:2], n_positions, len(R), len(seq.words), K)
-    dC, dP = slopes.dC, np.zeros((len(weights.V), n_positions))
+    K, n_layers, n_positions = seq.n_columns, len(cache.A), len(seq.tokens)
+    slopes = space.kept(_slopes, n_layers, R.shape[1], n_positions, len(R), len(seq.words), K)
+    dC, dP = slopes.dC, np.zeros((n_layers, n_positions))
     path_kernels.output_slopes(seq.outputs, K, tables.output, cache.C[seq.at], R, slopes.output, slopes.at_outputs)
     if slopes.at_outputs is not dC:
         dC[:] = 0
         dC[seq.at] = slopes.at_outputs
-    for l in slopes.dB:
+    for l in range(n_layers, 1, -1):
         queries = tables.queries[l]
         path_kernels.next_layer_slopes(seq.inputs, K, queries, tables.keys[:len(queries)], fixed, cache.of_layer(l), dC,
                                        dP[l - 1], slopes.dS, slopes.dB[l], slopes.dQ[l], slopes.queries[l],
@@ -297,13 +298,13 @@ def path_gradient(weights: "LayeredWeights", batch: Batch, slopes: Callable | No
     for array in (gradient.output, *gradient.queries.values(), gradient.keys):
         array.fill(0)  # np.zeros would take smaller pages of memory, which cost time at V = 3000
     found = {name: np.zeros_like(array) for name, array in weights.parameters().items()}
-    # such a function may compute something else of the same batch, which takes the memory that is kept
+    # ``slopes`` may compute another loss of this batch, which uses the memory that is kept for the batch
     space = Space(weights.W_O.dtype) if slopes else _space(batch, weights.W_O.dtype)
     losses = []
 
     def loss_and_slopes(seq):
         loss, cache, R = (slopes or exact_slopes)(weights, tables, seq, space)
-        return loss, seq, R, *backward(weights, tables, seq, cache, R, space, fixed)
+        return loss, seq, R, *backward(tables, seq, cache, R, space, fixed)
 
     def add(computed):
         loss, *of_sequence = computed
@@ -331,7 +332,7 @@ def path_loss(weights: "LayeredWeights", batch: Batch) -> float:
 
 @lru_cache(maxsize=1)
 def _space(batch, dtype):
-    """Memory for the sequences of ``batch``, kept because most steps of a descent are on the batch of the last."""
+    """Memory for the sequences of ``batch``, kept because most descents take all steps on one batch."""
     return Space(dtype)
 
 

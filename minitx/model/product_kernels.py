@@ -307,6 +307,7 @@ def mix(factors, columns, rows, first, last, table, out):
     """out[t, :] = sum over first[t] <= k < last[t] of factors[t, columns[k]] table[rows[k], :].
 
     ``first`` and ``last`` ascend. What lies beyond them is multiplied too where a tile needs it, so it must be 0 there.
+    Raises ValueError unless the numbers of each row of ``table`` and ``out`` lie next to each other.
     """
     n, n_columns = out.shape
     width = MIXED_VECTORS * VECTOR // out.itemsize
@@ -337,7 +338,7 @@ def mix(factors, columns, rows, first, last, table, out):
 def dots(left, columns, rows, last, table, out):
     """out[t, columns[k]] = left[t, :] . table[rows[k], :] for k < last[t]; further ones may be found too.
 
-    ``last`` ascends.
+    ``last`` ascends. Raises ValueError unless the numbers of each row of ``left`` and ``table`` lie next to each other.
     """
     n, width = left.shape
     if left.strides[1] != left.itemsize or table.strides[1] != table.itemsize:
