@@ -1,6 +1,7 @@
 """The numba kernels of a model of several layers: gathers, softmax and scatters of one sequence at a time.
 
-Legend: T positions, V vocabulary; of a sequence: U distinct tokens, M loss positions.
+Legend: T positions, V vocabulary; of a sequence: U distinct tokens, M loss positions. In an array of paths each path
+has ``n_columns`` columns, of which the first U belong to the words (path_kernels).
 
 Every kernel takes C-contiguous arrays, checks nothing (the public functions do) and adds in one fixed order.
 """
@@ -36,7 +37,7 @@ def softmax_forward(S, P):
         top = row[0]
         for j in range(1, t + 1):
             top = max(top, row[j])
-        for j in range(t + 1):
+        for j in range(t + 1):  # vectorised, because the sum, whose order is fixed, has a loop of its own
             row[j] = exp(row[j] - top)
         for j in range(t + 1):
             total += row[j]

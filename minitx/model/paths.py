@@ -6,8 +6,8 @@ l: g = 2^(l-1) paths through the layers below it.
 A path is a set S of layers through whose attention it leads (a virtual attention head). For S = {s1 < ... < sk},
 C_S = A_sk ... A_s1 X (T, U) says how much of each word it brings to a position, and M_S = V_s1 ... V_sk (V, V) what a
 word has become on its way. The stream is h_l = sum over the paths S through layers 1 to l of C_S M_S, with M_S in the
-rows of the words. The steps, of which :func:`follow` takes 1 to 4, :func:`forward` 5 and 6, and :func:`backward` all in
-reverse:
+rows of the words. :func:`build_tables` takes step 0, :func:`follow` 1 to 4, :func:`forward` 5 and 6; :func:`backward`
+takes 5 to 2 in reverse, and :func:`pull_back` 0:
 
     0  tables M_S W_O, M_S W_l and M_S V_l of the paths through all layers, and through those below l
     1  C_{}[t, u] = 1(word u stands at t)
