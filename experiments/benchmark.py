@@ -89,7 +89,7 @@ def blas_alone(batch, n_vocab, dtype):
 
 
 def products_alone(n_rows, n_vocab, dtype):
-    """A function that runs just the products of a step on joined documents: three Q x V x V, Q = ``n_rows`` queries."""
+    """A function that runs just the products of a step in dense form: three Q x V x V, Q = ``n_rows`` queries."""
     rng = np.random.default_rng(0)
     C, R = rng.random((2, n_rows, n_vocab)).astype(dtype)
     ov, out = rng.random((n_vocab, n_vocab)).astype(dtype), np.empty((n_rows, n_vocab), dtype)

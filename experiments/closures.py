@@ -27,7 +27,7 @@ from minitx.base.console import progress_bar
 from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.tables import number
 from minitx.model.blocks import Positions
-from minitx.model.circuits import Cache, backward, output
+from minitx.model.circuits import backward, output
 from minitx.model.pieces import Workspace, add_pieces
 
 NAMES, ALLOWED, EVERY = ("W_O", "V", "W", "P"), 0.05, 15
@@ -79,8 +79,8 @@ class Closure:
         for part in self.blocks:
             attention = part.attend(circuits.qk, circuits.position)
             residual = R[self.positions(part)].reshape(*part.queries.shape, self.n_vocab)
-            cache = Cache(attention, residual, part.weight.astype(np.float32))
-            add_pieces(part, backward(circuits, part, cache, self.workspace), tables)
+            pieces = backward(circuits, part, attention, residual, part.weight.astype(np.float32), self.workspace)
+            add_pieces(part, pieces, tables)
         return loss, weights.pullback(Circuits(**tables, bias=None))
 
     def positions(self, part):

@@ -21,7 +21,7 @@ NUMPY = {f"np.{name}" for name in ("dot", "vdot", "inner", "matmul", "tensordot"
 SPARSE = "the product is of a sparse matrix, by SciPy's own loops in one thread"
 ALLOWED = {  # file: {function: why its products need no guard}
     "topics/uniform_attention.py": {"moments": SPARSE},
-    "model/product_kernels.py": dict.fromkeys(
+    "model/vector_kernels.py": dict.fromkeys(
         ("_mixed", "_dots"), "the product is of a few rows, and stands for compiled code where numba is switched off"),
     "base/parallel.py": {"matmul": "the product is so small that OpenBLAS runs it on one thread"},
     "associations/terms.py": {"reference_point": SPARSE},

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from minitx.base.compiling import kernel, ordered_kernel
+from minitx.model.vector_kernels import sum_of
 
 
 @ordered_kernel
@@ -188,7 +189,7 @@ def count_scores(tokens, targets, slots, words, g, spread, bits, qk, position):
 # piece = (first, last). Each kernel unpacks them once: to pass them on to _attend would cost a quarter more time.
 
 
-@kernel
+@ordered_kernel
 def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
     """row[j] = attention of position t, the i-th loss position, to j <= t."""
     near = decay[decay.size - 1 - t:]  # near[j] is that of the offset t - j
@@ -198,20 +199,18 @@ def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
             row[j] = factor_row[keys[j]] * near[j] * known
         return
     one = row.dtype.type(1)
-    total = one - one
     for j in range(t + 1):
         row[j] = factor_row[keys[j]] * near[j]
-        total += row[j]
+    total = sum_of(row[:t + 1])
     if total > 1e-25:
         scale[i] = one / total
     else:  # all scores lie far below the maximum of their row of the table: compute them relative to their own maximum
         top = qk_row[keys[0]] + position[t]
         for j in range(1, t + 1):
             top = max(top, qk_row[keys[j]] + position[t - j])
-        total = one - one
         for j in range(t + 1):
             row[j] = math.exp(qk_row[keys[j]] + position[t - j] - top)
-            total += row[j]
+        total = sum_of(row[:t + 1])
     inverse = one / total
     for j in range(t + 1):
         row[j] *= inverse

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from minitx.base.parallel import one_blas_thread
 from minitx.data.batch import Batch
 from minitx.model.blocks import Block, Positions
-from minitx.model.circuits import Cache, Circuits, backward, output
+from minitx.model.circuits import Circuits, backward, output
 from minitx.model.kernels import probabilities
 from minitx.model.parameters import Array
 from minitx.model.pieces import Workspace, add_all
@@ -101,4 +101,4 @@ def _rest_of_block(circuits, closure, block, at, weight, workspace):
     loss = float(np.sum(weight.ravel() * (KL - second), dtype=np.float64))
     flat -= p
     flat -= response
-    return loss, backward(circuits, block, Cache(attention, out, weight.astype(out.dtype)), workspace)
+    return loss, backward(circuits, block, attention, out, weight.astype(out.dtype), workspace)

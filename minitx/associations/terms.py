@@ -40,7 +40,7 @@ from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.blocks import blocks
 from minitx.model.circuits import Circuits, output, valid_circuits
-from minitx.model.kernels import attention_backward, probabilities
+from minitx.model.kernels import attention_backward, probabilities, sum_by_word
 from minitx.model.layers import LayeredWeights
 from minitx.model.parameters import read_only
 from minitx.model.pieces import Pieces, Workspace, add_pieces
@@ -195,7 +195,9 @@ def _block_terms(circuits, block, ov_parts, means, workspace):
     r *= w[:, :, None]
     # 3  d_direct[x_t, :] += r_t,  d_ov[u, :] += C_tu r_t
     shape = *words.shape, circuits.n_vocab
-    D = {name: workspace.array(name, shape, r.dtype) for name in ("at uniform", "rest", "rest at r0")}
+    G, D = workspace.array("G", shape, r.dtype), {name: workspace.array(name, shape, r.dtype)
+                                                  for name in ("at uniform", "rest", "rest at r0")}
+    sum_by_word(r, ones, block.n_queries, block.slots, block.queries, G)
     exact.word_slopes(uniform.C, r, D["at uniform"])
     exact.word_slopes(C_rest, r, D["rest"])
     weighted_uniform_residual(C_rest, w, block.targets, D["rest at r0"])
@@ -209,8 +211,8 @@ def _block_terms(circuits, block, ov_parts, means, workspace):
             dscore[saturation, False, bool(rest)] = at_uniform
             dscore[saturation, True, bool(rest)] = at_exact - at_uniform
     by_factors = {(True, False): D["at uniform"], (False, True): D["rest at r0"], (True, True): D["rest"]}
-    return [Pieces(R=r, scale=ones, D=by_factors[held[:2]], words=words, n_words=exact.n_words)
-            if "ov" in names else Pieces(dscore=dscore[held]) for held, names in SUMMED]
+    return [Pieces(G=G, D=by_factors[held[:2]]) if "ov" in names else Pieces(dscore=dscore[held])
+            for held, names in SUMMED]
 
 
 # ------------------------------------------------------------------------------------- sizes of the terms over training

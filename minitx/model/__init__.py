@@ -7,14 +7,14 @@ through the room in this order; position t, key j, distinct token u, output toke
 what                                                            where
 ==============================================================  ===================================================
 weights -> tables direct, ov, qk, position, bias                ``circuits()`` of a parametrisation (weights)
-batch -> blocks that fit a core's cache                         blocks.blocks
-1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j])             Block.attend, kernels.attention_forward
-2  C_tu = sum of A_tj over the keys j of token u                Block.attend, kernels.fold
-3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias          circuits.output, product_kernels
-4  loss = sum_t weight_t head(out_t, y_t)                       kernels.cross_entropy, ..., log_head
+batch -> blocks of sequences                                    blocks.blocks
+1  A_tj = softmax_j(qk[x_t, x_j] + position[t - j])             kernels.attention_forward
+2  C_tu = sum of A_tj over the keys j of token u                kernels.fold
+3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias          product_kernels.outputs
+4  loss = sum_t weight_t head(out_t, y_t)                       kernels.cross_entropy, squared, log_head
 4' dout_t = weight_t dhead(out_t, y_t) = scale_t R_t            the same kernels, in the same pass
-3' dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t          circuits.backward, product_kernels
-2' 1' dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)               kernels.attention_backward
+3' dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t          product_kernels.row_slopes, word_slopes
+2' 1' dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)               kernels.slopes_of_scores
 d_ov[u] += D_u,  d_direct[x_t] += dout_t,  d_bias += dout_t     pieces.add_pieces
 d_qk[x_t, x_j] += dscore_tj,  d_position[t - j] += dscore_tj    pieces.add_pieces
 gradient of the tables -> gradient of the weights               ``pullback()`` of a parametrisation (weights)
@@ -22,8 +22,8 @@ weights - learning_rate gradient, or another rule               descent.descend,
 the same, kept in a file from which a run that ended goes on    ``descend(checkpoint="run.npz")``
 ==============================================================  ===================================================
 
-circuits.forward takes steps 1 to 4, circuits.backward 3' to 1', and circuits.loss_and_gradient everything but the
-descent.
+block_kernels.forward_and_backward takes steps 1 to 4 and 3' to 1' of one sequence after the other, and
+circuits.loss_and_gradient everything but the descent.
 
 **Several layers** (layers.LayeredWeights), h_l = h_(l-1) + A_l h_(l-1) V_l, h_0 = X, out = h_L W_O, are lookups too,
 one for each path S = {s1 < ... < sk} of layers: a path brings C_S = A_sk ... A_s1 X of each word and makes it M_S =

@@ -2,8 +2,9 @@
 
 Legend: N sequences, T positions, V vocabulary; of a block of S sequences: M queries, K answers, U distinct tokens.
 
-:func:`loss_and_gradient` cuts the batch into blocks, :func:`forward` takes the numbered steps of the room's account
-(``help(minitx.model)``) and :func:`backward` takes them in reverse; the pieces of all blocks are added to the tables.
+:func:`loss_and_gradient` cuts the batch into blocks; each takes the numbered steps of the room's account
+(``help(minitx.model)``), and takes them in reverse, in ``block_kernels.py``; the pieces of all blocks are added to the
+tables.
 Nothing here belongs to a paper: each theory is a parametrisation of these tables (``weights.py``).
 """
 
@@ -14,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from minitx.base.checks import instance, rectangular
-from minitx.base.parallel import one_blas_thread, workers
+from minitx.base.parallel import workers
 from minitx.data.batch import Batch
-from minitx.model import kernels
+from minitx.model import block_kernels, kernels, product_kernels
 from minitx.model.blocks import Attention, Block, Positions, blocks
 from minitx.model.parameters import Array, Kind, Parameters, or_empty, read_only
 from minitx.model.pieces import Pieces, Workspace, add_all
@@ -135,8 +136,8 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     cut, workspace = _blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
 
     def loss_and_pieces(block):
-        loss, cache = forward(circuits, block, workspace)
-        return loss, block, backward(circuits, block, cache, workspace)
+        loss, pieces = forward_and_backward(circuits, block, workspace)
+        return loss, block, pieces
 
     loss = add_all(loss_and_pieces, cut, tables)
     if not np.isfinite(loss):
@@ -161,7 +162,8 @@ def loss(weights: Parameters, batch: Batch) -> float:
         cut, workspace = _blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
         losses: list[float] = []
         with workers(len(cut)) as run:
-            run.in_turn(lambda block: forward(circuits, block, workspace)[0], losses.append, cut)
+            run.in_turn(lambda block: forward_and_backward(circuits, block, workspace, slopes=False)[0], losses.append,
+                        cut)
         value = float(np.sum(losses))
     if not np.isfinite(value):
         raise FloatingPointError(f"the loss is {value}: the outputs overflow, or a probability is 0; use smaller "
@@ -203,83 +205,56 @@ def attention_and_output(weights: Parameters, batch: Batch) -> tuple[Array, Arra
 # ------------------------------------------------------------------------------------------------ forward, backward
 
 
-@dataclass(frozen=True, eq=False)
-class Cache:
-    """What :func:`forward` leaves for :func:`backward`.
+def forward_and_backward(circuits: Circuits, block: Block, workspace: Workspace, *,
+                         slopes: bool = True) -> tuple[float, Pieces]:
+    """Loss of a block and, unless only the loss is asked for, its pieces of dL/d tables: steps 1 to 4, and in reverse.
 
-    Under the head ``log`` the derivatives D and dscore come with the loss, because the output may underflow.
+    The pieces are in the memory of ``workspace``.
     """
-
-    attention: Attention
-    R: Array  # (S, M, V) dL/dout_t = scale_t R_t
-    scale: Array  # (S, M)
-    D: Array | None = None  # (S, U, V)
-    dscore: Array | None = None  # (S, M, T or U)
-
-
-@one_blas_thread()
-def forward(circuits: Circuits, block: Block, workspace: Workspace) -> tuple[float, Cache]:
-    """Loss of a block, and what :func:`backward` needs, in the memory of ``workspace``."""
-    # 1, 2  A_tj = softmax_j(qk[x_t, x_j] + position[t - j]),  C_tu = sum of A_tj over the keys j of token u
-    attention = block.attend(circuits.qk, circuits.position)
-    if block.head == "log":  # 3, 4 and their derivatives
-        return _log_of_scores(circuits, block, attention)
-    # 3  out_t = sum_u C_tu ov[u, :] + direct[x_t, :] + bias
-    out = output(circuits, block, attention, workspace)
-    # 4  loss = sum_t weight_t head(out_t, y_t); in place, out becomes R, with dL/dout_t = scale_t R_t
-    losses, scale = _heads(block, out)
-    return losses.sum(), Cache(attention, out, scale)
-
-
-@one_blas_thread()
-def backward(circuits: Circuits, block: Block, cache: Cache, workspace: Workspace) -> Pieces:
-    """Pieces of dL/d tables: the steps of :func:`forward` in reverse.
-
-    Overwrites the cache, so that it can be used for one backward pass only.
-    """
-    attention = cache.attention
     if block.head == "log":
-        return Pieces(cache.R, cache.scale, cache.D, attention.words, attention.n_words, cache.dscore)
-    # 4  loss = sum_t weight_t head(out_t, y_t):  dout_t = scale_t R_t, which direct and bias take as it is
-    # 3  out_t = sum_u C_tu ov[u, :]:  dC_tu = dout_t . ov[u, :],  D_u = sum_t C_tu dout_t
-    # 2, 1  C_tu = sum of A_tj,  A_tj = softmax_j(score_tj):  dscore_tj = A_tj (dC_tj - sum_k A_tk dC_tk)
-    dscore = None
-    if circuits.qk is not None or circuits.position is not None:
-        dC = attention.row_slopes(cache.R, circuits.ov)  # without the scale
-        dscore = kernels.attention_backward(attention.A, dC, cache.scale, attention.slots, block.queries, block.causal)
-    D = workspace.array("D", (*attention.words.shape, circuits.n_vocab), cache.R.dtype)
-    attention.word_slopes(attention.C * cache.scale[:, :, None], cache.R, D)
-    return Pieces(cache.R, cache.scale, D, attention.words, attention.n_words, dscore)
+        return _log_of_scores(circuits, block)
+    losses, pieces = np.zeros(block.queries.shape), _pieces(circuits, block, workspace, slopes)
+    block_kernels.forward_and_backward(block.head == "squared", block.sequences, block.distinct, _tables(circuits),
+                                       block.answers, (losses, pieces.G, pieces.D, pieces.dscore))
+    return losses.sum(), pieces
 
 
-@one_blas_thread()
+def backward(circuits: Circuits, block: Block, attention: Attention, R: Array, scale: Array,
+             workspace: Workspace) -> Pieces:
+    """Pieces of dL/d tables for any dL/dout_t = scale_t R_t, (S, M, V) and (S, M). Overwrites ``attention.C``."""
+    pieces = _pieces(circuits, block, workspace)
+    block_kernels.backward(attention.A, attention.C, *block.distinct, block.queries, block.n_queries, block.causal,
+                           circuits.ov, R, scale, pieces.G, pieces.D, pieces.dscore)
+    return pieces
+
+
 def output(circuits: Circuits, block: Block, attention: Attention, workspace: Workspace) -> Array:
     """Step 3: the output at the queries, (S, M, V)."""
-    dtype = circuits.ov.dtype
-    out = workspace.array("out", (*block.queries.shape, circuits.n_vocab), dtype)
-    direct, bias = or_empty(circuits.direct, 2, dtype), or_empty(circuits.bias, 1, dtype)
-    attention.outputs(circuits.ov, direct, block.current, bias, out)
+    direct, ov, _, _, bias = _tables(circuits)
+    out = workspace.array("out", (*block.queries.shape, circuits.n_vocab), ov.dtype)
+    product_kernels.outputs(attention.C, attention.words, attention.seen, ov, direct, block.current, bias, out)
     return out
 
 
-def _heads(block, out):
-    """Step 4: losses and scale (S, M); ``out`` becomes R."""
-    losses, scale, answers = np.zeros(out.shape[:2]), np.zeros(out.shape[:2], out.dtype), block.answers
-    if block.head == "squared":
-        kernels.square_to_one(out, block.targets, *answers, scale, losses)
-        kernels.square_to_several(out, block.targets, block.weight, *answers, scale, losses)
-    else:
-        kernels.cross_entropy(out, block.targets, block.weight, *answers, scale, losses)
-    return losses, scale
+def _tables(circuits):
+    """The tables as kernels take them: an absent one is empty."""
+    return tuple(or_empty(getattr(circuits, name), len(shape), circuits.ov.dtype)
+                 for name, shape in Circuits.SHAPES.items())
 
 
-def _log_of_scores(circuits, block, attention):
+def _pieces(circuits, block, workspace, slopes=True):
+    """Memory for the pieces of a block, which is empty for what is not asked for."""
+    dtype, (n, n_words), V = circuits.ov.dtype, block.words.shape, circuits.n_vocab
+    G, D = (workspace.array(name, (n, n_words if slopes else 0, V), dtype) for name in ("G", "D"))
+    scored = slopes and (circuits.qk is not None or circuits.position is not None)
+    return Pieces(G, D, np.empty((*block.queries.shape, block.keys.shape[1] if scored else 0), dtype))
+
+
+def _log_of_scores(circuits, block):
     """Steps 3 and 4 under the head ``log``, and their derivatives; the output is not stored."""
-    ov = circuits.ov[attention.words]
-    dtype = ov.dtype
-    tables = (or_empty(circuits.direct, 2, dtype), or_empty(circuits.qk, 2, dtype),
-              or_empty(circuits.position, 1, dtype), or_empty(circuits.bias, 1, dtype))
+    attention, (direct, ov, qk, position, bias) = block.attend(circuits.qk, circuits.position), _tables(circuits)
     answers = block.asked, block.targets, block.weight, block.n_answers
-    losses, R, D, dscore = kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal, tables,
-                                            attention.slots, attention.C, ov, answers)
-    return losses.sum(), Cache(attention, R, np.ones(losses.shape, dtype), D, dscore)
+    losses, G, D, dscore = kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal,
+                                            (direct, qk, position, bias), attention.slots, attention.C,
+                                            ov[attention.words], answers)
+    return losses.sum(), Pieces(G, D, dscore)

@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 
-from minitx.base.compiling import compiled, kernel, ordered_kernel
+from minitx.base.compiling import compiled, kernel, ordered_kernel, part_of_kernel
+from minitx.model.vector_kernels import largest, sum_of, sum_of_squares
 
 LOG2_E = 1.4426950408889634
 # log 2 in two parts; the first has so few digits that its product with any exponent of two is exact
@@ -75,7 +76,7 @@ def _exp_of_float32(x):
     return np.float32(0.0) if x < np.float32(-104.0) else (series + np.float32(1.0)) * power * rest
 
 
-@kernel
+@part_of_kernel
 def _scores(keys, mass, t, end, qk, position, row):
     """row[j] = qk[x_t, x_j] + position[t - j], the score of key j < end of one sequence; -inf if it has no mass."""
     row[:end] = 0.0
@@ -90,20 +91,7 @@ def _scores(keys, mass, t, end, qk, position, row):
         row[j] = row[j] if mass[j] > 0.0 else -np.inf
 
 
-@kernel
-def _largest(row):
-    """The largest number; eight at a time, because the compiler makes no vector instructions of one maximum."""
-    a = b = c = d = e = f = g = h = row[0]
-    whole = row.size - row.size % 8
-    for i in range(0, whole, 8):
-        a, b, c, d = max(a, row[i]), max(b, row[i + 1]), max(c, row[i + 2]), max(d, row[i + 3])
-        e, f, g, h = max(e, row[i + 4]), max(f, row[i + 5]), max(g, row[i + 6]), max(h, row[i + 7])
-    for i in range(whole, row.size):
-        a = max(a, row[i])
-    return max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
-
-
-@kernel
+@part_of_kernel
 def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, position):
     """A[s, m, j] = mass_j exp(score_j) / sum_k mass_k exp(score_k) over the allowed j; 0 elsewhere. (S, M, T)
 
@@ -116,36 +104,29 @@ def attention_forward(keys, n_keys, mass, queries, n_queries, causal, qk, positi
             end = t + 1 if causal else n_keys[s]
             row = A[s, m, :end]
             _scores(keys[s], copies, t, end, qk, position, row)
-            top, total = _largest(row), A.dtype.type(0)
+            top = largest(row)
             for j in range(end):
                 row[j] = exp(row[j] - top) * copies[j]
-                total += row[j]
-            share = A.dtype.type(1) / total
+            share = A.dtype.type(1) / sum_of(row)
             for j in range(end):
                 row[j] *= share
     return A
 
 
-@kernel
-def join(bag_A, keys, n_keys, n_queries, n_vocab):
-    """A[0, q, a] = attention of the q-th query of all bags to token a, from that to its bag's keys, bag_A (S, M, U)."""
-    A = np.zeros((1, n_queries.sum(), n_vocab), bag_A.dtype)
-    q = 0
-    for s in range(bag_A.shape[0]):
-        for m in range(n_queries[s]):
-            for j in range(n_keys[s]):
-                A[0, q, keys[s, j]] = bag_A[s, m, j]
-            q += 1
-    return A
-
-
 @ordered_kernel
 def attention_backward(A, dA, scale, slots, queries, causal):
+    """The dscore of :func:`slopes_of_scores`, in memory of its own."""
+    dscore = np.empty_like(A)
+    slopes_of_scores(A, dA, scale, slots, queries, causal, dscore)
+    return dscore
+
+
+@part_of_kernel
+def slopes_of_scores(A, dA, scale, slots, queries, causal, dscore):
     """dscore[s, m, j] = A_j (dA_j - sum_k A_k dA_k), dA_j = scale[s, m] dA[s, m, u] for the token u of key j. (S, M, T)
 
     dA of the key with most attention is subtracted first, so that no digits are lost where attention is nearly one-hot.
     """
-    dscore = np.zeros_like(A)
     for s in range(A.shape[0]):
         for m in range(A.shape[1]):
             row, slot, derivative = A[s, m], slots[s], dscore[s, m]
@@ -161,7 +142,8 @@ def attention_backward(A, dA, scale, slots, queries, causal):
                 mean += row[j] * derivative[j]
             for j in range(end):
                 derivative[j] = scale[s, m] * row[j] * (derivative[j] - mean)
-    return dscore
+            for j in range(end, row.size):
+                derivative[j] = 0.0
 
 
 @kernel
@@ -185,7 +167,7 @@ def distinct(tokens, lengths, n_vocab):
     return slots, words, counts
 
 
-@kernel
+@part_of_kernel
 def fold(A, slots, n_words):
     """C[s, m, u] = attention on the u-th distinct token: the sum of A[s, m, j] over its positions j. (S, M, U)"""
     C = np.zeros((A.shape[0], A.shape[1], n_words), A.dtype)
@@ -197,8 +179,7 @@ def fold(A, slots, n_words):
 
 
 # Each of the heads turns outputs of its queries, in place, into R and a scale, with dL/dout_t = scale_t R_t, and gives
-# their losses. They call no kernel that adds anything up: a sum in a kernel that is called may be rounded differently
-# when it is compiled, as a part of the kernel that calls it, and when it comes from numba's cache.
+# their losses.
 
 NO_ANSWER, ONE_TOKEN, SEVERAL_TOKENS = range(3)
 
@@ -226,43 +207,58 @@ def group_answers(asked, targets, weight, n_answers, n_queries):
     return begin, total, kind
 
 
-@kernel
+@ordered_kernel
+def _exponentials(row, top):
+    """In place, row becomes e = exp(row - top). Returns the sum of e."""
+    for b in range(row.size):
+        row[b] = exp(row[b] - top)
+    return sum_of(row)
+
+
+@part_of_kernel
+def _one_answer(row, y):
+    """In place, row becomes R = e - Z onehot(y), with e = exp(row - its maximum), Z = sum of e. Returns -log p_y and Z.
+
+    R_y is minus the sum of the others, never e_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
+    """
+    top = largest(row)
+    lag = float(row[y] - top)
+    row[y] = -np.inf
+    others = _exponentials(row, top)
+    row[y] = -others
+    Z = others + math.exp(lag)
+    return (math.log1p(others) if lag == 0.0 else math.log(Z) - lag), Z
+
+
+@part_of_kernel
 def cross_entropy(out, targets, weight, begin, total, kind, scale, losses):
     """Cross-entropy of the answers y_k of each query, with e = exp(out - its maximum) and Z = sum of e.
 
-    One token:  loss = weight (log Z - lag),  R = e - Z onehot(y),  scale = weight / Z,  with lag = out_y - maximum. R_y
-    is minus the sum of the others, never e_y - Z, so that 1 - p_y keeps its digits when p_y is nearly 1.
+    One token:  loss = weight (log Z - lag),  R = e - Z onehot(y),  scale = weight / Z,  with lag = out_y - maximum.
     Several:  loss = sum_k weight_k (log Z - lag_k),  R = total e / Z - sum_k weight_k onehot(y_k),  scale = 1.
     """
     for s in range(out.shape[0]):
         for m in range(out.shape[1]):
             row, first = out[s, m], begin[s, m]
-            top = _largest(row)
-            lag = 0.0
             if kind[s, m] == ONE_TOKEN:
-                lag = row[targets[s, first]] - top
-                row[targets[s, first]] = -np.inf
-            else:
+                loss, Z = _one_answer(row, targets[s, first])
+                losses[s, m] = total[s, m] * loss
+                scale[s, m] = total[s, m] / Z
+            elif kind[s, m] == SEVERAL_TOKENS:
+                top, lag = largest(row), 0.0
                 for k in range(first, begin[s, m + 1]):
                     lag += weight[s, k] * (row[targets[s, k]] - top)
-            Z = out.dtype.type(0)
-            for b in range(row.size):
-                row[b] = exp(row[b] - top)
-                Z += row[b]
-            if kind[s, m] == ONE_TOKEN:
-                row[targets[s, first]] = -Z  # Z of the others
-                losses[s, m] = total[s, m] * (math.log1p(Z) if lag == 0.0 else math.log(Z + math.exp(lag)) - lag)
-                scale[s, m] = total[s, m] / (Z + math.exp(lag))
-            elif kind[s, m] == SEVERAL_TOKENS:
+                Z = _exponentials(row, top)
                 losses[s, m] = total[s, m] * math.log(Z) - lag
+                share = out.dtype.type(total[s, m] / Z)
                 for b in range(row.size):
-                    row[b] *= total[s, m] / Z
+                    row[b] *= share
                 for k in range(first, begin[s, m + 1]):
                     row[targets[s, k]] -= weight[s, k]
                 scale[s, m] = 1.0
 
 
-@kernel
+@ordered_kernel
 def residuals(out, targets, weight):
     """In place, outputs (M, V) with one answer y each become R = dL/dout under cross-entropy. Returns the loss.
 
@@ -270,82 +266,60 @@ def residuals(out, targets, weight):
     """
     loss = 0.0
     for m in range(out.shape[0]):
-        row, y = out[m], targets[m]
-        top = _largest(row)
-        lag = row[y] - top
-        row[y] = -np.inf
-        Z = out.dtype.type(0)
-        for b in range(row.size):
-            row[b] = exp(row[b] - top)
-            Z += row[b]
-        row[y] = -Z  # Z of the others
-        loss += weight[m] * (math.log1p(Z) if lag == 0.0 else math.log(Z + math.exp(lag)) - lag)
-        share = out.dtype.type(weight[m] / (Z + math.exp(lag)))
+        row = out[m]
+        own, Z = _one_answer(row, targets[m])
+        loss += weight[m] * own
+        share = out.dtype.type(weight[m] / Z)
         for b in range(row.size):
             row[b] *= share
     return loss
 
 
-@kernel
+@ordered_kernel
 def probabilities(out):
     """Each row of ``out`` becomes exp(out) / sum of exp(out), in place."""
     for i in range(out.shape[0]):
         row = out[i]
-        top = _largest(row)
-        Z = out.dtype.type(0)
+        share = out.dtype.type(1) / _exponentials(row, largest(row))
         for b in range(row.size):
-            row[b] = exp(row[b] - top)
-            Z += row[b]
-        for b in range(row.size):
-            row[b] /= Z
+            row[b] *= share
 
 
-@kernel
-def square_to_one(out, targets, begin, total, kind, scale, losses):
-    """loss = weight |out - onehot(y)|^2,  R = 2 (out - onehot(y)),  scale = weight. A small loss keeps its digits."""
+@part_of_kernel
+def squared(out, targets, weight, begin, total, kind, scale, losses):
+    """Squared loss of the answers y_k of each query.
+
+    One token:  loss = weight |out - onehot(y)|^2,  R = 2 (out - onehot(y)),  scale = weight. A small one keeps digits.
+    Several:  loss = sum_k weight_k |out - onehot(y_k)|^2,  R = 2 sum_k weight_k (out - onehot(y_k)),  scale = 1.
+    """
     for s in range(out.shape[0]):
         for m in range(out.shape[1]):
-            if kind[s, m] != ONE_TOKEN:
-                continue
-            row = out[s, m]
-            row[targets[s, begin[s, m]]] -= 1.0
-            square = 0.0
+            row, first, factor = out[s, m], begin[s, m], out.dtype.type(2)
+            if kind[s, m] == ONE_TOKEN:
+                row[targets[s, first]] -= 1.0
+                losses[s, m] = total[s, m] * sum_of_squares(row)
+                scale[s, m] = total[s, m]
+            elif kind[s, m] == SEVERAL_TOKENS:
+                square = sum_of_squares(row)
+                for k in range(first, begin[s, m + 1]):
+                    losses[s, m] += weight[s, k] * (square - 2.0 * row[targets[s, k]] + 1.0)
+                factor = out.dtype.type(2.0 * total[s, m])
+                scale[s, m] = 1.0
             for b in range(row.size):
-                square += row[b] * row[b]
-            for b in range(row.size):
-                row[b] *= 2.0
-            losses[s, m] = total[s, m] * square
-            scale[s, m] = total[s, m]
-
-
-@kernel
-def square_to_several(out, targets, weight, begin, total, kind, scale, losses):
-    """loss = sum_k weight_k |out - onehot(y_k)|^2,  R = 2 sum_k weight_k (out - onehot(y_k)),  scale = 1."""
-    for s in range(out.shape[0]):
-        for m in range(out.shape[1]):
-            if kind[s, m] != SEVERAL_TOKENS:
-                continue
-            row = out[s, m]
-            square = 0.0
-            for b in range(row.size):
-                square += row[b] * row[b]
-            for k in range(begin[s, m], begin[s, m + 1]):
-                losses[s, m] += weight[s, k] * (square - 2.0 * row[targets[s, k]] + 1.0)
-            for b in range(row.size):
-                row[b] *= 2.0 * total[s, m]
-            for k in range(begin[s, m], begin[s, m + 1]):
-                row[targets[s, k]] -= 2.0 * weight[s, k]
-            scale[s, m] = 1.0
+                row[b] *= factor
+            if kind[s, m] == SEVERAL_TOKENS:
+                for k in range(first, begin[s, m + 1]):
+                    row[targets[s, k]] -= 2.0 * weight[s, k]
 
 
 @ordered_kernel
 def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers):
-    """-log(out_y), summed over the answers y of each query, (S, M), and its derivatives R, D and dscore.
+    """-log(out_y), summed over the answers y of each query, (S, M), and its derivatives G, D and dscore.
 
     With v_j = ov[x_j, y] + direct[x_t, y] + bias[y] and A_j = mass_j exp(score_j) / Z, out_y = sum_j A_j v_j = own / Z:
 
         -log(out_y) = log(Z / own) = log(1 + others / own),   others = sum_j mass_j exp(score_j) (1 - v_j)
-        R[y] = -1 / out_y,   D[u, y] = -A_u / out_y,   dscore_j = A_j (out_y - v_j) / out_y, which is A_j where v_j = 0
+        dout_y = -1 / out_y,  D[u, y] = -A_u / out_y,  dscore_j = A_j (out_y - v_j) / out_y, which is A_j where v_j = 0
 
     The output is not stored, because it may underflow although neither its logarithm nor the derivative of that does.
     Z and others are computed relative to the largest score, own relative to the largest score whose v_j is not 0;
@@ -356,8 +330,8 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers)
     direct, qk, position, bias = tables
     asked, targets, weight, n_answers = answers
     n, n_queries, n_words = C.shape
-    losses, R = np.zeros((n, n_queries)), np.zeros((n, n_queries, ov.shape[2]), ov.dtype)
-    D, dscore = np.zeros_like(ov), np.zeros((n, n_queries, keys.shape[1]), ov.dtype)
+    losses, dscore = np.zeros((n, n_queries)), np.zeros((n, n_queries, keys.shape[1]), ov.dtype)
+    G, D = np.zeros_like(ov), np.zeros_like(ov)
     score, share = np.empty((2, keys.shape[1]))
     for s in range(n):
         for k in range(n_answers[s]):
@@ -389,7 +363,7 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers)
                     own += mass[s, j] * np.exp(score[j] - top_own) * v
             ratio = others / own * np.exp(gap)
             losses[s, m] += w * (np.log1p(ratio) if abs(ratio) < 0.5 else gap + np.log(Z / own))
-            R[s, m, y] -= w * np.exp(gap) * (Z / own)
+            G[s, slots[s, t], y] -= w * np.exp(gap) * (Z / own)
             # out_y - v_j = (v_lead - v_j) + drift keeps its digits where nearly all attention is on the token `lead`
             lead = 0
             for u in range(n_words):
@@ -405,29 +379,39 @@ def log_head(keys, n_keys, mass, queries, causal, tables, slots, C, ov, answers)
                     dscore[s, m, j] += w * share[j] / Z
                 else:
                     dscore[s, m, j] += w * over_out * (ov[s, lead, y] - ov[s, u, y] + drift)
-    return losses, R, D, dscore
+    return losses, G, D, dscore
+
+
+@part_of_kernel
+def sum_by_word(R, scale, n_queries, slots, queries, G):
+    """G[s, u, :] = sum of scale_t R_t over the queries that hold word u: what direct and bias take of dL/dout_t."""
+    G[:] = 0.0
+    for s in range(len(R)):
+        for m in range(n_queries[s]):
+            to, factor, row = G[s, slots[s, queries[s, m]]], scale[s, m], R[s, m]
+            for b in range(row.size):
+                to[b] += factor * row[b]
 
 
 @kernel
-def add_pieces(current, n_queries, scale, R, d_direct, d_bias, words, n_words, D, d_ov, keys, queries, causal, dscore,
-               d_qk, d_position):
+def add_pieces(words, n_words, G, d_direct, d_bias, D, d_ov, current, n_queries, keys, queries, causal, dscore, d_qk,
+               d_position):
     """Add a block's derivatives to the tables; a table that is empty is absent. With t = queries[s, m]:
 
-    d_direct[x_t, :] += scale_t R_t,   d_bias += scale_t R_t,   d_ov[words[s, u], :] += D[s, u, :],
+    d_direct[words[s, u], :] += G[s, u, :],   d_bias += G[s, u, :],   d_ov[words[s, u], :] += D[s, u, :],
     d_qk[x_t, x_j] += dscore_tj,   d_position[t - j] += dscore_tj
     """
     for s in range(len(keys)):
-        for m in range(n_queries[s]):
+        for u in range(n_words[s]):
             if d_direct.size > 0:
-                to, factor, row = d_direct[current[s, m]], scale[s, m], R[s, m]
+                to, row = d_direct[words[s, u]], G[s, u]
                 for b in range(row.size):
-                    to[b] += factor * row[b]
+                    to[b] += row[b]
             if d_bias.size > 0:
-                factor, row = scale[s, m], R[s, m]
+                row = G[s, u]
                 for b in range(row.size):
-                    d_bias[b] += factor * row[b]
-        if d_ov.size > 0:
-            for u in range(n_words[s]):
+                    d_bias[b] += row[b]
+            if d_ov.size > 0:
                 to, row = d_ov[words[s, u]], D[s, u]
                 for b in range(row.size):
                     to[b] += row[b]

@@ -24,29 +24,24 @@ TABLES = {"direct": 2, "bias": 1, "ov": 2, "qk": 2, "position": 1}  # {name of t
 class Pieces:
     """A block's derivatives before they are scattered into the tables. What is None adds nothing.
 
-    d_direct[x_t] += scale_t R_t, d_bias += scale_t R_t, d_ov[word u] += D_u, d_qk[x_t, x_j] += dscore_tj and
-    d_position[t - j] += dscore_tj.
+    d_direct[word u] += G_u, d_bias += G_u, d_ov[word u] += D_u, d_qk[x_t, x_j] += dscore_tj and d_position[t - j] +=
+    dscore_tj.
     """
 
-    R: Array | None = None  # (S, M, V)
-    scale: Array | None = None  # (S, M)
+    G: Array | None = None  # (S, U, V) the sum of dL/dout_t over the queries t that hold the word
     D: Array | None = None  # (S, U, V)
-    words: Array | None = None  # (S, U)
-    n_words: Array | None = None  # (S,)
     dscore: Array | None = None  # (S, M, T)
 
 
 def add_pieces(block: Block, pieces: Pieces, tables: dict[str, Array]) -> None:
     """Add the pieces of a block to the tables {name of the circuit: writeable array}, of which any may be absent."""
-    dtype = block.mass.dtype
-
-    def given(array, ndim, dtype=dtype):
-        return np.empty((0,) * ndim, dtype) if array is None else array
+    def given(array, ndim):
+        return np.empty((0,) * ndim, block.mass.dtype) if array is None else array
 
     direct, bias, ov, qk, position = (given(tables.get(name), ndim) for name, ndim in TABLES.items())
-    kernels.add_pieces(block.current, block.n_queries, given(pieces.scale, 2), given(pieces.R, 3), direct, bias,
-                       given(pieces.words, 2, np.int32), given(pieces.n_words, 1, np.int32), given(pieces.D, 3), ov,
-                       block.keys, block.queries, block.causal, given(pieces.dscore, 3), qk, position)
+    kernels.add_pieces(block.words, block.n_words, given(pieces.G, 3), direct, bias, given(pieces.D, 3), ov,
+                       block.current, block.n_queries, block.keys, block.queries, block.causal, given(pieces.dscore, 3),
+                       qk, position)
 
 
 def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequence, tables: dict[str, Array]) -> float:

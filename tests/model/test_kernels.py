@@ -1,6 +1,7 @@
 """The kernels' flags: one place, and no kernel that goes round it."""
 
 import ast
+import math
 import os
 import subprocess
 import sys
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 
 import minitx
-from minitx.base.compiling import kernel
-from minitx.model import kernels
+from minitx.base.compiling import kernel, ordered_kernel
+from minitx.model import kernels, vector_kernels
 
 SOURCES = sorted(Path(minitx.__file__).parent.rglob("*.py"))
 FLAGS = Path("base", "compiling.py")  # the one place of the flags
 
-MAKERS = {"kernel", "ordered_kernel", "compiled", "intrinsic"}  # decorators of kernels and of parts of them
+MAKERS = {"kernel", "ordered_kernel", "part_of_kernel", "compiled", "intrinsic"}  # decorators of kernels and parts
 
 
 def test_every_kernel_takes_its_flags_from_one_place():
@@ -39,29 +40,46 @@ def test_every_kernel_takes_its_flags_from_one_place():
             assert not {name.split("(")[0] for name in decorators} & MAKERS, source
 
 
-def _called_kernels_with_sums(*texts):
-    """Names of the kernels in the files ``texts`` that another kernel calls and that add up floats in a loop.
+def _called_kernels_with_sums(texts):
+    """Kernels of {module: source} that a kernel calls, and that may reassociate a sum in a loop.
 
-    Only those whose sums may be reassociated count, which an ``ordered_kernel`` does not allow.
+    A part of a kernel may, if its caller may.
     """
-    made = {maker: [node for text in texts for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
-                    if any(ast.unparse(decorator) == maker for decorator in node.decorator_list)]
-            for maker in ("kernel", "ordered_kernel")}
-    called = {node.func.id for functions in made.values() for function in functions
-              for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    return sorted({function.name for function in made["kernel"] if function.name in called
-                   for loop in ast.walk(function) if isinstance(loop, ast.For)
-                   for node in ast.walk(loop) if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)})
+    made, called, copied = {}, set(), set()
+    for module, text in texts.items():
+        tree = ast.parse(text)
+        imported = {alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+                    for alias in node.names}
+        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+            made[module, function.name] = function
+            makers = {ast.unparse(decorator) for decorator in function.decorator_list}
+            if makers & {"kernel", "ordered_kernel", "part_of_kernel"}:
+                names = {(imported.get(node.func.id, module), node.func.id) for node in ast.walk(function)
+                         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+                called |= names
+                copied |= names if "kernel" in makers else set()
+    return [name for name in sorted(called & made.keys())
+            if any(ast.unparse(decorator) == "kernel" or (ast.unparse(decorator) == "part_of_kernel" and name in copied)
+                   for decorator in made[name].decorator_list)
+            and any(isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
+                    for loop in ast.walk(made[name]) if isinstance(loop, ast.For) for node in ast.walk(loop))]
 
 
-def test_kernels_that_others_call_add_nothing_up():
-    """Their sums may be reassociated in one way when they are compiled and in another when they come from the cache."""
-    files = [source.read_text(encoding="utf-8") for source in SOURCES if source.match("model/*kernels.py")]
-    assert len(files) == 4
-    assert _called_kernels_with_sums(*files) == []
-    called = "@kernel\ndef f(x):\n    s = 0.0\n    for a in x:\n        s += a\n    return s\n"
-    assert _called_kernels_with_sums(called, "@ordered_kernel\ndef g(x):\n    f(x)\n") == ["f"]
-    assert _called_kernels_with_sums(f"@ordered_{called[1:]}", "@kernel\ndef g(x):\n    f(x)\n") == []
+def test_kernels_that_others_call_add_in_one_order():
+    """Else their sums may be reassociated in one way when they are compiled and in another when the cache has them."""
+    package = Path(minitx.__file__).parents[1]
+    assert _called_kernels_with_sums({
+        ".".join(source.relative_to(package).with_suffix("").parts): source.read_text(encoding="utf-8")
+        for source in SOURCES if source.name.endswith("kernels.py")}) == []
+    one = "@kernel\ndef f(x):\n    s = 0.0\n    for a in x:\n        s += a\n    return s\n"
+    other = "from one import f\n@ordered_kernel\ndef g(x):\n    f(x)\n"
+    assert _called_kernels_with_sums({"one": one, "other": other}) == [("one", "f")]
+    assert _called_kernels_with_sums({"one": one.replace("kernel", "ordered_kernel"), "other": other}) == []
+    assert _called_kernels_with_sums({"another": one, "other": other}) == []
+    part = one.replace("kernel", "part_of_kernel")
+    assert _called_kernels_with_sums({"one": part, "other": other}) == []
+    free = other.replace("ordered_kernel", "kernel")
+    assert _called_kernels_with_sums({"one": part, "other": free}) == [("one", "f")]
 
 
 CACHED = """
@@ -72,10 +90,12 @@ import minitx
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 for head in ("cross_entropy", "squared"):
-    batch = minitx.Batch(*rng.integers(0, 7, (2, 40, 24)), rng.random((40, 24)), causal=False, head=head)
-    circuits = minitx.Circuits(*rng.standard_normal((3, 7, 7)), None, None)
-    loss, gradient = minitx.loss_and_gradient(circuits, batch)
-    digest.update(repr(loss).encode() + b"".join(array.tobytes() for array in gradient.parameters().values()))
+    for causal in (False, True):
+        batch = minitx.Batch(*rng.integers(0, 37, (2, 40, 24)), rng.random((40, 24)), causal=causal, head=head)
+        for dtype in (np.float32, np.float64):
+            circuits = minitx.Circuits(*rng.standard_normal((3, 37, 37)).astype(dtype), None, None)
+            loss, gradient = minitx.loss_and_gradient(circuits, batch)
+            digest.update(repr(loss).encode() + b"".join(array.tobytes() for array in gradient.parameters().values()))
 print(digest.hexdigest())
 """
 
@@ -120,8 +140,21 @@ def test_exp_has_all_digits_down_to_the_smallest_number(dtype):
     assert np.isnan(nans).all()
 
 
-@pytest.mark.parametrize("size", [*range(1, 20), 100])
-def test_the_largest_of_a_row(size):
+@ordered_kernel
+def _of_row(row):
+    return vector_kernels.largest(row), vector_kernels.sum_of(row), vector_kernels.sum_of_squares(row)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [*range(1, 80), 600])
+def test_the_largest_number_and_the_sums_of_a_row(size, dtype):
     for seed in range(5):
-        row = np.random.default_rng(seed).standard_normal(size)
-        assert kernels._largest(row) == row.max()
+        row = np.random.default_rng(seed).standard_normal(size).astype(dtype)
+        largest, total, squares = _of_row(row)
+        assert largest == row.max()
+        assert total == pytest.approx(math.fsum(row), abs=float(np.finfo(dtype).eps * np.abs(row).sum()))
+        assert squares == pytest.approx(math.fsum(float(a) ** 2 for a in row), rel=size * float(np.finfo(dtype).eps))
+        row[seed * (size - 1) // 4] = np.inf
+        assert _of_row(row)[0] == np.inf
+        row[:] = -np.inf
+        assert _of_row(row)[0] == -np.inf

@@ -78,10 +78,10 @@ def test_a_block_has_the_products_of_its_sequences(dtype, S, M, U, V, random):
     attended = np.arange(U) < seen[:, :, None]
     C = np.where(attended, rng.standard_normal((S, M, U)), 0.0).astype(dtype)
     R = rng.standard_normal((S, M, V)).astype(dtype)
-    out, dC, D = np.empty_like(R), np.empty_like(C), np.empty((S, U, V), dtype)
+    out, D = np.empty_like(R), np.empty((S, U, V), dtype)
     direct, current, bias = rng.standard_normal((V, V)).astype(dtype), rng.integers(0, V, (S, M)), table[0].copy()
     product_kernels.outputs(C, words, seen, table, direct, current, bias, out)
-    product_kernels.row_slopes(R, words, seen, table, dC)
+    dC = product_kernels.row_slopes(R, words, seen, table)
     product_kernels.word_slopes(C, since, R, D)
     close(out, np.einsum("smu,suv->smv", C, table[words], dtype=float) + direct[current] + bias, dtype)
     close(np.where(attended, dC, 0.0), np.where(attended, np.einsum("smv,suv->smu", R, table[words], dtype=float), 0),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import minitx
 from minitx import Batch, Circuits, EmbeddedWeights, OneHotWeights, attention_and_output, descend, loss_and_gradient
 from minitx.associations.terms import gradient_terms
-from minitx.model import kernels, product_kernels
+from minitx.model import block_kernels, kernels, product_kernels
 from minitx.model.testing import batches, check_gradient
 from minitx.model.testing import weights as weights_of
 from minitx.model.weights import LastTokenWeights
@@ -278,8 +278,9 @@ def test_kernels_are_compiled_once_for_what_is_read_only_and_what_is_not():
     batch = Batch([[0, 1, 2], [2, 1, 0]], [[1, 2, 3], [1, 0, 3]])
     weights = OneHotWeights.gaussian(4, 3, scale=0.1, rng=0)
     loss_and_gradient(weights, batch)
-    heads = (kernels.attention_forward, kernels.cross_entropy, kernels.attention_backward, kernels.add_pieces,
-             kernels.distinct, product_kernels.outputs, product_kernels.row_slopes, product_kernels.word_slopes)
+    heads = (block_kernels.forward_and_backward, kernels.add_pieces, kernels.distinct, kernels.attention_forward,
+             kernels.attention_backward, product_kernels.outputs, product_kernels.row_slopes,
+             product_kernels.word_slopes)
     if not hasattr(heads[0], "signatures"):
         pytest.skip("numba is switched off")
     sparse = Circuits(None, weights.W_O, None, None, None)
