@@ -351,7 +351,7 @@ def reduced_scores(positions, weight, targets, cell, order, attention, images, t
     tokens, sequence, at, scale = positions
     qk, position, factor, decay = attention
     by_target, by_cell, centre, response = tables
-    row, delta = np.empty((2, tokens.shape[1]), factor.dtype)
+    row, delta = np.empty(tokens.shape[1], factor.dtype), np.empty(tokens.shape[1], factor.dtype)
     to = np.zeros(d_qk.shape[1])
     for n in range(piece[0], piece[1]):
         i = order[n]
