@@ -389,7 +389,7 @@ def main():
     sizes = [({"n_vocab": V, "length": T, "n": N}, dtype)
              for V, T, N, dtype in ([(100, 12, 16, "float64")] if quick else other)]
     deep = [({"n_vocab": V, "length": T, "n": N}, *dense) for V, T, N, *dense in (
-        [(60, 12, 16, 8, 4)] if quick else [(800, 64, 512, 256, 64), (3000, 200, 512, 4, 8)])]
+        [(60, 12, 16, 8, 4)] if quick else [(800, 64, 512, 256, 64), (3000, 200, 512, 8, 8)])]
     many = {"n_vocab": 100, "length": 12, "n": 200} if quick else {"n_vocab": 3000, "length": 200, "n": 16_384}
     documents = {"n_topics": 10, "words_per_topic": 10, "tau": 2, "length": 128, "n": 10_000, "batch_size": 200}
     if quick:
