@@ -7,7 +7,6 @@ given a block of one sequence. The numbers of the steps are those of the room's 
 Legend: S sequences of a block, T keys, V vocabulary; of each sequence: M queries, U words (distinct tokens).
 """
 
-
 import numpy as np
 
 from minitx.base.compiling import ordered_kernel, part_of_kernel

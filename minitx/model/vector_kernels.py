@@ -5,8 +5,8 @@ complete. Where the tiles below each other read the same few columns of many row
 stays in the fastest cache: elsewhere the rows of a table compete for the same places there. The sum of a row runs in
 several vectors at once, in an order that is the same wherever it is compiled.
 
-The compiler does not find such code by itself, so it is written in its own instructions (LLVM); a plain function of the
-same name says what each part computes, and stands for it where numba is switched off.
+The compiler does not find such code by itself, so it is written here in the instructions of numba's compiler, LLVM. A
+plain function of the same name says what each part computes, and stands for it where numba is switched off.
 """
 
 import functools
@@ -22,7 +22,7 @@ from minitx.base.compiling import compiled
 VECTOR = 32  # bytes of a vector register
 MIXED_ROWS, MIXED_VECTORS = 6, 2  # a tile of `mix`: 12 sums, 2 vectors and a factor take 15 of 16 registers
 DOT_ROWS, DOT_COLUMNS = 4, 3  # a tile of `dots`: 12 sums, 3 vectors and one more take all 16
-ROW_VECTORS = 4  # sums of a row that run at once, because each addition takes four times as long as its turn
+ROW_VECTORS = 4  # sums of a row that run at once, because the next addition to a sum waits some cycles for the last
 
 
 # --------------------------------------------------------------------------------------- rows and tiles, in plain words
