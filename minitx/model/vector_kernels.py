@@ -332,17 +332,23 @@ _dot_tile, _dot_single = _dot_instructions(DOT_ROWS, DOT_COLUMNS), _dot_instruct
 
 @compiled(largest)
 def _(row):
-    return lambda row: _largest(row)
+    def largest(row):
+        return _largest(row)
+    return largest
 
 
 @compiled(sum_of)
 def _(row):
-    return lambda row: _sum_of(row)
+    def sum_of(row):
+        return _sum_of(row)
+    return sum_of
 
 
 @compiled(sum_of_squares)
 def _(row):
-    return lambda row: _sum_of_squares(row)
+    def sum_of_squares(row):
+        return _sum_of_squares(row)
+    return sum_of_squares
 
 
 @compiled(mixed_tile)
