@@ -64,14 +64,30 @@ part_of_kernel = _compiled_by(False, inline="always")
 compiled = functools.partial(overload, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})
 
 
+_spent = 0.0  # seconds in which kernels were compiled, within `told`
+
+
+def clock() -> float:
+    """The seconds of ``time.perf_counter`` without those in which kernels were compiled within :func:`told`."""
+    return time.perf_counter() - _spent
+
+
 class _Listener(event.Listener):
-    """Prints a line on stderr when the first kernel is compiled, and then at most one in ``EVERY`` seconds."""
+    """Prints a line on stderr when the first kernel is compiled, and then at most one in ``EVERY`` seconds.
+
+    It also adds up the time of compiling, for :func:`clock`. Numba compiles one kernel at a time, and within it those
+    that it calls.
+    """
 
     def __init__(self) -> None:
         self.number, self.shown = 0, 0.0
+        self.depth, self.began = 0, 0.0
 
     def on_start(self, event: Any) -> None:
         """A kernel is about to be compiled, which it is not where numba's cache has it; parts of numba do not count."""
+        if self.depth == 0:
+            self.began = time.perf_counter()
+        self.depth += 1
         function = event.data["dispatcher"].py_func
         if function.__module__.startswith("numba."):
             return
@@ -84,7 +100,11 @@ class _Listener(event.Listener):
             sys.stderr.flush()
 
     def on_end(self, event: Any) -> None:
-        """Nothing is said at the end."""
+        """Nothing is said at the end, but the time counts."""
+        global _spent
+        self.depth -= 1
+        if self.depth == 0:
+            _spent += time.perf_counter() - self.began
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from . import compiling
 
 LONG = 120.0  # seconds; a job that is estimated to take longer is announced
 VERY_LONG = 600.0  # seconds; such a job is announced after its first step already
@@ -44,7 +45,10 @@ def progress_bar(**settings: Any) -> Any:
 
 
 class Log:
-    """What is done of a job, and the time left, in a line on stderr every ``EVERY`` seconds; it is used as a bar is."""
+    """What is done of a job, and the time left, in a line on stderr every ``EVERY`` seconds; it is used as a bar is.
+
+    The time in which kernels are compiled does not count.
+    """
 
     def __init__(self, name: str | None, total: float | None, iterable: Iterable[Any] = ()):
         self.name, self.n, self.iterable = name or "training", 0.0, iterable
@@ -66,7 +70,7 @@ class Log:
     def update(self, more: float = 1) -> None:
         """Add ``more`` to what is done, and print a line if the last one is ``EVERY`` seconds old."""
         self.n += more
-        now = time.monotonic()
+        now = compiling.clock()
         if self.first is None:
             self.first, self.began, self.shown = self.n, now, now
         elif now - self.shown >= EVERY and self.total and self.n > self.first:
@@ -114,9 +118,10 @@ def progress(name: str, steps: int, say: Callable[[str], object], remedy: str = 
 class Forecast:
     """Is called with the number of every step from 0 on, and says once how long the rest will take, if that is long.
 
-    The clock starts after step 0, and the shortest step counts, because the first steps of a new installation compile
-    kernels. The first step is enough for a job of more than ``VERY_LONG``; others are judged by the steps of
-    ``MEASURED`` seconds. ``remedy`` says which option makes the job shorter.
+    The clock starts after step 0, without the time in which kernels are compiled, and the shortest step counts,
+    because the first steps of a new installation load or compile kernels. The first step is enough for a job of more
+    than ``VERY_LONG``; others are judged by the steps of ``MEASURED`` seconds. ``remedy`` says which option makes the
+    job shorter.
     """
 
     def __init__(self, name: str, steps: int, say: Callable[[str], object], remedy: str = ""):
@@ -128,10 +133,10 @@ class Forecast:
 
     def __call__(self, step: int) -> None:
         if self.first is None:
-            self.first, self.began = step, time.perf_counter()
+            self.first, self.began = step, compiling.clock()
             self.before = self.began
         elif not self.told:
-            now = time.perf_counter()
+            now = compiling.clock()
             self.shortest, self.before = min(self.shortest, now - self.before), now
             rest = self.shortest * (self.steps - step)
             if now - self.began >= MEASURED or rest > VERY_LONG:

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from numba.core.event import Event, EventStatus, broadcast
 
-from minitx.base import parallel
+from minitx.base import compiling, parallel
 from minitx.base.command import STATUS, Outcome, run_command
 from minitx.base.console import Forecast, announce
 from minitx.base.options import Options
@@ -99,6 +101,24 @@ def test_steps_that_compile_kernels_make_no_job_long(monkeypatch):
     for step in range(5):
         forecast(step)
     assert lines == []
+
+
+def test_a_first_step_that_compiles_kernels_makes_no_job_long(monkeypatch):
+    """A stranger's first command once said "about 28 minutes more", judged by a step that was spent on compiling."""
+    seconds, lines = [100.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: seconds[0])
+    with compiling.told():
+        forecast = Forecast("training", 100, lines.append)
+        forecast(0)
+        for kind, later in ((EventStatus.START, 1.0), (EventStatus.START, 5.0), (EventStatus.END, 10.0),
+                            (EventStatus.END, 0.2)):  # a kernel that calls one
+            broadcast(Event("numba:compile", kind, data={"dispatcher": SimpleNamespace(py_func=outcome)}))
+            seconds[0] += later
+        forecast(1)  # .2 seconds of work, after 16 of compiling
+        assert lines == []
+        seconds[0] += 7.0
+        forecast(2)
+        assert lines == []  # it is judged by its shortest step
 
 
 def test_a_very_long_job_is_announced_after_its_first_step(monkeypatch):

@@ -107,7 +107,7 @@ def test_topics_and_automaton_have_comparisons(tmp_path):
 
 def test_progress_in_a_log_is_a_line_a_minute_with_the_time_left(monkeypatch, capsys):
     clock = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(console.compiling, "clock", lambda: clock[0])
     with progress("training", 100, print, title="stage 1") as show:
         for step in range(40, 100):  # a run that goes on
             show(step)
