@@ -62,23 +62,26 @@ class Workers:
                 future.cancel()
             wait(futures)
 
-    def in_turn(self, compute: Callable, use: Callable, items: Iterable) -> None:
+    def in_turn(self, compute: Callable, use: Callable, items: Iterable, n_lines: int = 1) -> None:
         """Call ``use(compute(item))`` for all items: compute in parallel, use one at a time, in the order of the items.
 
         The thread that has computed a result also uses it, while it is in the thread's cache. A sum that is added up in
         this way has the same bits for any number of threads, and is kept in one copy. A piece waits for the pieces
-        before it; all of these are running, because pieces are started in order and cancelled from the end.
+        before it; all of these are running, because pieces are started in order and cancelled from the end. Where items
+        stand in several lines, item i in line i % ``n_lines``, that holds for each line by itself: threads wait for
+        each other less, and each line needs a copy of the sum.
         """
-        turn = _turns()
+        turns = [_turns() for _ in range(n_lines)]
 
         def piece(numbered):
             number, item = numbered
+            place, line = divmod(number, n_lines)
             try:
                 result = compute(item)
             except BaseException:
-                with turn(number):  # those that wait for this piece go on
+                with turns[line](place):  # those that wait for this piece go on
                     raise
-            with turn(number):
+            with turns[line](place):
                 use(result)
 
         self(piece, list(enumerate(items)))
@@ -141,14 +144,18 @@ def matmul(a: NDArray, b: NDArray) -> NDArray:
     if a.size * b.shape[1] <= (SMALL if min(a.shape[0], b.shape[1]) > 1 else SMALL_VECTOR):
         return _quietly(lambda right: a @ right, b)
     out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
-    n_panels = 1
-    while n_panels * PANEL < a.shape[0]:
-        n_panels *= 2  # panels of equal size, of which each of 2, 4 or 8 threads gets as many
-    edges = [a.shape[0] * panel // n_panels for panel in range(n_panels + 1)]
-    panels = [slice(*pair) for pair in itertools.pairwise(edges)]
-    with workers(len(panels)) as run:
-        run(lambda rows: np.matmul(a[rows], b, out=out[rows]), panels)
+    cut = panels(a.shape[0])
+    with workers(len(cut)) as run:
+        run(lambda rows: np.matmul(a[rows], b, out=out[rows]), cut)
     return out
+
+
+def panels(n_rows: int) -> list[slice]:
+    """Slices of at most PANEL rows, of equal size; each of 2, 4 or 8 threads gets as many, if there are enough."""
+    n_panels = 1
+    while n_panels * PANEL < n_rows:
+        n_panels *= 2
+    return [slice(*pair) for pair in itertools.pairwise(n_rows * i // n_panels for i in range(n_panels + 1))]
 
 
 @contextmanager

@@ -47,18 +47,26 @@ def add_pieces(block: Block, pieces: Pieces, tables: dict[str, Array]) -> None:
 def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequence, tables: dict[str, Array]) -> float:
     """``compute(item)`` of all items is (loss, block, pieces): the sum of the losses; the pieces go to the tables.
 
-    Items are computed in parallel and added in their order.
+    Items are computed in parallel. Every other one is added to tables of its own, so that one thread can add while
+    another does: the orders of both sums, and so the bits, are the same for any number of threads.
     """
-    losses = []
+    losses = np.zeros(len(items))
+    lines = [tables, {name: np.zeros_like(table) for name, table in tables.items()}][:len(items)]
+
+    def numbered(item):
+        number, one = item
+        return number, *compute(one)
 
     def add(computed):
-        loss, block, pieces = computed
-        losses.append(loss)
-        add_pieces(block, pieces, tables)
+        number, losses[number], block, pieces = computed
+        add_pieces(block, pieces, lines[number % len(lines)])
 
     with workers(len(items)) as run:
-        run.in_turn(compute, add, items)
-    return float(np.sum(losses))
+        run.in_turn(numbered, add, list(enumerate(items)), len(lines))
+    for others in lines[1:]:
+        for name, table in others.items():
+            tables[name] += table
+    return float(losses.sum())
 
 
 class Workspace(threading.local):

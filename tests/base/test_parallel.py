@@ -59,26 +59,42 @@ def test_an_error_in_a_thread_reaches_the_caller():
         run(lambda item: 1 / item, [1, 1, 0, 1])
 
 
+@pytest.mark.parametrize("n_lines", [1, 2, 3])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_pieces_are_used_in_turn(threads):
-    """Pieces that take different times are used in the order of the items, one at a time, by several threads."""
+def test_pieces_are_used_in_turn(threads, n_lines):
+    """Pieces that take different times are used in the order of each line, one at a time, by several threads."""
     parallel.set_threads(threads)
-    used, inside = [], []
+    used, inside = [], [[] for _ in range(n_lines)]
 
     def compute(item):
         time.sleep(0.002 * (item % 3))
         return item, threading.get_ident()
 
     def use(found):
-        inside.append(None)
-        assert len(inside) == 1
+        others = inside[found[0] % n_lines]
+        others.append(None)
+        assert len(others) == 1
         used.append(found)
-        inside.pop()
+        others.pop()
 
     with parallel.workers(20) as run:
-        run.in_turn(compute, use, range(20))
-    assert [item for item, _ in used] == list(range(20))
+        run.in_turn(compute, use, range(20), n_lines)
+    for line in range(n_lines):
+        assert [item for item, _ in used if item % n_lines == line] == list(range(20))[line::n_lines]
     assert len({thread for _, thread in used}) <= threads
+
+
+def test_lines_do_not_wait_for_each_other():
+    """With two lines, the second item is used although the first one is not computed yet."""
+    parallel.set_threads(2)
+    second_is_used = threading.Event()
+
+    def compute(item):
+        assert item != 0 or second_is_used.wait(60)
+        return item
+
+    with parallel.workers(2) as run:
+        run.in_turn(compute, lambda item: item == 1 and second_is_used.set(), range(2), 2)
 
 
 @pytest.mark.parametrize("failing", [0, 3, 11])
