@@ -226,9 +226,7 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     positions.add_contexts(reduction.following, reduction.by_following, reduction.following_cuts, c_U[:, :0], Ctx)
     cbar_U = (Psi @ U) / mass
     # 5
-    p = matmul(cbar_U, R)
-    p += W_O[token]
-    log_Z = _softmax(p)
+    p, log_Z = _predictions(W_O, token, cbar_U, R)
     # 6
     loss = float(np.sum(mass * log_Z, dtype=np.float64) - np.sum(reduction.pairs.multiply(W_O))
                  - np.einsum("ij,ij", Ctx, M_T, dtype=np.float64))
@@ -248,20 +246,29 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
         p_M_T, response = matmul(p, M_T), M @ R_Jbar.T
         loss += float(np.sum(Psi * p_M_T, dtype=np.float64) - np.sum(mass * cbar_U * p_R_T, dtype=np.float64))
     tables = M_T, p_M_T, _fours(cbar_U[:, :few]), _fours(response)
-    p_log_p = np.einsum("kb,kb->k", p, np.log(np.maximum(p, np.finfo(dtype).tiny)))
     G_qk, G_position = positions.score_gradients(cell, order, c_U, tables, len(weights.P))
     gradient = Circuits(direct=-G_direct, ov=-G_ov, qk=-G_qk, position=-G_position, bias=None)
-    return loss, gradient, Closure(cell, p, p_log_p, c_U, cbar_U[:, :few], R_Jbar, R[:few])
+    return loss, gradient, Closure(cell, p, c_U, cbar_U[:, :few], R_Jbar, R[:few])
 
 
-def _softmax(rows):
-    """Replace each row by its softmax; returns the logarithms of the sums of the exponentials, as a column."""
-    top = rows.max(axis=1, keepdims=True)
-    rows -= top
-    np.exp(rows, out=rows)
-    total = rows.sum(axis=1, keepdims=True)
-    rows /= total
-    return np.log(total) + top
+def _predictions(W_O, token, cbar_U, R):
+    """Equation 5: p (K, V), and log Z as a column; threads compute panels of cells."""
+    p, log_Z = np.empty((len(token), len(W_O)), W_O.dtype), np.empty((len(token), 1), W_O.dtype)
+
+    def of_cells(cells):
+        rows = np.matmul(cbar_U[cells], R, out=p[cells])
+        rows += W_O[token[cells]]
+        top = rows.max(axis=1, keepdims=True)
+        rows -= top
+        np.exp(rows, out=rows)
+        total = rows.sum(axis=1, keepdims=True)
+        rows /= total
+        log_Z[cells] = np.log(total) + top
+
+    panels = parallel.panels(len(token))
+    with parallel.workers(len(panels)) as run:
+        run(of_cells, panels)
+    return p, log_Z
 
 
 def _fours(columns):

@@ -37,7 +37,6 @@ class Closure(NamedTuple):
 
     cell: NDArray[np.int32]  # (n,) the cell of each loss position
     p: Array  # (K, V) row = cell, column = output token
-    p_log_p: Array  # (K,) the sum of p log p
     c_U: Array  # (n, at least r') c_t in the directions of the response; further columns are not read
     cbar_U: Array  # (K, r') the same of the mean contexts
     R_Jbar: Array  # (r', V) M' Jbar is U[:, :r'] times this
@@ -73,17 +72,19 @@ def add_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: flo
              workspace: Workspace) -> float:
     """Add ``scale`` times the rest of dL/dcircuits on ``parts`` to the ``tables``; returns that of the loss."""
     visits = [visit for part in parts for visit in zip(*part, strict=True)]
+    p = closure.p
+    p_log_p = np.einsum("kb,kb->k", p, np.log(np.maximum(p, np.finfo(p.dtype).tiny)))  # (K,) the sums of p log p
 
     def loss_and_pieces(visit):
         block, at, weight = visit
-        loss, pieces = _rest_of_block(circuits, closure, block, at, scale * weight, workspace)
+        loss, pieces = _rest_of_block(circuits, closure, p_log_p, block, at, scale * weight, workspace)
         return loss, block, pieces
 
     return add_all(loss_and_pieces, visits, tables)
 
 
 @one_blas_thread()
-def _rest_of_block(circuits, closure, block, at, weight, workspace):
+def _rest_of_block(circuits, closure, p_log_p, block, at, weight, workspace):
     """Equation 10: the rest of the loss, and the pieces of its gradient."""
     attention = block.attend(circuits.qk, circuits.position)
     out = output(circuits, block, attention, workspace)
@@ -94,7 +95,7 @@ def _rest_of_block(circuits, closure, block, at, weight, workspace):
     np.take(closure.p, k, axis=0, out=p, mode="clip")
     np.matmul(away, closure.R_Jbar, out=response)
     # KL(p_k, softmax(out_t)) = p_k . (log p_k - out_t) + log Z_t,  log Z_t = largest out_t - log of its probability
-    KL = closure.p_log_p[k] - np.einsum("ib,ib->i", p, flat) + flat.max(axis=1)
+    KL = p_log_p[k] - np.einsum("ib,ib->i", p, flat) + flat.max(axis=1)
     probabilities(flat)
     KL -= np.log(flat.max(axis=1))
     second = 0.5 * np.einsum("ir,ir->i", response @ closure.R.T, away)
