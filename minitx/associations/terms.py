@@ -38,12 +38,11 @@ from minitx.base.numbers import norm, projection
 from minitx.base.parallel import matmul, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
-from minitx.model.blocks import blocks
-from minitx.model.circuits import Circuits, output, valid_circuits
+from minitx.model.circuits import Circuits, blocks_and_workspace, output, valid_circuits
 from minitx.model.kernels import attention_backward, probabilities, sum_by_word
 from minitx.model.layers import LayeredWeights
 from minitx.model.parameters import read_only
-from minitx.model.pieces import Pieces, Workspace, add_pieces
+from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
 # The terms that are summed over the blocks, by which of these factors they hold, and the tables of their sums; d_ov has
@@ -158,7 +157,7 @@ def _terms_of_tables(circuits, batch, B, Phi, ov_leading):
 def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
     sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
-    cut, workspace = blocks(batch, circuits.n_vocab, circuits.ov.dtype), Workspace()
+    cut, workspace = blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
     ov_parts = [read_only(np.ascontiguousarray(part)) for part in ov_parts]
     means = [part.mean(axis=1) for part in ov_parts]
 

@@ -133,7 +133,7 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
         return own
     circuits = valid_circuits(weights, batch)
     tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
-    cut, workspace = _blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
+    cut, workspace = blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
 
     def loss_and_pieces(block):
         loss, pieces = forward_and_backward(circuits, block, workspace)
@@ -159,7 +159,7 @@ def loss(weights: Parameters, batch: Batch) -> float:
     value = weights.own_loss(batch)
     if value is None:
         circuits = valid_circuits(weights, batch)
-        cut, workspace = _blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
+        cut, workspace = blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
         losses: list[float] = []
         with workers(len(cut)) as run:
             run.in_turn(lambda block: forward_and_backward(circuits, block, workspace, slopes=False)[0], losses.append,
@@ -172,7 +172,7 @@ def loss(weights: Parameters, batch: Batch) -> float:
 
 
 @lru_cache(maxsize=1)
-def _blocks_and_workspace(batch, n_vocab, dtype):
+def blocks_and_workspace(batch, n_vocab, dtype):
     """The blocks and their workspace; both are kept, because most steps of a descent are on the batch of the last."""
     return blocks(batch, n_vocab, dtype), Workspace()
 
