@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,22 +55,39 @@ class Workers:
     def __call__(self, function: Callable, items: Iterable) -> list:
         if self._pool is None:
             return [_quietly(function, item) for item in items]
-        futures = [self._pool.submit(_as_worker, function, item) for item in items]
+        items = list(items)
+        found: list[Any] = [None] * len(items)
+        failed: dict[int, BaseException] = {}
+        left = iter(range(len(items)))  # of which Python gives each number to one thread alone
+
+        def take_pieces():
+            for number in left:
+                try:
+                    found[number] = function(items[number])
+                except BaseException as error:
+                    failed[number] = error
+                    _use_up(left)
+
+        # A task for each thread, and not for each piece: the end of a task wakes the thread that waits here, which
+        # takes a core from the others (with 32 pieces in 75 ms they lost 5 ms).
+        futures = [self._pool.submit(_as_worker, take_pieces) for _ in range(min(get_threads(), len(items)))]
         try:
-            return [future.result() for future in futures]
-        finally:  # After Ctrl-C or an error nothing more is started. The last ones go first: see `in_turn`.
-            for future in reversed(futures):
-                future.cancel()
             wait(futures)
+        finally:  # after Ctrl-C nothing more is started
+            _use_up(left)
+            wait(futures)
+        if failed:
+            raise failed[min(failed)]
+        return found
 
     def in_turn(self, compute: Callable, use: Callable, items: Iterable, n_lines: int = 1) -> None:
         """Call ``use(compute(item))`` for all items: compute in parallel, use one at a time, in the order of the items.
 
         The thread that has computed a result also uses it, while it is in the thread's cache. A sum that is added up in
         this way has the same bits for any number of threads, and is kept in one copy. A piece waits for the pieces
-        before it; all of these are running, because pieces are started in order and cancelled from the end. Where items
-        stand in several lines, item i in line i % ``n_lines``, that holds for each line by itself: threads wait for
-        each other less, and each line needs a copy of the sum.
+        before it; all of these are running, because pieces are started in order, and none is left out once it is taken.
+        Where items stand in several lines, item i in line i % ``n_lines``, that holds for each line by itself: threads
+        wait for each other less, and each line needs a copy of the sum.
         """
         turns = [_turns() for _ in range(n_lines)]
 
@@ -85,6 +103,12 @@ class Workers:
                 use(result)
 
         self(piece, list(enumerate(items)))
+
+
+def _use_up(numbers):
+    """Leave nothing to take."""
+    for _ in numbers:
+        pass
 
 
 def _turns():
@@ -129,14 +153,14 @@ if hasattr(os, "register_at_fork"):
 _thread = threading.local()
 
 
-def _as_worker(function, item):
+def _as_worker(function):
     _thread.is_worker = True
-    return _quietly(function, item)
+    _quietly(function)
 
 
-def _quietly(function, item):
+def _quietly(function, *arguments):
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss tells when training diverges
-        return function(item)
+        return function(*arguments)
 
 
 def matmul(a: NDArray, b: NDArray) -> NDArray:

@@ -109,6 +109,22 @@ def test_an_error_in_a_turn_reaches_the_caller_and_ends_the_rest(failing):
     assert len(used) <= 20 * 11
 
 
+def test_the_error_of_the_first_piece_that_fails_is_raised():
+    """Whichever piece fails first in time: pieces before it are always computed."""
+    parallel.set_threads(3)
+
+    def compute(item):
+        if item == 2:
+            time.sleep(0.004)
+            raise IndexError
+        if item in (3, 5):
+            raise KeyError
+
+    for _ in range(20):
+        with pytest.raises(IndexError), parallel.workers(12) as run:
+            run(compute, range(12))
+
+
 def test_workers_within_workers_use_no_further_thread():
     """A pool whose threads wait for each other would stand still."""
     parallel.set_threads(2)
