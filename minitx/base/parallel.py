@@ -53,9 +53,12 @@ class Workers:
         self._pool = pool
 
     def __call__(self, function: Callable, items: Iterable) -> list:
+        return self._compute(function, list(items), here=1)
+
+    def _compute(self, function, items, here):
+        """The list of ``function(item)``; ``here`` is 1 if the calling thread computes as well, and else 0."""
         if self._pool is None:
             return [_quietly(function, item) for item in items]
-        items = list(items)
         found: list[Any] = [None] * len(items)
         failed: dict[int, BaseException] = {}
         left = iter(range(len(items)))  # of which Python gives each number to one thread alone
@@ -70,8 +73,10 @@ class Workers:
 
         # A task for each thread, and not for each piece: the end of a task wakes the thread that waits here, which
         # takes a core from the others (with 32 pieces in 75 ms they lost 5 ms).
-        futures = [self._pool.submit(_as_worker, take_pieces) for _ in range(min(get_threads(), len(items)))]
+        futures = [self._pool.submit(_as_worker, take_pieces) for _ in range(min(get_threads(), len(items)) - here)]
         try:
+            if here:  # waking another thread takes some tenths of a millisecond
+                _as_worker(take_pieces)
             wait(futures)
         finally:  # after Ctrl-C nothing more is started
             _use_up(left)
@@ -102,7 +107,8 @@ class Workers:
             with turns[line](place):
                 use(result)
 
-        self(piece, list(enumerate(items)))
+        # Ctrl-C interrupts the calling thread anywhere, and others would wait for a piece that it has lost
+        self._compute(piece, list(enumerate(items)), here=0)
 
 
 def _use_up(numbers):
@@ -155,7 +161,10 @@ _thread = threading.local()
 
 def _as_worker(function):
     _thread.is_worker = True
-    _quietly(function)
+    try:
+        _quietly(function)
+    finally:
+        _thread.is_worker = False
 
 
 def _quietly(function, *arguments):

@@ -51,7 +51,7 @@ def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequen
     another does: the orders of both sums, and so the bits, are the same for any number of threads.
     """
     losses = np.zeros(len(items))
-    lines = [tables, {name: np.zeros_like(table) for name, table in tables.items()}][:len(items)]
+    lines = [tables, {}]
 
     def numbered(item):
         number, one = item
@@ -59,13 +59,14 @@ def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequen
 
     def add(computed):
         number, losses[number], block, pieces = computed
-        add_pieces(block, pieces, lines[number % len(lines)])
+        if number == 1:
+            lines[1].update({name: np.zeros_like(table) for name, table in tables.items()})
+        add_pieces(block, pieces, lines[number % 2])
 
     with workers(len(items)) as run:
-        run.in_turn(numbered, add, list(enumerate(items)), len(lines))
-    for others in lines[1:]:
-        for name, table in others.items():
-            tables[name] += table
+        run.in_turn(numbered, add, list(enumerate(items)), 2)
+    for name, table in lines[1].items():
+        tables[name] += table
     return float(losses.sum())
 
 

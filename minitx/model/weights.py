@@ -22,6 +22,9 @@ from minitx.model.circuits import Circuits
 from minitx.model.parameters import Array, Parameters, Seed, float_dtype
 
 
+MOST = 0.75  # Share of the rows from which on a product is one of all rows.
+
+
 @dataclass(frozen=True, eq=False)
 class OneHotWeights(Parameters):
     """One layer on one-hot embeddings: h = X + A X V, out = h W_O, A = softmax(X W X^T + position).
@@ -87,8 +90,8 @@ class OneHotWeights(Parameters):
 
 
 def _rows(chosen):
-    """The rows that are chosen, as a slice if they are all: then nothing is copied."""
-    return slice(None) if chosen.all() else np.flatnonzero(chosen)
+    """The rows that are chosen, or all, as a slice, if few are not: copying the others would take longer."""
+    return slice(None) if chosen.mean() > MOST else np.flatnonzero(chosen)
 
 
 def _product_of_rows(rows, a, b):
