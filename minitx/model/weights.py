@@ -21,7 +21,6 @@ from minitx.base.parallel import matmul
 from minitx.model.circuits import Circuits
 from minitx.model.parameters import Array, Parameters, Seed, float_dtype
 
-
 MOST = 0.75  # Share of the rows from which on a product is one of all rows.
 
 

@@ -343,7 +343,7 @@ def test_an_estimate_is_said_once_for_each_long_job(embedding, monkeypatch):
 def test_an_estimate_is_taken_from_the_first_steps(monkeypatch):
     """Of 100 steps of 2 seconds, the first 3 take more than 5 seconds; then 194 seconds are left."""
     clock, lines = iter([10.0, 12.0, 14.0, 16.0]), []
-    monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(console.compiling, "clock", lambda: next(clock))
     forecast = console.Forecast("training", 100, lines.append)
     for step in range(7):
         forecast(step)
