@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from minitx.base.compiling import kernel, ordered_kernel
+from minitx.base.compiling import kernel, ordered_kernel, part_of_kernel
 from minitx.model.vector_kernels import sum_of
 
 
@@ -186,30 +186,39 @@ def count_scores(tokens, targets, slots, words, g, spread, bits, qk, position):
 # be negative lets the lookups be vectorised.
 #
 # The arguments come in groups:  positions = (tokens, sequence, at, scale),  attention = (qk, position, factor, decay),
-# piece = (first, last). Each kernel unpacks them once: to pass them on to _attend would cost a quarter more time.
+# piece = (first, last). Each kernel unpacks them once: to pass the groups on would take half as much time again.
+
+
+@part_of_kernel
+def _attend(keys, t, qk, position, factor, decay, scale, i, row):
+    """row[j] = attention of position t, the i-th loss position, to j <= t."""
+    if scale[i] > 0.0:
+        _look_up(keys, t, factor[keys[t]], decay[decay.size - 1 - t:], scale[i], row)
+    else:
+        _find_scale(keys, t, qk, position, factor, decay, scale, i, row)
+
+
+@ordered_kernel  # a kernel of its own, because the compiler then looks up several numbers at once
+def _look_up(keys, t, factor_row, near, known, row):
+    """row[j] = what is looked up for the key j, times ``known``; ``near[j]`` is the decay of the offset t - j."""
+    for j in range(t + 1):
+        row[j] = factor_row[keys[j]] * near[j] * known
 
 
 @ordered_kernel
-def _attend(keys, t, qk_row, position, factor_row, decay, scale, i, row):
-    """row[j] = attention of position t, the i-th loss position, to j <= t."""
-    near = decay[decay.size - 1 - t:]  # near[j] is that of the offset t - j
-    known = scale[i]
-    if known > 0.0:
-        for j in range(t + 1):
-            row[j] = factor_row[keys[j]] * near[j] * known
-        return
-    one = row.dtype.type(1)
-    for j in range(t + 1):
-        row[j] = factor_row[keys[j]] * near[j]
+def _find_scale(keys, t, qk, position, factor, decay, scale, i, row):
+    """As :func:`_attend`, at the first visit."""
+    x, one = keys[t], row.dtype.type(1)
+    _look_up(keys, t, factor[x], decay[decay.size - 1 - t:], one, row)
     total = sum_of(row[:t + 1])
     if total > 1e-25:
         scale[i] = one / total
     else:  # all scores lie far below the maximum of their row of the table: compute them relative to their own maximum
-        top = qk_row[keys[0]] + position[t]
+        top = qk[x, keys[0]] + position[t]
         for j in range(1, t + 1):
-            top = max(top, qk_row[keys[j]] + position[t - j])
+            top = max(top, qk[x, keys[j]] + position[t - j])
         for j in range(t + 1):
-            row[j] = math.exp(qk_row[keys[j]] + position[t - j] - top)
+            row[j] = math.exp(qk[x, keys[j]] + position[t - j] - top)
         total = sum_of(row[:t + 1])
     inverse = one / total
     for j in range(t + 1):
@@ -224,7 +233,7 @@ def context_images(positions, attention, basis, piece, images):
     row = np.empty(tokens.shape[1], factor.dtype)
     for i in range(piece[0], piece[1]):
         keys, t = tokens[sequence[i]], at[i]
-        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
+        _attend(keys, t, qk, position, factor, decay, scale, i, row)
         for r in range(0, basis.shape[1], 4):
             a = b = c = d = basis.dtype.type(0)
             for j in range(t + 1):
@@ -311,7 +320,7 @@ def _middle_of_means(z, weight, members, middle):
     return 0.5 * (sum_above / mass_above + sum_below / mass_below)
 
 
-@kernel
+@ordered_kernel
 def context_sums(positions, weight, rows, order, attention, images, piece, table, products):
     """table[rows[i], x_j] += w_i A_tj  and  products[x_j, :] += w_i A_tj images[i, :].
 
@@ -324,7 +333,7 @@ def context_sums(positions, weight, rows, order, attention, images, piece, table
     for n in range(piece[0], piece[1]):
         i = order[n]
         keys, t, w = tokens[sequence[i]], at[i], weight[i]
-        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
+        _attend(keys, t, qk, position, factor, decay, scale, i, row)
         for j in range(t + 1):
             to[keys[j]] += w * row[j]
         if n + 1 == piece[1] or rows[order[n + 1]] != rows[i]:
@@ -340,7 +349,7 @@ def context_sums(positions, weight, rows, order, attention, images, piece, table
                 products[key, r + 3] += share * d
 
 
-@kernel
+@ordered_kernel
 def reduced_scores(positions, weight, targets, cell, order, attention, images, tables, piece, d_qk, d_position):
     """d_qk[x_t, x_j] and d_position[T - 1 - t + j] += w A_tj (delta_tj - sum_k A_tk delta_tk), with
 
@@ -356,7 +365,7 @@ def reduced_scores(positions, weight, targets, cell, order, attention, images, t
     for n in range(piece[0], piece[1]):
         i = order[n]
         keys, t, w, k = tokens[sequence[i]], at[i], weight[i], cell[i]
-        _attend(keys, t, qk[keys[t]], position, factor[keys[t]], decay, scale, i, row)
+        _attend(keys, t, qk, position, factor, decay, scale, i, row)
         wanted, expected = by_target[targets[i]], by_cell[k]
         for j in range(t + 1):
             delta[j] = wanted[keys[j]] - expected[keys[j]]

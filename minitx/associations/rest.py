@@ -68,6 +68,7 @@ def cut_windows(batch: Batch, n_vocab: int, most: int, sequence: Array, at: Arra
     return parts
 
 
+@one_blas_thread()
 def add_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: float, tables: dict[str, Array],
              workspace: Workspace) -> float:
     """Add ``scale`` times the rest of dL/dcircuits on ``parts`` to the ``tables``; returns that of the loss."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import compiling
+from minitx.base import compiling
 
 LONG = 120.0  # seconds; a job that is estimated to take longer is announced
 VERY_LONG = 600.0  # seconds; such a job is announced after its first step already
