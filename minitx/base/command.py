@@ -99,9 +99,7 @@ def run_command(options: Options, typed: dict[str, Any], run: Callable[..., Outc
                     | {"comparisons": _compared(outcome), "curves": svg.values(outcome.figures),
                        "stopped": outcome.stopped})
     write_json(folder / RESULTS, results)
-    for name, (figure, _) in outcome.figures.items():
-        style.save(figure, folder / name)
-    write_page(folder / page.FILE, outcome, results)
+    _write_figures_and_page(folder, outcome, results)
     say(f"\nwritten to {folder}/: {', '.join([*outcome.figures, page.FILE, *outcome.arrays, RESULTS])}")
     if outcome.stopped and outcome.stopped.kind == "interrupted" and resumable:
         say(f"minitx {options.command} --resume --out {folder} goes on with this run")
@@ -146,14 +144,14 @@ def _checkpoint(path, options, about, say):
     return Checkpoint(path, every=getattr(options, "checkpoint_every", None), about=about, say=say)
 
 
-def write_page(path: str | Path, outcome: Outcome, results: dict[str, Any]) -> None:
-    """Write the page of an outcome, whose numbers are those of ``results``, as results.json holds them.
+def _write_figures_and_page(folder, outcome, results):
+    """Write the figures and the page of an outcome; the page's numbers are those of ``results``, as in results.json.
 
     An outcome that does not say what is inside has a page of all its figures.
     """
-    draw = svg.figures(outcome.figures)
     with rc_context({"font.family": list(style.fonts())}):
-        page.write(path, outcome.title, outcome.inside(page.Found(results), draw) if outcome.inside else
+        draw = svg.figures(outcome.figures, folder=folder)
+        page.write(folder / page.FILE, outcome.title, outcome.inside(page.Found(results), draw) if outcome.inside else
                    map(draw, outcome.figures))
 
 

@@ -1,5 +1,7 @@
 """Threads: independent pieces of work on all cores, with the same bits for any number of them.
 
+Work that is done in Python itself, which lets one thread run at a time, has processes instead: :func:`in_processes`.
+
 Results are bit-identical for any number of threads because (1) neither the pieces of the work nor the order in which
 their results are added depends on it, and (2) BLAS itself runs on one thread inside :func:`workers` and
 :func:`one_blas_thread`: OpenBLAS rounds products differently on one and on two threads (measured), so minitx
@@ -9,11 +11,15 @@ starts threads of its own, each of which computes whole products.
 import functools
 import itertools
 import os
+import pickle
+import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +30,7 @@ from minitx.base.checks import whole_number
 PANEL = 256  # Most rows of one piece of a large product. A constant, so that results are bit-identical for any threads.
 SMALL = 2**16  # Most multiplications of a product that OpenBLAS runs on one thread anyway; a guard takes 30 us.
 SMALL_VECTOR = 2**13  # The same for a product with a vector, which OpenBLAS gives to several threads earlier.
+FEWEST = 4  # Fewest pieces of work that are worth the fork of a process.
 
 _threads: int | None = None  # None means every core that this process may use
 _blas_lock, _blas_users = threading.Lock(), 0
@@ -170,6 +177,67 @@ def _as_worker(function):
 def _quietly(function, *arguments):
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loss tells when training diverges
         return function(*arguments)
+
+
+def in_processes(function: Callable, items: Sequence) -> list:
+    """The list of ``function(item)``: on Linux, each thread that may be used is a process of its own, made by a fork.
+
+    It is for work that is done in Python, such as drawing, where threads would wait for each other. A process inherits
+    ``function`` and ``items``, which need not be picklable, and sends back what ``function`` gives, which must be.
+    What a process does not send, because of an error or because it was killed, is computed here, where the error is
+    raised. Fewer than ``FEWEST`` items, and all items on other systems, are computed here one after another.
+    """
+    n_shares = min(get_threads(), len(items)) if sys.platform == "linux" and len(items) >= FEWEST else 1
+    found: dict[int, Any] = {}
+
+    def compute(first):
+        return {number: function(items[number]) for number in range(first, len(items), n_shares)}
+
+    children: list[tuple[int, IO[bytes]]] = []
+    try:
+        for first in range(1, n_shares):
+            with suppress(OSError):  # a share that the system has no process or memory for is computed here
+                children.append(_forked(compute, first))
+        found |= compute(0)
+        while children:
+            child, sent = children[0]
+            with sent:
+                share = sent.read()
+            if os.waitpid(children.pop(0)[0], 0)[1] == 0:
+                found |= pickle.loads(share)
+    finally:  # after Ctrl-C or an error, the others end as after Ctrl-C, and delete what they have not written whole
+        for child, sent in children:
+            sent.close()
+            os.kill(child, signal.SIGINT)
+            os.waitpid(child, 0)
+    return [found[number] if number in found else function(item) for number, item in enumerate(items)]
+
+
+def _forked(compute, first):
+    """The id of a new process that sends ``compute(first)``, and the file to read it from; its exit status is 0 then.
+
+    Python warns of a fork beside other threads, because the new process has their locks, but not the threads that would
+    release them. Here the threads of the pool are idle and wait for their queue, which a new process leaves alone (it
+    would start a pool of its own), and tqdm's thread, which redraws bars, may hold the lock of bars, and drawing shows
+    none. The locks of imports, logging and allocation are renewed by Python and the C library, and OpenBLAS ends its
+    threads before a fork and starts them again when it needs them. The new process leaves by ``os._exit``, so that what
+    this one has begun is neither written nor cleaned up twice.
+    """
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        child = os.fork()
+    if child:
+        os.close(write)
+        return child, open(read, "rb")
+    status = 1
+    try:
+        share = pickle.dumps(compute(first))
+        with open(write, "wb") as file:
+            file.write(share)
+        status = 0
+    finally:
+        os._exit(status)
 
 
 def matmul(a: NDArray, b: NDArray) -> NDArray:

@@ -3,14 +3,16 @@
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.transforms import Bbox
 
+from minitx.base import style
 from minitx.base.page import Markup, element, embedded
-from minitx.base.style import lay_out
+from minitx.base.parallel import in_processes
 
 POINTS = 72  # points, which are the units of an SVG of matplotlib, in an inch
 PIXELS = 96 / 72  # of a screen, in a point
@@ -34,19 +36,29 @@ def curves(figure: Any) -> Iterator[tuple[Any, Any, np.ndarray]]:
                 yield axes, line, places[::max(1, -(-len(places) // MOST_POINTS))]
 
 
-def figures(made: Mapping[str, tuple[Any, str]], prefix: str = "figure") -> Callable[..., Markup]:
+def figures(made: Mapping[str, tuple[Any, str]], prefix: str = "figure", *,
+            folder: Path | None = None) -> Callable[..., Markup]:
     """``draw(name, *source)``: the figure ``name`` of those that were ``made``, {name: (figure, caption)}.
 
-    The caption is followed by its ``source``, the equation and the function. A name that was not made gives nothing,
-    because a run that ended early has fewer figures. The ``prefix`` tells the figures of several parts apart.
+    All are drawn at once, on all cores; with a ``folder``, each is also written there, as the PNG ``name``. The caption
+    is followed by its ``source``, the equation and the function. A name that was not made gives nothing, because a run
+    that ended early has fewer figures. The ``prefix`` tells the figures of several parts apart.
     """
+    places = {name: f"{prefix}-{number}" for number, name in enumerate(made)}
+
+    def one(name):
+        figure, _ = made[name]
+        if folder is not None:
+            style.save(figure, folder / name)
+        return drawn(figure, places[name])
+
+    drawings = dict(zip(made, in_processes(one, list(made)), strict=True))
+
     def draw(name: str, *source: Any) -> Markup:
         if name not in made:
             return Markup("")
-        figure, caption = made[name]
-        place = f"{prefix}-{list(made).index(name)}"
-        return element("figure", drawn(figure, place), element(
-            "figcaption", caption, *([element("span", *source, class_="source")] if source else [])), id=place)
+        return element("figure", drawings[name], element("figcaption", made[name][1], *(
+            [element("span", *source, class_="source")] if source else [])), id=places[name])
 
     return draw
 
@@ -70,7 +82,7 @@ def drawn(figure: Any, name: str) -> Markup:
 
     ``name`` tells the figures of a page apart.
     """
-    lay_out(figure)
+    style.lay_out(figure)
     written = io.StringIO()
     with rc_context({"svg.hashsalt": "minitx", "svg.fonttype": "path"}):
         figure.set_dpi(POINTS)

@@ -7,7 +7,7 @@ import pages
 import pytest
 from matplotlib.figure import Figure
 
-from minitx.base import page, svg
+from minitx.base import page, parallel, svg
 from minitx.base.page import Found, Markup, element
 
 NASTY = ["</script>", "<b>bold</b>", "&amp;", '"quoted"', "fish", "<!--", "]]>"]
@@ -48,6 +48,40 @@ def written(folder):
                         svg.figures(made)("one.png", page.source("L", "minitx.loss_and_gradient")),
                         svg.figures(made)("absent.png"), id_="all"), page.folded("more", "a line <b>")]
     page.write(folder / page.FILE, "A <title>", inside)
+
+
+def several():
+    """{name: (figure, caption)} of four figures."""
+    made = {}
+    for k in range(4):
+        figure = Figure(figsize=(3, 2), layout="constrained")
+        figure.subplots().plot([1, 10], [1, 10.0**k], label=f"$W_{k}$")
+        made[f"{k}.png"] = (figure, f"Caption {k}.")
+    made["2.png"][0].axes[0].set_yscale("log")
+    return made
+
+
+@pytest.mark.drawn
+def test_figures_have_the_same_bytes_for_any_number_of_processes(tmp_path):
+    drawings = []
+    for threads in (1, 2, 3):
+        parallel.set_threads(threads)
+        made = several()
+        draw = svg.figures(made, folder=tmp_path)
+        drawings.append([(draw(name), (tmp_path / name).read_bytes()) for name in made])
+    assert drawings[0] == drawings[1] == drawings[2]
+    assert len(set(drawings[0])) == 4
+
+
+@pytest.mark.drawn
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_figure_that_cannot_be_drawn_is_an_error(tmp_path, threads):
+    parallel.set_threads(threads)
+    made = several()
+    made["3.png"][0].suptitle(r"$\unknown$")
+    with pytest.raises(ValueError, match="unknown"):
+        svg.figures(made, folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
 
 
 @pytest.mark.drawn

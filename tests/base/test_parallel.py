@@ -1,7 +1,8 @@
-"""Threads: the setting, and products whose bits do not depend on it."""
+"""Threads: the setting, and products whose bits do not depend on it. Processes: what they give is what one gives."""
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from minitx import Batch, Circuits, OneHotWeights, attention_and_output, descend, gradient_terms
 from minitx.associations.expansion import expand
 from minitx.base import numbers, parallel
+from minitx.base.checks import atomic
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128])
@@ -143,6 +145,74 @@ def test_threads_are_started_again_after_a_fork():
     if child == 0:
         os._exit(0 if parallel.matmul(a, a.T)[0, 0] == 300 else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def two_processes():
+    if sys.platform != "linux":
+        pytest.skip("processes are made by a fork on Linux alone")
+    parallel.set_threads(2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("count", "n_processes"), [(0, 0), (3, 1), (4, 2), (7, 2)])
+def test_processes_give_what_one_gives_in_its_order(two_processes, count, n_processes):
+    """The items cannot be pickled; a thread of a pool waits meanwhile, of which Python would warn."""
+    parallel.matmul(np.ones((1200, 300)), np.ones((300, 300)))
+    found = parallel.in_processes(lambda item: (item(), os.getpid()), [lambda k=k: k * k for k in range(count)])
+    assert [square for square, _ in found] == [k * k for k in range(count)]
+    assert len({process for _, process in found}) == n_processes
+
+
+def test_one_thread_has_no_further_process(two_processes):
+    parallel.set_threads(1)
+    assert parallel.in_processes(lambda _: os.getpid(), range(8)) == [os.getpid()] * 8
+
+
+@pytest.mark.parametrize("item", [2, 3])
+def test_an_error_in_a_process_is_raised_as_it_is(two_processes, item):
+    """Items of even number are computed by this process, the others by another one."""
+    class CannotBePickledError(Exception):
+        pass
+
+    def fail(k):
+        if k == item:
+            raise CannotBePickledError(f"item {k}")
+
+    with pytest.raises(CannotBePickledError, match=f"item {item}"):
+        parallel.in_processes(fail, range(6))
+    with pytest.raises(ChildProcessError):
+        os.wait()  # none is left
+
+
+def test_what_a_killed_process_does_not_send_is_computed_here(two_processes):
+    here = os.getpid()
+
+    def square(k):
+        if k == 5 and os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return k * k
+
+    assert parallel.in_processes(square, range(6)) == [0, 1, 4, 9, 16, 25]
+
+
+def test_an_interrupt_ends_all_processes_at_once(two_processes, tmp_path):
+    """Ctrl-C comes while the other process writes a file, which it deletes."""
+    here = os.getpid()
+
+    def work(k):
+        if os.getpid() == here:
+            while not list(tmp_path.iterdir()):
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        with atomic(tmp_path / "file"):
+            time.sleep(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel.in_processes(work, range(4))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ChildProcessError):
+        os.wait()
 
 
 BITS = """
