@@ -17,6 +17,7 @@ from minitx.base.style import COLOURS, DASHES, MARKERS, literal, log_ticks
 
 ROUNDING = 1e-8  # A term below this part of the largest is not there yet, or is rounding, and is not drawn.
 FURTHEST = 1e-6  # 1 - cosine at the top of the scale of nines; a smaller value shows more nines
+TITLE = 1.0  # where titles of panels stand; matplotlib would measure all ticks each time to keep them out of the way
 PARAMETERS = {"W_O": "output $W_O$", "V": "value $V$", "W": "attention $W$", "P": "position $P$"}
 Series = Sequence[float] | NDArray[np.float64]  # a number for each recorded step
 NamedSeries = Mapping[str, Series]
@@ -46,7 +47,7 @@ def theories(steps: Series, cosine: Mapping[str, NamedSeries], loss: Series, pre
                 apart = np.maximum(1 - np.asarray(values[parameter]), FURTHEST)
                 lines[name], = axes[parameter].plot(steps, apart, **styles[name], label=name)
         _scale_of_nines(axes[parameter])
-        axes[parameter].set_title(words)
+        axes[parameter].set_title(words, y=TITLE)
     for parameter in ("W_O", "W"):
         axes[parameter].set_ylabel("cosine with the trained weight")
     axes["loss"].plot(range(len(loss)), loss, color="black", linewidth=3, alpha=0.35, label="trained")
@@ -154,7 +155,7 @@ def _panels(parameters, title, label, **sharing):
     left = [*panels[:, 0], *(panels[1:, 1] if n_layers > 1 else [])]  # the first panel of every row
     for axes, parameter in zip(used, parameters, strict=True):
         kind, _, layer = parameter.partition(" ")
-        axes.set_title(f"gradient of {PARAMETERS[kind].rstrip('$')}{f'_{layer}' if layer else ''}$")
+        axes.set_title(f"gradient of {PARAMETERS[kind].rstrip('$')}{f'_{layer}' if layer else ''}$", y=TITLE)
         axes.tick_params(labelbottom=axes in panels[-1] or (n_layers > 1 and kind == "W_O"),
                          labelleft=not sharing or axes in left)
     for axes in [*panels[-1], *(panels[0, :1] if n_layers > 1 else [])]:
