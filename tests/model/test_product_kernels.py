@@ -73,13 +73,16 @@ def test_dot_products_are_plain_sums(product):
 def test_a_block_has_the_products_of_its_sequences(dtype, S, M, U, V, random):
     rng = np.random.default_rng(random.getrandbits(32))
     words, table = rng.integers(0, V, (S, U)).astype(np.int32), rng.standard_normal((V, V)).astype(dtype)
-    seen = np.sort(rng.integers(0, U + 1, (S, M)), axis=1)
+    seen = np.sort(rng.integers(0, U + 1, (S, M)).astype(np.int32), axis=1)
     since = (seen[:, :, None] <= np.arange(U)).sum(axis=1)
     attended = np.arange(U) < seen[:, :, None]
     C = np.where(attended, rng.standard_normal((S, M, U)), 0.0).astype(dtype)
     R = rng.standard_normal((S, M, V)).astype(dtype)
     out, D = np.empty_like(R), np.empty((S, U, V), dtype)
-    direct, current, bias = rng.standard_normal((V, V)).astype(dtype), rng.integers(0, V, (S, M)), table[0].copy()
+    direct, bias = rng.standard_normal((V, V)).astype(dtype), table[0].copy()
+    current = rng.integers(0, V, (S, M)).astype(np.int32)
+    for array in (table, direct, bias):  # as the parts of weights are; kernels are not compiled for this test alone
+        array.flags.writeable = False
     product_kernels.outputs(C, words, seen, table, direct, current, bias, out)
     dC = product_kernels.row_slopes(R, words, seen, table)
     product_kernels.word_slopes(C, since, R, D)
