@@ -172,7 +172,7 @@ def loss(weights: Parameters, batch: Batch) -> float:
 
 
 @lru_cache(maxsize=1)
-def blocks_and_workspace(batch, n_vocab, dtype):
+def blocks_and_workspace(batch: Batch, n_vocab: int, dtype: np.dtype) -> tuple[list[Block], Workspace]:
     """The blocks and their workspace; both are kept, because most steps of a descent are on the batch of the last."""
     return blocks(batch, n_vocab, dtype), Workspace()
 
