@@ -127,6 +127,32 @@ def test_the_error_of_the_first_piece_that_fails_is_raised():
             run(compute, range(12))
 
 
+def test_an_interrupt_while_threads_are_started_ends_their_work(monkeypatch):
+    """Ctrl-C comes after the first task is given to the pool: no piece is computed after the error is raised."""
+    parallel.set_threads(3)
+    pool, begun = parallel._pool_of(3), []
+    submit = pool.submit
+
+    def interrupted(*task):
+        if begun:
+            raise KeyboardInterrupt
+        future = submit(*task)
+        while not begun:
+            time.sleep(0.001)
+        return future
+
+    def compute(item):
+        begun.append(item)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(pool, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt), parallel.workers(100) as run:
+        run.in_turn(compute, lambda _: None, range(100))
+    before = len(begun)
+    time.sleep(0.1)
+    assert len(begun) == before
+
+
 def test_workers_within_workers_use_no_further_thread():
     """A pool whose threads wait for each other would stand still."""
     parallel.set_threads(2)
@@ -194,6 +220,47 @@ def test_what_a_killed_process_does_not_send_is_computed_here(two_processes):
         return k * k
 
     assert parallel.in_processes(square, range(6)) == [0, 1, 4, 9, 16, 25]
+
+
+def test_an_interrupt_of_a_process_that_has_just_begun_does_not_leave_it_running_this_program(
+        two_processes, monkeypatch, tmp_path):
+    fork, here = os.fork, os.getpid()
+
+    def interrupted():
+        child = fork()
+        if os.getpid() != here:
+            raise KeyboardInterrupt
+        return child
+
+    monkeypatch.setattr(os, "fork", interrupted)
+    try:
+        assert parallel.in_processes(lambda k: k * k, range(4)) == [0, 1, 4, 9]
+    finally:
+        if os.getpid() != here:  # it came back here
+            (tmp_path / "second").touch()
+            os._exit(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_end_where_this_one_ignores_interrupts(two_processes, tmp_path):
+    """A shell starts what runs in its background so that Ctrl-C is ignored; an error ends the others all the same."""
+    here, before = os.getpid(), signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def work(_):
+        if os.getpid() == here:
+            while not (tmp_path / "begun").exists():
+                time.sleep(0.01)
+            raise LookupError
+        (tmp_path / "begun").touch()
+        time.sleep(3)
+        (tmp_path / "went on").touch()
+
+    try:
+        with pytest.raises(LookupError):
+            parallel.in_processes(work, range(4))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "went on").exists()
 
 
 def test_an_interrupt_ends_all_processes_at_once(two_processes, tmp_path):
