@@ -207,7 +207,7 @@ def _look_up(keys, t, factor_row, near, known, row):
 
 @ordered_kernel
 def _find_scale(keys, t, qk, position, factor, decay, scale, i, row):
-    """As :func:`_attend`, at the first visit."""
+    """The first visit of a position computes row[j] as :func:`_attend` says, and stores scale[i]."""
     x, one = keys[t], row.dtype.type(1)
     _look_up(keys, t, factor[x], decay[decay.size - 1 - t:], one, row)
     total = sum_of(row[:t + 1])

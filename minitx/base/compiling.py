@@ -100,7 +100,7 @@ class _Listener(event.Listener):
             sys.stderr.flush()
 
     def on_end(self, event: Any) -> None:
-        """Nothing is said at the end, but the time counts."""
+        """Nothing is said at the end; the time since the start is added up."""
         global _spent
         self.depth -= 1
         if self.depth == 0:

@@ -47,8 +47,9 @@ def add_pieces(block: Block, pieces: Pieces, tables: dict[str, Array]) -> None:
 def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequence, tables: dict[str, Array]) -> float:
     """``compute(item)`` of all items is (loss, block, pieces): the sum of the losses; the pieces go to the tables.
 
-    Items are computed in parallel. Every other one is added to tables of its own, so that one thread can add while
-    another does: the orders of both sums, and so the bits, are the same for any number of threads.
+    Items are computed in parallel. Those of odd number are added to a second set of tables, so that two threads can add
+    at once, and this set is added to ``tables`` at the end. The order of every sum, and so each bit, is the same for
+    any number of threads.
     """
     losses = np.zeros(len(items))
     lines = [tables, {}]

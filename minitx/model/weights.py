@@ -73,7 +73,7 @@ class OneHotWeights(Parameters):
         return self.circuits_for(np.arange(len(self.V)))
 
     def circuits_for(self, tokens: Array) -> Circuits:
-        """As :meth:`circuits`, but only the rows of ov that ``tokens`` read are computed; the others are 0."""
+        """As :meth:`circuits`, but the rows of ov that ``tokens`` do not read may be 0, which is less work."""
         attended = _rows(np.bincount(tokens.ravel(), minlength=len(self.V))[:len(self.V)] > 0)
         ov = _product_of_rows(attended, self.V, self.W_O)
         return Circuits(direct=self.W_O, ov=ov, qk=self.W, position=self.P, bias=None)
@@ -89,7 +89,7 @@ class OneHotWeights(Parameters):
 
 
 def _rows(chosen):
-    """The rows that are chosen, or all, as a slice, if few are not: copying the others would take longer."""
+    """The rows that are chosen. If few are not, it is a slice of all: a product of more rows costs less than a copy."""
     return slice(None) if chosen.mean() > MOST else np.flatnonzero(chosen)
 
 
