@@ -40,8 +40,8 @@ near the tolerance come too late: it passes the last quarter of a tolerance of 0
 with V = 400, T = 32, 1,000 windows and eta = 2, where the closure alone holds every weight within 5% up to step 375, no
 error was above 0.5% up to step 1,000. On `python-docs` (V = 200, T = 32, eta = 1, 300 steps), which was held out when
 the factor 2 was chosen, the estimate is 3.9 times the error on average and never below it, from step 3 on. Although a
-step takes fewer operations than an exact one, it does not take less time: on the four texts its processor time is 1.0
-to 1.2 of that of an exact one, which does its operations at a higher rate since the kernels of a block are one.
+step takes fewer operations than an exact one, it does not take less time: on the four texts it takes 1.0 to 1.2 of the
+processor time of an exact one, whose operations are products of matrices, while its own are mostly lookups.
 
 The estimate is not safe at the edge of stability, where eta times the largest eigenvalue of the Hessian exceeds 2.
 Exact training may stay on such a ridge until rounding has grown, and any other path leaves it at once. On TinyStories

@@ -21,7 +21,7 @@ from minitx.base.parallel import matmul
 from minitx.model.circuits import Circuits
 from minitx.model.parameters import Array, Parameters, Seed, float_dtype
 
-MOST = 0.75  # Share of the rows from which on a product is one of all rows.
+NEARLY_ALL = 0.75  # A product of a larger share of the rows is computed for all of them.
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class OneHotWeights(Parameters):
 
 def _rows(chosen):
     """The rows that are chosen. If few are not, it is a slice of all: a product of more rows costs less than a copy."""
-    return slice(None) if chosen.mean() > MOST else np.flatnonzero(chosen)
+    return slice(None) if chosen.mean() > NEARLY_ALL else np.flatnonzero(chosen)
 
 
 def _product_of_rows(rows, a, b):
