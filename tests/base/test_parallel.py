@@ -163,6 +163,19 @@ def test_workers_within_workers_use_no_further_thread():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux places threads on cores")
+@pytest.mark.parametrize("here", [0, 1])
+def test_threads_start_on_cores_of_their_own_and_may_leave_them(monkeypatch, here):
+    cores, asked = os.sched_getaffinity(0), []
+    moved = parallel._move_to
+    monkeypatch.setattr(parallel, "_move_to", lambda core: (asked.append(core), moved(core)))
+    with parallel.workers(len(cores)) as run:
+        allowed = run._compute(lambda _: os.sched_getaffinity(0), range(100), here)
+    own = len(cores) > 1 and here
+    assert len(asked) == len(set(asked)) == (len(cores) - own if len(cores) > 1 else 0) and set(asked) <= cores
+    assert all(found == cores for found in allowed) and os.sched_getaffinity(0) == cores
+
+
 def test_threads_are_started_again_after_a_fork():
     parallel.set_threads(2)
     a = np.ones((1200, 300))
