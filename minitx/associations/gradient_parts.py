@@ -95,7 +95,7 @@ class PositionSums:
         return found
 
     def _of_block(self, circuits, block, entry):
-        """{factors held: (S, M)}; the lines are those of _block_terms of minitx.associations.terms."""
+        """{factors held: (S, M)}; the lines are those of :mod:`minitx.associations.term_kernels`."""
         # 1, 2  A, A0 and the probabilities
         exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
         p = output(circuits, block, exact, self.workspace)

@@ -11,20 +11,6 @@ import numpy as np
 from minitx.base.compiling import kernel, ordered_kernel, part_of_kernel
 from minitx.model.vector_kernels import sum_of
 
-
-@ordered_kernel
-def weighted_uniform_residual(C, weight, targets, D):
-    """D[s, u, :] = sum_m C[s, m, u] r0[s, m, :], with r0 = weight (1/V - onehot(y)) of queries with a target each."""
-    for s in range(D.shape[0]):
-        for u in range(D.shape[1]):
-            total = 0.0
-            for m in range(C.shape[1]):
-                total += weight[s, m] * C[s, m, u]
-            D[s, u] = total / D.shape[2]
-            for m in range(C.shape[1]):
-                D[s, u, targets[s, m]] -= weight[s, m] * C[s, m, u]
-
-
 # ---------------------------------------- the reference point: output uniform, causal attention uniform over the prefix
 #
 # words[s, u] is the u-th distinct token of sequence s and slots[s, j] the number u of its token x_j, in order of

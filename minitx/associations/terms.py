@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.associations import term_kernels
 from minitx.associations.basis import bigram, bigram_counts, context, scores
-from minitx.associations.kernels import weighted_uniform_residual
 from minitx.associations.layer_terms import layered_gradient_terms
 from minitx.associations.term_names import term_name, term_order
 from minitx.base.checks import described, instance, whole_number
@@ -38,17 +38,15 @@ from minitx.base.numbers import norm, projection
 from minitx.base.parallel import matmul, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
-from minitx.model.circuits import Circuits, blocks_and_workspace, output, valid_circuits
-from minitx.model.kernels import attention_backward, probabilities, sum_by_word
+from minitx.model.circuits import Circuits, blocks_and_workspace, tables_of, valid_circuits
 from minitx.model.layers import LayeredWeights
-from minitx.model.parameters import read_only
 from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
-# The terms that are summed over the blocks, by which of these factors they hold, and the tables of their sums; d_ov has
-# no weight in it. The leading terms, which hold none, are lookups (basis.py).
-SUMMED = [((True, False, False), ("direct", "ov")), ((False, True, False), ("ov",)), ((True, True, False), ("ov",)),
-          *((held, ("qk", "position")) for held in itertools.product((False, True), repeat=3) if any(held))]
+# The terms of each table that are summed over the blocks, by which of the factors they hold: d_ov has no weight in it,
+# d_direct no attention either. The leading terms, which hold none, are lookups (basis.py).
+HELD = {"direct": [(True, False, False)], "ov": [(True, False, False), (False, True, False), (True, True, False)],
+        **dict.fromkeys(("qk", "position"), [*itertools.product((False, True), repeat=3)][1:])}
 SHARES = (0.01, 0.1, 0.5)  # Thresholds at which a correction is visible (1%), matters (10%), dominates (50%).
 
 Array = NDArray[np.float64]
@@ -156,62 +154,44 @@ def _terms_of_tables(circuits, batch, B, Phi, ov_leading):
 
 def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
-    sums = [{name: np.zeros_like(getattr(circuits, name)) for name in names} for _, names in SUMMED]
+    terms = {name: {held: np.zeros_like(getattr(circuits, name)) for held in HELD[name]} for name in HELD}
+    level = np.zeros(circuits.n_vocab)  # what the part 1/V of r0 adds to every entry of a row of ov's attention drift
     cut, workspace = blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
-    ov_parts = [read_only(np.ascontiguousarray(part)) for part in ov_parts]
-    means = [part.mean(axis=1) for part in ov_parts]
+    parts = np.array(ov_parts)
+    ov_parts = parts, parts.mean(axis=2)
 
     def add(computed):
-        block, terms = computed
-        for pieces, tables in zip(terms, sums, strict=True):
-            add_pieces(block, pieces, tables)
+        block, (C_rest, G, D, D_rest, dscore) = computed
+        direct, ov = terms["direct"], terms["ov"]
+        add_pieces(block, Pieces(G=G, D=D), {"direct": direct[True, False, False], "ov": ov[True, False, False]})
+        add_pieces(block, Pieces(D=D_rest), {"ov": ov[True, True, False]})
+        term_kernels.add_uniform_residual(C_rest, block.n_queries, block.words, block.seen_and_since[0], block.targets,
+                                          block.weight, level, ov[False, True, False])
+        for held in HELD["qk"]:
+            add_pieces(block, Pieces(dscore=dscore[tuple(map(int, held))]),
+                       {name: terms[name][held] for name in ("qk", "position")})
 
     with workers(len(cut)) as run:
-        run.in_turn(lambda block: (block, _block_terms(circuits, block, ov_parts, means, workspace)), add, cut)
-    Q, Delta = scores(batch, ov_parts[0])
+        run.in_turn(lambda block: (block, _block_terms(circuits, block, ov_parts, workspace)), add, cut)
+    terms["ov"][False, True, False] += level[:, None]
+    Q, Delta = scores(batch, parts[0])
     at_reference = {"direct": B, "ov": Phi.T, "qk": Q,
                     "position": np.pad(Delta, (0, circuits.position.size - Delta.size))}
-    terms = {name: {(False, False, False): -direction} for name, direction in at_reference.items()}
-    for (held, _), tables in zip(SUMMED, sums, strict=True):
-        for name, term in tables.items():
-            terms[name][held] = term
-    return terms
+    return {name: {(False, False, False): -direction} | terms[name] for name, direction in at_reference.items()}
 
 
-def _block_terms(circuits, block, ov_parts, means, workspace):
-    """Pieces of a block, one for each of SUMMED, by steps 1 to 5 of the module.
+def _block_terms(circuits, block, ov_parts, workspace):
+    """The sums of a block's terms, as :func:`minitx.associations.term_kernels.terms_of_block` finds them.
 
-    ``means`` are those of the rows of ``ov_parts``. Products with r0_t = w_t (1/V - onehot(y_t)) are means and lookups;
-    only those with r - r0 are products of matrices.
+    Products with r0_t = w_t (1/V - onehot(y_t)) are means and lookups; only those with r - r0 are products of matrices.
     """
-    # 1  A, A0; C and C0 are the attention to a distinct token, the sum over its copies
-    exact, uniform = block.attend(circuits.qk, circuits.position), block.attend(None)
-    words, w, ones, C_rest = exact.words, block.weight, np.ones(block.weight.shape), exact.C - uniform.C
-    # 2  r - r0
-    r = output(circuits, block, exact, workspace)
-    probabilities(r.reshape(-1, circuits.n_vocab))
-    r -= 1 / circuits.n_vocab
-    r *= w[:, :, None]
-    # 3  d_direct[x_t, :] += r_t,  d_ov[u, :] += C_tu r_t
-    shape = *words.shape, circuits.n_vocab
-    G, D = workspace.array("G", shape, r.dtype), {name: workspace.array(name, shape, r.dtype)
-                                                  for name in ("at uniform", "rest", "rest at r0")}
-    sum_by_word(r, ones, block.n_queries, block.slots, block.queries, G)
-    exact.word_slopes(uniform.C, r, D["at uniform"])
-    exact.word_slopes(C_rest, r, D["rest"])
-    weighted_uniform_residual(C_rest, w, block.targets, D["rest at r0"])
-    # 4, 5  dC_tu = r_t . ov[u, :], and dscore at A0 and what A - A0 adds to it
-    dscore = {}
-    for rest, (part, mean) in enumerate(zip(ov_parts, means, strict=True)):
-        of_r0 = mean[words][:, None, :] - part[words[:, None, :], block.targets[:, :, None]]
-        for saturation, by_word in ((False, w[:, :, None] * of_r0), (True, exact.row_slopes(r, part))):
-            at_uniform, at_exact = (attention_backward(attention.A, by_word, ones, attention.slots, block.queries, True)
-                                    for attention in (uniform, exact))
-            dscore[saturation, False, bool(rest)] = at_uniform
-            dscore[saturation, True, bool(rest)] = at_exact - at_uniform
-    by_factors = {(True, False): D["at uniform"], (False, True): D["rest at r0"], (True, True): D["rest"]}
-    return [Pieces(G=G, D=by_factors[held[:2]]) if "ov" in names else Pieces(dscore=dscore[held])
-            for held, names in SUMMED]
+    (n, n_words), (_, n_queries), V = block.words.shape, block.queries.shape, circuits.n_vocab
+    shapes = {"C_rest": (n, n_queries, n_words), "G": (n, n_words, V), "D": (n, n_words, V), "D_rest": (n, n_words, V),
+              "dscore": (2, 2, 2, n, n_queries, block.keys.shape[1])}
+    found = tuple(workspace.array(name, shape, np.float64) for name, shape in shapes.items())
+    term_kernels.terms_of_block(block.sequences, block.distinct, tables_of(circuits), (block.targets, block.weight),
+                                ov_parts, found)
+    return found
 
 
 # ------------------------------------------------------------------------------------- sizes of the terms over training

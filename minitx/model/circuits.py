@@ -214,7 +214,7 @@ def forward_and_backward(circuits: Circuits, block: Block, workspace: Workspace,
     if block.head == "log":
         return _log_of_scores(circuits, block)
     losses, pieces = np.zeros(block.queries.shape), _pieces(circuits, block, workspace, slopes)
-    block_kernels.forward_and_backward(block.head == "squared", block.sequences, block.distinct, _tables(circuits),
+    block_kernels.forward_and_backward(block.head == "squared", block.sequences, block.distinct, tables_of(circuits),
                                        block.answers, (losses, pieces.G, pieces.D, pieces.dscore))
     return losses.sum(), pieces
 
@@ -230,14 +230,14 @@ def backward(circuits: Circuits, block: Block, attention: Attention, R: Array, s
 
 def output(circuits: Circuits, block: Block, attention: Attention, workspace: Workspace) -> Array:
     """Step 3: the output at the queries, (S, M, V)."""
-    direct, ov, _, _, bias = _tables(circuits)
+    direct, ov, _, _, bias = tables_of(circuits)
     out = workspace.array("out", (*block.queries.shape, circuits.n_vocab), ov.dtype)
     product_kernels.outputs(attention.C, attention.words, attention.seen, ov, direct, block.current, bias, out)
     return out
 
 
-def _tables(circuits):
-    """The tables as kernels take them: an absent one is empty."""
+def tables_of(circuits: Circuits) -> tuple[Array, ...]:
+    """The tables (direct, ov, qk, position, bias) as kernels take them: an absent one is empty."""
     return tuple(or_empty(getattr(circuits, name), len(shape), circuits.ov.dtype)
                  for name, shape in Circuits.SHAPES.items())
 
@@ -252,7 +252,7 @@ def _pieces(circuits, block, workspace, slopes=True):
 
 def _log_of_scores(circuits, block):
     """Steps 3 and 4 under the head ``log``, and their derivatives; the output is not stored."""
-    attention, (direct, ov, qk, position, bias) = block.attend(circuits.qk, circuits.position), _tables(circuits)
+    attention, (direct, ov, qk, position, bias) = block.attend(circuits.qk, circuits.position), tables_of(circuits)
     answers = block.asked, block.targets, block.weight, block.n_answers
     losses, G, D, dscore = kernels.log_head(block.keys, block.n_keys, block.mass, block.queries, block.causal,
                                             (direct, qk, position, bias), attention.slots, attention.C,

@@ -1,0 +1,111 @@
+"""The kernel of the split gradient: a block's sequences pass through steps 1 to 5 of ``terms.py`` one at a time.
+
+What the steps of a sequence hand to each other then stays in a core's second cache, as in a step of training.
+
+Legend: S sequences of a block, T keys, V vocabulary; of each sequence: M loss positions, U distinct tokens.
+"""
+
+import numpy as np
+
+from minitx.base.compiling import ordered_kernel, part_of_kernel
+from minitx.model.kernels import attention_forward, fold, probabilities, slopes_of_scores, sum_by_word
+from minitx.model.product_kernels import outputs, row_slopes, word_slopes
+
+
+@ordered_kernel
+def terms_of_block(sequences, distinct, tables, answers, ov_parts, found):
+    """The sums of a block's terms, float64; ``sequences``, ``distinct`` and ``tables`` are those of a training step.
+
+    answers = (targets, weight), one of each query; ov_parts = (parts, means), (2, V, V) and (2, V), the leading term of
+    ov and the rest, and the means of their rows. found = (C_rest, G, D, D_rest, dscore):
+
+    C_rest (S, M, U) = C - C0;  G_u, D_u, D_rest_u (S, U, V) = the sums of r_t - r0_t over the queries of word u, and
+    over all queries times C0_tu and C_rest_tu;  dscore (2, 2, 2, S, M, T) = the slopes of the scores, whose first three
+    indices say whether they hold r - r0 instead of r0, A - A0 instead of A0, and the rest of ov instead of its leading
+    term.
+    """
+    keys, n_keys, mass, queries, n_queries, causal, current = sequences
+    slots, words, seen, since = distinct
+    direct, ov, qk, position, bias = tables
+    targets, weight = answers
+    parts, means = ov_parts
+    C_rest, G, D, D_rest, dscore = found
+    R, ones = np.empty((1, queries.shape[1], ov.shape[1])), np.ones((1, queries.shape[1]))
+    for s in range(len(keys)):
+        one = slice(s, s + 1)
+        # 1  A, A0; C and C0 are the attention to a distinct token, the sum over its copies
+        A = attention_forward(keys[one], n_keys[one], mass[one], queries[one], n_queries[one], causal, qk, position)
+        A0 = _uniform_attention(queries[one], n_queries[one], keys.shape[1])
+        C, C_rest[one] = fold(A, slots[one], words.shape[1]), fold(A0, slots[one], words.shape[1])
+        for m in range(C.shape[1]):
+            for u in range(C.shape[2]):
+                C_rest[s, m, u] = C[0, m, u] - C_rest[s, m, u]
+        # 2  r - r0
+        outputs(C, words[one], seen[one], ov, direct, current[one], bias, R)
+        probabilities(R[0])
+        for m in range(R.shape[1]):
+            for b in range(R.shape[2]):
+                R[0, m, b] = weight[s, m] * (R[0, m, b] - 1.0 / R.shape[2])
+        # 3  d_direct[x_t, :] += r_t,  d_ov[u, :] += C_tu r_t
+        sum_by_word(R, ones, n_queries[one], slots[one], queries[one], G[one])
+        _sum_over_prefixes(R[0], n_queries[s], slots[s], queries[s], D[s])
+        word_slopes(C_rest[one], since[one], R, D_rest[one])
+        # 4, 5  dC_tu = r_t . ov[u, :], and dscore at A0 and what A - A0 adds to it
+        for part in range(2):
+            dC = (_slopes_of_r0(words[one], seen[one], targets[one], weight[one], parts[part], means[part]),
+                  row_slopes(R, words[one], seen[one], parts[part]))
+            for saturation in range(2):
+                at_uniform, drift = dscore[saturation, 0, part, one], dscore[saturation, 1, part, one]
+                slopes_of_scores(A0, dC[saturation], ones, slots[one], queries[one], True, at_uniform)
+                slopes_of_scores(A, dC[saturation], ones, slots[one], queries[one], True, drift)
+                drift -= at_uniform
+
+
+@part_of_kernel
+def _uniform_attention(queries, n_queries, n_keys):
+    """A0 (S, M, T), uniform over the prefix of each query, and 0 elsewhere."""
+    A0 = np.zeros((queries.shape[0], queries.shape[1], n_keys))
+    for s in range(A0.shape[0]):
+        for m in range(n_queries[s]):
+            A0[s, m, :queries[s, m] + 1] = 1.0 / (queries[s, m] + 1)
+    return A0
+
+
+@part_of_kernel
+def _sum_over_prefixes(R, n_queries, slots, queries, D):
+    """D_u = sum_t C0_tu R_t, (U, V): each key of word u adds the sum of R_t / (t + 1) over the queries t from it on."""
+    D[:] = 0.0
+    total = np.zeros(R.shape[1])
+    for m in range(n_queries - 1, -1, -1):
+        share, row = 1.0 / (queries[m] + 1), R[m]
+        for b in range(row.size):
+            total[b] += share * row[b]
+        for j in range(queries[m - 1] + 1 if m > 0 else 0, queries[m] + 1):
+            to = D[slots[j]]
+            for b in range(row.size):
+                to[b] += total[b]
+
+
+@part_of_kernel
+def _slopes_of_r0(words, seen, targets, weight, part, mean):
+    """dC[s, m, u] = r0_t . part[u, :] (S, M, U), with r0_t = w_t (1/V - onehot(y_t)): a mean and a lookup."""
+    dC = np.zeros((seen.shape[0], seen.shape[1], words.shape[1]))
+    for s in range(dC.shape[0]):
+        for m in range(dC.shape[1]):
+            for u in range(seen[s, m]):
+                dC[s, m, u] = weight[s, m] * (mean[words[s, u]] - part[words[s, u], targets[s, m]])
+    return dC
+
+
+@ordered_kernel
+def add_uniform_residual(C, n_queries, words, seen, targets, weight, level, d_ov):
+    """Add sum_t C_tu r0_t to the row u of (V, V) ``d_ov``, with r0_t = w_t (1/V - onehot(y_t)), for each word u.
+
+    The part 1/V is the same for all columns, and is added to ``level`` (V,) instead.
+    """
+    for s in range(len(C)):
+        for m in range(n_queries[s]):
+            for u in range(seen[s, m]):
+                share = weight[s, m] * C[s, m, u]
+                level[words[s, u]] += share / d_ov.shape[1]
+                d_ov[words[s, u], targets[s, m]] -= share
