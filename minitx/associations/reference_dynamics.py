@@ -196,16 +196,17 @@ class OneLayer:
         instance("statistics", statistics, Statistics)
         self.batch, self.statistics, self.eta = batch, statistics, positive("learning_rate", learning_rate)
         self._U, self._sigma, _ = _singular(statistics.context)
+        self._B_U, self._Phi_U = matmul(statistics.bigram, self._U), matmul(statistics.context.T, self._U)
         self._M = matmul(matmul(self._U.T, statistics.interchangeability), self._U)
 
     def weights(self, steps: int) -> OneHotWeights:
         """The weights after ``steps`` steps, float64; some are inf or nan where a growing product overflows."""
         with np.errstate(over="ignore", invalid="ignore"):
             sums = list(_binomial_sums(self.eta * self._sigma, whole_number("steps", steps, 0, MOST_STEPS)))
-            W_O, V = _from_sums(self.statistics, self._U, self.eta, *sums[-1])
+            W_O, V = _from_sums(self._U, self._B_U, self._Phi_U, self.eta, *sums[-1])
             odd, even = (np.array(parts) for parts in zip(*sums, strict=True))
             passed = matmul(even[:-1].T, odd[:-1])
-            ov = self.eta**4 * matmul(matmul(self.statistics.context.T, matmul(self._U, self._M * passed)), self._U.T)
+            ov = self.eta**4 * matmul(matmul(self._Phi_U, self._M * passed), self._U.T)
         W, P = scores(self.batch, ov) if np.isfinite(ov).all() else (ov, np.full(self.batch.tokens.shape[1], np.nan))
         return OneHotWeights(W_O, V, W, P)
 
@@ -233,14 +234,12 @@ def closed_form(statistics: Statistics, *, steps: int, learning_rate: float, n_l
     n_layers = whole_number("n_layers", n_layers, 1)
     U, sigma, _ = _singular(statistics.context)
     *_, (odd, even) = _binomial_sums(eta * np.sqrt(n_layers) * sigma, s)
-    return _from_sums(statistics, U, eta, odd, even)
+    return _from_sums(U, matmul(statistics.bigram, U), matmul(statistics.context.T, U), eta, odd, even)
 
 
-def _from_sums(statistics, U, eta, odd, even):
-    """(W_O, V) from :func:`_binomial_sums`."""
-    W_O = matmul(matmul(statistics.bigram, U * (eta * odd)), U.T)
-    V = matmul(matmul(statistics.context.T, U * (eta**2 * even)), matmul(U.T, statistics.bigram.T))
-    return W_O, V
+def _from_sums(U, B_U, Phi_U, eta, odd, even):
+    """(W_O, V) from :func:`_binomial_sums`, U, B U and Phi^T U."""
+    return matmul(B_U * (eta * odd), U.T), matmul(Phi_U * (eta**2 * even), B_U.T)
 
 
 def _binomial_sums(x, s):

@@ -3,6 +3,7 @@
 Sums are NumPy's and not those of BLAS, whose bits depend on its number of threads.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.shown import Shown
 
 
+PIECE = 2**15  # numbers that are worked on at once: new memory for a large array takes longer than all passes over it
+
+
 def norm(a: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> Any:
     """Euclidean (Frobenius) norm in float64, of all of ``a`` or along ``axis``; no square underflows or overflows.
 
@@ -23,11 +27,12 @@ def norm(a: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> An
     ``np.linalg.norm`` does.
     """
     array = reals("the array", a, finite=False)
-    largest = np.abs(array).max(axis=axis, keepdims=True, initial=0.0)
-    scale = np.ldexp(1.0, np.frexp(largest)[1] - 1)  # 1/2 for 0, inf and nan, so that these are their own norm
-    size = scale * np.sqrt(np.sum(np.square(array / scale), axis=axis, keepdims=True))
+    scale = np.ldexp(1.0, np.frexp(_largest(array, axis))[1] - 1)  # 1/2 for 0, inf and nan, which are their own norm
     if axis is None:
-        return float(size.item())
+        flat, scale = array.ravel(), scale.item()
+        return scale * math.sqrt(sum(np.sum(np.square(flat[first:first + PIECE] / scale))
+                                     for first in range(0, flat.size, PIECE)))
+    size = scale * np.sqrt(np.sum(np.square(array / scale), axis=axis, keepdims=True))
     return size if keepdims else np.squeeze(size, axis=axis)
 
 
@@ -44,8 +49,18 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
     x, y = _pair(a, b)
     if not (x.any() and y.any()):
         return float("nan")
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()
-    return float(np.clip(np.sum(x * y) / np.sqrt(np.sum(x * x) * np.sum(y * y)), -1.0, 1.0))
+    x, y, sums = x.ravel(), y.ravel(), np.zeros(3)
+    largest_x, largest_y = _largest(x), _largest(y)
+    for first in range(0, x.size, PIECE):
+        part, other = x[first:first + PIECE] / largest_x, y[first:first + PIECE] / largest_y
+        sums += np.sum(part * other), np.sum(part * part), np.sum(other * other)
+    return float(np.clip(sums[0] / np.sqrt(sums[1] * sums[2]), -1.0, 1.0))
+
+
+def _largest(array, axis=None):
+    """The largest absolute value, of all of ``array`` or along ``axis``, which stays, of length 1; 0 if it is empty."""
+    return np.maximum(array.max(axis=axis, keepdims=True, initial=0.0),
+                      -array.min(axis=axis, keepdims=True, initial=0.0))
 
 
 def cosine_of_products(one: Sequence[ArrayLike], other: Sequence[ArrayLike], *, rows: int = 512) -> float:
