@@ -113,6 +113,7 @@ def run(options: Options, say: Callable[[str], None], checkpoint: Checkpoint | N
     recorder, trajectory = train(options, batch, basis, say, checkpoint)
     leading = leading_weights(basis, steps=trajectory.steps, learning_rate=options.learning_rate)
     split = split_gradient(trajectory.weights, batch, leading)
+    recorder.complete(split)
     crossings = recorder.terms.crossings
     changes, heads = None, None
     if not (trajectory.stopped and trajectory.stopped.kind == "diverged"):

@@ -31,6 +31,7 @@ N_RECORDS = 12  # rows of the tables, beside the first three steps
 SNAPSHOT_WORDS = 24  # of the trained weights, entries between so many words are kept at each recorded step
 INTERVENED = 64  # windows on which a model of one layer is intervened with; of L layers, 1/L of them
 N_ASSOCIATES = 8
+Split = dict[str, dict[str, Any]]  # {parameter: {"terms": {term: norm}, ...}}, of split_gradient
 LEADING, REFERENCE, REDUCED = "leading terms", "reference dynamics", "reduced dynamics"
 
 
@@ -191,8 +192,14 @@ class Recorder:
         found = self.predicted[self.key][-1]
         self.say(tables.rows_of_step(rows, options.layers, [str(step), number(loss), number(predicted_loss)],
                                      [self.leading[-1].cosine, tables.measure(found, "cosine")]))
-        self.terms.add(step, weights, leading)  # after the row: the first of them compiles kernels
+        if step < options.steps:  # the gradient of the last step is split when training has ended
+            self.terms.add(step, weights, leading)  # after the row: the first of them compiles kernels
         self.snapshots.add(weights)
+
+    def complete(self, split: Split) -> None:
+        """Keep the norms of the terms after the last step, if it is recorded, from the ``split`` of its gradient."""
+        if self.leading and self.leading[-1].step == self.last == self.options.steps:
+            self.terms.keep(self.last, {parameter: found["terms"] for parameter, found in split.items()})
 
 
 class Snapshots:
@@ -253,7 +260,7 @@ def virtual_heads(weights: OneHotWeights | LayeredWeights, basis: Statistics, le
 
 
 def split_gradient(weights: OneHotWeights | LayeredWeights, batch: Batch,
-                   leading: OneHotWeights) -> dict[str, dict[str, Any]]:
+                   leading: OneHotWeights) -> Split:
     """{parameter: {"terms": {term: norm}, "gradient": norm, "miss": |sum - gradient|, "digits": of the sum}}."""
     found = terms.gradient_terms(weights, batch, leading=leading)
     norms, split = terms.term_norms(found), {}

@@ -51,8 +51,12 @@ class TermRecorder:
 
     def add(self, step: int, weights: Weights, leading: OneHotWeights | Circuits | None) -> None:
         """Record ``step``, with the ``leading`` terms of its weights (None: as :func:`gradient_terms` finds them)."""
-        self.records.append(terms.term_norms(terms.gradient_terms(weights, self.batch, leading=leading)))
+        self.keep(step, terms.term_norms(terms.gradient_terms(weights, self.batch, leading=leading)))
+
+    def keep(self, step: int, norms: terms.Norms) -> None:
+        """Record ``step``, whose ``norms`` are known already."""
         self.steps.append(step)
+        self.records.append(norms)
 
     def state(self) -> dict[str, list]:
         """What a checkpoint keeps, from which :meth:`restore` goes on."""
