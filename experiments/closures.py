@@ -95,7 +95,7 @@ class Closure:
             self.directions = np.linalg.qr(matmul(varying.T, matmul(varying, self.directions)))[0]
         along = matmul(varying, self.directions)
         z, order = along[:, :self.numbers].astype(np.float64), self.by_token.copy()
-        starts = np.sort(kernels.cut_cells(z, np.ones(len(z)), self.begin, self.n_cells, order))
+        starts = np.sort(kernels.cut_cells(closure.fours(z), np.ones(len(z)), self.begin, self.n_cells, order))
         sizes = np.diff(starts, append=len(order))
         cell = np.empty(len(order), np.intp)
         cell[order] = np.repeat(np.arange(len(starts)), sizes)

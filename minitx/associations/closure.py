@@ -46,6 +46,7 @@ Legend: N sequences, T positions, V vocabulary, K cells, r rank of M, r' rank of
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -199,7 +200,7 @@ def require_fit(weights: OneHotWeights, reduction: Reduction) -> None:
 
 @parallel.one_blas_thread()
 def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) -> tuple[float, Circuits, Closure]:
-    """Equations 1 to 8 by their numbers: loss, gradient of the circuits, and the :class:`Closure`.
+    """Equations 1 to 8 by their numbers: loss, gradient of the circuits (minus G), and the :class:`Closure`.
 
     Scores are computed with all of ``M`` where it is given, and else with its leading directions.
     """
@@ -214,30 +215,31 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     M_T = np.ascontiguousarray(matmul(R.T, U.T) if M is None else M.T)  # row = output token, column = attended token
     # 3
     cut = reduction.n_cells > n_vocab
-    c_U = positions.times(_fours(U[:, :max(few, NUMBERS * cut)]))
+    c_U = positions.times(fours(U[:, :max(few, NUMBERS * cut)]))
     centred = R[:NUMBERS] - (R[:NUMBERS] @ reduction.frequency)[:, None]
     root_lambda = np.sqrt(np.square(centred) @ reduction.frequency)
-    cell, token, order = _assign_cells(reduction, c_U[:, :len(root_lambda)] * root_lambda if cut else None)
-    c_U = _fours(c_U[:, :few])  # c_t U in the directions of the response
+    cell, token, order = _assign_cells(reduction, fours(c_U[:, :len(root_lambda)] * root_lambda) if cut else None)
+    c_U = fours(c_U[:, :few])  # c_t U in the directions of the response
     # 4
     mass = np.bincount(cell, reduction.weight).astype(dtype)[:, None]
     Psi, Ctx = np.zeros((len(token), n_vocab), dtype), np.zeros((n_vocab, n_vocab), dtype)
     c_c_U = positions.add_contexts(cell, order, reduction.cuts, c_U, Psi)[:, :few]
     positions.add_contexts(reduction.following, reduction.by_following, reduction.following_cuts, c_U[:, :0], Ctx)
-    cbar_U = (Psi @ U) / mass
+    cbar_U = matmul(Psi, U) / mass
     # 5
     p, log_Z = _predictions(W_O, token, cbar_U, R)
     # 6
     loss = float(np.sum(mass * log_Z, dtype=np.float64) - np.sum(reduction.pairs.multiply(W_O))
                  - np.einsum("ij,ij", Ctx, M_T, dtype=np.float64))
     by_token = sparse.csr_array((mass[:, 0], (token, np.arange(len(mass)))), shape=(n_vocab, len(mass)))
-    G_direct = reduction.pairs.astype(dtype).toarray() - by_token @ p
-    G_ov = Ctx.T - matmul(Psi.T, p)
+    d_direct = by_token @ p - reduction.pairs.astype(dtype).toarray()
+    d_ov = matmul(Psi.T, p)
+    d_ov -= Ctx.T
     # 7  with M' = U[:, :r'] R[:r']; at first order all products here are 0, because r' is
     R_Jbar = R[:few] * (mass.T @ p) - ((R[:few] @ p.T) * mass.T) @ p
     C_U = c_c_U - Psi.T @ cbar_U[:, :few]
     loss += 0.5 * float(np.sum((U[:, :few].T @ C_U) * (R_Jbar @ R[:few].T), dtype=np.float64))
-    G_ov -= matmul(C_U, R_Jbar)
+    d_ov += matmul(C_U, R_Jbar)
     # 8
     p_R_T = p @ R.T
     if M is None:
@@ -245,25 +247,20 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     else:
         p_M_T, response = matmul(p, M_T), M @ R_Jbar.T
         loss += float(np.sum(Psi * p_M_T, dtype=np.float64) - np.sum(mass * cbar_U * p_R_T, dtype=np.float64))
-    tables = M_T, p_M_T, _fours(cbar_U[:, :few]), _fours(response)
-    G_qk, G_position = positions.score_gradients(cell, order, c_U, tables, len(weights.P))
-    gradient = Circuits(direct=-G_direct, ov=-G_ov, qk=-G_qk, position=-G_position, bias=None)
+    tables = M_T, p_M_T, fours(cbar_U[:, :few]), fours(response)
+    d_qk, d_position = positions.score_slopes(cell, order, c_U, tables, len(weights.P))
+    gradient = Circuits(direct=d_direct, ov=d_ov, qk=d_qk, position=d_position, bias=None)
     return loss, gradient, Closure(cell, p, c_U, cbar_U[:, :few], R_Jbar, R[:few])
 
 
 def _predictions(W_O, token, cbar_U, R):
     """Equation 5: p (K, V), and log Z as a column; threads compute panels of cells."""
     p, log_Z = np.empty((len(token), len(W_O)), W_O.dtype), np.empty((len(token), 1), W_O.dtype)
+    direct = read_only(np.ascontiguousarray(W_O))
 
     def of_cells(cells):
-        rows = np.matmul(cbar_U[cells], R, out=p[cells])
-        rows += W_O[token[cells]]
-        top = rows.max(axis=1, keepdims=True)
-        rows -= top
-        np.exp(rows, out=rows)
-        total = rows.sum(axis=1, keepdims=True)
-        rows /= total
-        log_Z[cells] = np.log(total) + top
+        np.matmul(cbar_U[cells], R, out=p[cells])
+        kernels.cell_predictions(direct, token[cells], p[cells], log_Z[cells, 0])
 
     panels = parallel.panels(len(token))
     with parallel.workers(len(panels)) as run:
@@ -271,7 +268,7 @@ def _predictions(W_O, token, cbar_U, R):
     return p, log_Z
 
 
-def _fours(columns):
+def fours(columns: Array) -> Array:
     """The columns, and columns of zeros up to a multiple of four: the kernels take four at once."""
     padded = np.zeros((len(columns), -(-columns.shape[1] // 4) * 4), columns.dtype)
     padded[:, :columns.shape[1]] = columns
@@ -294,8 +291,8 @@ class _LossPositions:
         """c_t table at every position, (n, columns of the table)."""
         found = np.empty((len(self.weight), table.shape[1]), self.dtype)
         if found.size:
-            _run_pieces(self.reduction.cuts, lambda i, piece: kernels.context_images(
-                self.where, self.attention, table, piece, found))
+            parallel.together(*(partial(kernels.context_images, self.where, self.attention, table, piece, found)
+                                for piece in pairwise(self.reduction.cuts)))
         return found
 
     def add_contexts(self, rows, order, cuts, images, table):
@@ -305,26 +302,22 @@ class _LossPositions:
         """
         images = np.ascontiguousarray(images)
         parts = np.zeros((len(cuts) - 1, table.shape[1], images.shape[1]))
-        _run_pieces(cuts, lambda i, piece: kernels.context_sums(
-            self.where, self.weight, rows, order, self.attention, images, piece, table, parts[i]))
+        parallel.together(*(
+            partial(kernels.context_sums, self.where, self.weight, rows, order, self.attention, images, piece, table,
+                    part) for piece, part in zip(pairwise(cuts), parts, strict=True)))
         return parts.sum(axis=0)
 
-    def score_gradients(self, cell, order, images, tables, length):
-        """G_qk (V, V) and G_position (length,) of equation 8."""
+    def score_slopes(self, cell, order, images, tables, length):
+        """The slopes of qk (V, V) and of position (length,), equation 8."""
         n_vocab, n_seen = len(self.reduction.frequency), self.reduction.tokens.shape[1]
-        G_qk, G_position = np.zeros((n_vocab, n_vocab), self.dtype), np.zeros(length, self.dtype)
+        d_qk, d_position = np.zeros((n_vocab, n_vocab), self.dtype), np.zeros(length, self.dtype)
         parts = np.zeros((len(self.reduction.cuts) - 1, n_seen))
-        _run_pieces(self.reduction.cuts, lambda i, piece: kernels.reduced_scores(
-            self.where, self.weight, self.reduction.following, cell, order, self.attention, images,
-            tables, piece, G_qk, parts[i]))
-        G_position[:n_seen] = parts.sum(axis=0)[::-1]  # the kernel has the last offset first
-        return G_qk, G_position
-
-
-def _run_pieces(cuts, visit):
-    """``visit(i, piece)`` for the i-th piece (first, last) of the work, in threads."""
-    with parallel.workers(len(cuts) - 1) as run:
-        run(lambda numbered: visit(*numbered), list(enumerate(pairwise(cuts))))
+        parallel.together(*(
+            partial(kernels.reduced_scores, self.where, self.weight, self.reduction.following, cell, order,
+                    self.attention, images, tables, piece, d_qk, part)
+            for piece, part in zip(pairwise(self.reduction.cuts), parts, strict=True)))
+        d_position[:n_seen] = parts.sum(axis=0)[::-1]  # the kernel has the last offset first
+        return d_qk, d_position
 
 
 # --------------------------------------------------------------------------------------------------------------- cells

@@ -9,7 +9,8 @@ import math
 import numpy as np
 
 from minitx.base.compiling import kernel, ordered_kernel, part_of_kernel
-from minitx.model.vector_kernels import sum_of
+from minitx.model.kernels import exponentials
+from minitx.model.vector_kernels import largest, sum_of
 
 # ---------------------------------------- the reference point: output uniform, causal attention uniform over the prefix
 #
@@ -240,7 +241,8 @@ def cut_cells(z, weight, begin, n_cells, order):
     ``order`` are the positions, token by token as ``begin`` says, and is sorted so that those of a cell follow each
     other, in the order that they came in. The cell that is cut next is the one with the largest spread, the sum of
     weight |z - mean|^2, across the column of ``z`` that it is largest in. It is cut in two as 2-means of this column
-    would; none is cut whose spread is what rounding makes of equal contexts.
+    would; none is cut whose spread is what rounding makes of equal contexts. The number of columns is a multiple of
+    four.
     """
     starts, n = np.empty(max(n_cells, begin.size), np.int64), begin.size
     starts[:n] = begin
@@ -252,18 +254,19 @@ def cut_cells(z, weight, begin, n_cells, order):
     for cell in heap:
         total -= cell[0]
     negligible, above = 1e-10 * total / begin.size, np.empty_like(order)
+    column, mass = np.empty(order.size, z.dtype), np.empty(order.size)
     while len(heap) > 0 and n < n_cells and -heap[0][0] > negligible:
         _, first, last, across, middle = heapq.heappop(heap)
-        for _ in range(CUT_ROUNDS):  # 2-means in one dimension, from the mean
-            middle = _middle_of_means(z[:, across], weight, order[first:last], middle)
-        cut, n_above = first, 0
         for k in range(first, last):
-            if z[order[k], across] > middle:
-                above[n_above] = order[k]
-                n_above += 1
-            else:
-                order[cut] = order[k]
-                cut += 1
+            column[k], mass[k] = z[order[k], across], weight[order[k]]
+        for _ in range(CUT_ROUNDS):  # 2-means in one dimension, from the mean
+            middle = _middle_of_means(column[first:last], mass[first:last], middle)
+        cut, n_above = first, 0
+        for k in range(first, last):  # without a branch, which would be mispredicted half of the time
+            above[n_above] = order[cut] = order[k]
+            is_above = column[k] > middle
+            n_above += is_above
+            cut += not is_above
         order[cut:last] = above[:n_above]
         if first < cut < last:  # else the numbers differ by less than their mean is rounded
             starts[n] = cut
@@ -277,30 +280,38 @@ def cut_cells(z, weight, begin, n_cells, order):
 def _push_cell(heap, z, weight, order, first, last):
     """Put the cell order[first .. last - 1] on the heap: (-its spread, first, last, where it is largest, mean there).
     """
-    mass, mean, spread = 0.0, np.zeros(z.shape[1]), np.zeros(z.shape[1])
+    mass, mean, spread = 0.0, np.empty(z.shape[1]), np.empty(z.shape[1])
     for i in order[first:last]:
         mass += weight[i]
-        for r in range(z.shape[1]):
-            mean[r] += weight[i] * z[i, r]
-    mean /= mass
-    for i in order[first:last]:
-        for r in range(z.shape[1]):
-            spread[r] += weight[i] * (z[i, r] - mean[r]) ** 2
+    for r in range(0, z.shape[1], 4):  # sums of four columns stay in registers
+        a = b = c = d = 0.0
+        for i in order[first:last]:
+            w = weight[i]
+            a, b, c, d = a + w * z[i, r], b + w * z[i, r + 1], c + w * z[i, r + 2], d + w * z[i, r + 3]
+        mean[r], mean[r + 1], mean[r + 2], mean[r + 3] = a / mass, b / mass, c / mass, d / mass
+        a = b = c = d = 0.0
+        for i in order[first:last]:
+            w = weight[i]
+            a += w * (z[i, r] - mean[r]) ** 2
+            b += w * (z[i, r + 1] - mean[r + 1]) ** 2
+            c += w * (z[i, r + 2] - mean[r + 2]) ** 2
+            d += w * (z[i, r + 3] - mean[r + 3]) ** 2
+        spread[r], spread[r + 1], spread[r + 2], spread[r + 3] = a, b, c, d
     across = np.argmax(spread)
     heapq.heappush(heap, (-spread.sum(), first, last, across, mean[across]))
 
 
 @ordered_kernel
-def _middle_of_means(z, weight, members, middle):
-    """The number half way between the mean of the members above ``middle`` and that of the others."""
+def _middle_of_means(z, weight, middle):
+    """The number half way between the mean of those ``z`` that are above ``middle`` and that of the others."""
     mass_above = sum_above = mass_below = sum_below = 0.0
-    for i in members:
-        if z[i] > middle:
-            mass_above += weight[i]
-            sum_above += weight[i] * z[i]
-        else:
-            mass_below += weight[i]
-            sum_below += weight[i] * z[i]
+    for i in range(z.size):
+        above = weight[i] if z[i] > middle else 0.0  # chosen without a branch
+        below = weight[i] if z[i] <= middle else 0.0
+        mass_above += above
+        sum_above += above * z[i]
+        mass_below += below
+        sum_below += below * z[i]
     if mass_above == 0.0 or mass_below == 0.0:
         return middle
     return 0.5 * (sum_above / mass_above + sum_below / mass_below)
@@ -336,8 +347,23 @@ def context_sums(positions, weight, rows, order, attention, images, piece, table
 
 
 @ordered_kernel
+def cell_predictions(direct, token, outputs, log_Z):
+    """In place, outputs[k, :] becomes softmax(direct[token[k], :] + outputs[k, :]); log_Z[k] is found with it."""
+    for k in range(len(outputs)):
+        row, to_add = outputs[k], direct[token[k]]
+        for b in range(row.size):
+            row[b] += to_add[b]
+        top = largest(row)
+        Z = exponentials(row, top)
+        log_Z[k] = math.log(Z) + top
+        share = row.dtype.type(1) / Z
+        for b in range(row.size):
+            row[b] *= share
+
+
+@ordered_kernel
 def reduced_scores(positions, weight, targets, cell, order, attention, images, tables, piece, d_qk, d_position):
-    """d_qk[x_t, x_j] and d_position[T - 1 - t + j] += w A_tj (delta_tj - sum_k A_tk delta_tk), with
+    """d_qk[x_t, x_j] and d_position[T - 1 - t + j] -= w A_tj (delta_tj - sum_k A_tk delta_tk), with
 
     delta_tj = by_target[y_t, x_j] - by_cell[cell, x_j] - (images[i, :] - centre[cell, :]) . response[x_j, :];
     tables = (by_target, by_cell, centre, response). In ``order`` the positions of a token follow each other; the sums
@@ -367,7 +393,7 @@ def reduced_scores(positions, weight, targets, cell, order, attention, images, t
             mean += row[j] * delta[j]
         near = d_position[d_position.size - 1 - t:]
         for j in range(t + 1):
-            row[j] *= w * (delta[j] - mean)
+            row[j] *= w * (mean - delta[j])
             near[j] += row[j]
         for j in range(t + 1):
             to[keys[j]] += row[j]

@@ -16,7 +16,6 @@ from minitx.base.checks import described, reals
 from minitx.base.parallel import matmul, one_blas_thread
 from minitx.base.shown import Shown
 
-
 PIECE = 2**15  # numbers that are worked on at once: new memory for a large array takes longer than all passes over it
 
 

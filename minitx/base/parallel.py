@@ -282,10 +282,14 @@ def matmul(a: NDArray, b: NDArray) -> NDArray:
     if a.size * b.shape[1] <= (SMALL if min(a.shape[0], b.shape[1]) > 1 else SMALL_VECTOR):
         return _quietly(lambda right: a @ right, b)
     out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
-    cut = panels(a.shape[0])
-    with workers(len(cut)) as run:
-        run(lambda rows: np.matmul(a[rows], b, out=out[rows]), cut)
+    together(*(functools.partial(np.matmul, a[rows], b, out=out[rows]) for rows in panels(a.shape[0])))
     return out
+
+
+def together(*functions: Callable[[], Any]) -> list:
+    """What the functions give, which are called at the same time, on all threads."""
+    with workers(len(functions)) as run:
+        return run(lambda function: function(), functions)
 
 
 def panels(n_rows: int) -> list[slice]:

@@ -208,7 +208,7 @@ def group_answers(asked, targets, weight, n_answers, n_queries):
 
 
 @ordered_kernel
-def _exponentials(row, top):
+def exponentials(row, top):
     """In place, row becomes e = exp(row - top). Returns the sum of e."""
     for b in range(row.size):
         row[b] = exp(row[b] - top)
@@ -224,7 +224,7 @@ def _one_answer(row, y):
     top = largest(row)
     lag = float(row[y] - top)
     row[y] = -np.inf
-    others = _exponentials(row, top)
+    others = exponentials(row, top)
     row[y] = -others
     Z = others + math.exp(lag)
     return (math.log1p(others) if lag == 0.0 else math.log(Z) - lag), Z
@@ -248,7 +248,7 @@ def cross_entropy(out, targets, weight, begin, total, kind, scale, losses):
                 top, lag = largest(row), 0.0
                 for k in range(first, begin[s, m + 1]):
                     lag += weight[s, k] * (row[targets[s, k]] - top)
-                Z = _exponentials(row, top)
+                Z = exponentials(row, top)
                 losses[s, m] = total[s, m] * math.log(Z) - lag
                 share = out.dtype.type(total[s, m] / Z)
                 for b in range(row.size):
@@ -280,7 +280,7 @@ def probabilities(out):
     """Each row of ``out`` becomes exp(out) / sum of exp(out), in place."""
     for i in range(out.shape[0]):
         row = out[i]
-        share = out.dtype.type(1) / _exponentials(row, largest(row))
+        share = out.dtype.type(1) / exponentials(row, largest(row))
         for b in range(row.size):
             row[b] *= share
 

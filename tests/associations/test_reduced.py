@@ -368,7 +368,7 @@ def test_the_same_bits_for_any_number_of_threads():
 def cut(z, weight, begin, n_cells):
     """The members of each cell that the kernel finds, in its order."""
     order = np.arange(len(z), dtype=np.int32)
-    return np.split(order, np.sort(kernels.cut_cells(z, weight, np.asarray(begin), n_cells, order))[1:])
+    return np.split(order, np.sort(kernels.cut_cells(closure.fours(z), weight, np.asarray(begin), n_cells, order))[1:])
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 4),
