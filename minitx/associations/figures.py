@@ -94,6 +94,7 @@ def gradient_terms(steps: Series, norms: Mapping[str, NamedSeries], *, title: st
                                          linewidth=2.5 if name == "leading" else 1.2, label=name)
         if largest > 0:
             axes.set_yscale("log")
+            log_ticks(axes.yaxis)
         else:
             axes.text(0.5, 0.5, "zero at every recorded step", ha="center", va="center", transform=axes.transAxes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
