@@ -31,7 +31,7 @@ from minitx.associations import depth_kernels
 from minitx.associations.basis import Statistics, next_token_vocabulary, scores
 from minitx.base import parallel
 from minitx.base.checks import instance, positive, table_size, whole_number
-from minitx.base.parallel import matmul, one_blas_thread, workers
+from minitx.base.parallel import matmul, one_blas_thread, products, workers
 from minitx.data.batch import Batch
 from minitx.model import kernels as model_kernels
 from minitx.model.layers import LayeredWeights
@@ -239,7 +239,8 @@ def closed_form(statistics: Statistics, *, steps: int, learning_rate: float, n_l
 
 def _from_sums(U, B_U, Phi_U, eta, odd, even):
     """(W_O, V) from :func:`_binomial_sums`, U, B U and Phi^T U."""
-    return matmul(B_U * (eta * odd), U.T), matmul(Phi_U * (eta**2 * even), B_U.T)
+    W_O, V = products((B_U * (eta * odd), U.T), (Phi_U * (eta**2 * even), B_U.T))
+    return W_O, V
 
 
 def _binomial_sums(x, s):

@@ -35,7 +35,7 @@ from minitx.associations.layer_terms import layered_gradient_terms
 from minitx.associations.term_names import term_name, term_order
 from minitx.base.checks import described, instance, whole_number
 from minitx.base.numbers import norm, projection
-from minitx.base.parallel import matmul, workers
+from minitx.base.parallel import matmul, products, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits, blocks_and_workspace, tables_of, valid_circuits
@@ -113,9 +113,9 @@ def gradient_terms(weights: OneHotWeights | LayeredWeights | Circuits, batch: Ba
              for weight, table in (("W_O", "direct"), ("W", "qk"), ("P", "position"))} | {"V": {}}
     W_O_rest = weights.W_O - at.W_O
     for (saturation, drift, _), d_ov in tables["ov"].items():
-        terms["W_O"][term_name(saturation, drift, True)] = matmul(weights.V.T, d_ov)
-        terms["V"][term_name(saturation, drift, False)] = matmul(d_ov, at.W_O.T)
-        terms["V"][term_name(saturation, drift, True)] = matmul(d_ov, W_O_rest.T)
+        of_W_O, of_V, of_V_rest = products((weights.V.T, d_ov), (d_ov, at.W_O.T), (d_ov, W_O_rest.T))
+        terms["W_O"][term_name(saturation, drift, True)] = of_W_O
+        terms["V"] |= {term_name(saturation, drift, False): of_V, term_name(saturation, drift, True): of_V_rest}
     return Terms({name: terms[name] for name in weights.parameters()})
 
 

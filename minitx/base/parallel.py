@@ -281,9 +281,15 @@ def matmul(a: NDArray, b: NDArray) -> NDArray:
     """``a @ b`` on all threads, with the same bits for any number of them: a large ``a`` is cut into panels of rows."""
     if a.size * b.shape[1] <= (SMALL if min(a.shape[0], b.shape[1]) > 1 else SMALL_VECTOR):
         return _quietly(lambda right: a @ right, b)
-    out = np.empty((a.shape[0], b.shape[1]), np.result_type(a, b))
-    together(*(functools.partial(np.matmul, a[rows], b, out=out[rows]) for rows in panels(a.shape[0])))
-    return out
+    return products((a, b))[0]
+
+
+def products(*pairs: tuple[NDArray, NDArray]) -> list[NDArray]:
+    """``a @ b`` of each pair (a, b), all at the same time: threads wait for each other once."""
+    found = [np.empty((a.shape[0], b.shape[1]), np.result_type(a, b)) for a, b in pairs]
+    together(*(functools.partial(np.matmul, a[rows], b, out=out[rows])
+               for (a, b), out in zip(pairs, found, strict=True) for rows in panels(a.shape[0])))
+    return found
 
 
 def together(*functions: Callable[[], Any]) -> list:

@@ -7,12 +7,13 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minitx.base.parallel import workers
+from minitx.base.parallel import panels, together, workers
 from minitx.model import kernels
 from minitx.model.blocks import Block
 from minitx.model.parameters import Array
@@ -66,8 +67,8 @@ def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequen
 
     with workers(len(items)) as run:
         run.in_turn(numbered, add, list(enumerate(items)), 2)
-    for name, table in lines[1].items():
-        tables[name] += table
+    together(*(partial(np.add, tables[name][rows], table[rows], out=tables[name][rows])
+               for name, table in lines[1].items() for rows in panels(len(table))))
     return float(losses.sum())
 
 

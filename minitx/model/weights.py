@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minitx.base.checks import generator, instance, not_negative, reals, table_size, whole_number
-from minitx.base.parallel import matmul
+from minitx.base.parallel import matmul, products
 from minitx.model.circuits import Circuits
 from minitx.model.parameters import Array, Parameters, Seed, float_dtype
 
@@ -75,17 +75,17 @@ class OneHotWeights(Parameters):
     def circuits_for(self, tokens: Array) -> Circuits:
         """As :meth:`circuits`, but the rows of ov that ``tokens`` do not read may be 0, which is less work."""
         attended = _rows(np.bincount(tokens.ravel(), minlength=len(self.V))[:len(self.V)] > 0)
-        ov = _product_of_rows(attended, self.V, self.W_O)
+        ov = _in_rows(attended, matmul(self.V[attended], self.W_O), len(self.V))
         return Circuits(direct=self.W_O, ov=ov, qk=self.W, position=self.P, bias=None)
 
     def pullback(self, gradient: Circuits) -> "OneHotWeights":
         """dL/dweights from dL/dcircuits: dW_O = d_direct + V^T d_ov, dV = d_ov W_O^T, dW = d_qk, dP = d_position."""
         instance("gradient", gradient, Circuits)
         attended = _rows(gradient.ov.any(axis=1))  # tokens that were never attended to have nothing to add
-        W_O = matmul(self.V[attended].T, gradient.ov[attended])
+        d_ov, tables = gradient.ov[attended], gradient.parameters()
+        W_O, V = products((self.V[attended].T, d_ov), (d_ov, self.W_O.T))
         W_O += gradient.direct
-        V, tables = _product_of_rows(attended, gradient.ov, self.W_O.T), gradient.parameters()
-        return OneHotWeights(W_O=W_O, V=V, W=tables["qk"], P=tables["position"])
+        return OneHotWeights(W_O=W_O, V=_in_rows(attended, V, len(self.V)), W=tables["qk"], P=tables["position"])
 
 
 def _rows(chosen):
@@ -93,13 +93,13 @@ def _rows(chosen):
     return slice(None) if chosen.mean() > NEARLY_ALL else np.flatnonzero(chosen)
 
 
-def _product_of_rows(rows, a, b):
-    """``a @ b`` in the given rows, 0 in the others: a mini-batch attends to few of a large vocabulary."""
+def _in_rows(rows, product, n_rows):
+    """The ``product`` in the given rows, 0 in the others: a mini-batch attends to few of a large vocabulary."""
     if isinstance(rows, slice):
-        return matmul(a, b)
-    product = np.zeros((a.shape[0], b.shape[1]), np.result_type(a, b))
-    product[rows] = matmul(a[rows], b)
-    return product
+        return product
+    whole = np.zeros((n_rows, product.shape[1]), product.dtype)
+    whole[rows] = product
+    return whole
 
 
 @dataclass(frozen=True, eq=False)
