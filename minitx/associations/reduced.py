@@ -80,7 +80,7 @@ from numpy.typing import NDArray
 
 from minitx.associations.basis import next_token_vocabulary
 from minitx.associations.closure import Reduction, close, loss_and_gradient, reduce, require_fit
-from minitx.associations.rest import add_rest, cut_windows
+from minitx.associations.rest import cut_windows, sampled_rest
 from minitx.base import parallel
 from minitx.base.checks import instance, positive, whole_number
 from minitx.data.batch import Batch
@@ -186,9 +186,8 @@ class _Corrected:
         self.next += self.taken
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"), parallel.one_blas_thread():
             loss, gradient, closure = close(weights, self.reduction, tables.ov)
-            rest = {name: np.zeros(table.shape, table.dtype) for name, table in gradient.parameters().items()}
-            loss += add_rest(tables, closure, chosen, n_parts / self.taken, rest, self.workspace)
-            rest = weights.pullback(circuits.Circuits(**rest, bias=None))
+            rest_of_loss, rest = sampled_rest(tables, closure, chosen, n_parts / self.taken, self.workspace)
+            loss, rest = loss + rest_of_loss, weights.pullback(rest)
             gradient = weights.pullback(gradient).map(np.add, rest)
         self.before = weights, gradient, rest
         return loss, gradient

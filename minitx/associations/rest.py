@@ -18,6 +18,7 @@ Legend: N sequences, T positions, V vocabulary, K cells, n loss positions, r' di
 S sequences: M queries.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from minitx.model.blocks import Block, Positions
 from minitx.model.circuits import Circuits, backward, output
 from minitx.model.kernels import probabilities
 from minitx.model.parameters import Array
-from minitx.model.pieces import Workspace, add_all
+from minitx.model.pieces import Workspace, sum_all
 
 
 class Closure(NamedTuple):
@@ -69,9 +70,9 @@ def cut_windows(batch: Batch, n_vocab: int, most: int, sequence: Array, at: Arra
 
 
 @one_blas_thread()
-def add_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: float, tables: dict[str, Array],
-             workspace: Workspace) -> float:
-    """Add ``scale`` times the rest of dL/dcircuits on ``parts`` to the ``tables``; returns that of the loss."""
+def sampled_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: float,
+                 workspace: Workspace) -> tuple[float, Circuits]:
+    """``scale`` times the rest of the loss and of dL/dcircuits on ``parts``."""
     visits = [visit for part in parts for visit in zip(*part, strict=True)]
     p = closure.p
     p_log_p = np.einsum("kb,kb->k", p, np.log(np.maximum(p, np.finfo(p.dtype).tiny)))  # (K,) the sums of p log p
@@ -81,7 +82,8 @@ def add_rest(circuits: Circuits, closure: Closure, parts: list[Part], scale: flo
         loss, pieces = _rest_of_block(circuits, closure, p_log_p, block, at, scale * weight, workspace)
         return loss, block, pieces
 
-    return add_all(loss_and_pieces, visits, tables)
+    loss, tables = sum_all(loss_and_pieces, visits, circuits.parameters())
+    return loss, replace(circuits, **tables)
 
 
 @one_blas_thread()

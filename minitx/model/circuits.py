@@ -20,7 +20,7 @@ from minitx.data.batch import Batch
 from minitx.model import block_kernels, kernels, product_kernels
 from minitx.model.blocks import Attention, Block, Positions, blocks
 from minitx.model.parameters import Array, Kind, Parameters, or_empty, read_only
-from minitx.model.pieces import Pieces, Workspace, add_all
+from minitx.model.pieces import Pieces, Workspace, sum_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,14 +132,13 @@ def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     if (own := weights.own_loss_and_gradient(batch)) is not None:  # several layers are more than circuits
         return own
     circuits = valid_circuits(weights, batch)
-    tables = {name: np.zeros_like(table) for name, table in circuits.parameters().items()}
     cut, workspace = blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
 
     def loss_and_pieces(block):
         loss, pieces = forward_and_backward(circuits, block, workspace)
         return loss, block, pieces
 
-    loss = add_all(loss_and_pieces, cut, tables)
+    loss, tables = sum_all(loss_and_pieces, cut, circuits.parameters())
     if not np.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss}: the outputs overflow, or a probability is 0; "
                                  "use smaller weights or steps")

@@ -45,15 +45,17 @@ def add_pieces(block: Block, pieces: Pieces, tables: dict[str, Array]) -> None:
                        qk, position)
 
 
-def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequence, tables: dict[str, Array]) -> float:
-    """``compute(item)`` of all items is (loss, block, pieces): the sum of the losses; the pieces go to the tables.
+def sum_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequence,
+            like: dict[str, Array]) -> tuple[float, dict[str, Array]]:
+    """``compute(item)`` of all items is (loss, block, pieces): the sum of the losses, and the tables of the pieces.
 
-    Items are computed in parallel. Those of odd number are added to a second set of tables, so that two threads can add
-    at once, and this set is added to ``tables`` at the end. The order of every sum, and so each bit, is the same for
-    any number of threads.
+    There is at least one item. The tables have the names, shapes and dtype of those of ``like``. Items are computed in
+    parallel. Those of odd number are added to a second set of tables, so that two threads can add at once, and this set
+    is added to the first one at the end. The order of every sum, and so each bit, is the same for any number of
+    threads.
     """
     losses = np.zeros(len(items))
-    lines = [tables, {}]
+    lines: list[dict[str, Array]] = [{}, {}]
 
     def numbered(item):
         number, one = item
@@ -61,15 +63,16 @@ def add_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequen
 
     def add(computed):
         number, losses[number], block, pieces = computed
-        if number == 1:
-            lines[1].update({name: np.zeros_like(table) for name, table in tables.items()})
+        if number < 2:  # while the other thread computes
+            lines[number].update({name: np.zeros_like(table) for name, table in like.items()})
         add_pieces(block, pieces, lines[number % 2])
 
     with workers(len(items)) as run:
         run.in_turn(numbered, add, list(enumerate(items)), 2)
+    tables, others = lines
     together(*(partial(np.add, tables[name][rows], table[rows], out=tables[name][rows])
-               for name, table in lines[1].items() for rows in panels(len(table))))
-    return float(losses.sum())
+               for name, table in others.items() for rows in panels(len(table))))
+    return float(losses.sum()), tables
 
 
 class Workspace(threading.local):
