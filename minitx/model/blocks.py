@@ -103,12 +103,18 @@ class Block:
         C = kernels.fold(A, self.slots, self.words.shape[1])
         return Attention(A, self.slots, C, self.words, self.n_words, *self.seen_and_since)
 
-    def cut(self, n_vocab: int, size: int | None = None) -> list:
-        """Blocks of ``size`` sequences, by default as many as BLOCK_BYTES hold, without needless padding."""
-        if size is None:
-            n_words, n_scores = int(self.n_words.max()), int(self.n_queries.max()) * int(self.n_keys.max())
-            size = max(1, BLOCK_BYTES // (self.mass.itemsize * (2 * n_words * n_vocab + n_scores)))
-        return [self._part(slice(start, start + size)) for start in range(0, len(self.rows), size)]
+    def cut(self, n_vocab: int) -> list:
+        """Blocks of as many sequences as BLOCK_BYTES hold, without needless padding.
+
+        If there are several, they are equal, and each of 2 or 4 threads gets as many.
+        """
+        n_words, n_scores = int(self.n_words.max()), int(self.n_queries.max()) * int(self.n_keys.max())
+        most = max(1, BLOCK_BYTES // (self.mass.itemsize * (2 * n_words * n_vocab + n_scores)))
+        n = len(self.rows)
+        n_blocks = -(-n // most)
+        if n_blocks > 1:
+            n_blocks = min(n, n_blocks + -n_blocks % 4)
+        return [self._part(slice(n * i // n_blocks, n * (i + 1) // n_blocks)) for i in range(n_blocks)]
 
     WIDTHS: ClassVar[dict[str, tuple]] = {"n_keys": ("keys", "mass", "slots"), "n_words": ("words",),
                                           "n_queries": ("queries", "current"),
