@@ -287,8 +287,9 @@ def matmul(a: NDArray, b: NDArray) -> NDArray:
 def products(*pairs: tuple[NDArray, NDArray]) -> list[NDArray]:
     """``a @ b`` of each pair (a, b), all at the same time: threads wait for each other once."""
     found = [np.empty((a.shape[0], b.shape[1]), np.result_type(a, b)) for a, b in pairs]
-    together(*(functools.partial(np.matmul, a[rows], b, out=out[rows])
-               for (a, b), out in zip(pairs, found, strict=True) for rows in panels(a.shape[0])))
+    cut = [(a[rows], b, out[rows]) for (a, b), out in zip(pairs, found, strict=True) for rows in panels(a.shape[0])]
+    with workers(len(cut)) as run:
+        run(lambda piece: np.matmul(piece[0], piece[1], out=piece[2]), cut)
     return found
 
 
