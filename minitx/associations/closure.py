@@ -200,7 +200,7 @@ def require_fit(weights: OneHotWeights, reduction: Reduction) -> None:
 
 @parallel.one_blas_thread()
 def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) -> tuple[float, Circuits, Closure]:
-    """Equations 1 to 8 by their numbers: loss, gradient of the circuits (minus G), and the :class:`Closure`.
+    """Equations 1 to 8 by their numbers: loss, dL/dcircuits, which is minus G, and the :class:`Closure`.
 
     Scores are computed with all of ``M`` where it is given, and else with its leading directions.
     """
@@ -327,7 +327,7 @@ def _assign_cells(reduction, z):
     """Equation 3: the cell of every loss position, the token of every cell, the loss positions in order of their cells.
 
     Within a cell they are in the order of next tokens, so that the rows of next tokens are looked up in turn. ``z``
-    (n, at most NUMBERS) is None where there is one cell a token.
+    (n, a multiple of four) is None where there is one cell a token.
     """
     order, starts = np.arange(len(reduction.at), dtype=np.int32), reduction.begin
     if z is not None:

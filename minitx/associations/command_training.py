@@ -197,8 +197,12 @@ class Recorder:
         self.snapshots.add(weights)
 
     def complete(self, split: Split) -> None:
-        """Keep the norms of the terms after the last step, if it is recorded, from the ``split`` of its gradient."""
-        if self.leading and self.leading[-1].step == self.last == self.options.steps:
+        """Keep the norms of the terms after the last step, if it is recorded, from the ``split`` of its gradient.
+
+        A checkpoint of an earlier version holds them already.
+        """
+        recorded = self.leading and self.leading[-1].step == self.last == self.options.steps
+        if recorded and self.last not in self.terms.steps:
             self.terms.keep(self.last, {parameter: found["terms"] for parameter, found in split.items()})
 
 

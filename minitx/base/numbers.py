@@ -28,7 +28,7 @@ def norm(a: ArrayLike, axis: int | None = None, *, keepdims: bool = False) -> An
     array = reals("the array", a, finite=False)
     scale = np.ldexp(1.0, np.frexp(_largest(array, axis))[1] - 1)  # 1/2 for 0, inf and nan, which are their own norm
     if axis is None:
-        flat, scale = array.ravel(), scale.item()
+        flat, scale = array.ravel(order="K"), scale.item()
         return scale * math.sqrt(sum(np.sum(np.square(flat[first:first + PIECE] / scale))
                                      for first in range(0, flat.size, PIECE)))
     size = scale * np.sqrt(np.sum(np.square(array / scale), axis=axis, keepdims=True))

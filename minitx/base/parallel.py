@@ -170,20 +170,23 @@ _thread = threading.local()
 
 
 def _cores(here):
-    """A core for each further thread, if threads use all cores of a Linux system, and else None for each.
+    """A core for each thread that is woken, if threads use all cores of a Linux system, and else None for each.
 
     If the calling thread computes as well (``here``), it stays on its own core.
     """
     known = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if len(known) != get_threads():
         return itertools.repeat(None)
-    return sorted(known - {_system().sched_getcpu()} if here else known)
+    return sorted(known - {_core_finder()()} if here else known)
 
 
 @functools.cache
-def _system():
-    """The C library, which knows the core that a thread is on."""
-    return ctypes.CDLL(None)
+def _core_finder():
+    """The C library's function that gives the core which a thread is on; if it has none, a function that gives None."""
+    try:
+        return ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError):
+        return lambda: None
 
 
 def _move_to(core):

@@ -66,7 +66,7 @@ def tick_label(word: str, *, named: bool = False) -> str:
 
 
 def log_ticks(axis: Any) -> None:
-    """Label 1, 2 and 5 times powers of ten on a short logarithmic axis, and powers of ten alone on a long one.
+    """Ticks at 1, 2 and 5 times powers of ten on a short logarithmic axis, and at powers of ten alone on a long one.
 
     Matplotlib labels every minor tick of an axis of about one decade, one label over the other, and draws eight minor
     ticks for each decade of a long one. Its labels of powers are formulas, which take as long as all else in a figure.
@@ -78,6 +78,7 @@ def log_ticks(axis: Any) -> None:
     if not short:
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(lambda value, _: power_of_ten(value))
+        setattr(axis.axes, f"fmt_{axis.axis_name}data", "{:.4g}".format)  # values under the pointer are no powers
 
 
 def power_of_ten(value: float) -> str:

@@ -106,7 +106,8 @@ class Block:
     def cut(self, n_vocab: int) -> list:
         """Blocks of as many sequences as BLOCK_BYTES hold, without needless padding.
 
-        If there are several, they are equal, and each of 2 or 4 threads gets as many.
+        If there are several, their sizes differ by at most one sequence, and their number is a multiple of 4 where
+        there are enough sequences, so that each of 2 or 4 threads gets as many.
         """
         n_words, n_scores = int(self.n_words.max()), int(self.n_queries.max()) * int(self.n_keys.max())
         most = max(1, BLOCK_BYTES // (self.mass.itemsize * (2 * n_words * n_vocab + n_scores)))

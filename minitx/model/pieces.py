@@ -63,7 +63,7 @@ def sum_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequen
 
     def add(computed):
         number, losses[number], block, pieces = computed
-        if number < 2:  # while the other thread computes
+        if number < 2:  # here, because the other threads compute meanwhile
             lines[number].update({name: np.zeros_like(table) for name, table in like.items()})
         add_pieces(block, pieces, lines[number % 2])
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pages
@@ -16,8 +17,9 @@ import pytest
 
 import minitx
 from minitx import LayeredWeights, OneHotWeights, cli, descend, loss_and_gradient
+from minitx.associations import TermRecorder, leading_weights, reduced, reference_dynamics, statistics
 from minitx.associations import command as associate
-from minitx.associations import leading_weights, reduced, reference_dynamics, statistics
+from minitx.associations.command_training import Recorder
 from minitx.base import numbers, report
 from minitx.base.command import Outcome, run_command
 from minitx.base.options import Options
@@ -337,3 +339,12 @@ def test_words_that_cannot_be_listed_are_said(run, tmp_path):
     out = run(str(text), *arguments, "--words", "dog,wolf,zebra")[1]
     assert "not in the vocabulary, so their associates are not listed: zebra" in out
     assert "in the vocabulary but not in the windows used, so their associates are not listed: wolf" in out
+
+
+def test_the_terms_of_the_last_step_are_kept_once():
+    """A checkpoint that an earlier version wrote at the end of training holds them already."""
+    terms = TermRecorder(builtin_corpus("stories", n_vocab=20, length=4, n_windows=4).batch())
+    own = SimpleNamespace(leading=[SimpleNamespace(step=5)], last=5, options=SimpleNamespace(steps=5), terms=terms)
+    for _ in range(2):
+        Recorder.complete(own, {"W_O": {"terms": {"leading": 1.0}, "gradient": 2.0}})
+    assert terms.steps == [5] and terms.norms == {"W_O": {"leading": [1.0]}}

@@ -161,8 +161,6 @@ def test_workers_within_workers_use_no_further_thread():
     assert found == [700 * 400 * 3] * 8
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux places threads on cores")
 @pytest.mark.parametrize("here", [0, 1])
 def test_threads_start_on_cores_of_their_own_and_may_leave_them(monkeypatch, here):
@@ -176,6 +174,23 @@ def test_threads_start_on_cores_of_their_own_and_may_leave_them(monkeypatch, her
     assert all(found == cores for found in allowed) and os.sched_getaffinity(0) == cores
 
 
+@pytest.mark.parametrize("system", [object(), OSError()])
+def test_a_system_that_does_not_say_where_a_thread_is_computes_all_the_same(monkeypatch, system):
+    def library(_):
+        if isinstance(system, OSError):
+            raise system
+        return system
+
+    monkeypatch.setattr(parallel.ctypes, "CDLL", library)
+    parallel._core_finder.cache_clear()
+    try:
+        assert parallel.together(*[lambda: 1] * 8) == [1] * 8
+    finally:
+        parallel._core_finder.cache_clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_threads_are_started_again_after_a_fork():
     parallel.set_threads(2)
     a = np.ones((1200, 300))
