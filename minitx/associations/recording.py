@@ -101,7 +101,7 @@ def record_terms(weights: Weights, batch: Batch, *, steps: int, at: Iterable[int
         As for :func:`minitx.descend`; the batch is one of next-token training. ``settings`` (learning_rate, batch_size,
         rng, frozen, ...) are those of that function too, but for the callback.
     at : iterable of int, optional
-        Steps to record, from 1 to ``steps``. Default: all. A record costs about as much as five steps.
+        Steps to record, from 1 to ``steps``. Default: all. A record costs about as much as three steps.
     leading : callable, optional
         ``leading(step)`` gives the leading terms of the weights. Those of the paper are ``lambda step:
         leading_weights(statistics, steps=step, learning_rate=...)``. Default: as for :func:`gradient_terms`. They are
