@@ -19,10 +19,10 @@ def terms_of_block(sequences, distinct, tables, answers, ov_parts, found):
     answers = (targets, weight), one of each query; ov_parts = (parts, means), (2, V, V) and (2, V), the leading term of
     ov and the rest, and the means of their rows. found = (C_rest, G, D, D_rest, dscore):
 
-    C_rest (S, M, U) = C - C0;  G_u, D_u, D_rest_u (S, U, V) = the sums of r_t - r0_t over the queries of word u, and
-    over all queries times C0_tu and C_rest_tu;  dscore (2, 2, 2, S, M, T) = the slopes of the scores, whose first three
-    indices say whether they hold r - r0 instead of r0, A - A0 instead of A0, and the rest of ov instead of its leading
-    term.
+    C_rest, (S, M, U), is C - C0. G_u, (S, U, V), sums r_t - r0_t over the queries of word u; D_u and D_rest_u, (S, U,
+    V), sum it over all queries, times C0_tu and times C_rest_tu. dscore, (2, 2, 2, S, M, T), are the slopes of the
+    scores; its first three indices say whether they hold r - r0 instead of r0, A - A0 instead of A0, and the rest of ov
+    instead of its leading term.
     """
     keys, n_keys, mass, queries, n_queries, causal, current = sequences
     slots, words, seen, since = distinct

@@ -32,17 +32,11 @@ class Attention:
     slots: Array  # (S, T or U) number of the key's token among the distinct ones
     C: Array  # (S, M, U) row = query, column = distinct token; the sum of A over the keys that hold it
     words: Array  # (S, U) the distinct tokens
-    n_words: Array  # (S,)
     seen: Array  # (S, M) how many words a query can attend to
-    since: Array  # (S, U) the first query that can attend to the word; M if none can
 
     def row_slopes(self, R: Array, table: Array) -> Array:
         """dC[s, m, u] = R[s, m, :] . table[words[s, u], :], (S, M, U); some number where a query cannot attend."""
         return product_kernels.row_slopes(R, self.words, self.seen, table)
-
-    def word_slopes(self, C: Array, R: Array, D: Array) -> None:
-        """``D`` becomes the sum over m of C[s, m, u] R[s, m, :], (S, U, V), for a C that is 0 where this one is."""
-        product_kernels.word_slopes(C, self.since, R, D)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +95,7 @@ class Block:
         A = kernels.attention_forward(self.keys, self.n_keys, self.mass, self.queries, self.n_queries, self.causal,
                                       or_empty(qk, 2, dtype), or_empty(position, 1, dtype))
         C = kernels.fold(A, self.slots, self.words.shape[1])
-        return Attention(A, self.slots, C, self.words, self.n_words, *self.seen_and_since)
+        return Attention(A, self.slots, C, self.words, self.seen_and_since[0])
 
     def cut(self, n_vocab: int) -> list:
         """Blocks of as many sequences as BLOCK_BYTES hold, without needless padding.
