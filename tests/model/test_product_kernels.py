@@ -1,20 +1,25 @@
 """The products of small matrices, tile by tile, against plain sums."""
 
+import os
+import subprocess
+import sys
+
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.model import path_kernels, product_kernels
+from minitx.model import path_kernels, product_kernels, vector_kernels
 
 
 @st.composite
 def products(draw):
     """Factors (n, U), the rows of a table (v, width) that are multiplied, in an order of columns, and where they begin
-    and end; all dtypes and sizes around those of a tile.
+    and end; all dtypes and sizes around those of a tile, wide or not.
     """
     dtype = draw(st.sampled_from([np.float64, np.float32]))
-    n, U, v, width = (draw(st.integers(1, most)) for most in (15, 9, 12, 37))
+    n, U, v, width = (draw(st.integers(1, most)) for most in (15, 9, 12, 75))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     ends = np.sort(rng.integers(0, U + 1, (2, n)), axis=1)
     factors, table = rng.standard_normal((n, U)), rng.standard_normal((v, width))
@@ -51,6 +56,35 @@ def test_mixed_rows_are_plain_sums(product, transposed):
     again = np.empty_like(out)
     product_kernels.mix(factors, columns, rows, first, last, table, again)
     np.testing.assert_array_equal(again, out)
+
+
+MIX_FOR_SHORT_REGISTERS = """
+import sys
+import numpy as np
+from minitx.model import product_kernels, vector_kernels
+assert not vector_kernels.HAS_WIDE
+given = np.load(sys.argv[1])
+out = np.empty_like(given["out"])
+product_kernels.mix(*(given[name] for name in ("factors", "columns", "rows", "first", "last", "table")), out)
+np.testing.assert_array_equal(out, given["out"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the tiles are compiled code")
+@pytest.mark.skipif(not vector_kernels.HAS_WIDE, reason="this processor has no registers of 64 bytes")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_bits_do_not_depend_on_the_length_of_registers(dtype, tmp_path):
+    rng, n, width = np.random.default_rng(0), 13, 333
+    given = {"factors": rng.standard_normal((n, n)).astype(dtype), "columns": rng.permutation(n),
+             "rows": rng.integers(0, 20, n), "first": np.zeros(n, np.int64), "last": np.full(n, n),
+             "table": rng.standard_normal((20, width)).astype(dtype)}
+    out = np.empty((n, width), dtype)
+    product_kernels.mix(*given.values(), out)
+    np.savez(tmp_path / "given.npz", **given, out=out)
+    done = subprocess.run([sys.executable, "-c", MIX_FOR_SHORT_REGISTERS, tmp_path / "given.npz"], capture_output=True,
+                          text=True, env=os.environ | {"NUMBA_CPU_FEATURES": "+avx2,+fma,-avx512f"})
+    assert done.returncode == 0, done.stderr
 
 
 @given(products())
