@@ -227,21 +227,19 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     positions.add_contexts(reduction.following, reduction.by_following, reduction.following_cuts, c_U[:, :0], Ctx)
     cbar_U = matmul(Psi, U) / mass
     # 5
-    p, log_Z = _predictions(W_O, token, cbar_U, R)
+    p, log_Z, p_R_T, expected = _predictions(W_O, token, mass[:, 0], cbar_U, R)
     # 6
-    loss = float(np.sum(mass * log_Z, dtype=np.float64) - np.sum(reduction.pairs.multiply(W_O))
+    pairs = reduction.pairs.tocoo()
+    loss = float(np.sum(mass * log_Z, dtype=np.float64) - np.sum(pairs.data * W_O[pairs.row, pairs.col])
                  - np.einsum("ij,ij", Ctx, M_T, dtype=np.float64))
-    by_token = sparse.csr_array((mass[:, 0], (token, np.arange(len(mass)))), shape=(n_vocab, len(mass)))
-    d_direct = by_token @ p - reduction.pairs.astype(dtype).toarray()
-    d_ov = matmul(Psi.T, p)
-    d_ov -= Ctx.T
     # 7  with M' = U[:, :r'] R[:r']; at first order all products here are 0, because r' is
-    R_Jbar = R[:few] * (mass.T @ p) - ((R[:few] @ p.T) * mass.T) @ p
-    C_U = c_c_U - Psi.T @ cbar_U[:, :few]
+    R_Jbar = R[:few] * expected.sum(axis=0) - (mass * p_R_T[:, :few]).T @ p
+    # 6, 7
+    d_direct = expected
+    d_direct[pairs.row, pairs.col] -= pairs.data
+    d_ov, C_U = _slopes_of_ov(Psi, p, Ctx, c_c_U, cbar_U[:, :few], R_Jbar)
     loss += 0.5 * float(np.sum((U[:, :few].T @ C_U) * (R_Jbar @ R[:few].T), dtype=np.float64))
-    d_ov += matmul(C_U, R_Jbar)
     # 8
-    p_R_T = p @ R.T
     if M is None:
         p_M_T, response = np.ascontiguousarray(matmul(p_R_T, U.T)), U @ (R @ R_Jbar.T)  # M Jbar R[:r']^T
     else:
@@ -253,19 +251,39 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     return loss, gradient, Closure(cell, p, c_U, cbar_U[:, :few], R_Jbar, R[:few])
 
 
-def _predictions(W_O, token, cbar_U, R):
-    """Equation 5: p (K, V), and log Z as a column; threads compute panels of cells."""
-    p, log_Z = np.empty((len(token), len(W_O)), W_O.dtype), np.empty((len(token), 1), W_O.dtype)
+def _predictions(W_O, token, mass, cbar_U, R):
+    """Equation 5: p (K, V) and log Z as a column; with them p R^T (K, r) and, for each token, sum_{k of a} m_k p_k.
+
+    Threads compute panels of cells, cut between two tokens.
+    """
+    (n_cells, rank), n_vocab, dtype = cbar_U.shape, len(W_O), W_O.dtype
+    p, log_Z, p_R_T, expected = np.empty((n_cells, n_vocab), dtype), np.empty((n_cells, 1), dtype), \
+        np.empty((n_cells, rank), dtype), np.zeros((n_vocab, n_vocab), dtype)
     direct = read_only(np.ascontiguousarray(W_O))
 
-    def of_cells(cells):
+    def of_cells(first, last):
+        cells = slice(first, last)
         np.matmul(cbar_U[cells], R, out=p[cells])
-        kernels.cell_predictions(direct, token[cells], p[cells], log_Z[cells, 0])
+        kernels.cell_predictions(direct, token[cells], mass[cells], p[cells], log_Z[cells, 0], expected)
+        np.matmul(p[cells], R.T, out=p_R_T[cells])
 
-    panels = parallel.panels(len(token))
-    with parallel.workers(len(panels)) as run:
-        run(of_cells, panels)
-    return p, log_Z
+    starts = np.searchsorted(token, token[[panel.start for panel in parallel.panels(n_cells)]])
+    parallel.together(*(partial(of_cells, *cells) for cells in pairwise([*np.unique(starts), n_cells])))
+    return p, log_Z, p_R_T, expected
+
+
+def _slopes_of_ov(Psi, p, Ctx, c_c_U, cbar_U, R_Jbar):
+    """Minus G_ov, of equations 6 and 7, and C U in the directions of the response; threads compute panels of rows."""
+    d_ov, C_U = np.empty_like(Ctx), np.empty_like(Ctx, shape=c_c_U.shape)
+
+    def of_rows(rows):
+        C_U[rows] = c_c_U[rows] - Psi.T[rows] @ cbar_U
+        np.matmul(Psi.T[rows], p, out=d_ov[rows])
+        d_ov[rows] += C_U[rows] @ R_Jbar
+        d_ov[rows] -= Ctx.T[rows]
+
+    parallel.together(*(partial(of_rows, rows) for rows in parallel.panels(len(d_ov))))
+    return d_ov, C_U
 
 
 def fours(columns: Array) -> Array:

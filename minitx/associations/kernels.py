@@ -347,10 +347,13 @@ def context_sums(positions, weight, rows, order, attention, images, piece, table
 
 
 @ordered_kernel
-def cell_predictions(direct, token, outputs, log_Z):
-    """In place, outputs[k, :] becomes softmax(direct[token[k], :] + outputs[k, :]); log_Z[k] is found with it."""
+def cell_predictions(direct, token, mass, outputs, log_Z, expected):
+    """In place, outputs[k, :] becomes p_k = softmax(direct[token[k], :] + outputs[k, :]); log_Z[k] is found with it.
+
+    expected[token[k], :] += mass[k] p_k.
+    """
     for k in range(len(outputs)):
-        row, to_add = outputs[k], direct[token[k]]
+        row, to_add, to = outputs[k], direct[token[k]], expected[token[k]]
         for b in range(row.size):
             row[b] += to_add[b]
         top = largest(row)
@@ -359,6 +362,7 @@ def cell_predictions(direct, token, outputs, log_Z):
         share = row.dtype.type(1) / Z
         for b in range(row.size):
             row[b] *= share
+            to[b] += mass[k] * row[b]
 
 
 @ordered_kernel
