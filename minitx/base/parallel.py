@@ -31,7 +31,7 @@ from minitx.base.checks import whole_number
 PANEL = 256  # Most rows of one piece of a large product. A constant, so that results are bit-identical for any threads.
 SMALL = 2**16  # Most multiplications of a product that OpenBLAS runs on one thread anyway; a guard takes 30 us.
 SMALL_VECTOR = 2**13  # The same for a product with a vector, which OpenBLAS gives to several threads earlier.
-FEWEST = 4  # Fewest pieces of work that are worth the fork of a process.
+FEWEST, MOST = 4, 256  # Fewest pieces of work that are worth the fork of a process, and as many as a byte can number.
 
 _threads: int | None = None  # None means every core that this process may use
 _blas_lock, _blas_users = threading.Lock(), 0
@@ -224,18 +224,25 @@ def in_processes(function: Callable, items: Sequence) -> list:
     What a process does not send, because of an error or because it was killed, is computed here, where the error is
     raised. Fewer than ``FEWEST`` items, and all items on other systems, are computed here one after another.
     """
-    n_shares = min(get_threads(), len(items)) if sys.platform == "linux" and len(items) >= FEWEST else 1
+    n_processes = min(get_threads(), len(items)) if sys.platform == "linux" and FEWEST <= len(items) <= MOST else 1
     found: dict[int, Any] = {}
+    if n_processes == 1:
+        return [function(item) for item in items]
+    # The numbers of the items that are left stand in a pipe, from which a process takes the next one when it is ready:
+    # items differ in how long they take.
+    read, write = os.pipe()
+    os.write(write, bytes(range(len(items))))
+    os.close(write)
 
-    def compute(first):
-        return {number: function(items[number]) for number in range(first, len(items), n_shares)}
+    def compute():
+        return {number: function(items[number]) for (number,) in iter(lambda: os.read(read, 1), b"")}
 
     children: list[tuple[int, IO[bytes]]] = []
     try:
-        for first in range(1, n_shares):
-            with suppress(OSError):  # a share that the system has no process or memory for is computed here
-                children.append(_forked(compute, first))
-        found |= compute(0)
+        for _ in range(1, n_processes):
+            with suppress(OSError):  # where the system has no process or memory for it, fewer do the work
+                children.append(_forked(compute))
+        found |= compute()
         while children:
             child, sent = children[0]
             with sent:
@@ -243,6 +250,7 @@ def in_processes(function: Callable, items: Sequence) -> list:
             if os.waitpid(children.pop(0)[0], 0)[1] == 0:
                 found |= pickle.loads(share)
     finally:  # after Ctrl-C or an error, the others end as after Ctrl-C, and delete what they have not written whole
+        os.close(read)
         for child, sent in children:
             sent.close()
             os.kill(child, signal.SIGINT)
@@ -250,8 +258,8 @@ def in_processes(function: Callable, items: Sequence) -> list:
     return [found[number] if number in found else function(item) for number, item in enumerate(items)]
 
 
-def _forked(compute, first):
-    """The id of a new process that sends ``compute(first)``, and the file to read it from; its exit status is 0 then.
+def _forked(compute):
+    """The id of a new process that sends ``compute()``, and the file to read it from; its exit status is 0 then.
 
     Python warns of a fork beside other threads, because the new process has their locks, but not the threads that would
     release them. Here the threads of the pool are idle and wait for their queue, which a new process leaves alone (it
@@ -269,7 +277,7 @@ def _forked(compute, first):
         if child == 0:
             # A program that a shell starts in its background ignores SIGINT, by which `in_processes` ends this process.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            share = pickle.dumps(compute(first))
+            share = pickle.dumps(compute())
             with open(write, "wb") as file:
                 file.write(share)
             status = 0

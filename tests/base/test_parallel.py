@@ -181,6 +181,7 @@ def test_a_system_that_does_not_say_where_a_thread_is_computes_all_the_same(monk
             raise system
         return system
 
+    parallel.blas_libraries()  # which are found by the same function, once
     monkeypatch.setattr(parallel.ctypes, "CDLL", library)
     parallel._core_finder.cache_clear()
     try:
@@ -208,14 +209,45 @@ def two_processes():
     parallel.set_threads(2)
 
 
+def wait_for(n_processes, folder):
+    """Tell the others in ``folder`` that this process works, and wait until ``n_processes`` of them have done so."""
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < n_processes:
+        time.sleep(0.01)
+
+
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("count", "n_processes"), [(0, 0), (3, 1), (4, 2), (7, 2)])
-def test_processes_give_what_one_gives_in_its_order(two_processes, count, n_processes):
+@pytest.mark.parametrize(("count", "n_processes"), [(0, 0), (3, 1), (4, 2), (7, 2), (256, 2), (257, 1)])
+def test_processes_give_what_one_gives_in_its_order(two_processes, tmp_path, count, n_processes):
     """The items cannot be pickled; a thread of a pool waits meanwhile, of which Python would warn."""
     parallel.matmul(np.ones((1200, 300)), np.ones((300, 300)))
-    found = parallel.in_processes(lambda item: (item(), os.getpid()), [lambda k=k: k * k for k in range(count)])
+
+    def called(item):
+        wait_for(n_processes, tmp_path)
+        return item(), os.getpid()
+
+    found = parallel.in_processes(called, [lambda k=k: k * k for k in range(count)])
     assert [square for square, _ in found] == [k * k for k in range(count)]
     assert len({process for _, process in found}) == n_processes
+
+
+def test_a_process_that_is_ready_takes_the_next_item(two_processes, tmp_path):
+    """The first item lasts until all others are done, which the other process does meanwhile."""
+    def called(k):
+        if k == 0:
+            while len(list(tmp_path.iterdir())) < 9:
+                time.sleep(0.01)
+        (tmp_path / str(k)).touch()
+        return os.getpid()
+
+    first, *others = parallel.in_processes(called, range(10))
+    assert first not in others
+
+
+def test_a_process_leaves_no_file_open(two_processes):
+    before = os.listdir("/proc/self/fd")
+    parallel.in_processes(lambda k: k, range(4))
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_one_thread_has_no_further_process(two_processes):
@@ -225,7 +257,6 @@ def test_one_thread_has_no_further_process(two_processes):
 
 @pytest.mark.parametrize("item", [2, 3])
 def test_an_error_in_a_process_is_raised_as_it_is(two_processes, item):
-    """Items of even number are computed by this process, the others by another one."""
     class CannotBePickledError(Exception):
         pass
 
@@ -239,11 +270,12 @@ def test_an_error_in_a_process_is_raised_as_it_is(two_processes, item):
         os.wait()  # none is left
 
 
-def test_what_a_killed_process_does_not_send_is_computed_here(two_processes):
+def test_what_a_killed_process_does_not_send_is_computed_here(two_processes, tmp_path):
     here = os.getpid()
 
     def square(k):
-        if k == 5 and os.getpid() != here:
+        wait_for(2, tmp_path)
+        if os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
         return k * k
 
