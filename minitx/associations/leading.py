@@ -4,6 +4,7 @@ Legend: T positions, V vocabulary, s steps, eta learning rate; alpha_a frequency
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import comb, exp, log, sqrt
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from minitx.associations.basis import Statistics
 from minitx.base.checks import instance, not_negative, positive, truth, whole_number
 from minitx.base.numbers import Agreement, agreement, norm
+from minitx.base.parallel import together
 from minitx.base.shown import Shown
 from minitx.model.layers import LayeredWeights
 from minitx.model.parameters import Parameters
@@ -183,10 +185,14 @@ def beside(weights: OneHotWeights | LayeredWeights, leading: OneHotWeights, boun
     """Set ``weights`` beside their ``leading`` terms, those of every layer, and the ``bounds`` of the theorem."""
     instance("bounds", bounds, Bounds)
     whole_number("step", step, 0)
-    theory = for_layers(leading, weights)
+    theory, trained = for_layers(leading, weights), weights.matrices()
     found, over_bound = agreement(weights, theory), {}
-    for name, array in weights.matrices().items():
-        error = norm(np.subtract(array, theory.matrices()[name], dtype=np.float64))
+    errors = together(*(partial(_distance, array, theory.matrices()[name]) for name, array in trained.items()))
+    for name, error in zip(trained, errors, strict=True):
         bound = getattr(bounds, name.split()[0])  # the same for all layers
         over_bound[name] = error / bound if bound > 0 else float("nan")
     return Beside(found.cosine, found.relative_error, step, loss, over_bound, bounds.outside, bounds.source)
+
+
+def _distance(a, b):
+    return norm(np.subtract(a, b, dtype=np.float64))

@@ -23,6 +23,7 @@ Legend: V vocabulary; of a block of S sequences: M loss positions, U distinct to
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from math import ceil, exp, log
 from typing import Any
 
@@ -35,11 +36,12 @@ from minitx.associations.layer_terms import layered_gradient_terms
 from minitx.associations.term_names import term_name, term_order
 from minitx.base.checks import described, instance, whole_number
 from minitx.base.numbers import norm, projection
-from minitx.base.parallel import matmul, products, workers
+from minitx.base.parallel import matmul, products, together, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits, blocks_and_workspace, tables_of, valid_circuits
 from minitx.model.layers import LayeredWeights
+from minitx.model.parameters import read_only
 from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
@@ -132,13 +134,19 @@ def reference_point(weights: OneHotWeights | Circuits, batch: Batch, leading: An
             raise ValueError("leading must be finite and of the same vocabulary as the weights, as the leading terms "
                              "from minitx.associations.leading_weights are")
     n_vocab = len(weights.ov if isinstance(weights, Circuits) else weights.W_O)
-    pairs, alpha = bigram_counts(batch, n_vocab)
-    B, (Phi, _) = bigram(pairs, alpha, n_vocab), context(batch, n_vocab)
+    pairs, B, Phi = _statistics(batch, n_vocab)
     if leading is not None:
         return B, Phi, leading
     if isinstance(weights, Circuits):
         return B, Phi, replace(weights, ov=projection(weights.ov, Phi.T))
     return B, Phi, replace(weights, W_O=projection(weights.W_O, B), V=projection(weights.V, (pairs @ Phi).T))
+
+
+@lru_cache(maxsize=1)
+def _statistics(batch, n_vocab):
+    """The pairs of ``batch``, B and Phi; they are kept, because the gradient is split at several steps of a descent."""
+    pairs, alpha = bigram_counts(batch, n_vocab)
+    return pairs, read_only(bigram(pairs, alpha, n_vocab)), read_only(context(batch, n_vocab)[0])
 
 
 def _terms_of_tables(circuits, batch, B, Phi, ov_leading):
@@ -199,7 +207,8 @@ def _block_terms(circuits, block, ov_parts, workspace):
 
 def term_norms(terms: dict[str, dict[str, NDArray[np.float64]]]) -> Norms:
     """Frobenius norm of every term of :func:`gradient_terms`."""
-    return {parameter: {name: norm(term) for name, term in split.items()} for parameter, split in terms.items()}
+    norms = iter(together(*(partial(norm, term) for split in terms.values() for term in split.values())))
+    return {parameter: {name: next(norms) for name in split} for parameter, split in terms.items()}
 
 
 def norms_table(norms: Norms) -> str:

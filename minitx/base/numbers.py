@@ -6,6 +6,7 @@ Sums are NumPy's and not those of BLAS, whose bits depend on its number of threa
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from minitx.base.checks import described, reals
-from minitx.base.parallel import matmul, one_blas_thread
+from minitx.base.parallel import matmul, one_blas_thread, together
 from minitx.base.shown import Shown
 
 PIECE = 2**15  # numbers that are worked on at once: new memory for a large array takes longer than all passes over it
@@ -121,9 +122,9 @@ def agreement(weights: Any, predicted: Any) -> Agreement:
     if absent := trained.keys() - theory.keys():
         raise TypeError(f"predicted is {described(predicted)} without {', '.join(sorted(absent))}; it must have all "
                         f"parts of the weights, which are {described(weights)}")
-    pairs = {name: (array, theory[name]) for name, array in trained.items()}
-    return Agreement({name: cosine(*pair) for name, pair in pairs.items()},
-                     {name: relative_error(*pair) for name, pair in pairs.items()})
+    pairs = [(array, theory[name]) for name, array in trained.items()]
+    found = together(*(partial(function, *pair) for function in (cosine, relative_error) for pair in pairs))
+    return Agreement(dict(zip(trained, found, strict=False)), dict(zip(trained, found[len(trained):], strict=True)))
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
