@@ -6,6 +6,7 @@ line.
 
 import argparse
 import difflib
+import gc
 import signal
 import sys
 import threading
@@ -195,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every letter
+    gc.set_threshold(100_000)  # imports and figures make many objects that stay, among which Python looks for garbage
     with _signals_interrupt() as came:
         try:
             parsed = _parse(sys.argv[1:] if arguments is None else arguments)

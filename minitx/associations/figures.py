@@ -207,7 +207,8 @@ def heat_map(matrix: NDArray[np.float64], words: Sequence[str], row: str, column
     image = axes.imshow(matrix, cmap="RdBu_r", norm=norm, interpolation="nearest")
     axes.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
     axes.set_yticks(range(len(words)), words, fontsize=8)
-    axes.set(xlabel=column, ylabel=row, title=title)
+    axes.set(xlabel=column, ylabel=row)
+    axes.set_title(title, y=TITLE)
     decades = [largest * 10.0**-k for k in range(3)]
     figure.colorbar(image, ax=axes, shrink=0.8, ticks=[-tick for tick in decades] + [0.0] + decades[::-1],
                     format="%.1e", label=f"entry (logarithmic colours, linear within ±{largest * 1e-3:.1e})")

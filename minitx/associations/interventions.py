@@ -76,7 +76,8 @@ def interventions(weights: OneHotWeights | LayeredWeights, batch: Batch, leading
         return loss(weights.with_matrices(changed), batch)
 
     def one(called: str, names: list[str]) -> Intervention:
-        controls = [loss_with({name: trained[name] - _random_like(along[name], draw) for name in names})
+        sizes = {name: norm(along[name]) for name in names}
+        controls = [loss_with({name: _without_random(trained[name], sizes[name], draw) for name in names})
                     for _ in range(n_random)]
         return Intervention(called, loss_with({name: trained[name] - along[name] for name in names}),
                             loss_with({name: along[name] for name in names}),
@@ -88,7 +89,8 @@ def interventions(weights: OneHotWeights | LayeredWeights, batch: Batch, leading
     return loss(weights, batch), found
 
 
-def _random_like(array, draw):
-    """A Gaussian direction with the norm of ``array``."""
+def _without_random(array, size, draw):
+    """``array`` minus a Gaussian direction of norm ``size``."""
     direction = draw.standard_normal(array.shape)
-    return (direction * (norm(array) / norm(direction))).astype(array.dtype)
+    direction *= size / norm(direction)
+    return array - direction.astype(array.dtype, copy=False)
