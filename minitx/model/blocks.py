@@ -21,7 +21,7 @@ from minitx.data.batch import Batch
 from minitx.model import kernels, product_kernels
 from minitx.model.parameters import Array, or_empty
 
-BLOCK_BYTES = 4 << 20  # What a block hands to the tables, within the last cache. A constant: all machines cut alike.
+BLOCK_BYTES = 2 << 20  # What a block hands to the tables, within the last cache. A constant: all machines cut alike.
 
 
 @dataclass(frozen=True, eq=False)

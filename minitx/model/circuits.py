@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from minitx.base.checks import instance, rectangular
-from minitx.base.parallel import workers
+from minitx.base.parallel import one_blas_thread, workers
 from minitx.data.batch import Batch
 from minitx.model import block_kernels, kernels, product_kernels
 from minitx.model.blocks import Attention, Block, Positions, blocks
@@ -96,6 +96,7 @@ def valid_circuits(weights: Parameters, batch: Batch) -> Circuits:
     return circuits.map(np.ascontiguousarray)
 
 
+@one_blas_thread()  # for the whole step: a guard takes 30 us, and products and blocks need four
 def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     """Loss of ``batch`` and its exact gradient.
 
