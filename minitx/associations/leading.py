@@ -185,8 +185,9 @@ def beside(weights: OneHotWeights | LayeredWeights, leading: OneHotWeights, boun
     """Set ``weights`` beside their ``leading`` terms, those of every layer, and the ``bounds`` of the theorem."""
     instance("bounds", bounds, Bounds)
     whole_number("step", step, 0)
-    theory, trained = for_layers(leading, weights), weights.matrices()
+    theory = for_layers(leading, weights)
     found, over_bound = agreement(weights, theory), {}
+    trained = weights.matrices()
     errors = together(*(partial(_distance, array, theory.matrices()[name]) for name, array in trained.items()))
     for name, error in zip(trained, errors, strict=True):
         bound = getattr(bounds, name.split()[0])  # the same for all layers

@@ -5,7 +5,7 @@ import pytest
 
 from minitx import Batch, LayeredWeights, OneHotWeights, builtin_corpus, descend, loss_and_gradient
 from minitx.associations import leading_weights, statistics
-from minitx.associations.interventions import _random_like, interventions
+from minitx.associations.interventions import _without_random, interventions
 from minitx.model import circuits
 
 
@@ -43,8 +43,9 @@ def test_losses_are_those_of_weights_changed_by_hand(batch, n_layers):
 
 def test_random_directions_have_the_norm_of_the_projection_and_their_losses_a_mean_and_a_spread(batch):
     """Removing random directions of W_O raises the loss by less than its own does; draws differ with the seed."""
-    one, other = (_random_like(np.arange(6.0).reshape(2, 3), np.random.default_rng(seed)) for seed in (0, 1))
-    assert np.linalg.norm(one) == pytest.approx(np.sqrt(55)) == np.linalg.norm(other) and (one != other).all()
+    array = np.arange(6.0).reshape(2, 3)
+    one, other = (array - _without_random(array, 7.0, np.random.default_rng(seed)) for seed in (0, 1))
+    assert np.linalg.norm(one) == pytest.approx(7.0) == np.linalg.norm(other) and (one != other).all()
     weights, leading = _trained(batch, 2), leading_weights(statistics(batch, 30), steps=12, learning_rate=1.0)
     base, found = interventions(weights, batch, leading, n_random=5, rng=3)
     output = found[0]

@@ -81,7 +81,8 @@ def test_a_figure_that_cannot_be_drawn_is_an_error(tmp_path, threads):
     made["3.png"][0].suptitle(r"$\unknown$")
     with pytest.raises(ValueError, match="unknown"):
         svg.figures(made, folder=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
+    found, others = {path.name for path in tmp_path.iterdir()}, {"0.png", "1.png", "2.png"}
+    assert found == others if threads == 1 else found <= others  # an error ends the other process at once
 
 
 @pytest.mark.drawn
