@@ -252,9 +252,9 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
 
 
 def _predictions(W_O, token, mass, cbar_U, R):
-    """Equation 5: p (K, V) and log Z as a column; with them p R^T (K, r) and, for each token, sum_{k of a} m_k p_k.
+    """Equation 5: p (K, V) and log Z as a column; with them p R^T (K, r), and sum_{k of a} m_k p_k in row a (V, V).
 
-    Threads compute panels of cells, cut between two tokens.
+    Threads compute panels of cells, which are cut between two tokens, so that no two threads add to one row.
     """
     (n_cells, rank), n_vocab, dtype = cbar_U.shape, len(W_O), W_O.dtype
     p, log_Z, p_R_T, expected = np.empty((n_cells, n_vocab), dtype), np.empty((n_cells, 1), dtype), \

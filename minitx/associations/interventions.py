@@ -67,10 +67,12 @@ def interventions(weights: OneHotWeights | LayeredWeights, batch: Batch, leading
                          "terms from minitx.associations.leading_weights are")
     along = {name: projection(array, theory[name]).astype(array.dtype) for name, array in trained.items()}
 
-    circuits = weights.circuits() if isinstance(weights, OneHotWeights) else None
+    instance("batch", batch, Batch)
+    circuits = weights.circuits_for(batch.tokens) if isinstance(weights, OneHotWeights) else None
 
     def loss_with(changed: dict[str, Any]) -> float:
-        if circuits is not None and changed.keys() <= {"W", "P"}:  # the product V W_O stays as it is
+        finite = all(np.isfinite(array).all() for array in changed.values())
+        if circuits is not None and changed.keys() <= {"W", "P"} and finite:  # the product V W_O stays as it is
             qk, position = changed.get("W", circuits.qk), changed.get("P", circuits.position)
             return loss(replace(circuits, qk=qk, position=position), batch)
         return loss(weights.with_matrices(changed), batch)

@@ -350,7 +350,7 @@ def context_sums(positions, weight, rows, order, attention, images, piece, table
 def cell_predictions(direct, token, mass, outputs, log_Z, expected):
     """In place, outputs[k, :] becomes p_k = softmax(direct[token[k], :] + outputs[k, :]); log_Z[k] is found with it.
 
-    expected[token[k], :] += mass[k] p_k.
+    It also adds mass[k] p_k to expected[token[k], :], so calls that run at once may have no token in common.
     """
     for k in range(len(outputs)):
         row, to_add, to = outputs[k], direct[token[k]], expected[token[k]]

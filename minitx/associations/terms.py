@@ -144,7 +144,10 @@ def reference_point(weights: OneHotWeights | Circuits, batch: Batch, leading: An
 
 @lru_cache(maxsize=1)
 def _statistics(batch, n_vocab):
-    """The pairs of ``batch``, B and Phi; they are kept, because the gradient is split at several steps of a descent."""
+    """The pairs of ``batch``, B and Phi.
+
+    Those of the last batch are kept, because the gradient is split at several steps of a descent.
+    """
     pairs, alpha = bigram_counts(batch, n_vocab)
     return pairs, read_only(bigram(pairs, alpha, n_vocab)), read_only(context(batch, n_vocab)[0])
 

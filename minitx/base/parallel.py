@@ -31,7 +31,7 @@ from minitx.base.checks import whole_number
 PANEL = 256  # Most rows of one piece of a large product. A constant, so that results are bit-identical for any threads.
 SMALL = 2**16  # Most multiplications of a product that OpenBLAS runs on one thread anyway; a guard takes 30 us.
 SMALL_VECTOR = 2**13  # The same for a product with a vector, which OpenBLAS gives to several threads earlier.
-FEWEST, MOST = 4, 256  # Fewest pieces of work that are worth the fork of a process, and as many as a byte can number.
+FEWEST, MOST = 4, 256  # Fewer pieces of work are not worth the fork of a process; a byte cannot number more.
 
 _threads: int | None = None  # None means every core that this process may use
 _blas_lock, _blas_users = threading.Lock(), 0
@@ -222,15 +222,17 @@ def in_processes(function: Callable, items: Sequence) -> list:
     It is for work that is done in Python, such as drawing, where threads would wait for each other. A process inherits
     ``function`` and ``items``, which need not be picklable, and sends back what ``function`` gives, which must be.
     What a process does not send, because of an error or because it was killed, is computed here, where the error is
-    raised. Fewer than ``FEWEST`` items, and all items on other systems, are computed here one after another.
+    raised. Fewer than ``FEWEST`` items, more than ``MOST``, and all items on other systems are computed here one after
+    another.
     """
     n_processes = min(get_threads(), len(items)) if sys.platform == "linux" and FEWEST <= len(items) <= MOST else 1
     found: dict[int, Any] = {}
-    if n_processes == 1:
-        return [function(item) for item in items]
     # The numbers of the items that are left stand in a pipe, from which a process takes the next one when it is ready:
     # items differ in how long they take.
-    read, write = os.pipe()
+    numbers = _pipe() if n_processes > 1 else None
+    if numbers is None:
+        return [function(item) for item in items]
+    read, write = numbers
     os.write(write, bytes(range(len(items))))
     os.close(write)
 
@@ -250,12 +252,21 @@ def in_processes(function: Callable, items: Sequence) -> list:
             if os.waitpid(children.pop(0)[0], 0)[1] == 0:
                 found |= pickle.loads(share)
     finally:  # after Ctrl-C or an error, the others end as after Ctrl-C, and delete what they have not written whole
+        os.read(read, MOST)  # nothing is left to take, for a process that misses the signal while it begins
         os.close(read)
         for child, sent in children:
             sent.close()
             os.kill(child, signal.SIGINT)
             os.waitpid(child, 0)
     return [found[number] if number in found else function(item) for number, item in enumerate(items)]
+
+
+def _pipe():
+    """Both ends of a pipe; None where no more files can be opened."""
+    try:
+        return os.pipe()
+    except OSError:
+        return None
 
 
 def _forked(compute):
@@ -281,6 +292,10 @@ def _forked(compute):
             with open(write, "wb") as file:
                 file.write(share)
             status = 0
+    except OSError:
+        os.close(read)
+        os.close(write)
+        raise
     finally:
         if os.getpid() != parent:  # Ctrl-C may have come before the branch above
             os._exit(status)

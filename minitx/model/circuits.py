@@ -96,7 +96,7 @@ def valid_circuits(weights: Parameters, batch: Batch) -> Circuits:
     return circuits.map(np.ascontiguousarray)
 
 
-@one_blas_thread()  # for the whole step: a guard takes 30 us, and products and blocks need four
+@one_blas_thread()  # one guard serves the whole step: each takes 30 us, and products and blocks would enter four
 def loss_and_gradient(weights: Kind, batch: Batch) -> tuple[float, Kind]:
     """Loss of ``batch`` and its exact gradient.
 

@@ -5,8 +5,8 @@ words that come later. The kernels here do neither; they are put together from t
 
 Measured on one core (AVX2) with 64 x 44 x 600 in float32, where queries see half of the words on average: the products
 of a step run at 42 (outputs), 76 (slopes of attention) and 54 GFLOP/s (slopes of words), of which BLAS, at 65 to 75,
-spends half on zeros. With 200 x 110 x 3000 they run at 66, 57 and 55. With wide tiles, on AVX-512, the first three run
-at 80, 86 and 77, of BLAS at 105.
+spends half on zeros. With 200 x 110 x 3000 they run at 66, 57 and 55. On a core with AVX-512, where `mix` has wide
+tiles, the products of 64 x 44 x 600 run at 80, 86 and 77 GFLOP/s, and BLAS at 105.
 
 Legend: S sequences of a block, V vocabulary; of each sequence: M queries, U words (distinct tokens).
 """
@@ -75,7 +75,10 @@ def mix(factors, columns, rows, first, last, table, out):
 
 @part_of_kernel
 def _mix_wide(factors, columns, rows, first, last, table, out):
-    """What :func:`mix` finds, for as many columns as wide strips have; returns how many."""
+    """Do the work of :func:`mix` for the first columns, as many as whole wide strips cover, and return their number.
+
+    It is 0 if there are fewer than WIDE_ROWS rows.
+    """
     n, width, begin = len(out), WIDE_VECTORS * WIDE_VECTOR // out.itemsize, 0
     if n < WIDE_ROWS:
         return 0

@@ -20,10 +20,12 @@ from numba.extending import intrinsic
 
 from minitx.base.compiling import compiled
 
-VECTOR = 32  # bytes of a vector; a constant, because the number of its places decides the order of sums
+# Bytes of a vector, except in wide tiles; it is a constant, because the number of its places decides in which order
+# rows and the products of `dots` are summed.
+VECTOR = 32
 MIXED_ROWS, MIXED_VECTORS = 6, 2  # a tile of `mix`: 12 sums, 2 vectors and a factor take 15 of 16 registers
-# Where registers have 64 bytes (AVX-512) a wide tile takes 0.75 to 0.95 of the time. A sum of `mix` runs in one place,
-# so that it has the same bits in both.
+# Where registers have 64 bytes (AVX-512) a wide tile of `mix` takes 0.75 to 0.95 of the time. Each of its sums stays in
+# one place of a vector, so both tiles give the same bits.
 WIDE_ROWS, WIDE_VECTORS, WIDE_VECTOR = 4, 3, 64
 FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
 HAS_WIDE = "+avx512f" in FEATURES.split(",")

@@ -212,7 +212,13 @@ def two_processes():
 def wait_for(n_processes, folder):
     """Tell the others in ``folder`` that this process works, and wait until ``n_processes`` of them have done so."""
     (folder / str(os.getpid())).touch()
-    while len(list(folder.iterdir())) < n_processes:
+    wait_for_files(n_processes, folder)
+
+
+def wait_for_files(count, folder):
+    last = time.monotonic() + 30
+    while len(list(folder.iterdir())) < count:
+        assert time.monotonic() < last, "no other process works"
         time.sleep(0.01)
 
 
@@ -235,8 +241,7 @@ def test_a_process_that_is_ready_takes_the_next_item(two_processes, tmp_path):
     """The first item lasts until all others are done, which the other process does meanwhile."""
     def called(k):
         if k == 0:
-            while len(list(tmp_path.iterdir())) < 9:
-                time.sleep(0.01)
+            wait_for_files(9, tmp_path)
         (tmp_path / str(k)).touch()
         return os.getpid()
 
@@ -244,9 +249,16 @@ def test_a_process_that_is_ready_takes_the_next_item(two_processes, tmp_path):
     assert first not in others
 
 
-def test_a_process_leaves_no_file_open(two_processes):
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_process_leaves_no_file_open(two_processes, monkeypatch, forks):
+    """Nor does one that the system does not start."""
+    def fork():
+        raise BlockingIOError
+
+    if not forks:
+        monkeypatch.setattr(os, "fork", fork)
     before = os.listdir("/proc/self/fd")
-    parallel.in_processes(lambda k: k, range(4))
+    assert parallel.in_processes(lambda k: k, range(4)) == [0, 1, 2, 3]
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -255,19 +267,49 @@ def test_one_thread_has_no_further_process(two_processes):
     assert parallel.in_processes(lambda _: os.getpid(), range(8)) == [os.getpid()] * 8
 
 
-@pytest.mark.parametrize("item", [2, 3])
-def test_an_error_in_a_process_is_raised_as_it_is(two_processes, item):
+@pytest.mark.parametrize("fails_here", [True, False])
+def test_an_error_in_a_process_is_raised_as_it_is(two_processes, tmp_path, fails_here):
+    """The other process begins; then one of the two fails, and what the other one does not send fails here."""
     class CannotBePickledError(Exception):
         pass
 
+    here = os.getpid()
+
     def fail(k):
-        if k == item:
+        wait_for(2, tmp_path)
+        if fails_here or os.getpid() != here or (tmp_path / "failed").exists():
+            if os.getpid() != here:
+                (tmp_path / "failed").touch()
             raise CannotBePickledError(f"item {k}")
 
-    with pytest.raises(CannotBePickledError, match=f"item {item}"):
+    with pytest.raises(CannotBePickledError, match="item"):
         parallel.in_processes(fail, range(6))
     with pytest.raises(ChildProcessError):
         os.wait()  # none is left
+
+
+def test_after_an_error_no_process_takes_what_is_left(two_processes, tmp_path, monkeypatch):
+    """Also a process that misses the signal, as it does while it begins."""
+    here = os.getpid()
+    monkeypatch.setattr(os, "kill", lambda *_: (tmp_path / "signalled").touch())
+
+    def fail(k):
+        if os.getpid() == here:
+            raise LookupError
+        wait_for_files(1, tmp_path)
+        (tmp_path / str(k)).touch()
+
+    with pytest.raises(LookupError):
+        parallel.in_processes(fail, range(40))
+    assert len(list(tmp_path.iterdir())) <= 2
+
+
+def test_where_no_file_can_be_opened_all_is_computed_here(two_processes, monkeypatch):
+    def pipe():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    assert parallel.in_processes(lambda k: os.getpid(), range(6)) == [os.getpid()] * 6
 
 
 def test_what_a_killed_process_does_not_send_is_computed_here(two_processes, tmp_path):

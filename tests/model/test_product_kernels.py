@@ -19,7 +19,7 @@ def products(draw):
     and end; all dtypes and sizes around those of a tile, wide or not.
     """
     dtype = draw(st.sampled_from([np.float64, np.float32]))
-    n, U, v, width = (draw(st.integers(1, most)) for most in (15, 9, 12, 75))
+    n, U, v, width = (draw(st.integers(1, most)) for most in (15, 9, 12, 100))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     ends = np.sort(rng.integers(0, U + 1, (2, n)), axis=1)
     factors, table = rng.standard_normal((n, U)), rng.standard_normal((v, width))
@@ -77,8 +77,9 @@ np.testing.assert_array_equal(out, given["out"])
 def test_bits_do_not_depend_on_the_length_of_registers(dtype, tmp_path):
     rng, n, width = np.random.default_rng(0), 13, 333
     given = {"factors": rng.standard_normal((n, n)).astype(dtype), "columns": rng.permutation(n),
-             "rows": rng.integers(0, 20, n), "first": np.zeros(n, np.int64), "last": np.full(n, n),
-             "table": rng.standard_normal((20, width)).astype(dtype)}
+             "rows": rng.integers(0, 20, n), "first": np.sort(rng.integers(0, 4, n)),
+             "last": np.sort(rng.integers(4, n + 1, n)), "table": rng.standard_normal((20, width)).astype(dtype)}
+    given["factors"] = held(*list(given.values())[:2], given["first"], given["last"])
     out = np.empty((n, width), dtype)
     product_kernels.mix(*given.values(), out)
     np.savez(tmp_path / "given.npz", **given, out=out)
