@@ -232,11 +232,11 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     pairs = reduction.pairs.tocoo()
     loss = float(np.sum(mass * log_Z, dtype=np.float64) - np.sum(pairs.data * W_O[pairs.row, pairs.col])
                  - np.einsum("ij,ij", Ctx, M_T, dtype=np.float64))
-    # 7  with M' = U[:, :r'] R[:r']; at first order all products here are 0, because r' is
-    R_Jbar = R[:few] * expected.sum(axis=0) - (mass * p_R_T[:, :few]).T @ p
-    # 6, 7
+    mean_p = expected.sum(axis=0)  # sum_k m_k p_k
     d_direct = expected
     d_direct[pairs.row, pairs.col] -= pairs.data
+    # 7  with M' = U[:, :r'] R[:r']; at first order all products here are 0, because r' is
+    R_Jbar = R[:few] * mean_p - (mass * p_R_T[:, :few]).T @ p
     d_ov, C_U = _slopes_of_ov(Psi, p, Ctx, c_c_U, cbar_U[:, :few], R_Jbar)
     loss += 0.5 * float(np.sum((U[:, :few].T @ C_U) * (R_Jbar @ R[:few].T), dtype=np.float64))
     # 8
