@@ -208,23 +208,26 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     few = reduction.response_rank
     # 1  every visit to the loss positions looks their attention up anew
     positions = _LossPositions(weights, reduction)
-    # 2
+    # 2, and on the other threads Ctx of 4, which needs no cells
+    Ctx = np.zeros((n_vocab, n_vocab), dtype)
     frequency, basis = reduction.frequency.astype(dtype), reduction.basis.astype(dtype)
-    U = np.ascontiguousarray(_leading_directions(weights.V, W_O, frequency, basis, ROUNDS))
+    U, *_ = parallel.together(partial(_leading_directions, weights.V, W_O, frequency, basis, ROUNDS),
+                              *positions.contexts_of_next_tokens(Ctx))
+    U = np.ascontiguousarray(U)
     R = (U.T @ weights.V) @ W_O
-    M_T = np.ascontiguousarray(matmul(R.T, U.T) if M is None else M.T)  # row = output token, column = attended token
     # 3
     cut = reduction.n_cells > n_vocab
     c_U = positions.times(fours(U[:, :max(few, NUMBERS * cut)]))
     centred = R[:NUMBERS] - (R[:NUMBERS] @ reduction.frequency)[:, None]
     root_lambda = np.sqrt(np.square(centred) @ reduction.frequency)
-    cell, token, order = _assign_cells(reduction, fours(c_U[:, :len(root_lambda)] * root_lambda) if cut else None)
+    (cell, token, order), M_T = parallel.together(
+        partial(_assign_cells, reduction, fours(c_U[:, :len(root_lambda)] * root_lambda) if cut else None),
+        lambda: np.ascontiguousarray(R.T @ U.T if M is None else M.T))  # row = output token, column = attended token
     c_U = fours(c_U[:, :few])  # c_t U in the directions of the response
     # 4
     mass = np.bincount(cell, reduction.weight).astype(dtype)[:, None]
-    Psi, Ctx = np.zeros((len(token), n_vocab), dtype), np.zeros((n_vocab, n_vocab), dtype)
-    c_c_U = positions.add_contexts(cell, order, reduction.cuts, c_U, Psi)[:, :few]
-    positions.add_contexts(reduction.following, reduction.by_following, reduction.following_cuts, c_U[:, :0], Ctx)
+    Psi = np.zeros((len(token), n_vocab), dtype)
+    c_c_U = positions.contexts_of_cells(cell, order, c_U, Psi)[:, :few]
     cbar_U = matmul(Psi, U) / mass
     # 5
     p, log_Z, p_R_T, expected = _predictions(W_O, token, mass[:, 0], cbar_U, R)
@@ -313,15 +316,21 @@ class _LossPositions:
                                 for piece in pairwise(self.reduction.cuts)))
         return found
 
-    def add_contexts(self, rows, order, cuts, images, table):
-        """Sum w_t c_t to the row ``rows[t]`` of the table; returns sum_t w_t c_t^T images_t, (V, columns of images).
+    def contexts_of_next_tokens(self, table):
+        """Functions, to be called together, that add w_t c_t to the row y_t of the ``table``, for all positions t."""
+        data, none = self.reduction, np.empty((len(self.weight), 0), self.dtype)
+        return [partial(kernels.context_sums, self.where, self.weight, data.following, data.by_following,
+                        self.attention, none, piece, table, none) for piece in pairwise(data.following_cuts)]
 
-        ``cuts`` divides ``order`` into pieces, no two of which may have a row in common.
+    def contexts_of_cells(self, cell, order, images, table):
+        """Add w_t c_t to the row of t's cell in ``table``, for all positions t; ``order`` sorts these by their cells.
+
+        Returns sum_t w_t c_t^T images_t, (V, columns of images).
         """
-        images = np.ascontiguousarray(images)
+        cuts = self.reduction.cuts
         parts = np.zeros((len(cuts) - 1, table.shape[1], images.shape[1]))
         parallel.together(*(
-            partial(kernels.context_sums, self.where, self.weight, rows, order, self.attention, images, piece, table,
+            partial(kernels.context_sums, self.where, self.weight, cell, order, self.attention, images, piece, table,
                     part) for piece, part in zip(pairwise(cuts), parts, strict=True)))
         return parts.sum(axis=0)
 
