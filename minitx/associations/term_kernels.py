@@ -11,6 +11,8 @@ from minitx.base.compiling import ordered_kernel, part_of_kernel
 from minitx.model.kernels import attention_forward, fold, probabilities, slopes_of_scores, sum_by_word
 from minitx.model.product_kernels import outputs, row_slopes, word_slopes
 
+N_SCORED = 8  # terms of the slopes of the scores
+
 
 @ordered_kernel
 def terms_of_block(sequences, distinct, tables, answers, ov_parts, found):
@@ -20,9 +22,9 @@ def terms_of_block(sequences, distinct, tables, answers, ov_parts, found):
     ov and the rest, and the means of their rows. found = (C_rest, G, D, D_rest, dscore):
 
     C_rest, (S, M, U), is C - C0. G_u, (S, U, V), sums r_t - r0_t over the queries of word u; D_u and D_rest_u, (S, U,
-    V), sum it over all queries, times C0_tu and times C_rest_tu. dscore, (2, 2, 2, S, M, T), are the slopes of the
-    scores; its first three indices say whether they hold r - r0 instead of r0, A - A0 instead of A0, and the rest of ov
-    instead of its leading term.
+    V), sum it over all queries, times C0_tu and times C_rest_tu. dscore, (8, S, M, T), are the slopes of the scores,
+    where the number of a term is the sum of 4 if it holds r - r0 instead of r0, of 2 if it holds A - A0 instead of A0,
+    and of 1 if it holds the rest of ov instead of its leading term.
     """
     keys, n_keys, mass, queries, n_queries, causal, current = sequences
     slots, words, seen, since = distinct
@@ -55,7 +57,7 @@ def terms_of_block(sequences, distinct, tables, answers, ov_parts, found):
             dC = (_slopes_of_r0(words[one], seen[one], targets[one], weight[one], parts[part], means[part]),
                   row_slopes(R, words[one], seen[one], parts[part]))
             for saturation in range(2):
-                at_uniform, drift = dscore[saturation, 0, part, one], dscore[saturation, 1, part, one]
+                at_uniform, drift = dscore[4 * saturation + part, one], dscore[4 * saturation + 2 + part, one]
                 slopes_of_scores(A0, dC[saturation], ones, slots[one], queries[one], True, at_uniform)
                 slopes_of_scores(A, dC[saturation], ones, slots[one], queries[one], True, drift)
                 drift -= at_uniform
@@ -95,6 +97,32 @@ def _slopes_of_r0(words, seen, targets, weight, part, mean):
             for u in range(seen[s, m]):
                 dC[s, m, u] = weight[s, m] * (mean[words[s, u]] - part[words[s, u], targets[s, m]])
     return dC
+
+
+@ordered_kernel
+def add_slopes_of_scores(dscore, current, n_queries, keys, queries, qk, position):
+    """Add dscore[:, s, m, j] to qk[x_t, x_j, :] and position[t - j, :], for each key j <= t = queries[s, m].
+
+    In qk, (V, V, 8), and position, (T, 8), the terms of an entry lie next to each other. The entries of a sentence lie
+    far apart, so that in a table for each term they would take eight times as many lines of the cache.
+    """
+    for s in range(len(keys)):
+        for m in range(n_queries[s]):
+            t, x = queries[s, m], current[s, m]
+            for j in range(t + 1):
+                key = keys[s, j]
+                for i in range(N_SCORED):
+                    slope = dscore[i, s, m, j]
+                    qk[x, key, i] += slope
+                    position[t - j, i] += slope
+
+
+@ordered_kernel
+def take_apart(table, found):
+    """found[i, ...] = table[..., i], for rows that the cache holds."""
+    for a in range(len(table)):
+        for i in range(len(found)):
+            found[i, a] = table[a, ..., i]
 
 
 @ordered_kernel

@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.associations import term_kernels
-from minitx.associations.basis import bigram, bigram_counts, context, scores
+from minitx.associations.basis import bigram, bigram_counts, context
 from minitx.associations.layer_terms import layered_gradient_terms
 from minitx.associations.term_names import term_name, term_order
 from minitx.base.checks import described, instance, whole_number
 from minitx.base.numbers import norm, projection
-from minitx.base.parallel import matmul, products, together, workers
+from minitx.base.parallel import matmul, panels, products, together, workers
 from minitx.base.tables import number, table
 from minitx.data.batch import Batch
 from minitx.model.circuits import Circuits, blocks_and_workspace, tables_of, valid_circuits
@@ -46,9 +46,9 @@ from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
 # The terms of each table that are summed over the blocks, by which of the factors they hold: d_ov has no weight in it,
-# d_direct no attention either. The leading terms, which hold none, are lookups (basis.py).
+# d_direct no attention either. Their leading terms, which hold none, are lookups (basis.py).
 HELD = {"direct": [(True, False, False)], "ov": [(True, False, False), (False, True, False), (True, True, False)],
-        **dict.fromkeys(("qk", "position"), [*itertools.product((False, True), repeat=3)][1:])}
+        **dict.fromkeys(("qk", "position"), [*itertools.product((False, True), repeat=3)])}
 SHARES = (0.01, 0.1, 0.5)  # Thresholds at which a correction is visible (1%), matters (10%), dominates (50%).
 
 Array = NDArray[np.float64]
@@ -165,7 +165,8 @@ def _terms_of_tables(circuits, batch, B, Phi, ov_leading):
 
 def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
-    terms = {name: {held: np.zeros_like(getattr(circuits, name)) for held in HELD[name]} for name in HELD}
+    terms = {name: {held: np.zeros_like(circuits.ov) for held in HELD[name]} for name in ("direct", "ov")}
+    scored = {name: np.zeros((*getattr(circuits, name).shape, len(HELD[name]))) for name in ("qk", "position")}
     level = np.zeros(circuits.n_vocab)  # what the part 1/V of r0 adds to every entry of a row of ov's attention drift
     cut, workspace = blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
     parts = np.array(ov_parts)
@@ -178,17 +179,21 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
         add_pieces(block, Pieces(D=D_rest), {"ov": ov[True, True, False]})
         term_kernels.add_uniform_residual(C_rest, block.n_queries, block.words, block.seen_and_since[0], block.targets,
                                           block.weight, level, ov[False, True, False])
-        for held in HELD["qk"]:
-            add_pieces(block, Pieces(dscore=dscore[tuple(map(int, held))]),
-                       {name: terms[name][held] for name in ("qk", "position")})
+        term_kernels.add_slopes_of_scores(dscore, block.current, block.n_queries, block.keys, block.queries, **scored)
 
     with workers(len(cut)) as run:
         run.in_turn(lambda block: (block, _block_terms(circuits, block, ov_parts, workspace)), add, cut)
     terms["ov"][False, True, False] += level[:, None]
-    Q, Delta = scores(batch, parts[0])
-    at_reference = {"direct": B, "ov": Phi.T, "qk": Q,
-                    "position": np.pad(Delta, (0, circuits.position.size - Delta.size))}
-    return {name: {(False, False, False): -direction} | terms[name] for name, direction in at_reference.items()}
+    for name, direction in {"direct": B, "ov": Phi.T}.items():
+        terms[name] = {(False, False, False): -direction} | terms[name]
+    return terms | {name: dict(zip(HELD[name], _taken_apart(table), strict=True)) for name, table in scored.items()}
+
+
+def _taken_apart(table):
+    """The tables, each by itself, whose entries lie next to each other along the last axis of ``table``."""
+    found = np.empty((table.shape[-1], *table.shape[:-1]))
+    together(*(partial(term_kernels.take_apart, table[rows], found[:, rows]) for rows in panels(len(table))))
+    return found
 
 
 def _block_terms(circuits, block, ov_parts, workspace):
@@ -198,7 +203,7 @@ def _block_terms(circuits, block, ov_parts, workspace):
     """
     (n, n_words), (_, n_queries), V = block.words.shape, block.queries.shape, circuits.n_vocab
     shapes = {"C_rest": (n, n_queries, n_words), "G": (n, n_words, V), "D": (n, n_words, V), "D_rest": (n, n_words, V),
-              "dscore": (2, 2, 2, n, n_queries, block.keys.shape[1])}
+              "dscore": (len(HELD["qk"]), n, n_queries, block.keys.shape[1])}
     found = tuple(workspace.array(name, shape, np.float64) for name, shape in shapes.items())
     term_kernels.terms_of_block(block.sequences, block.distinct, tables_of(circuits), (block.targets, block.weight),
                                 ov_parts, found)
