@@ -8,12 +8,15 @@ than a random direction.
 Legend: L layers, V vocabulary.
 """
 
+import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minitx.associations.leading import for_layers
+from minitx.base import parallel
 from minitx.base.checks import generator, instance, whole_number
 from minitx.base.numbers import norm, projection
 from minitx.base.shown import Shown
@@ -77,13 +80,21 @@ def interventions(weights: OneHotWeights | LayeredWeights, batch: Batch, leading
             return loss(replace(circuits, qk=qk, position=position), batch)
         return loss(weights.with_matrices(changed), batch)
 
+    drawing = threading.Lock()
+
     def one(called: str, names: list[str]) -> Intervention:
         sizes = {name: norm(along[name]) for name in names}
-        controls = [loss_with({name: _without_random(trained[name], sizes[name], draw) for name in names})
-                    for _ in range(n_random)]
-        return Intervention(called, loss_with({name: trained[name] - along[name] for name in names}),
-                            loss_with({name: along[name] for name in names}),
-                            float(np.mean(controls)), float(np.std(controls, ddof=1)))
+
+        def control() -> float:
+            with drawing:  # the directions are the same for any number of threads
+                directions = {name: draw.standard_normal(trained[name].shape) for name in names}
+            return loss_with({name: _without(trained[name], directions[name], sizes[name]) for name in names})
+
+        removed, kept, *controls = parallel.together(
+            partial(loss_with, {name: trained[name] - along[name] for name in names}),
+            partial(loss_with, {name: along[name] for name in names}), *[control] * n_random)
+        controls.sort()  # so that their sum has the same bits, whichever thread was the first to draw
+        return Intervention(called, removed, kept, float(np.mean(controls)), float(np.std(controls, ddof=1)))
 
     found = [one(name, [name]) for name in trained]
     if isinstance(weights, LayeredWeights) and weights.n_layers > 1:
@@ -91,8 +102,7 @@ def interventions(weights: OneHotWeights | LayeredWeights, batch: Batch, leading
     return loss(weights, batch), found
 
 
-def _without_random(array, size, draw):
-    """``array`` minus a Gaussian direction of norm ``size``."""
-    direction = draw.standard_normal(array.shape)
+def _without(array, direction, size):
+    """``array`` minus the ``direction``, which becomes one of norm ``size``."""
     direction *= size / norm(direction)
     return array - direction.astype(array.dtype, copy=False)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from minitx import Batch, LayeredWeights, OneHotWeights, builtin_corpus, descend, loss_and_gradient
+from minitx import Batch, LayeredWeights, OneHotWeights, builtin_corpus, descend, loss_and_gradient, set_threads
 from minitx.associations import leading_weights, statistics
-from minitx.associations.interventions import _without_random, interventions
+from minitx.associations.interventions import _without, interventions
 from minitx.model import circuits
 
 
@@ -43,9 +43,8 @@ def test_losses_are_those_of_weights_changed_by_hand(batch, n_layers):
 
 def test_random_directions_have_the_norm_of_the_projection_and_their_losses_a_mean_and_a_spread(batch):
     """Removing random directions of W_O raises the loss by less than its own does; draws differ with the seed."""
-    array = np.arange(6.0).reshape(2, 3)
-    one, other = (array - _without_random(array, 7.0, np.random.default_rng(seed)) for seed in (0, 1))
-    assert np.linalg.norm(one) == pytest.approx(7.0) == np.linalg.norm(other) and (one != other).all()
+    array, direction = np.arange(6.0).reshape(2, 3), np.array([[1.0, 0.0, 2.0], [0.0, 2.0, 0.0]])
+    assert array - _without(array, direction.copy(), 7.0) == pytest.approx(direction * 7 / 3)
     weights, leading = _trained(batch, 2), leading_weights(statistics(batch, 30), steps=12, learning_rate=1.0)
     base, found = interventions(weights, batch, leading, n_random=5, rng=3)
     output = found[0]
@@ -53,6 +52,34 @@ def test_random_directions_have_the_norm_of_the_projection_and_their_losses_a_me
     assert interventions(weights, batch, leading, n_random=5, rng=3)[1] == found
     others = interventions(weights, batch, leading, n_random=5, rng=4)[1]
     assert others[0].random != output.random and others[0].removed == output.removed
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_random_directions_are_drawn_one_after_the_other_and_any_number_of_threads_gives_the_same_bits(
+        batch, n_layers, threads):
+    """Oracle: the draws of a loop over the weights that are changed, and over the directions."""
+    weights, leading = _trained(batch, n_layers), leading_weights(statistics(batch, 30), steps=12, learning_rate=1.0)
+    set_threads(1)
+    expected = interventions(weights, batch, leading, n_random=4, rng=5)
+    set_threads(threads)
+    found = interventions(weights, batch, leading, n_random=4, rng=5)
+    assert found == expected
+    draw, trained = np.random.default_rng(5), weights.matrices()
+    for one in found[1]:
+        kind = one.changed.removeprefix("every ")
+        names = [kind] if kind in trained else [name for name in trained if name.startswith(f"{kind} ")]
+        losses = []
+        for _ in range(4):
+            changed = {}
+            for name in names:
+                theory = getattr(leading, name.partition(" ")[0])
+                along = theory * (np.vdot(theory, trained[name]) / np.vdot(theory, theory))
+                direction = draw.standard_normal(trained[name].shape)
+                changed[name] = trained[name] - direction * np.linalg.norm(along) / np.linalg.norm(direction)
+            losses.append(loss_and_gradient(weights.with_matrices(changed), batch)[0])
+        assert one.random == pytest.approx(np.mean(losses), rel=1e-13)
+        assert one.random_sd == pytest.approx(np.std(losses, ddof=1), rel=1e-6)
 
 
 def test_weights_of_zero_change_nothing(batch):
