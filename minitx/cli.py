@@ -197,7 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every letter
-    _keep_memory()
+    if arguments is None:  # the process is this command's own
+        _keep_memory()
     with _signals_interrupt() as came, _garbage_collected_less_often():
         try:
             parsed = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -220,17 +221,17 @@ def _garbage_collected_less_often() -> Iterator[None]:
 
 
 def _keep_memory():
-    """Memory that arrays give back stays with the process for the next arrays, up to 1 GB; on Linux with GNU's library.
+    """Memory of arrays up to 32 MB stays with the process for the next arrays; on Linux with the C library of GNU.
 
     Otherwise the system takes it back, and hands it out again page by page, each filled with zeros, which took 0.6 s of
     the processor in `associate`.
     """
     if sys.platform == "linux":
-        kept, largest = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h; larger arrays are given back
-        with suppress(AttributeError):  # another C library
+        unused, largest = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+        with suppress(AttributeError, OSError):  # other C libraries have no such function
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(largest, 32 << 20)
-            mallopt(kept, 1 << 30)
+            mallopt(unused, 1 << 30)
 
 
 def _interrupted():

@@ -208,7 +208,7 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     few = reduction.response_rank
     # 1  every visit to the loss positions looks their attention up anew
     positions = _LossPositions(weights, reduction)
-    # 2, and on the other threads Ctx of 4, which needs no cells
+    # 2; meanwhile the other threads compute Ctx of 4, which needs no cells
     Ctx = np.zeros((n_vocab, n_vocab), dtype)
     frequency, basis = reduction.frequency.astype(dtype), reduction.basis.astype(dtype)
     U, *_ = parallel.together(partial(_leading_directions, weights.V, W_O, frequency, basis, ROUNDS),
@@ -220,9 +220,9 @@ def close(weights: OneHotWeights, reduction: Reduction, M: Array | None = None) 
     c_U = positions.times(fours(U[:, :max(few, NUMBERS * cut)]))
     centred = R[:NUMBERS] - (R[:NUMBERS] @ reduction.frequency)[:, None]
     root_lambda = np.sqrt(np.square(centred) @ reduction.frequency)
-    (cell, token, order), M_T = parallel.together(
+    (cell, token, order), M_T = parallel.together(  # M_T: row = output token, column = attended token
         partial(_assign_cells, reduction, fours(c_U[:, :len(root_lambda)] * root_lambda) if cut else None),
-        lambda: np.ascontiguousarray(R.T @ U.T if M is None else M.T))  # row = output token, column = attended token
+        lambda: np.ascontiguousarray(matmul(R.T, U.T) if M is None else M.T))
     c_U = fours(c_U[:, :few])  # c_t U in the directions of the response
     # 4
     mass = np.bincount(cell, reduction.weight).astype(dtype)[:, None]
@@ -317,13 +317,13 @@ class _LossPositions:
         return found
 
     def contexts_of_next_tokens(self, table):
-        """Functions, to be called together, that add w_t c_t to the row y_t of the ``table``, for all positions t."""
-        data, none = self.reduction, np.empty((len(self.weight), 0), self.dtype)
+        """Functions, to be called together, that add w_t c_t to the row y_t of a ``table`` of zeros, for all t."""
+        data, no_images, no_sums = self.reduction, np.empty((len(self.weight), 0), self.dtype), np.empty((0, 0))
         return [partial(kernels.context_sums, self.where, self.weight, data.following, data.by_following,
-                        self.attention, none, piece, table, none) for piece in pairwise(data.following_cuts)]
+                        self.attention, no_images, piece, table, no_sums) for piece in pairwise(data.following_cuts)]
 
     def contexts_of_cells(self, cell, order, images, table):
-        """Add w_t c_t to the row of t's cell in ``table``, for all positions t; ``order`` sorts these by their cells.
+        """Add w_t c_t to the row of t's cell in a ``table`` of zeros, for all t, which ``order`` sorts by their cells.
 
         Returns sum_t w_t c_t^T images_t, (V, columns of images).
         """

@@ -93,7 +93,7 @@ def interventions(weights: OneHotWeights | LayeredWeights, batch: Batch, leading
         removed, kept, *controls = parallel.together(
             partial(loss_with, {name: trained[name] - along[name] for name in names}),
             partial(loss_with, {name: along[name] for name in names}), *[control] * n_random)
-        controls.sort()  # so that their sum has the same bits, whichever thread was the first to draw
+        controls.sort()  # their sum then has the same bits, whichever thread was the first to draw
         return Intervention(called, removed, kept, float(np.mean(controls)), float(np.std(controls, ddof=1)))
 
     found = [one(name, [name]) for name in trained]

@@ -11,7 +11,7 @@ from minitx.base.compiling import ordered_kernel, part_of_kernel
 from minitx.model.kernels import attention_forward, fold, probabilities, slopes_of_scores, sum_by_word
 from minitx.model.product_kernels import outputs, row_slopes, word_slopes
 
-N_SCORED = 8  # terms of the slopes of the scores
+N_SCORED = 8  # The slopes of the scores have so many terms.
 
 
 @ordered_kernel
@@ -119,10 +119,10 @@ def add_slopes_of_scores(dscore, current, n_queries, keys, queries, qk, position
 
 @ordered_kernel
 def take_apart(table, found):
-    """found[i, ...] = table[..., i], for rows that the cache holds."""
+    """found[i][...] = table[..., i]; a row of ``table`` stays in the cache while it is taken apart."""
     for a in range(len(table)):
-        for i in range(len(found)):
-            found[i, a] = table[a, ..., i]
+        for i in range(N_SCORED):
+            found[i][a] = table[a, ..., i]
 
 
 @ordered_kernel

@@ -45,8 +45,8 @@ from minitx.model.parameters import read_only
 from minitx.model.pieces import Pieces, add_pieces
 from minitx.model.weights import OneHotWeights
 
-# The terms of each table that are summed over the blocks, by which of the factors they hold: d_ov has no weight in it,
-# d_direct no attention either. Their leading terms, which hold none, are lookups (basis.py).
+# The terms of each table that are summed over the blocks are told apart by which of the factors they hold: d_ov has no
+# weight in it, d_direct no attention either. The leading terms of these two, which hold none, are lookups (basis.py).
 HELD = {"direct": [(True, False, False)], "ov": [(True, False, False), (False, True, False), (True, True, False)],
         **dict.fromkeys(("qk", "position"), [*itertools.product((False, True), repeat=3)])}
 SHARES = (0.01, 0.1, 0.5)  # Thresholds at which a correction is visible (1%), matters (10%), dominates (50%).
@@ -95,7 +95,7 @@ def gradient_terms(weights: OneHotWeights | LayeredWeights | Circuits, batch: Ba
     Notes
     -----
     ``leading`` of W_O is minus the bigram function; with the leading weights of Im et al. (2026), proof of Thm. D.7,
-    those of V, W, P are multiples of minus Phi^T B^T, Q and Delta. Memory: about thirty V x V arrays.
+    those of V, W, P are multiples of minus Phi^T B^T, Q and Delta. Memory: about 35 V x V arrays.
     """
     instance("weights", weights, OneHotWeights, LayeredWeights, Circuits)
     instance("batch", batch, Batch)
@@ -166,7 +166,7 @@ def _terms_of_tables(circuits, batch, B, Phi, ov_leading):
 def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     """{table: {factors held: term of its gradient}}. ``ov_parts``: the leading term of ov, and the rest."""
     terms = {name: {held: np.zeros_like(circuits.ov) for held in HELD[name]} for name in ("direct", "ov")}
-    scored = {name: np.zeros((*getattr(circuits, name).shape, len(HELD[name]))) for name in ("qk", "position")}
+    scored = {name: np.zeros((*getattr(circuits, name).shape, term_kernels.N_SCORED)) for name in ("qk", "position")}
     level = np.zeros(circuits.n_vocab)  # what the part 1/V of r0 adds to every entry of a row of ov's attention drift
     cut, workspace = blocks_and_workspace(batch, circuits.n_vocab, circuits.ov.dtype)
     parts = np.array(ov_parts)
@@ -190,9 +190,13 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
 
 
 def _taken_apart(table):
-    """The tables, each by itself, whose entries lie next to each other along the last axis of ``table``."""
-    found = np.empty((table.shape[-1], *table.shape[:-1]))
-    together(*(partial(term_kernels.take_apart, table[rows], found[:, rows]) for rows in panels(len(table))))
+    """The tables, each in memory of its own, whose entries lie next to each other along the last axis of ``table``."""
+    found = [np.empty(table.shape[:-1]) for _ in range(term_kernels.N_SCORED)]
+
+    def of_rows(rows):
+        term_kernels.take_apart(table[rows], tuple(one[rows] for one in found))
+
+    together(*(partial(of_rows, rows) for rows in panels(len(table))))
     return found
 
 
@@ -203,7 +207,7 @@ def _block_terms(circuits, block, ov_parts, workspace):
     """
     (n, n_words), (_, n_queries), V = block.words.shape, block.queries.shape, circuits.n_vocab
     shapes = {"C_rest": (n, n_queries, n_words), "G": (n, n_words, V), "D": (n, n_words, V), "D_rest": (n, n_words, V),
-              "dscore": (len(HELD["qk"]), n, n_queries, block.keys.shape[1])}
+              "dscore": (term_kernels.N_SCORED, n, n_queries, block.keys.shape[1])}
     found = tuple(workspace.array(name, shape, np.float64) for name, shape in shapes.items())
     term_kernels.terms_of_block(block.sequences, block.distinct, tables_of(circuits), (block.targets, block.weight),
                                 ov_parts, found)

@@ -69,7 +69,7 @@ def sum_all(compute: Callable[[Any], tuple[float, Block, Pieces]], items: Sequen
     with workers(len(items)) as run:
         run.in_turn(numbered, add, list(enumerate(items)), 2)
     tables, others = lines
-    for name, table in others.items():  # other threads would be awake later than this takes
+    for name, table in others.items():  # where V is small, other threads would be awake too late
         tables[name] += table
     return float(losses.sum()), tables
 
