@@ -8,7 +8,7 @@ Legend: S sequences of a block, T keys, V vocabulary; of each sequence: M loss p
 import numpy as np
 
 from minitx.base.compiling import ordered_kernel, part_of_kernel
-from minitx.model.kernels import attention_forward, fold, probabilities, slopes_of_scores, sum_by_word
+from minitx.model.kernels import attention_forward, fold, probabilities, sum_by_word
 from minitx.model.product_kernels import outputs, row_slopes, word_slopes
 
 N_SCORED = 8  # The slopes of the scores have so many terms.
@@ -22,9 +22,9 @@ def terms_of_block(sequences, distinct, tables, answers, ov_parts, found):
     ov and the rest, and the means of their rows. found = (C_rest, G, D, D_rest, dscore):
 
     C_rest, (S, M, U), is C - C0. G_u, (S, U, V), sums r_t - r0_t over the queries of word u; D_u and D_rest_u, (S, U,
-    V), sum it over all queries, times C0_tu and times C_rest_tu. dscore, (8, S, M, T), are the slopes of the scores,
-    where the number of a term is the sum of 4 if it holds r - r0 instead of r0, of 2 if it holds A - A0 instead of A0,
-    and of 1 if it holds the rest of ov instead of its leading term.
+    V), sum it over all queries, times C0_tu and times C_rest_tu. dscore, (S, M, T, 8), are the slopes of the scores to
+    the keys that a query attends to, where the number of a term is the sum of 4 if it holds A - A0 instead of A0, of 2
+    if it holds r - r0 instead of r0, and of 1 if it holds the rest of ov instead of its leading term.
     """
     keys, n_keys, mass, queries, n_queries, causal, current = sequences
     slots, words, seen, since = distinct
@@ -33,6 +33,7 @@ def terms_of_block(sequences, distinct, tables, answers, ov_parts, found):
     parts, means = ov_parts
     C_rest, G, D, D_rest, dscore = found
     R, ones = np.empty((1, queries.shape[1], ov.shape[1])), np.ones((1, queries.shape[1]))
+    dC = np.empty((4, queries.shape[1], words.shape[1]))
     for s in range(len(keys)):
         one = slice(s, s + 1)
         # 1  A, A0; C and C0 are the attention to a distinct token, the sum over its copies
@@ -54,13 +55,9 @@ def terms_of_block(sequences, distinct, tables, answers, ov_parts, found):
         word_slopes(C_rest[one], since[one], R, D_rest[one])
         # 4, 5  dC_tu = r_t . ov[u, :], and dscore at A0 and what A - A0 adds to it
         for part in range(2):
-            dC = (_slopes_of_r0(words[one], seen[one], targets[one], weight[one], parts[part], means[part]),
-                  row_slopes(R, words[one], seen[one], parts[part]))
-            for saturation in range(2):
-                at_uniform, drift = dscore[4 * saturation + part, one], dscore[4 * saturation + 2 + part, one]
-                slopes_of_scores(A0, dC[saturation], ones, slots[one], queries[one], True, at_uniform)
-                slopes_of_scores(A, dC[saturation], ones, slots[one], queries[one], True, drift)
-                drift -= at_uniform
+            _slopes_of_r0(words[s], seen[s], targets[s], weight[s], parts[part], means[part], dC[part])
+            dC[2 + part] = row_slopes(R, words[one], seen[one], parts[part])[0]
+        _slopes_of_scores(A[0], dC, slots[s], queries[s], n_queries[s], dscore[s])
 
 
 @part_of_kernel
@@ -89,19 +86,41 @@ def _sum_over_prefixes(R, n_queries, slots, queries, D):
 
 
 @part_of_kernel
-def _slopes_of_r0(words, seen, targets, weight, part, mean):
-    """dC[s, m, u] = r0_t . part[u, :] (S, M, U), with r0_t = w_t (1/V - onehot(y_t)): a mean and a lookup."""
-    dC = np.zeros((seen.shape[0], seen.shape[1], words.shape[1]))
-    for s in range(dC.shape[0]):
-        for m in range(dC.shape[1]):
-            for u in range(seen[s, m]):
-                dC[s, m, u] = weight[s, m] * (mean[words[s, u]] - part[words[s, u], targets[s, m]])
-    return dC
+def _slopes_of_r0(words, seen, targets, weight, part, mean, dC):
+    """dC[m, u] = r0_t . part[u, :], with r0_t = w_t (1/V - onehot(y_t)), for the words u that query t sees."""
+    for m in range(dC.shape[0]):
+        for u in range(seen[m]):
+            dC[m, u] = weight[m] * (mean[words[u]] - part[words[u], targets[m]])
+
+
+@part_of_kernel
+def _slopes_of_scores(A, dC, slots, queries, n_queries, dscore):
+    """The dscore of :func:`terms_of_block` for one sequence, (M, T, 8), of its A, (M, T), and four dC, (4, M, U).
+
+    dscore_tj = A_tj (dA_tj - sum_k A_tk dA_tk), where dA_tj is dC_tu of the word u of key j. That of the key with most
+    attention is subtracted first, as in :func:`minitx.model.kernels.slopes_of_scores`; in A0 it is the first key.
+    """
+    for m in range(n_queries):
+        row, end, leader = A[m], queries[m] + 1, 0
+        share = 1.0 / end  # A0_tj
+        for j in range(end):
+            if row[j] > row[leader]:
+                leader = j
+        for i in range(4):
+            dA, mean, mean_at_uniform = dC[i, m], 0.0, 0.0
+            base, base_at_uniform = dA[slots[leader]], dA[slots[0]]
+            for j in range(end):
+                mean += row[j] * (dA[slots[j]] - base)
+                mean_at_uniform += share * (dA[slots[j]] - base_at_uniform)
+            for j in range(end):
+                at_uniform = share * (dA[slots[j]] - base_at_uniform - mean_at_uniform)
+                dscore[m, j, i] = at_uniform
+                dscore[m, j, 4 + i] = row[j] * (dA[slots[j]] - base - mean) - at_uniform
 
 
 @ordered_kernel
 def add_slopes_of_scores(dscore, current, n_queries, keys, queries, qk, position):
-    """Add dscore[:, s, m, j] to qk[x_t, x_j, :] and position[t - j, :], for each key j <= t = queries[s, m].
+    """Add dscore[s, m, j, :] to qk[x_t, x_j, :] and position[t - j, :], for each key j <= t = queries[s, m].
 
     In qk, (V, V, 8), and position, (T, 8), the terms of an entry lie next to each other. The entries of a sentence lie
     far apart, so that in a table for each term they would take eight times as many lines of the cache.
@@ -112,7 +131,7 @@ def add_slopes_of_scores(dscore, current, n_queries, keys, queries, qk, position
             for j in range(t + 1):
                 key = keys[s, j]
                 for i in range(N_SCORED):
-                    slope = dscore[i, s, m, j]
+                    slope = dscore[s, m, j, i]
                     qk[x, key, i] += slope
                     position[t - j, i] += slope
 

@@ -186,7 +186,11 @@ def _circuit_terms(circuits, batch, B, Phi, ov_parts):
     terms["ov"][False, True, False] += level[:, None]
     for name, direction in {"direct": B, "ov": Phi.T}.items():
         terms[name] = {(False, False, False): -direction} | terms[name]
-    return terms | {name: dict(zip(HELD[name], _taken_apart(table), strict=True)) for name, table in scored.items()}
+    for name, entries in scored.items():
+        found = _taken_apart(entries)
+        terms[name] = {(saturation, drift, rest): found[4 * drift + 2 * saturation + rest]
+                       for saturation, drift, rest in HELD[name]}
+    return terms
 
 
 def _taken_apart(table):
@@ -207,7 +211,7 @@ def _block_terms(circuits, block, ov_parts, workspace):
     """
     (n, n_words), (_, n_queries), V = block.words.shape, block.queries.shape, circuits.n_vocab
     shapes = {"C_rest": (n, n_queries, n_words), "G": (n, n_words, V), "D": (n, n_words, V), "D_rest": (n, n_words, V),
-              "dscore": (term_kernels.N_SCORED, n, n_queries, block.keys.shape[1])}
+              "dscore": (n, n_queries, block.keys.shape[1], term_kernels.N_SCORED)}
     found = tuple(workspace.array(name, shape, np.float64) for name, shape in shapes.items())
     term_kernels.terms_of_block(block.sequences, block.distinct, tables_of(circuits), (block.targets, block.weight),
                                 ov_parts, found)
