@@ -137,6 +137,7 @@ def corrections(steps: Series, norms: Mapping[str, NamedSeries], crossings: Cros
         axes.set(xscale="log", yscale="log", ylim=(1e-4, 3 * largest))
         log_ticks(axes.xaxis)
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())  # of a figure's time, ticks without a label took a third
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
         axes.fmt_ydata = "{:.3%}".format
     figure.legend([lines[name] for name in names], names, loc="outside lower center", ncols=2, fontsize=9)
