@@ -153,6 +153,67 @@ def test_an_interrupt_while_threads_are_started_ends_their_work(monkeypatch):
     assert len(begun) == before
 
 
+@pytest.mark.parametrize("n_lines", [1, 2])
+@pytest.mark.parametrize("where", ["compute", "wait", "use"])
+def test_an_interrupt_in_the_middle_of_a_piece_leaves_no_thread_waiting_for_it(where, n_lines):
+    """The calling thread, which Python interrupts, computes pieces too: others would wait for a piece that is lost."""
+    parallel.set_threads(2)
+    main, used, both = threading.get_ident(), [], threading.Barrier(2)
+
+    def in_main(at):
+        if threading.get_ident() == main and at == where:
+            signal.raise_signal(signal.SIGINT)
+
+    def compute(item):
+        if item < 2:
+            both.wait(60)
+        in_main("compute")
+        if threading.get_ident() != main and where == "wait":  # when the calling thread waits for the turn of its piece
+            time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+        return item
+
+    def use(item):
+        in_main("use")
+        used.append(item)
+
+    with pytest.raises(KeyboardInterrupt), parallel.workers(40) as run:
+        run.in_turn(compute, use, range(40), n_lines)
+    assert len(used) < 40
+    with parallel.workers(40) as run:  # no thread of the pool still waits
+        used.clear()
+        run.in_turn(lambda item: item, used.append, range(40), n_lines)
+    assert [item for item in used if item % n_lines == 0] == list(range(0, 40, n_lines))
+
+
+def test_an_interrupt_at_any_time_ends_the_work_and_leaves_the_pool_as_it_was():
+    parallel.set_threads(2)
+    rng, came = np.random.default_rng(0), 0
+
+    def interrupt(delay, ended):
+        if not ended.wait(delay):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for delay in rng.uniform(0, 2e-3, 100):
+        ended = threading.Event()
+        other = threading.Thread(target=interrupt, args=(delay, ended))
+        try:
+            other.start()
+            with parallel.workers(60) as run:
+                run.in_turn(lambda item: item, lambda item: time.sleep(2e-5), range(60), 2)
+            ended.set()
+            other.join()
+        except KeyboardInterrupt:
+            came += 1
+        ended.set()
+        other.join()
+        used = []
+        with parallel.workers(8) as run:
+            run.in_turn(lambda item: item, used.append, range(8))
+        assert used == list(range(8))
+    assert came > 10
+
+
 def test_workers_within_workers_use_no_further_thread():
     """A pool whose threads wait for each other would stand still."""
     parallel.set_threads(2)
@@ -162,15 +223,13 @@ def test_workers_within_workers_use_no_further_thread():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux places threads on cores")
-@pytest.mark.parametrize("here", [0, 1])
-def test_threads_start_on_cores_of_their_own_and_may_leave_them(monkeypatch, here):
+def test_threads_start_on_cores_of_their_own_and_may_leave_them(monkeypatch):
     cores, asked = os.sched_getaffinity(0), []
     moved = parallel._move_to
     monkeypatch.setattr(parallel, "_move_to", lambda core: (asked.append(core), moved(core)))
     with parallel.workers(len(cores)) as run:
-        allowed = run._compute(lambda _: os.sched_getaffinity(0), range(100), here)
-    own = len(cores) > 1 and here
-    assert len(asked) == len(set(asked)) == (len(cores) - own if len(cores) > 1 else 0) and set(asked) <= cores
+        allowed = run(lambda _: os.sched_getaffinity(0), range(100))
+    assert len(asked) == len(set(asked)) == len(cores) - 1 and set(asked) <= cores
     assert all(found == cores for found in allowed) and os.sched_getaffinity(0) == cores
 
 
