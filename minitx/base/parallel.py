@@ -122,7 +122,7 @@ class Workers:
                 use(result)
             _release(turns[number + n_lines:number + n_lines + 1])
 
-        def give_up():
+        def give_up():  # pieces that wait for one that is lost go on, and are not used
             given_up.set()
             _release(turns)
 

@@ -83,14 +83,14 @@ def test_the_estimate_is_seldom_below_the_measured_error_and_not_far_above(name,
     assert np.mean(found) <= 5
 
 
-def recorded():
+def recorded(kind):
     path = Path(__file__).parents[2] / "experiments" / "recorded" / "tolerance.json"
-    return json.loads(path.read_text(encoding="utf-8"))["texts"]
+    return json.loads(path.read_text(encoding="utf-8"))[kind]
 
 
 def test_the_recorded_estimates_of_four_texts_are_seldom_below_the_error_and_not_far_above():
     """The full run of experiments/tolerance.py, which RESULTS.md shows: all recorded steps of all weights count."""
-    texts = recorded()
+    texts = recorded("texts")
     assert len(texts) == 4
     for text in texts:
         estimate, error = (np.array([[float(one[kind][name]) for name in NAMES] for one in text["records"]])
@@ -98,13 +98,14 @@ def test_the_recorded_estimates_of_four_texts_are_seldom_below_the_error_and_not
         assert len(error) > 10 and text["records"][0]["step"] == 3
         assert np.mean((estimate < error).any(axis=1)) <= 0.05, text["corpus"]
         assert np.mean(estimate / error) <= 5, text["corpus"]
-        assert text["operations"] < 1
 
 
-@pytest.mark.xfail(strict=True, reason="exact steps have become faster since operations were counted: a corrected step "
-                                       "took .80 to .91 of the time of an exact one, and takes 1.03 to 1.19 now")
-def test_the_recorded_predictions_take_less_time_than_exact_training():
-    assert all(text["seconds"][0] < text["seconds"][1] for text in recorded())
+def test_the_recorded_predictions_of_large_texts_take_less_time_than_exact_training():
+    """Where a step is counted as cheaper it is; on the four smaller texts it is not, and default steps are exact."""
+    large = recorded("large")
+    assert len(large) == 4
+    assert all(text["operations"] < 1 and text["seconds"][0] < text["seconds"][1] for text in large)
+    assert all(text["operations"] > 1 for text in recorded("texts"))
 
 
 @pytest.mark.slow
