@@ -40,7 +40,7 @@ from minitx.model.layers import operations
 from minitx.topics.documents import mask_tokens
 from minitx.topics.law import TopicModel
 
-TURNS, LONG_ENOUGH = 5, 3.0  # turns, and seconds, in which steps on one thread and on all are timed at least
+TURNS, LONG_ENOUGH = 5, 10.0  # turns, and seconds, in which steps on one thread and on all are timed at least
 
 # ------------------------------------------------------------------------------------------------- measuring
 
@@ -408,7 +408,7 @@ def main():
         "training step": lambda: training_step(layer | {"n": 16 if quick else 256}, 8),
         "steps of other sizes": lambda: [step_of_a_size(*one) for one in sizes],
         "layered steps": lambda: [layered_step(*one, n_layers) for one in deep for n_layers in (2, 3)],
-        "reduced step": lambda: reduced_step(many, 4 if quick else 48),
+        "reduced step": lambda: reduced_step(many, 4 if quick else 192),
         "topic step": lambda: topic_step(documents),
         "growth": lambda: growth(doubled),
     }
