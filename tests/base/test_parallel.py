@@ -153,9 +153,17 @@ def test_an_interrupt_while_threads_are_started_ends_their_work(monkeypatch):
     assert len(begun) == before
 
 
+@pytest.fixture
+def interruptible():
+    """Python answers to SIGINT also where a shell has started the tests in its background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("n_lines", [1, 2])
 @pytest.mark.parametrize("where", ["compute", "wait", "use"])
-def test_an_interrupt_in_the_middle_of_a_piece_leaves_no_thread_waiting_for_it(where, n_lines):
+def test_an_interrupt_in_the_middle_of_a_piece_leaves_no_thread_waiting_for_it(interruptible, where, n_lines):
     """The calling thread, which Python interrupts, computes pieces too: others would wait for a piece that is lost."""
     parallel.set_threads(2)
     main, used, both = threading.get_ident(), [], threading.Barrier(2)
@@ -186,7 +194,7 @@ def test_an_interrupt_in_the_middle_of_a_piece_leaves_no_thread_waiting_for_it(w
     assert [item for item in used if item % n_lines == 0] == list(range(0, 40, n_lines))
 
 
-def test_an_interrupt_at_any_time_ends_the_work_and_leaves_the_pool_as_it_was():
+def test_an_interrupt_at_any_time_ends_the_work_and_leaves_the_pool_as_it_was(interruptible):
     parallel.set_threads(2)
     rng, came = np.random.default_rng(0), 0
 
