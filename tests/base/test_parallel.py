@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
@@ -194,32 +195,50 @@ def test_an_interrupt_in_the_middle_of_a_piece_leaves_no_thread_waiting_for_it(i
     assert [item for item in used if item % n_lines == 0] == list(range(0, 40, n_lines))
 
 
-def test_an_interrupt_at_any_time_ends_the_work_and_leaves_the_pool_as_it_was(interruptible):
+def test_an_interrupt_before_any_line_leaves_no_thread_waiting(monkeypatch):
+    """The calling thread is interrupted before its first line in :class:`parallel.Workers`, then before its second, and
+    so on; after each time both threads of the pool are free. Signals at random times would also come where Python
+    forgets them: it prints the error of a callback of its garbage collector, and goes on.
+    """
     parallel.set_threads(2)
-    rng, came = np.random.default_rng(0), 0
+    main, pool = threading.get_ident(), parallel._pool_of(2)
+    interrupted, lines_left, began = set(), 0, []
 
-    def interrupt(delay, ended):
-        if not ended.wait(delay):
-            os.kill(os.getpid(), signal.SIGINT)
+    def trace(frame, event, _):
+        nonlocal lines_left
+        code = frame.f_code
+        if code.co_filename != parallel.__file__ or code.co_name not in ("in_turn", "_compute", "take_pieces", "piece"):
+            return None
+        if event == "line":
+            lines_left -= 1
+            if lines_left == 0:
+                interrupted.add(code.co_name)
+                began[0].set()
+                raise KeyboardInterrupt
+        return trace
 
-    for delay in rng.uniform(0, 2e-3, 100):
-        ended = threading.Event()
-        other = threading.Thread(target=interrupt, args=(delay, ended))
+    def compute(_):
+        """Both threads take a piece before either computes its first, unless this one is interrupted before it."""
+        this, other = began if threading.get_ident() == main else began[::-1]
+        this.set()
+        assert other.wait(60)
+
+    monkeypatch.setattr(parallel, "wait", lambda futures: wait(futures, 60))
+    for number in range(1, 200):
+        lines_left, began, before = number, [threading.Event(), threading.Event()], sys.gettrace()
+        sys.settrace(trace)
         try:
-            other.start()
-            with parallel.workers(60) as run:
-                run.in_turn(lambda item: item, lambda item: time.sleep(2e-5), range(60), 2)
-            ended.set()
-            other.join()
+            with parallel.workers(12) as run:
+                run.in_turn(compute, lambda _: None, range(12), 2)
         except KeyboardInterrupt:
-            came += 1
-        ended.set()
-        other.join()
-        used = []
-        with parallel.workers(8) as run:
-            run.in_turn(lambda item: item, used.append, range(8))
-        assert used == list(range(8))
-    assert came > 10
+            pass
+        finally:
+            sys.settrace(before)
+        both = threading.Barrier(2)
+        for future in [pool.submit(both.wait, 60) for _ in range(2)]:
+            future.result()
+    assert lines_left > 0
+    assert interrupted == {"in_turn", "_compute", "take_pieces", "piece"}
 
 
 def test_workers_within_workers_use_no_further_thread():
