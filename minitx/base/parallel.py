@@ -93,7 +93,8 @@ class Workers:
                 futures.append(self._pool.submit(_as_worker, take_pieces, core))
             _as_worker(take_pieces)  # this thread as well: waking another one takes some tenths of a millisecond
             wait(futures)
-        except BaseException:  # Ctrl-C may come anywhere, also where this thread has taken a piece and lost it
+        except BaseException:  # Ctrl-C may come anywhere, also where this thread has taken a piece or is a worker still
+            _thread.is_worker = False
             end()
             wait(futures)
             raise

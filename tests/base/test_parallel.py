@@ -196,18 +196,19 @@ def test_an_interrupt_in_the_middle_of_a_piece_leaves_no_thread_waiting_for_it(i
 
 
 def test_an_interrupt_before_any_line_leaves_no_thread_waiting(monkeypatch):
-    """The calling thread is interrupted before its first line in :class:`parallel.Workers`, then before its second, and
-    so on; after each time both threads of the pool are free. Signals at random times would also come where Python
-    forgets them: it prints the error of a callback of its garbage collector, and goes on.
+    """The calling thread is interrupted before its first line of these functions, then before its second, and so on;
+    after each time both threads of the pool are free, and the next work is shared again. Signals at random times would
+    also come where Python forgets them: it prints the error of a callback of its garbage collector, and goes on.
     """
     parallel.set_threads(2)
     main, pool = threading.get_ident(), parallel._pool_of(2)
+    functions = {"in_turn", "_compute", "_as_worker", "take_pieces", "piece"}
     interrupted, lines_left, began = set(), 0, []
 
     def trace(frame, event, _):
         nonlocal lines_left
         code = frame.f_code
-        if code.co_filename != parallel.__file__ or code.co_name not in ("in_turn", "_compute", "take_pieces", "piece"):
+        if code.co_filename != parallel.__file__ or code.co_name not in functions:
             return None
         if event == "line":
             lines_left -= 1
@@ -238,7 +239,7 @@ def test_an_interrupt_before_any_line_leaves_no_thread_waiting(monkeypatch):
         for future in [pool.submit(both.wait, 60) for _ in range(2)]:
             future.result()
     assert lines_left > 0
-    assert interrupted == {"in_turn", "_compute", "take_pieces", "piece"}
+    assert interrupted == functions
 
 
 def test_workers_within_workers_use_no_further_thread():
