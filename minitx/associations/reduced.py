@@ -25,9 +25,9 @@ the descent ends where an estimate exceeds it. An exact step is counted as 6 V o
 and one that it attends to. A corrected one is counted as 1,400 for each of these pairs, 2 (K + 2 V) V^2, and 2.5 times
 its share of the windows of an exact one (:func:`cost`): lookups run at a lower rate than products of matrices, and this
 rate is part of the numbers. They were set by the processor time of 17 sizes (V of 200 to 800, T of 16 to 128, 300 to
-3,700 windows), so that a step which is counted as cheaper takes less time: there .67 to .94 of that of an exact one, or
-.96 at most. Sizes that are counted as dearer took up to 2.3 of it, but a few took .8. With 400 words and T = 64 the
-closure is used from about 500 windows on, with 200 words never.
+3,700 windows), so that a step which is counted as cheaper takes less time: on these sizes it took .67 to .96 of the
+time of an exact one. Sizes that are counted as dearer took up to 2.3 of it, but a few took .8. With 400 words and T =
+64 the closure is used from about 500 windows on, with 200 words never.
 
 More cells, or more directions of the response, do not help more than more windows: on `python-docs` (V = 200, T = 32,
 1,000 windows, eta = 1) the estimates of W_O, V, W and P at step 300 are 0.0026, 0.0022, 0.0026 and 0.0028 with 3 V
